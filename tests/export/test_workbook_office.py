@@ -105,6 +105,40 @@ def test_trace_precedents_leads_to_the_window_the_kernel_and_the_bias(office: Of
     assert cells_in(office.precedents(book.layout.names[index], result)) == expected
 
 
+@pytest.mark.study
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adadelta", "rmsprop"])
+def test_libreoffice_follows_a_change_of_a_training_step(office: Office, tmp_path: Path, optimizer: str) -> None:
+    model = cs.load_model("crosses", seed=0)
+    image = np.array(cs.load_image("crosses:damaged-plus", like=model))
+    weight = model.state_dict()["conv1.weight"].numpy().copy()
+
+    def traced(rate: float) -> cs.Trace:
+        given = {"conv1.weight": weight}
+        return cs.trace(model, image, target=1, loss="mse", optimizer=optimizer, lr=rate, overrides=given)
+
+    book = cs.workbook(traced(1.0), out=tmp_path / "step.xlsx")
+    office.load(with_wrong_results(tmp_path / "step.xlsx"))
+    for key, values in numbers_of(office, book).items():
+        numbers = book.chain.tensors[key]
+        assert (np.abs(values - numbers.recorded) <= numbers.bound).all(), key
+        np.testing.assert_allclose(values, numbers.live, rtol=1e-9, atol=1e-12)
+    assert office.values("differences")[3][1] == book.formulas
+    assert office.load(tmp_path / "step.xlsx") < 2
+
+    image[0, 1, 2], weight[0, 0, 2, 0] = 0.625, 0.75
+    changes = {"input": ((0, 0, 1, 2), 0.625), "conv1.weight": ((0, 0, 2, 0), 0.75), "lr": ((), 0.25)}
+    for name_of, (cell, value) in changes.items():
+        index = next(place for key, (place, _) in book.layout.blocks.items() if key.name == name_of)
+        office.set(book.layout.names[index], cell_of(book, name_of, cell), value)
+    changed = cs.workbook(traced(0.25), out=tmp_path / "changed.xlsx")
+    moved = set()
+    for key, values in numbers_of(office, book).items():
+        numbers = changed.chain.tensors[key]
+        assert (np.abs(values - numbers.recorded) <= numbers.bound).all(), key
+        moved |= {key.name} if (numbers.recorded != book.chain.tensors[key].recorded).any() else set()
+    assert {"loss", "conv1.weight.grad", "conv1.weight.updated", "conv1.bias.updated"} <= moved
+
+
 def cell_of(book: Workbook, tensor: str, cell: tuple[int, ...]) -> str:
     """Where a number is on its sheet."""
     block = next(block for key, (_, block) in book.layout.blocks.items() if key.name == tensor)

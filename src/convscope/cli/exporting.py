@@ -9,6 +9,7 @@ import convscope as cs
 from convscope.cli.console import say, show_text
 from convscope.cli.inspection import Image, Model, parse_cell
 from convscope.cli.options import DataDir, Inputs, Loading, is_run, spread
+from convscope.cli.training_step import StepOptions
 
 
 @spread
@@ -22,15 +23,21 @@ def workbook(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output file, .xlsx.")] = Path("network.xlsx"),
     inputs: Inputs,
     loading: Loading,
+    step: StepOptions,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a network as a spreadsheet of live formulas: `convscope workbook crosses crosses:plus -o net.xlsx`."""
+    """Write a network as a spreadsheet of live formulas: `convscope workbook crosses crosses:plus -o net.xlsx`.
+
+    A training step: `convscope workbook crosses crosses:plus --target 1 --loss mse --optimizer adadelta -o step.xlsx`.
+    """
     cs.check_workbook_path(out)
-    loaded = loading.load(model)
-    prepared = inputs.take(loaded, image, data_dir)
-    book = cs.workbook(
-        inputs.trace(loaded, prepared.value), at=None if at is None else parse_cell(at), name=prepared.name
-    )
+    cell = None if at is None else parse_cell(at)
+    if step.wanted(image, at or ""):
+        book = cs.workbook(step.trace(model, image, loading, data_dir, inputs), at=cell, name=image or "")
+    else:
+        loaded = loading.load(model)
+        prepared = inputs.take(loaded, image, data_dir)
+        book = cs.workbook(inputs.trace(loaded, prepared.value), at=cell, name=prepared.name)
     say(str(book))
     book.save(out)
     say(f"wrote {out} ({max(1, round(out.stat().st_size / 1000)):,} kB): {book.summary()}")

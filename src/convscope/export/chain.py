@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
-from convscope.export.chain_numbers import Key, Numbers, StepReader, parts_read, unwritable
+from convscope.export.chain_numbers import (
+    Key,
+    Numbers,
+    StepReader,
+    derived_from,
+    parts_read,
+    settings_read,
+    unwritable,
+)
 from convscope.expr.call import Call
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, Result
 from convscope.expr.precision import Precision, exact_sum
@@ -26,6 +34,8 @@ from convscope.typing import Array
 
 CHOICES = frozenset({"max", "maximum", "min", "minimum", "relu"})
 """Primitives that choose one of several numbers, so that a small difference may change the choice."""
+JUMPS: Mapping[str, str] = {"pass_above": "threshold", "leaky_relu_backward": ""}
+"""Slopes that jump where x crosses this argument (0 without a name): another x may pass another gradient."""
 KEPT = 2_000_000
 """Expressions with up to this many numbers are cached, about 200 MB; others are rebuilt when needed."""
 
@@ -53,7 +63,16 @@ class Chain:
     """Everything that some numbers depend on, in the order of the pass."""
 
     def __init__(self, trace: Trace, tensors: Mapping[Key, Numbers], steps: Mapping[int, StepReader]) -> None:
-        self.trace, self.tensors, self._steps = trace, tensors, steps
+        self.trace, self._steps = trace, steps
+        self.tensors = dict(tensors)
+        self.settings = self._settings()
+        """Name and value of a setting of the optimizer -> where it is."""
+        self.tensors |= {numbers.key: numbers for numbers in self.settings.values()}
+        trained = trace.training_step.gradients if trace.training_step is not None else {}
+        gradients = {ref.name for name, ref in trained.items() if name not in trace.inputs}
+        for numbers in self.tensors.values():
+            key = numbers.key
+            numbers.of_parameter = key.kind == "parameter" or bool(numbers.updated) or key.name in gradients
         self.ties: list[NearTie] = []
         self.finished = False
         """Whether `calculate` has calculated every number."""
@@ -73,6 +92,21 @@ class Chain:
         """The expression of a calculated number, as its rule gives it."""
         assert numbers.step is not None
         return self._steps[numbers.step.id].expression(numbers, index)
+
+    def _settings(self) -> dict[tuple[str, float], Numbers]:
+        """The settings that updates read; those of parameter groups with different values are different tensors."""
+        settings: dict[tuple[str, float], Numbers] = {}
+        for numbers in self.calculated:
+            if numbers.updated and numbers.step is not None:
+                for leaf in settings_read(self.expression(numbers, 0), numbers.step):
+                    name, value = leaf.source.name, float(leaf.number)
+                    key = Key("number", name, sum(other == name for other, _ in settings))
+                    settings.setdefault((name, value), Numbers(key, (), np.zeros(1, np.int64), np.array([value])))
+        return settings
+
+    def setting(self, numbers: Numbers, leaf: Leaf) -> Numbers | None:
+        """Where a number of an update that is not from a tensor is, if it is a setting."""
+        return self.settings.get((leaf.source.name, float(leaf.number))) if numbers.updated else None
 
     def locate(self, numbers: Numbers, part: Leaf | Cells) -> Located:
         """Where the numbers of a part of an expression are."""
@@ -127,9 +161,11 @@ class Chain:
             if not agree(value, float(numbers.recorded[index]), own, call.dtype):
                 bound += convolution.normwise(call, cell)
         numbers.bound[index] = math.inf if math.isnan(bound) else bound  # 0 times an input without a bound
-        if isinstance(expr, Apply) and expr.function in CHOICES:
+        if isinstance(expr, Apply) and expr.function in CHOICES | JUMPS.keys():
             tie = walk.tie(expr, numbers.label(index))
             self.ties += [] if tie is None else [tie]
+            if tie is not None and expr.function in JUMPS:
+                numbers.bound[index] = math.inf
 
 
 class _Walk:
@@ -193,14 +229,18 @@ class _Walk:
         """The choice of this expression, if other numbers within the bounds may decide it differently."""
         values: list[float] = []
         errors: list[float] = []
-        for argument in expr.arguments.values():
+        at_zero = expr.function == "relu" or JUMPS.get(expr.function) == ""
+        candidates = expr.arguments
+        if expr.function in JUMPS:
+            candidates = {name: part for name, part in candidates.items() if name in {"x", JUMPS[expr.function]}}
+        for argument in candidates.values():
             if isinstance(argument, Cells):
                 values += argument.values.tolist()
                 errors += self._errors(argument).tolist()
             else:
                 value, error = self.result(argument)
                 values, errors = [*values, value], [*errors, error]
-        values, errors = ([*values, 0.0], [*errors, 0.0]) if expr.function == "relu" else (values, errors)
+        values, errors = ([*values, 0.0], [*errors, 0.0]) if at_zero else (values, errors)
         sign = -1.0 if expr.function in {"min", "minimum"} else 1.0
         order = sorted(range(len(values)), key=lambda i: -sign * values[i])
         best = order[0]
@@ -211,12 +251,16 @@ class _Walk:
         return None
 
     def _live(self, part: Leaf | Cells) -> Array:
+        if isinstance(part, Cells) and part.derive is not None:
+            return np.array([self.value(derived) for derived in derived_from(part)])
         if part.source.kind == "number":
             return np.asarray([part.number]) if isinstance(part, Leaf) else part.values
         located = self.chain.locate(self.numbers, part)
         return np.where(located.places < 0, 0.0, located.numbers.live[located.places])
 
     def _errors(self, part: Leaf | Cells) -> Array:
+        if isinstance(part, Cells) and part.derive is not None:
+            return np.array([self.result(derived).error for derived in derived_from(part)])
         if part.source.kind == "number":
             return np.zeros(1 if isinstance(part, Leaf) else len(part))
         located = self.chain.locate(self.numbers, part)

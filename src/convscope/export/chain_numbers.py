@@ -21,12 +21,14 @@ from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
 
+UPDATE = "convscope::"
+"""The beginning of the name of every optimizer's operation."""
 TABLED = 1_000_000
 """Cells of an operand up to which the origin of all of them is looked up at once."""
 
 
 class Key(NamedTuple):
-    """A tensor of the trace: a result of a step, a parameter, a constant or an input."""
+    """A tensor of the trace: a result of a step, a parameter, a constant, an input, or a setting of an optimizer."""
 
     kind: Kind
     name: str
@@ -44,6 +46,8 @@ class Numbers:
     recorded: Array
     """float64, (n,)."""
     step: Step | None = None
+    of_parameter: bool = False
+    """Whether they belong to a parameter: its own, its gradient, its new value, the optimizer's state of it."""
     live: Array = field(default_factory=lambda: np.empty(0))
     """Calculated from the image in float64, (n,)."""
     bound: Array = field(default_factory=lambda: np.empty(0))
@@ -64,6 +68,11 @@ class Numbers:
     def cells(self) -> Array:
         """Their cells, (n, axes)."""
         return cells_at(self.flat, self.shape)
+
+    @property
+    def updated(self) -> str:
+        """The parameter whose update they are a result of, including the optimizer's state; else empty."""
+        return self.step.arguments["param"].name if self.step is not None and self.step.op.startswith(UPDATE) else ""
 
     def label(self, index: int) -> str:
         """The label of one of them: `conv1 (3, 10, 12)`."""
@@ -113,6 +122,10 @@ class StepReader:
         step = self.step
         if step.op not in OPS:
             raise UsageError(f"no rule explains {step.op!r}.")
+        for name in OPS[step.op].selected_by:
+            ref = step.arguments.get(name)
+            if isinstance(ref, Ref) and (ref.kind == "step" or name == "target"):
+                raise UsageError(f"it selects numbers by {ref.name}, and a formula would not follow another selection.")
         if output not in self.calls:
             self.calls[output] = call_of(self.trace, step, output)
         return OPS[step.op].rule(self.calls[output], cell)
@@ -178,9 +191,49 @@ def parts_read(expr: Expr) -> Iterator[Leaf | Cells]:
         if not isinstance(part, Cells):
             yield from parts_read(part)
         elif part.derive is not None:
-            raise UsageError("it depends on intermediate numbers that have no cell.")
+            for derived in derived_from(part):
+                yield from parts_read(derived)
         elif part.source.kind != "number":
             yield part
+
+
+def derived_from(cells: Cells) -> list[Expr]:
+    """The expressions of intermediate numbers, such as the losses of pairs that a loss adds.
+
+    Raises:
+        UsageError: they depend on other intermediate numbers.
+    """
+    assert cells.derive is not None
+    derived = [cells.derive(index) for index in range(len(cells))]
+    if any(_derives(expr) for expr in derived):
+        raise UsageError("it depends on intermediate numbers that have no cell.")
+    return derived
+
+
+def _derives(expr: Expr) -> bool:
+    """Whether an expression reads intermediate numbers."""
+    match expr:
+        case Leaf():
+            return False
+        case Dot():
+            parts: Iterable[Any] = [expr.left, expr.right, expr.bias]
+        case Apply():
+            parts = expr.arguments.values()
+    return any(
+        part.derive is not None if isinstance(part, Cells) else part is not None and _derives(part) for part in parts
+    )
+
+
+def settings_read(expr: Expr, step: Step) -> Iterator[Leaf]:
+    """The optimizer's settings that an update reads: its learning rate, its momentum, ..."""
+    match expr:
+        case Leaf():
+            if expr.source.kind == "number" and expr.source.name in step.arguments:
+                yield expr
+        case Apply():
+            for part in expr.arguments.values():
+                if not isinstance(part, Cells):
+                    yield from settings_read(part, step)
 
 
 def unwritable(numbers: Numbers, index: int, error: UsageError) -> UsageError:

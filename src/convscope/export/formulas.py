@@ -10,13 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.errors import UsageError
+from convscope.export.chain_numbers import derived_from
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.typing import Array
 
 LONGEST = 8192
 """Characters of a formula that Excel reads."""
-Locate = Callable[[Leaf | Cells], Array]
-"""The position of each number: (T, 3) sheet, row, column, from 0; a column of -1 where none is written."""
+Locate = Callable[[Leaf | Cells | Apply], Array | None]
+"""The position of each number: (T, 3) sheet, row, column, from 0; a column of -1 where none is written.
+
+None for a number of the call that has no cell, and for a part of an expression that is not written elsewhere.
+"""
 
 
 class Rectangle(NamedTuple):
@@ -66,13 +70,14 @@ class _Writer:
                 return self._apply(expr)
 
     def _leaf(self, leaf: Leaf) -> str:
-        if leaf.source.kind == "number":
-            return literal(leaf.number)
-        return self._range(self.locate(leaf)[0], 1, 1)
+        positions = self.locate(leaf)
+        return literal(leaf.number) if positions is None else self._range(positions[0], 1, 1)
 
     def _dot(self, dot: Dot) -> str:
         if dot.kind:
             raise UsageError(f"it calculates in {dot.kind}, but a spreadsheet calculates in floating point.")
+        if dot.left.derive is not None:
+            return self._added(dot)
         rows = self._positions(dot.left)
         inside = np.ones(len(rows), bool) if dot.left.inside is None else dot.left.inside
         if dot.right is None:
@@ -80,11 +85,23 @@ class _Writer:
         else:
             both = np.stack([rows, self._positions(dot.right)], axis=1)[inside]  # (T, 2, 3)
             text = "+".join(self._products(part) for part in rectangles(both)) or "0"
-        if dot.scale != 1 or dot.divisor != 1:
-            text = text if dot.right is None else f"({text})"
-            text += f"*{literal(dot.scale)}" if dot.scale != 1 else ""
-            text += f"/{literal(dot.divisor)}" if dot.divisor != 1 else ""
+        text = self._scaled(dot, text if dot.right is None else f"({text})", text)
         return text if dot.bias is None else f"{text}+{self._atom(dot.bias)}"
+
+    def _added(self, dot: Dot) -> str:
+        """A sum of intermediate numbers, each as its own formula: the losses of pairs."""
+        if dot.right is not None or dot.bias is not None:
+            raise UsageError("it depends on intermediate numbers that have no cell.")
+        text = "+".join(self._atom(part) for part in derived_from(dot.left))
+        return self._scaled(dot, f"({text})", text)
+
+    @staticmethod
+    def _scaled(dot: Dot, inner: str, alone: str) -> str:
+        """A sum with its scale and divisor; `alone` where it has neither."""
+        if dot.scale == 1 and dot.divisor == 1:
+            return alone
+        scale = f"*{literal(dot.scale)}" if dot.scale != 1 else ""
+        return f"{inner}{scale}/{literal(dot.divisor)}" if dot.divisor != 1 else f"{inner}{scale}"
 
     def _products(self, part: Rectangle) -> str:
         left, right = (self._range(corner, part.height, part.width) for corner in part.corners)
@@ -93,6 +110,9 @@ class _Writer:
     def _apply(self, apply: Apply) -> str:
         if apply.kind:
             raise UsageError(f"it calculates in {apply.kind}, but a spreadsheet calculates in floating point.")
+        x = apply.arguments.get("x")
+        if apply.function in WIDENED and isinstance(x, Leaf) and x.source.dtype.startswith(INTEGERS):
+            return self._atom(x)
         if apply.function not in FORMULAS:
             raise UsageError(
                 f"no formula is written for {apply.function!r}; formulas exist for {', '.join(sorted(FORMULAS))}."
@@ -105,13 +125,18 @@ class _Writer:
         return template.format(**parts) if isinstance(template, str) else template(parts)
 
     def _atom(self, expr: Expr) -> str:
+        written = self.locate(expr) if isinstance(expr, Apply) else None
+        if written is not None:
+            return self._range(written[0], 1, 1)
         text = self.text(expr)
         return text if isinstance(expr, Leaf) else f"({text})"
 
     def _positions(self, cells: Cells) -> Array:
         if cells.derive is not None:
             raise UsageError("it depends on intermediate numbers that have no cell.")
-        return self.locate(cells)
+        positions = self.locate(cells)
+        assert positions is not None
+        return positions
 
     def _cells(self, positions: Array) -> str:
         """A list of ranges."""
@@ -191,6 +216,8 @@ def _exponentials(parts: Mapping[str, str]) -> str:
     return "+".join(f"SUMPRODUCT(EXP({cells}-MAX({parts['cells']})))" for cells in ranges)
 
 
+WIDENED = frozenset({"to_float32", "to_float64"})
+INTEGERS = ("int", "uint", "bool")  # types whose numbers, such as labels, another type holds as they are
 _SMALL = "{x}+{x}^2/2+{x}^3/6"  # exp(x) - 1 near 0, where the difference would lose its digits
 _EXPM1 = f"IF(ABS({{x}})<0.00001,{_SMALL},EXP({{x}})-1)"
 _SIGMOID = "1/(1+EXP(MIN(-{x},700)))"
@@ -258,6 +285,23 @@ FORMULAS: Mapping[str, str | Callable[[Mapping[str, str]], str]] = {
     "normalize_weight": f"{_NORMALIZED}*{{weight}}",
     "normalize_affine": f"{_NORMALIZED}*{{weight}}+{{bias}}",
     "inverse_std": "1/SQRT({var}+{eps})",
+    "squared_error": "({x}-{y})^2",
+    "mse_backward": "{grad}*2*({x}-{target})/{count}",
+    "pass_above": "IF({x}>{threshold},{grad},0)",
+    "leaky_relu_backward": "IF({x}>0,{grad},{slope}*{grad})",
+    "tanh_backward": "{grad}*(1-{y}*{y})",
+    "sigmoid_backward": "{grad}*{y}*(1-{y})",
+    "descend": "{before}-{lr}*{direction}",
+    "decay": "{before}*(1-{lr}*{weight_decay})",
+    "with_decay": "{gradient}+{weight_decay}*{before}",
+    "momentum": "{momentum}*{before}+(1-{dampening})*{gradient}",
+    "look_ahead": "{gradient}+{momentum}*{velocity}",
+    "running_mean": "{beta}*{before}+(1-{beta})*{gradient}",
+    "running_square": "{beta}*{before}+(1-{beta})*{gradient}*{gradient}",
+    "unbiased": "{mean}/(1-{beta}^{step})",
+    "centred_square": "{square}-{mean}*{mean}",
+    "scaled": "{gradient}/(SQRT({square})+{eps})",
+    "ratio_of_roots": "SQRT({moved}+{eps})/SQRT({square}+{eps})*{gradient}",
     "softmax": lambda parts: f"EXP({parts['x']}-MAX({parts['cells']}))/({_exponentials(parts)})",
     "log_softmax": lambda parts: f"{parts['x']}-MAX({parts['cells']})-LN({_exponentials(parts)})",
     "logsumexp": lambda parts: f"MAX({parts['cells']})+LN({_exponentials(parts)})",

@@ -6,48 +6,27 @@ If only part of a tensor is needed, a plane shows the smallest box of rows and c
 
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.escaping import spelled
 from convscope.export.chain import Chain
-from convscope.export.chain_numbers import Key, Numbers
-from convscope.expr.expr import Cells, Dot, Leaf
+from convscope.export.chain_numbers import UPDATE, Key, Numbers
+from convscope.export.placing import TOP, Block, Plane, place, place_beside, place_weights, plane_size
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
+from convscope.expr.primitives import PRIMITIVES
 from convscope.typing import Array
 
 ROWS, COLUMNS = 1_048_576, 16_384
 """The size limits of a sheet in Excel and in LibreOffice."""
-TOP = 3
-"""The first row of a sheet with numbers, below its title and description."""
 FIRST, RECORDED, DIFFERENCES = "network", "recorded", "differences"
 """The sheets that are about the whole network."""
-
-
-class Plane(NamedTuple):
-    """A rectangle of numbers on a sheet, with the numbers of its rows and columns around it."""
-
-    heading: str
-    row: int
-    """The cell of its top left number; the heading is above it."""
-    column: int
-    height: int
-    width: int
-    rows: tuple[int, ...] = ()
-    """The index of each row; empty where rows need no number."""
-    columns: tuple[int, ...] = ()
-
-
-@dataclass(eq=False)
-class Block:
-    """One tensor on a sheet."""
-
-    numbers: Numbers
-    planes: list[Plane] = field(default_factory=list)
-    rows: Array = field(default_factory=lambda: np.empty(0, np.int64))
-    """The row of each of its numbers, (n,)."""
-    columns: Array = field(default_factory=lambda: np.empty(0, np.int64))
+OPTIMIZER = "optimizer"
+"""The sheet of the optimizer's settings."""
+SETTINGS = 4
+"""The column of their values."""
+INPUTS = "the network's inputs"
 
 
 @dataclass(eq=False)
@@ -57,6 +36,8 @@ class Sheet:
     name: str
     title: str
     blocks: list[Block] = field(default_factory=list)
+    labels: list[tuple[int, int, str]] = field(default_factory=list)
+    """Texts beside numbers: row, column, text."""
 
 
 class Layout:
@@ -74,12 +55,21 @@ class Layout:
         self.names: list[str] = [FIRST, RECORDED, DIFFERENCES]
         self.blocks: dict[Key, tuple[int, Block]] = {}
         parameters = _owners(chain)
+        step = chain.trace.training_step
         for numbers in chain.tensors.values():
             if numbers.key.kind == "input":
-                self._alone(numbers, f"{numbers.key.name}: the network's inputs")
+                what = "what the loss compares the output with" if step and numbers.key.name == "target" else ""
+                self._alone(numbers, f"{numbers.key.name}: {what or INPUTS}")
+        updates: dict[str, list[Numbers]] = {}
         for numbers in chain.tensors.values():
-            if numbers.key.kind == "step":
+            if numbers.updated:
+                updates.setdefault(numbers.updated, []).append(numbers)
+            elif numbers.key.kind == "step":
                 self._step(numbers, parameters.get(numbers.key, []))
+        self._settings([*chain.settings.values()])
+        self._results = {id(result): results for results in updates.values() for result in results}
+        for results in updates.values():
+            self._update(results, [p for result in results for p in parameters.get(result.key, [])])
         for numbers in chain.tensors.values():
             if numbers.key not in self.blocks:
                 self._alone(numbers, f"{numbers.key.name}: the model's constants")
@@ -89,8 +79,17 @@ class Layout:
         """The index in `names` of the sheet that a tensor is on."""
         return self.blocks[key][0]
 
-    def positions(self, numbers: Numbers, part: Leaf | Cells) -> Array:
-        """The position of each number of a part of an expression: (T, 3) sheet, row, column; padding is at -1."""
+    def positions(self, numbers: Numbers, part: Leaf | Cells | Apply, index: int = 0) -> Array | None:
+        """The position of each number of a part of an expression: (T, 3) sheet, row, column; padding is at -1.
+
+        None for a number that is part of the formula, and for a part that has no cell of its own.
+        """
+        if isinstance(part, Apply):
+            made = self._made(numbers, part)
+            return None if made is None else self._position(made, index)
+        if isinstance(part, Leaf) and part.source.kind == "number":
+            setting = self.chain.setting(numbers, part)
+            return None if setting is None else self._position(setting, 0)
         located = self.chain.locate(numbers, part)
         sheet, block = self.blocks[located.numbers.key]
         result = np.empty((len(located.places), 3), np.int64)
@@ -98,6 +97,19 @@ class Layout:
         result[:, 1], result[:, 2] = block.rows[located.places], block.columns[located.places]
         result[located.places < 0] = -1
         return result
+
+    def _position(self, numbers: Numbers, index: int) -> Array:
+        sheet, block = self.blocks[numbers.key]
+        return np.array([[sheet, block.rows[index], block.columns[index]]])
+
+    def _made(self, numbers: Numbers, part: Apply) -> Numbers | None:
+        """The result of the same update that a part of its expression is: Adam's running means."""
+        for other in self._results.get(id(numbers), []):
+            if other is not numbers and len(other) == len(numbers):
+                expr = self.chain.expression(other, 0)
+                if isinstance(expr, Apply) and (expr.function, expr.note) == (part.function, part.note):
+                    return other
+        return None
 
     def _sheet(self, name: str, title: str) -> tuple[int, Sheet]:
         sheet = Sheet(sheet_name(name, self.names), title)
@@ -113,7 +125,7 @@ class Layout:
 
     def _alone(self, numbers: Numbers, title: str) -> None:
         index, sheet = self._sheet(numbers.key.name, title)
-        _place(self._add(index, sheet, numbers), TOP, 1)
+        place(self._add(index, sheet, numbers), TOP, 1)
 
     def _step(self, numbers: Numbers, parameters: list[Numbers]) -> None:
         step = numbers.step
@@ -127,40 +139,80 @@ class Layout:
         else:
             self._listed(block, [b for b, _ in mine])
 
+    def _settings(self, settings: list[Numbers]) -> None:
+        """Write the optimizer's settings below each other, each beside its name."""
+        if not settings:
+            return
+        index, sheet = self._sheet(OPTIMIZER, f"{OPTIMIZER}: its settings")
+        for row, numbers in enumerate(settings, TOP):
+            block = self._add(index, sheet, numbers)
+            block.rows[:], block.columns[:] = row, SETTINGS
+            block.planes.append(Plane("", row, SETTINGS, 1, 1))
+            sheet.labels.append((row, 1, numbers.key.name))
+
+    def _update(self, results: list[Numbers], given: list[Numbers]) -> None:
+        """Write the update of one parameter: the optimizer's old state, its new state, the new parameter."""
+        step = results[0].step
+        assert step is not None
+        name = results[0].key.name
+        index, sheet = self._sheet(name, f"{name}: update by {step.op.removeprefix(UPDATE)}")
+        results = [*results[1:], results[0]]
+        for row, result in enumerate(results, 1):
+            sheet.labels.append((row, 0, f"{_title(result)} = {self._words(result, self.chain.expression(result, 0))}"))
+        top, column = TOP + len(results) - 1, 1
+        for numbers in [*(p for p in given if p.key not in self.blocks), *results]:
+            title = _title(numbers)
+            block = self._add(index, sheet, numbers)
+            place(block, top, column, title=title)
+            column += max(plane_size(numbers)[1] + 2, (len(title) + 7) // 5)
+
+    def _words(self, numbers: Numbers, expr: Expr) -> str:
+        """The formula of an update with names instead of cells."""
+        if isinstance(expr, Leaf):
+            return expr.source.name.removeprefix(f"{numbers.updated}.")
+        assert isinstance(expr, Apply)
+        parts = {}
+        for name, part in expr.arguments.items():
+            assert not isinstance(part, Cells)
+            made = self._made(numbers, part) if isinstance(part, Apply) else None
+            inner = self._words(numbers, part) if made is None else _title(made)
+            parts[name] = f"({inner})" if isinstance(part, Apply) and made is None else inner
+        return PRIMITIVES[expr.function].formula.format(**parts)
+
     def _banded(self, block: Block, parameters: list[Block]) -> None:
         """Write maps below each other, each beside its kernel and bias (to the left if these are small)."""
         numbers = block.numbers
         fits = [b for b in parameters if b.numbers.shape[:1] == (numbers.shape[1],)]
         single = [b for b in fits if len(b.numbers.shape) == 1]
         kernels = [b for b in fits if len(b.numbers.shape) > 1]
-        height, width = _size(numbers, 1)
-        left = [b for b in kernels if b.numbers.shape[1] * (_size(b.numbers, 0)[0] + 2) <= max(height, 12)]
-        beside = max([1 * bool(single), *(_size(b.numbers, 0)[1] for b in left)])
+        height, width = plane_size(numbers, 1)
+        left = [b for b in kernels if b.numbers.shape[1] * (plane_size(b.numbers, 0)[0] + 2) <= max(height, 12)]
+        beside = max([1 * bool(single), *(plane_size(b.numbers, 0)[1] for b in left)])
         offset = beside + 3 if beside else 1
         row = TOP
         for channel in np.unique(numbers.cells[:, 1]).tolist():
             under = row
             for b in [*single, *left]:
-                under = _place(b, under, 1, lead=channel)[0]
-            bottom = _place(block, row, offset, lead=channel, axis=1)[0]
+                under = place(b, under, 1, lead=channel)[0]
+            bottom = place(block, row, offset, lead=channel, axis=1)[0]
             across = offset + width + 1
             for b in kernels:
                 if b not in left:
-                    below, across = _place(b, row, across, lead=channel, across=True)
+                    below, across = place(b, row, across, lead=channel, across=True)
                     bottom = max(bottom, below)
             row = max(under, bottom) + bool(parameters)
         self._rest([b for b in parameters if b not in fits], offset + width + 2)
 
     def _listed(self, block: Block, parameters: list[Block]) -> None:
         """Write units below each other, with their biases beside them and the weights of each unit to the right."""
-        _place(block, TOP, 1)
-        width = _size(block.numbers)[1]
+        place(block, TOP, 1)
+        width = plane_size(block.numbers)[1]
         column, rest = 1 + width + 1, []
         for b in sorted(parameters, key=lambda b: len(b.numbers.shape)):
             if len(b.numbers.shape) == 1 and width == 1:
-                column = _beside(b, block, column)
+                column = place_beside(b, block, column)
             elif len(b.numbers.shape) == 2 and (like := self._like(block.numbers, b.numbers)) is not None:
-                column = _weights(b, like, column)
+                column = place_weights(b, like, column)
             else:
                 rest.append(b)
         self._rest(rest, column + 1)
@@ -168,7 +220,7 @@ class Layout:
     def _rest(self, blocks: list[Block], column: int) -> None:
         row = TOP
         for block in blocks:
-            row = _place(block, row, column)[0]
+            row = place(block, row, column)[0]
 
     def _like(self, numbers: Numbers, weight: Numbers) -> Array | None:
         """The arrangement of a linear layer's input, for the weights of each unit: (T, 2), if it is on one sheet."""
@@ -177,6 +229,7 @@ class Layout:
             return None
         across = self.chain.locate(numbers, expr.right)
         at = self.positions(numbers, expr.left)
+        assert at is not None
         if across.numbers is not weight or len({*at[:, 0]}) != 1 or len(at) != weight.shape[1]:
             return None
         units, places = np.divmod(weight.flat[across.places], weight.shape[1])
@@ -212,6 +265,14 @@ def sheet_name(name: str, taken: list[str]) -> str:
     return result
 
 
+def _title(numbers: Numbers) -> str:
+    """The heading of a tensor of an update: `square_avg before`, `new square_avg`, `new conv1.weight`."""
+    name = numbers.key.name.removesuffix(".updated")
+    if not numbers.calculated:
+        return f"{name.rpartition('.')[2]} before"
+    return f"new {name.removeprefix(f'{numbers.updated}.')}"
+
+
 def _owners(chain: Chain) -> dict[Key, list[Numbers]]:
     """The parameters that each step reads first."""
     seen: set[str] = set()
@@ -224,116 +285,3 @@ def _owners(chain: Chain) -> dict[Key, list[Numbers]]:
                     seen.add(key.name)
                     result.setdefault(numbers.key, []).append(chain.tensors[key])
     return result
-
-
-class _View(NamedTuple):
-    """How a tensor is cut into planes: those axes number the planes, these are the rows and columns of each."""
-
-    leading: list[int]
-    plane: list[int]
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], skip: int = -1) -> "_View":
-        """The view of a tensor, or of its part with one index on the axis `skip`; axes of one number are left out.
-
-        >>> _View.of((1, 8, 28, 28)), _View.of((1, 10)), _View.of((8, 3, 3, 3), skip=0)
-        (_View(leading=[1], plane=[2, 3]), _View(leading=[], plane=[1]), _View(leading=[1], plane=[2, 3]))
-        """
-        count = len(shape)
-        axes = [axis for axis in range(count) if axis != skip]
-        drawn = [axis for axis in axes if axis >= count - 2] if count > 2 else []
-        drawn = drawn if any(shape[axis] > 1 for axis in drawn) else []
-        leading = [axis for axis in axes if axis not in drawn and shape[axis] > 1]
-        if not drawn:
-            drawn, leading = leading[-2 if count == 2 else -1 :], leading[: -2 if count == 2 else -1]
-        return cls(leading, drawn)
-
-    def grid(self, numbers: Numbers) -> tuple[Array, Array]:
-        """The row and column of every number within its plane."""
-        none = np.zeros(len(numbers), np.int64)
-        rows = numbers.cells[:, self.plane[0]] if self.plane else none
-        return rows, numbers.cells[:, self.plane[1]] if len(self.plane) > 1 else none
-
-    def box(self, numbers: Numbers) -> tuple[range, range]:
-        """The rows and columns of a plane that holds all needed numbers."""
-        rows, columns = self.grid(numbers)
-        return range(int(rows.min()), int(rows.max()) + 1), range(int(columns.min()), int(columns.max()) + 1)
-
-
-def _size(numbers: Numbers, skip: int = -1) -> tuple[int, int]:
-    """Rows and columns of a plane."""
-    rows, columns = _View.of(numbers.shape, skip).box(numbers)
-    return len(rows), len(columns)
-
-
-def _place(
-    block: Block, row: int, column: int, *, lead: int | None = None, axis: int = 0, across: bool = False
-) -> tuple[int, int]:
-    """Write the planes of a tensor under or beside each other; returns the next free row and column.
-
-    Args:
-        lead: Only those with this index on `axis`.
-    """
-    numbers = block.numbers
-    view = _View.of(numbers.shape, -1 if lead is None else axis)
-    chosen = np.arange(len(numbers)) if lead is None else np.flatnonzero(numbers.cells[:, axis] == lead)
-    rows, columns = view.grid(numbers)
-    down, beside = view.box(numbers)
-    labelled = numbers.key.kind != "parameter"
-    above = 1 + (labelled and len(view.plane) > 1)  # the heading, and the numbers of the columns
-    leading, inverse = np.unique(numbers.cells[chosen][:, view.leading], axis=0, return_inverse=True)
-    for position, index in enumerate(leading):
-        which = chosen[inverse.reshape(-1) == position]
-        block.rows[which] = row + above + rows[which] - down.start
-        block.columns[which] = column + columns[which] - beside.start
-        heading = _heading(numbers, {axis: lead, **dict(zip(view.leading, map(int, index), strict=True))})
-        block.planes.append(
-            Plane(
-                heading,
-                row + above,
-                column,
-                len(down),
-                len(beside),
-                (*down,) if labelled and view.plane else (),
-                (*beside,) if labelled and len(view.plane) > 1 else (),
-            )
-        )
-        row, column = (row, column + len(beside) + 1) if across else (row + above + len(down) + 1, column)
-    return row + (above + len(down) + 1) * across, column
-
-
-def _beside(bias: Block, result: Block, column: int) -> int:
-    """Write a bias for each unit, in the unit's row; returns the next free column."""
-    row_of = dict(zip(result.numbers.cells[:, -1].tolist(), result.rows.tolist(), strict=True))
-    bias.rows = np.array([row_of.get(unit, TOP + 1) for unit in bias.numbers.cells[:, -1].tolist()], np.int64)
-    bias.columns[:] = column
-    bias.planes.append(Plane(_short(bias.numbers), TOP + 1, column, int(bias.rows.max()) - TOP, 1))
-    return column + 2
-
-
-def _weights(weight: Block, like: Array, column: int) -> int:
-    """Write the weights of each unit as the input is arranged; returns the next free column."""
-    height, width = (int(last) + 1 for last in like.max(axis=0))
-    units, places = weight.numbers.cells.T
-    for unit in np.unique(units):
-        which = np.flatnonzero(units == unit)
-        weight.rows[which] = TOP + 1 + like[places[which], 0]
-        weight.columns[which] = column + like[places[which], 1]
-        heading = f"{_short(weight.numbers)} of unit {unit}" if width > 2 else str(unit)
-        weight.planes.append(Plane(heading, TOP + 1, column, height, width))
-        column += width + (width > 1)
-    return column + (width == 1)
-
-
-def _short(numbers: Numbers) -> str:
-    return numbers.key.name.rpartition(".")[2]
-
-
-def _heading(numbers: Numbers, index: dict[int, int | None]) -> str:
-    """The heading of a plane: `channel 3`, `kernel 0, channel 1`, `bias 2`; axes without an index are whole."""
-    at = {axis: i for axis, i in index.items() if i is not None}
-    axes = len(numbers.shape)
-    if numbers.key.kind == "parameter" and axes < 3:
-        return f"{_short(numbers)} {', '.join(map(str, at.values()))}".strip()
-    words = {0: "kernel" if numbers.key.kind == "parameter" else "image", 1: "channel"}
-    return ", ".join(f"{words.get(axis, f'axis {axis}')} {i}" for axis, i in sorted(at.items()))

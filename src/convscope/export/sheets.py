@@ -11,19 +11,18 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.export.chain_numbers import Key, Numbers
+from convscope.export.formats import NEGATIVE, POSITIVE, ZERO, Formats
 from convscope.export.formulas import address, formula, quoted
-from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, TOP, Block, Layout, Plane, Sheet
-from convscope.export.xlsx import FAINT, GIVEN, INK, Book, Format, Page, plain, xlsxwriter
+from convscope.export.front import TABS, draw_front, phase_of
+from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, Layout, Sheet
+from convscope.export.placing import TOP, Block, Plane
+from convscope.export.xlsx import GIVEN, INK, Book, Format, Page, plain, xlsxwriter
 from convscope.expr.call import cell_label
 from convscope.expr.expr import Expr
 from convscope.typing import Array
 
-NEGATIVE, ZERO, POSITIVE = "#67A9CF", "#FFFFFF", "#EF8A62"
-"""The ends of the colour scale, light enough for dark digits, and distinct for colour-blind eyes (ColorBrewer RdBu)."""
 MOST_TEXT = 40_000_000
 """Characters of all formulas together that a workbook may have."""
-ANSWERS = 100
-"""Numbers of an answer that are listed on the first sheet."""
 HEAD = 6
 """The first row of the lists of recorded numbers and differences."""
 
@@ -37,7 +36,7 @@ def draw(file: BinaryIO, title: str, layout: Layout, roots: list[tuple[Key, Arra
     drawing.steps()
     drawing.recorded()
     drawing.differences()
-    drawing.network(title, roots)
+    draw_front(drawing.pages[FIRST], drawing.formats, title, layout, roots)
     book.close()
 
 
@@ -50,27 +49,23 @@ class _Drawing:
         for name in (FIRST, *(sheet.name for sheet in layout.sheets), RECORDED, DIFFERENCES):
             page = self.pages[name] = book.add_worksheet(name)
             page.hide_gridlines(2)
+            page.fit_to_pages(1, 0)
             page.set_default_row(13)
             page.set_row(0, 20)
-        self.title = book.add_format({"bold": True, "font_size": 13})
-        self.head = book.add_format({"bold": True, "bottom": 1, "bottom_color": FAINT})
-        self.right = book.add_format({"bold": True, "bottom": 1, "bottom_color": FAINT, "align": "right"})
-        self.align = book.add_format({"align": "right"})
-        self.indent = book.add_format({"indent": 1})
-        self.faint = book.add_format({"font_color": FAINT})
-        self.index = book.add_format({"font_color": FAINT, "font_size": 7, "align": "center"})
-        self.count = book.add_format({"num_format": "#,##0"})
-        self.full = book.add_format({"num_format": "0.0000000"})
-        self.small = book.add_format({"num_format": "0.0E+00"})
+        self.formats = Formats(book)
 
     def steps(self) -> None:
         """The inputs, the steps with their parameters, the constants."""
-        formats = {}
+        formats, step = {}, self.chain.trace.training_step
         for sheet in self.layout.sheets:
             page = self.pages[sheet.name]
             page.set_column(0, _last_column(sheet) + 1, 5.3)
             page.freeze_panes(TOP - 1, 0)
-            page.write_string(0, 0, plain(sheet.title), self.title)
+            page.write_string(0, 0, plain(sheet.title), self.formats.title)
+            if step is not None:
+                page.set_tab_color(TABS[phase_of(sheet, step)])
+            for row, column, text in sheet.labels:
+                page.write_string(row, column, plain(text))
             for block in sheet.blocks:
                 formats[block.numbers.key] = self._block(page, block)
         self._formulas(formats)
@@ -78,6 +73,10 @@ class _Drawing:
     def _block(self, page: Page, block: Block) -> Format:
         """Headings, colours and given numbers of a tensor; returns the format of its numbers."""
         numbers = block.numbers
+        if numbers.key.kind == "number":
+            form = self.book.add_format({"font_color": GIVEN, "align": "right"})
+            page.write_number(int(block.rows[0]), int(block.columns[0]), float(numbers.recorded[0]), form)
+            return form
         largest = float(np.abs(numbers.recorded).max(initial=0.0))
         color = INK if numbers.calculated else GIVEN
         form = self.book.add_format({"num_format": _digits(largest), "font_color": color})
@@ -100,11 +99,12 @@ class _Drawing:
     def _frame(self, page: Page, plane: Plane) -> None:
         """The heading of a plane, and the numbers of its rows and columns."""
         for position, label in enumerate(plane.columns):
-            page.write_number(plane.row - 1, plane.column + position, label, self.index)
+            page.write_number(plane.row - 1, plane.column + position, label, self.formats.index)
         for position, label in enumerate(plane.rows):
-            page.write_number(plane.row + position, plane.column - 1, label, self.index)
+            page.write_number(plane.row + position, plane.column - 1, label, self.formats.index)
         if plane.heading:
-            page.write_string(plane.row - 1 - bool(plane.columns), plane.column, plain(plane.heading), self.faint)
+            row = plane.row - 1 - bool(plane.columns)
+            page.write_string(row, plane.column, plain(plane.heading), self.formats.faint)
 
     def _formulas(self, formats: dict[Key, Format]) -> None:
         """Every calculated number, with the recorded one as its stored result."""
@@ -113,7 +113,7 @@ class _Drawing:
         def write(numbers: Numbers, index: int, expr: Expr) -> None:
             nonlocal characters
             sheet, block = self.layout.blocks[numbers.key]
-            text = formula(expr, sheet, self.layout.names, lambda part: self.layout.positions(numbers, part))
+            text = formula(expr, sheet, self.layout.names, lambda part: self.layout.positions(numbers, part, index))
             characters += len(text)
             if characters > MOST_TEXT:
                 raise UsageError(f"its formulas have more than {MOST_TEXT:,} characters; choose an earlier step.")
@@ -131,13 +131,13 @@ class _Drawing:
     def recorded(self) -> None:
         """The numbers that PyTorch calculated."""
         page = self.pages[RECORDED]
-        page.write_string(0, 0, "recorded: the numbers that PyTorch calculated", self.title)
+        page.write_string(0, 0, "recorded: the numbers that PyTorch calculated", self.formats.title)
         self._columns(page, ["step", "cell", "recorded"])
         row = HEAD
         for numbers in self.chain.calculated:
             for index, value in enumerate(numbers.recorded.tolist()):
                 self._names(page, row, numbers, index)
-                page.write_number(row, 2, value, self.full)
+                page.write_number(row, 2, value, self.formats.full)
                 row += 1
 
     def differences(self) -> None:
@@ -145,14 +145,15 @@ class _Drawing:
         page = self.pages[DIFFERENCES]
         count = sum(map(len, self.chain.calculated))
         last = HEAD + count
-        page.write_string(0, 0, "differences: the formulas' numbers minus the recorded ones", self.title)
-        page.write_string(1, 0, ALLOWED, self.faint)
+        page.write_string(0, 0, "differences: the formulas' numbers minus the recorded ones", self.formats.title)
+        page.write_string(1, 0, ALLOWED, self.formats.faint)
         page.write_string(3, 0, "within")
         within = sum(
             int((np.isfinite(n.bound) & (np.abs(n.live - n.recorded) <= n.bound)).sum()) for n in self.chain.calculated
         )
         first, bounds = f"C{HEAD + 1}:C{last}", f"D{HEAD + 1}:D{last}"
-        page.write_formula(3, 1, f"=SUMPRODUCT(ISNUMBER({bounds})*(ABS({first})<={bounds}))", self.count, within)
+        counted = f"=SUMPRODUCT(ISNUMBER({bounds})*(ABS({first})<={bounds}))"
+        page.write_formula(3, 1, counted, self.formats.count, within)
         page.write_string(3, 2, f"of {count:,}")
         self._columns(page, ["step", "cell", "difference", "allowed"])
         red = self.book.add_format({"bg_color": "#F7C6B4"})
@@ -168,9 +169,9 @@ class _Drawing:
             for index, bound in enumerate(numbers.bound.tolist()):
                 self._names(page, row, numbers, index)
                 live = f"={name}!{at[index]}-{RECORDED}!C{row + 1}"
-                page.write_formula(row, 2, live, self.small, differences[index])
+                page.write_formula(row, 2, live, self.formats.small, differences[index])
                 if math.isfinite(bound):
-                    page.write_number(row, 3, bound, self.small)
+                    page.write_number(row, 3, bound, self.formats.small)
                 else:
                     page.write_string(row, 3, "no bound")
                 row += 1
@@ -181,98 +182,32 @@ class _Drawing:
         page.set_column(5, 5, 32)
         heads = ["near-ties of a maximum or ReLU", "apart", "allowed"]
         for column, head in enumerate(heads):
-            page.write_string(HEAD - 1, 5 + column, head, self.right if column else self.head)
+            page.write_string(HEAD - 1, 5 + column, head, self.formats.right if column else self.formats.head)
         for row, tie in enumerate(self.chain.ties, HEAD):
             page.write_string(row, 5, plain(tie.name))
-            page.write_number(row, 6, tie.apart, self.small)
-            page.write_number(row, 7, tie.allowed, self.small)
+            page.write_number(row, 6, tie.apart, self.formats.small)
+            page.write_number(row, 7, tie.allowed, self.formats.small)
         if not self.chain.ties:
-            page.write_string(HEAD, 5, "none", self.faint)
+            page.write_string(HEAD, 5, "none", self.formats.faint)
 
     def _columns(self, page: Page, heads: list[str]) -> None:
-        page.set_column(0, 1, 14)
+        longest = max((len(numbers.key.name) for numbers in self.chain.calculated), default=0)
+        page.set_column(0, 0, min(max(14, longest), 40))
+        page.set_column(1, 1, 14)
         page.set_column(2, 3, 12)
         page.freeze_panes(HEAD, 0)
         for column, head in enumerate(heads):
-            page.write_string(HEAD - 1, column, head, self.right if column > 1 else self.head)
+            page.write_string(HEAD - 1, column, head, self.formats.right if column > 1 else self.formats.head)
 
     def _names(self, page: Page, row: int, numbers: Numbers, index: int) -> None:
         cell = tuple(map(int, numbers.cells[index]))
         page.write_string(row, 0, plain(numbers.key.name))
         page.write_string(row, 1, cell_label(cell, numbers.shape))
 
-    def network(self, title: str, roots: list[tuple[Key, Array]]) -> None:
-        """The first sheet: how to read the others, the answer, the steps."""
-        page = self.pages[FIRST]
-        page.set_column(0, 0, 26)
-        page.set_column(1, 3, 12)
-        page.write_string(0, 0, plain(title), self.title)
-        blue = self.book.add_format({"font_color": GIVEN})
-        page.write_string(1, 0, "Blue numbers can be changed: pixels, kernels, biases.", blue)
-        for row, line in enumerate(GUIDE, 2):
-            page.write_string(row, 0, line)
-        row = self._scale(page, len(GUIDE) + 3)
-        row = self._answer(page, row + 1, roots)
-        self._contents(page, row + 1)
-        page.activate()
-
-    def _scale(self, page: Page, row: int) -> int:
-        page.write_string(row, 0, "colours, by sheet and kernel")
-        for offset, (words, color) in enumerate(
-            [("most negative", NEGATIVE), ("0", ZERO), ("most positive", POSITIVE)], 1
-        ):
-            form = self.book.add_format({"bg_color": color, "align": "center", "border": 1, "border_color": FAINT})
-            page.write_string(row, offset, words, form)
-        return row + 1
-
-    def _answer(self, page: Page, row: int, roots: list[tuple[Key, Array]]) -> int:
-        """The network's outputs as formulas, with the largest class score. Returns the row below."""
-        for key, flat in roots:
-            if len(flat) <= ANSWERS:
-                row = self._numbers_of(page, row, self.chain.tensors[key]) + 1
-        return row
-
-    def _numbers_of(self, page: Page, top: int, numbers: Numbers) -> int:
-        sheet, block = self.layout.blocks[numbers.key]
-        known = self.chain.trace.card.classes
-        classes = known if numbers.shape == (1, len(known)) == (1, len(numbers)) else ()
-        page.write_string(top, 0, plain(numbers.key.name), self.head)
-        page.write_string(top, 1, "number", self.right)
-        for index, row in enumerate(range(top + 1, top + 1 + len(numbers))):
-            page.write_string(row, 0, plain(classes[index] if classes else numbers.label(index)))
-            at = address(int(block.rows[index]), int(block.columns[index]))
-            live = f"={quoted(self.layout.names[sheet])}!{at}"
-            page.write_formula(row, 1, live, self.full, float(numbers.recorded[index]))
-        below = top + 1 + len(numbers)
-        if len(classes) > 1:
-            names, values = f"A{top + 2}:A{below}", f"B{top + 2}:B{below}"
-            page.write_string(below, 0, "the largest", self.faint)
-            largest = plain(classes[int(np.argmax(numbers.recorded))])
-            page.write_formula(below, 1, f"=INDEX({names},MATCH(MAX({values}),{values},0))", self.align, largest)
-        return below + 1
-
-    def _contents(self, page: Page, top: int) -> None:
-        """The list of sheets and their contents."""
-        heads = [("sheet", self.head), ("numbers", self.right), ("formulas", self.right), (" what it holds", self.head)]
-        for column, (head, form) in enumerate(heads):
-            page.write_string(top, column, head, form)
-        for row, sheet in enumerate(self.layout.sheets, top + 1):
-            page.write_url(row, 0, f"internal:{quoted(sheet.name)}!A1", string=sheet.name)
-            page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks), self.count)
-            formulas = sum(len(block.numbers) for block in sheet.blocks if block.numbers.calculated)
-            page.write_number(row, 2, formulas, self.count)
-            page.write_string(row, 3, plain(sheet.title), self.indent)
-
 
 ALLOWED = (
     "The allowed difference bounds PyTorch's accumulated rounding errors, from the pixels to this number. If you "
     "change a pixel or a weight, the effect appears as a larger difference."
-)
-GUIDE = (
-    "Black numbers are formulas, from the pixels to the answer.",
-    "Trace a number to its inputs: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
-    "Numbers are shown rounded; a selected cell shows its formula. Padding adds 0 and is left out of the sums.",
-    "It shows the recorded numbers until it recalculates: Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice.",
 )
 
 

@@ -128,7 +128,7 @@ class _Sheet:
             for leaf in leaves:
                 self._number(0, leaf.label, leaf.number)
                 self.row += 1
-        return formula(expr, 0, [SHEET], lambda part: self.cells[id(part)])
+        return formula(expr, 0, [SHEET], lambda part: self.cells.get(id(part)))
 
     def _number(self, column: int, label: str, value: float) -> None:
         self.page.write_string(self.row, column, plain(label))

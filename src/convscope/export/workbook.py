@@ -1,11 +1,12 @@
 """Workbook: a network as a spreadsheet of live formulas, from the pixels to the answer."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from convscope.capture.tracing import trace
 from convscope.errors import UsageError
 from convscope.escaping import spelled
 from convscope.export.chain import Chain, NearTie, TooLarge, below
-from convscope.export.chain_numbers import Key, Numbers
+from convscope.export.chain_numbers import UPDATE, Key, Numbers
 from convscope.export.layout import Layout
 from convscope.export.sheets import draw
 from convscope.export.xlsx import check_workbook_path, save, xlsxwriter
@@ -21,6 +22,7 @@ from convscope.expr.call import Cell, full_cell
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.probe.support.batching import Model, as_model
 from convscope.traces.trace import Trace
+from convscope.training.runs import Run
 from convscope.type_checks import takes
 from convscope.typing import Array
 
@@ -43,6 +45,7 @@ class Workbook:
     roots: list[tuple[Key, Array]] = field(repr=False)
     """The numbers that the workbook explains, as tensors and flat positions."""
     chain: Chain = field(repr=False)
+    """Every number that they depend on."""
 
     @property
     def numbers(self) -> int:
@@ -112,16 +115,20 @@ class Workbook:
         save(path, content.getvalue())
 
 
-@takes(model="Module | Trace | str | Path", at="tuple | list")
+@takes(model="Module | Trace | Run | str | Path", at="tuple | list")
 def workbook(
-    model: Model | Trace,
+    model: Model | Run | Trace,
     image: object = None,
     *,
+    target: object = None,
+    loss: object = None,
+    optimizer: object = None,
+    lr: float | None = None,
     at: tuple[str, Cell] | None = None,
     out: str | Path | None = None,
     name: str = "",
 ) -> Workbook:
-    """A network as a spreadsheet of live formulas: change a pixel or a weight, and the answer changes.
+    """A network or its training step as a spreadsheet of live formulas: change a pixel, and the answer changes.
 
     Every number is a formula of its inputs, so *trace precedents* leads from the answer to the pixels. Each step has a
     sheet with its kernels and biases; two more contain the recorded numbers and the differences from them, beside the
@@ -131,9 +138,19 @@ def workbook(
     >>> book.numbers, book.formulas
     (20, 1)
 
+    With a target it goes on to the loss, the backward pass and, with an optimizer, the new parameters; the label, the
+    learning rate and the optimizer's state can be changed, too:
+
+    >>> print(workbook("crosses", "crosses:plus", target=0, loss="mse", optimizer="adadelta", lr=1.0))
+    crosses on crosses:plus: 108 numbers on 19 sheets, 65 of them formulas
+
     Args:
-        model: A module, anything that `cs.load_model` takes, or a trace.
-        image: objectthing that `cs.load_image` takes; not for a trace.
+        model: A module, a run, anything that `cs.load_model` takes, or a trace.
+        image: What `cs.load_image` takes, or a batch as `cs.trace` takes it; not for a trace.
+        target: The label of each image, as `cs.trace` takes it: writes the whole training step.
+        loss: Its loss, such as "mse".
+        optimizer: Its optimizer: a name, or one with its state.
+        lr: The learning rate of an optimizer by name.
         at: A step and a cell, to write only the numbers that this one depends on; needed for large networks.
         out: Where to write it, a file .xlsx; None to call `save` later.
         name: The image's name on the first sheet, by default as it was loaded.
@@ -141,11 +158,18 @@ def workbook(
     Raises:
         UsageError: it would hold more than 120,000 numbers, a number that is not finite, or an operation that cannot
             be written as a formula; or XlsxWriter is not installed.
+        ConvscopeError: as raised by `cs.trace`.
     """
     xlsxwriter()  # where it is missing, or the path is wrong, no work is done
     if out is not None:
         check_workbook_path(out)
-    recorded, image_name = (model, "") if isinstance(model, Trace) else _traced(model, image)
+    step = {"target": target, "loss": loss, "optimizer": optimizer, "lr": lr}
+    if isinstance(model, Trace):
+        if any(value is not None for value in step.values()):
+            raise UsageError("a trace has its training step already; leave target, loss, optimizer and lr out.")
+        recorded, image_name = model, ""
+    else:
+        recorded, image_name = _traced(model, image, step)
     title = " on ".join(filter(None, (recorded.card.name, name or image_name)))
     changed = recorded.changed()
     if changed:
@@ -155,10 +179,10 @@ def workbook(
         size = _size_of_all(recorded)
         if size > MOST:
             raise _too_large(title, f"{size:,}", recorded)
+    name = title if at is None else f"the part of {title} below {at[0]}"
     try:
-        chain = below(recorded, roots, MOST, whole=at is None)
+        chain = below(recorded, roots if at is not None else [*roots, *_state(recorded)], MOST, whole=at is None)
     except TooLarge as large:
-        name = title if at is None else f"the part of {title} below {at[0]}"
         raise _too_large(name, f"{large.count:,} or more", recorded, at) from None
     book = Workbook(recorded, title, roots, chain)
     if out is not None:
@@ -166,10 +190,13 @@ def workbook(
     return book
 
 
-def _traced(model: Model, image: object) -> tuple[Trace, str]:
-    loaded = as_model(model)
-    inputs = prepare_inputs(image, loaded)
-    return trace(loaded, inputs.value), inputs.name
+def _traced(model: Model | Run, image: object, step: Mapping[str, Any]) -> tuple[Trace, str]:
+    """The trace, and the name of the image."""
+    if step["target"] is None:
+        loaded = as_model(model.model if isinstance(model, Run) else model)
+        inputs = prepare_inputs(image, loaded)
+        return trace(loaded, inputs.value, **step), inputs.name
+    return trace(model, image, **step), image if isinstance(image, str) else ""
 
 
 def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
@@ -182,7 +209,23 @@ def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
 
 
 def _returned(trace: Trace) -> Iterator[tuple[Key, Array]]:
-    """The model's outputs."""
+    """The model's outputs; of a training step also the loss, and the new parameters or their gradients."""
+    yield from _outputs(trace)
+    step = trace.training_step
+    if step is not None:
+        gradients = [ref for name, ref in step.gradients.items() if name not in trace.inputs]
+        for ref in (step.loss, *(step.updated.values() or gradients)):
+            yield Key("step", ref.name, ref.output), np.arange(math.prod(ref.shape))
+
+
+def _state(trace: Trace) -> Iterator[tuple[Key, Array]]:
+    """The optimizer's new state."""
+    for step in trace.all_steps:
+        if step.op.startswith(UPDATE):
+            yield Key("step", step.name), np.arange(math.prod(step.shape))
+
+
+def _outputs(trace: Trace) -> Iterator[tuple[Key, Array]]:
     refs = [ref for ref in trace.returned or () if ref.kind == "step"]
     for ref in refs:
         yield Key("step", ref.name, ref.output), np.arange(math.prod(ref.shape))
@@ -200,6 +243,7 @@ def _too_large(name: str, size: str, trace: Trace, at: tuple[str, Cell] | None =
     step = next((s for s in trace.steps if s.op in {"convolution", "relu"}), trace.steps[0])
     cell = ",".join("0" for _ in step.shape[1:])
     what = "one number, to write only what it depends on" if at is None else "a number of an earlier step"
+    what = what if trace.training_step is None else f"a smaller network, fewer images, or {what}"
     return UsageError(
         f"{name} has {size} numbers, and a workbook holds {MOST:,}; choose {what}: --at {step.name}:{cell}, "
         f"in Python at=({step.name!r}, ({', '.join('0' for _ in step.shape[1:])}))."

@@ -27,6 +27,9 @@ class Page(Protocol):
     def conditional_format(self, row: int, column: int, last_row: int, last_column: int, options: object) -> object:
         """Colour cells by their values."""
 
+    def fit_to_pages(self, width: int, height: int) -> None:
+        """Print on so many pages; 0 for as many as needed."""
+
     def freeze_panes(self, row: int, column: int) -> None:
         """Keep the rows above and the columns left of a cell in view."""
 
@@ -38,6 +41,9 @@ class Page(Protocol):
 
     def set_row(self, row: int, height: float) -> object:
         """The height of a row."""
+
+    def set_tab_color(self, color: str) -> None:
+        """The colour of the sheet's tab."""
 
     def set_default_row(self, height: float) -> None:
         """The height of all rows."""

@@ -28,9 +28,13 @@ def _times(
     slope: Callable[..., Numbers],
     *,
     roundings: Callable[..., Numbers],
+    bend: Callable[..., Numbers] | None = None,
     taken: Callable[..., str] | None = None,
 ) -> Primitive:
-    """`{grad}` times a slope; the roundings are those of the slope, absolute, and one more for the product."""
+    """`{grad}` times a slope, whose own slope is `bend`.
+
+    The roundings are those of the slope, absolute, and one more for the product.
+    """
 
     def value(grad: Numbers, *rest: Numbers) -> Numbers:
         return grad * slope(*rest)
@@ -38,7 +42,13 @@ def _times(
     def own(result: Numbers, grad: Numbers, *rest: Numbers) -> Numbers:
         return np.abs(result) + np.abs(grad) * roundings(*rest)
 
-    return elementary(f"{{grad}} × {slope_formula}", value, roundings=own, taken=taken)
+    def slopes(grad: Numbers, at: Numbers) -> tuple[Numbers, Numbers]:
+        assert bend is not None
+        return slope(at), grad * bend(at)
+
+    return elementary(
+        f"{{grad}} × {slope_formula}", value, roundings=own, taken=taken, slopes=None if bend is None else slopes
+    )
 
 
 def _kept(formula: str, keeps: Callable[..., Numbers], *, taken: Callable[..., str], nan: bool = False) -> Primitive:
@@ -171,8 +181,12 @@ BACKWARD: Mapping[str, Primitive] = {
         roundings=lambda f, grad, x: np.where(np.abs(x) < 3, np.abs(f) + 2 * np.abs(grad) * (np.abs(x) + 0.5), 0.0),
         taken=lambda grad, x: "0" if x <= -3 else "{grad} × ({x} ÷ 3 + 0.5)" if x < 3 else "{grad}",
     ),
-    "sigmoid_backward": _times("{y} × (1 − {y})", lambda y: y * (1 - y), roundings=lambda y: 3 * np.abs(y * (1 - y))),
-    "tanh_backward": _times("(1 − {y}²)", lambda y: 1 - y * y, roundings=lambda y: y * y + np.abs(1 - y * y)),
+    "sigmoid_backward": _times(
+        "{y} × (1 − {y})", lambda y: y * (1 - y), roundings=lambda y: 3 * np.abs(y * (1 - y)), bend=lambda y: 1 - 2 * y
+    ),
+    "tanh_backward": _times(
+        "(1 − {y}²)", lambda y: 1 - y * y, roundings=lambda y: y * y + np.abs(1 - y * y), bend=lambda y: -2 * y
+    ),
     "silu_backward": _times(
         "σ({x}) × (1 + {x} × (1 − σ({x})))",
         _silu,
@@ -238,6 +252,12 @@ BACKWARD: Mapping[str, Primitive] = {
         "{grad} × 2 × ({x} − {target}) ÷ {count}",
         lambda grad, x, target, count: grad * 2 * (x - target) / count,
         roundings=5,
+        slopes=lambda grad, x, target, count: (
+            2 * (x - target) / count,
+            2 * grad / count,
+            -2 * grad / count,
+            -grad * 2 * (x - target) / (count * count),
+        ),
     ),
     "smooth_l1_backward": elementary(
         "{grad} × min(max(({x} − {target}) ÷ {beta}, −1), 1) ÷ {count}",
@@ -258,6 +278,7 @@ BACKWARD: Mapping[str, Primitive] = {
         "−{grad} × {weight} ÷ {total}",
         lambda grad, weight, total: -grad * weight / total,
         roundings=4,
+        slopes=lambda grad, weight, total: (-weight / total, -grad / total, grad * weight / (total * total)),
     ),
     "normalize_backward": elementary(
         "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate} × {weight}",

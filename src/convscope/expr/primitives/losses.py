@@ -3,7 +3,7 @@
 Kernels of losses store what they calculate in between in the type of the result: bfloat16 and half round there.
 """
 
-# ruff: noqa: ARG001 - what is called through one table has one signature
+# ruff: noqa: ARG001, ARG005 - what is called through one table has one signature
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +33,9 @@ class Loss:
     """The largest intermediate magnitude: if it exceeds the type's range, the result has no bound."""
     stored: Callable[..., Numbers] | None = None
     """Like `roundings`, for the values that kernels of narrow types store in between; by default all of them."""
+    curvature: Callable[..., Numbers] | None = None
+    """Half the largest second derivative by x − y, where the loss is a function of that; else inexact numbers have no
+    bound."""
     underflow: Callable[..., Numbers] | None = None
     """The later factor of an intermediate number that may underflow, if it is more than 1."""
 
@@ -51,7 +54,13 @@ class Loss:
         """The loss of one pair as what an expression applies."""
 
         def error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
-            return float(self.errors(precision, result, *values))
+            own = float(self.errors(precision, result, *values))
+            inexact = float(errors[0]) + float(errors[1])  # of x − y: f(d + e) − f(d) is f'(d)·e + f''(somewhere)·e²/2
+            if not inexact:
+                return own
+            assert self.curvature is not None, f"{self.formula} was given inexact arguments"
+            slope = abs(float(self.slopes(*values)[0]))
+            return own + 1.001 * (slope + float(self.curvature(*values)) * inexact) * inexact
 
         return Primitive(self.formula, self.value, error, slopes=self.slopes)
 
@@ -152,13 +161,15 @@ LOSSES: Mapping[str, Loss] = {
         lambda x, y: (x - y) ** 2,
         lambda f, _x, _y: 3 * np.abs(f),
         lambda x, y: (2 * (x - y), -2 * (x - y)),
+        curvature=lambda x, y: 1.0,
     ),
     "smooth_l1": Loss(
         "|{x} − {y}|² ÷ (2 × {beta}) below {beta}, |{x} − {y}| − {beta} ÷ 2 beyond",
         _smooth,
         lambda f, x, y, beta: 6 * np.abs(f) + 3 * np.where(np.abs(x - y) >= 0.9 * beta, np.abs(x - y) + beta, 0.0),
         _smooth_slopes,
-        underflow=lambda x, y, beta: np.divide(1.0, beta),  # noqa: ARG005  # one signature
+        curvature=lambda x, y, beta: np.divide(0.5, beta),
+        underflow=lambda x, y, beta: np.divide(1.0, beta),
     ),
     "huber": Loss(
         "|{x} − {y}|² ÷ 2 up to {delta}, {delta} × (|{x} − {y}| − {delta} ÷ 2) beyond",
@@ -167,6 +178,7 @@ LOSSES: Mapping[str, Loss] = {
             6 * np.abs(f) + 4 * np.where(np.abs(x - y) >= 0.9 * delta, delta * (np.abs(x - y) + delta), 0.0)
         ),
         _huber_slopes,
+        curvature=lambda x, y, delta: 0.5,
     ),
     "soft_margin": Loss(
         "log(1 + exp(−{x} × {y}))",

@@ -1,0 +1,166 @@
+"""Front: the first sheet of a workbook: how to read the others, the answer, the training step, a list of the sheets."""
+
+from typing import Literal
+
+import numpy as np
+
+from convscope.export.chain_numbers import Key, Numbers
+from convscope.export.formats import NEGATIVE, POSITIVE, ZERO, Formats
+from convscope.export.formulas import address, quoted
+from convscope.export.layout import Layout, Sheet
+from convscope.export.xlsx import FAINT, Format, Page, plain
+from convscope.traces.step import TrainingStep
+from convscope.typing import Array
+
+ANSWERS = 100
+"""Numbers of an answer, or of a parameter, that are listed."""
+GUIDE = (
+    "Black numbers are formulas, from the pixels to the answer.",
+    "Trace a number to its inputs: Formulas > Trace Precedents in Excel, Tools > Detective in LibreOffice.",
+    "Numbers are shown rounded; a selected cell shows its formula. Padding adds 0 and is left out of the sums.",
+    "It shows the recorded numbers until it recalculates: Ctrl+Alt+F9 in Excel, Ctrl+Shift+F9 in LibreOffice.",
+)
+Phase = Literal["forward", "loss", "backward", "update"]
+TABS: dict[Phase, str] = {"forward": "#6B6A65", "loss": "#B5540E", "backward": "#0B3FA8", "update": "#2F7A3D"}
+"""The colour of the tabs of a training step's sheets."""
+
+
+def draw_front(page: Page, formats: Formats, title: str, layout: Layout, roots: list[tuple[Key, Array]]) -> None:
+    """How to read the workbook, the answer as formulas, and a list of the sheets.
+
+    Args:
+        roots: The tensors whose numbers are listed.
+    """
+    _Front(page, formats, layout).draw(title, roots)
+
+
+def phase_of(sheet: Sheet, step: TrainingStep) -> Phase:
+    """The part of a training step that a sheet is about."""
+    numbers = sheet.blocks[0].numbers
+    if numbers.key.kind == "number" or any(block.numbers.updated for block in sheet.blocks):
+        return "update"
+    if numbers.key == Key("input", "target"):
+        return "loss"
+    if numbers.step is not None and step.loss.id is not None and numbers.step.id > step.loss.id:
+        return "backward"
+    of_loss = numbers.step is not None and f"{numbers.step.name}.".startswith(f"{step.loss.name}.")
+    return "loss" if of_loss else "forward"
+
+
+class _Front:
+    """The first sheet while it is written."""
+
+    def __init__(self, page: Page, formats: Formats, layout: Layout) -> None:
+        self.page, self.formats, self.layout, self.chain = page, formats, layout, layout.chain
+        self.step = self.chain.trace.training_step
+
+    def draw(self, title: str, roots: list[tuple[Key, Array]]) -> None:
+        page = self.page
+        page.set_column(0, 0, 26)
+        page.set_column(1, 3, 13)
+        page.write_string(0, 0, plain(title), self.formats.title)
+        row = 1
+        if self.step is not None:
+            page.write_string(row, 0, plain(self.step.says))
+            row += 1
+        also = ", labels, the learning rate, the optimizer's state" if self.chain.settings else ""
+        changed = f"Blue numbers can be changed: pixels, kernels, biases{also}."
+        page.write_string(row, 0, changed, self.formats.given)
+        for line in GUIDE:
+            row += 1
+            page.write_string(row, 0, line)
+        row = self._scale(row + 2)
+        row = self._answer(row + 1, roots)
+        self._contents(row + 1)
+        page.activate()
+
+    def _scale(self, row: int) -> int:
+        self.page.write_string(row, 0, "colours, by sheet and kernel")
+        ends = [("most negative", NEGATIVE), ("0", ZERO), ("most positive", POSITIVE)]
+        for offset, (words, color) in enumerate(ends, 1):
+            form = {"bg_color": color, "align": "center", "border": 1, "border_color": FAINT}
+            self.page.write_string(row, offset, words, self.formats.book.add_format(form))
+        return row + 1
+
+    def _answer(self, row: int, roots: list[tuple[Key, Array]]) -> int:
+        """The outputs; of a training step also the loss, and what it does to the parameters. Returns the row below."""
+        parameters = {} if self.step is None else self._parameters(self.step)
+        for key, flat in roots:
+            if len(flat) <= ANSWERS and key not in parameters:
+                row = self._numbers_of(row, self.chain.tensors[key]) + 1
+        shown = {key: flat for key, flat in roots if key in parameters and len(flat) <= ANSWERS}
+        if shown:
+            self._heads(row, ["parameter", "before", "gradient", "after"][: 4 if self.chain.settings else 3])
+            row += 1
+        for key in shown:
+            row = self._moved(row, self.chain.tensors[key], parameters[key])
+        return row + bool(shown)
+
+    def _parameters(self, step: TrainingStep) -> dict[Key, str]:
+        """The new parameters, or the gradients without an optimizer: tensor -> parameter."""
+        ends, inputs = step.updated or step.gradients, self.chain.trace.inputs
+        return {Key("step", ref.name, ref.output): name for name, ref in ends.items() if name not in inputs}
+
+    def _moved(self, top: int, numbers: Numbers, name: str) -> int:
+        """A parameter before the step, its gradient, and after the step."""
+        assert self.step is not None
+        gradient = self.step.gradients[name]
+        columns = [Key("parameter", name), Key("step", gradient.name, gradient.output), numbers.key]
+        for index, row in enumerate(range(top, top + len(numbers))):
+            label = numbers.label(index).removeprefix(numbers.key.name)
+            self.page.write_string(row, 0, plain(f"{name}{label}"))
+            for column, key in enumerate(dict.fromkeys(columns), 1):
+                if key in self.chain.tensors:
+                    self._live(row, column, self.chain.tensors[key], index, self.formats.full)
+        return top + len(numbers)
+
+    def _numbers_of(self, top: int, numbers: Numbers) -> int:
+        known = self.chain.trace.card.classes
+        classes = known if numbers.shape == (1, len(known)) == (1, len(numbers)) else ()
+        self._heads(top, [plain(numbers.key.name), "number"])
+        for index, row in enumerate(range(top + 1, top + 1 + len(numbers))):
+            self.page.write_string(row, 0, plain(classes[index] if classes else numbers.label(index)))
+            self._live(row, 1, numbers, index, self.formats.full)
+        below = top + 1 + len(numbers)
+        if len(classes) > 1:
+            names, values = f"A{top + 2}:A{below}", f"B{top + 2}:B{below}"
+            self.page.write_string(below, 0, "the largest", self.formats.faint)
+            largest = plain(classes[int(np.argmax(numbers.recorded))])
+            text = f"=INDEX({names},MATCH(MAX({values}),{values},0))"
+            self.page.write_formula(below, 1, text, self.formats.align, largest)
+        return below + 1
+
+    def _live(self, row: int, column: int, numbers: Numbers, index: int, form: Format) -> None:
+        """A number of another sheet."""
+        sheet, block = self.layout.blocks[numbers.key]
+        at = address(int(block.rows[index]), int(block.columns[index]))
+        text = f"={quoted(self.layout.names[sheet])}!{at}"
+        self.page.write_formula(row, column, text, form, float(numbers.recorded[index]))
+
+    def _heads(self, row: int, heads: list[str]) -> None:
+        for column, head in enumerate(heads):
+            self.page.write_string(row, column, head, self.formats.right if column else self.formats.head)
+
+    def _contents(self, top: int) -> None:
+        """The list of sheets and their contents."""
+        self._heads(top, ["sheet", "numbers", "formulas"])
+        self.page.write_string(top, 3, " what it holds", self.formats.head)
+        row, last = top + 1, ""
+        for sheet in self._in_order():
+            phase = "" if self.step is None else phase_of(sheet, self.step)
+            if phase != last:
+                self.page.write_string(row, 0, f"{phase}", self.formats.faint)
+                row, last = row + 1, phase
+            self.page.write_url(row, 0, f"internal:{quoted(sheet.name)}!A1", string=sheet.name)
+            self.page.write_number(row, 1, sum(len(block.numbers) for block in sheet.blocks), self.formats.count)
+            formulas = sum(len(block.numbers) for block in sheet.blocks if block.numbers.calculated)
+            self.page.write_number(row, 2, formulas, self.formats.count)
+            self.page.write_string(row, 3, plain(sheet.title.removeprefix(f"{sheet.name}: ")), self.formats.indent)
+            row += 1
+
+    def _in_order(self) -> list[Sheet]:
+        """The sheets, those of a training step by phase."""
+        step = self.step
+        if step is None:
+            return self.layout.sheets
+        return sorted(self.layout.sheets, key=lambda sheet: [*TABS].index(phase_of(sheet, step)))
