@@ -309,7 +309,7 @@ STEP_LIES: dict[str, tuple[Callable[[Header], Any], str]] = {
     "no optimizer": (lambda h: said(h).update(optimizer=""), "belong together"),
     "an unknown mode": (lambda h: said(h).update(mode="dreaming"), "the unknown mode 'dreaming'"),
     "weights among the state": (
-        lambda h: said(h)["state"]["tuple"].append("conv.weight"), "'conv.weight' is no state of the optimizer"
+        lambda h: said(h)["state"]["tuple"].append("conv.weight"), "'conv.weight' is not part of the optimizer"
     ),
     "no backward pass": (lambda h: h["training"]["nodes"].clear(), ""),
     "no node of batch norm": (

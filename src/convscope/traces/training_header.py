@@ -142,7 +142,7 @@ class _TrainingReader:
         known = {ref.name for (kind, _), ref in self.outside.items() if kind == "parameter"}
         for name in made.state:
             right = name in known and name.rpartition(".")[0] in made.updated and name not in made.gradients
-            _require(right, f"{name!r} is no state of the optimizer")
+            _require(right, f"{name!r} is not part of the optimizer's state")
 
     def _forward(self, ref: object, where: str) -> None:
         """Check that a tensor belongs to the forward pass."""
