@@ -1,5 +1,6 @@
 """Thousands of damaged traces: each is refused in one sentence, or its verification ends in a report."""
 
+import copy
 import json
 import tempfile
 from pathlib import Path
@@ -55,7 +56,7 @@ def damages(draw: st.DrawFn, header: Header) -> Header:
         parent, key = at(changed, path[:-1]), path[-1]
         kind = draw(st.sampled_from(["replace", "replace", "delete", "double", "move", "nudge"]))
         if kind == "replace":
-            parent[key] = draw(st.sampled_from(ODD))
+            parent[key] = copy.deepcopy(draw(st.sampled_from(ODD)))  # a later change may be inside it
         elif kind == "delete":
             del parent[key]
         elif kind == "double" and isinstance(parent, list):
