@@ -1,6 +1,7 @@
 """Workbooks of a training step: forward, loss, backward and update as formulas that follow a change."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from convscope.export.chain_numbers import Key
 from convscope.export.workbook import Workbook
 from spreadsheet import Spreadsheet, name
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.5),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.5, momentum=0.9, dampening=0.1, weight_decay=0.01),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.5, momentum=0.9, nesterov=True),
@@ -42,7 +43,8 @@ def optimizer_after(kind: str, model: nn.Module, steps: int = 2) -> torch.optim.
     optimizer = OPTIMIZERS[kind](model.parameters())
     for label in range(steps):
         optimizer.zero_grad()
-        nn.functional.mse_loss(model(torch.tensor(image())[None]).squeeze(1), torch.tensor([float(label)])).backward()
+        output = model(torch.tensor(image())[None]).squeeze(1)
+        torch.autograd.backward(nn.functional.mse_loss(output, torch.tensor([float(label)])))
         optimizer.step()
     model.load_state_dict(weights)
     return optimizer
@@ -93,7 +95,7 @@ def test_the_label_and_the_state_can_be_changed(tmp_path: Path) -> None:
     change(book, sheet, Key("parameter", "conv1.bias.square_avg"), 0, 0.5)
     model = crosses()
     optimizer = optimizer_after("adadelta", model)
-    optimizer.state[model.conv1.bias]["square_avg"].fill_(0.5)
+    optimizer.state[model.get_parameter("conv1.bias")]["square_avg"].fill_(0.5)
     trace = cs.trace(model, image(), target=0, loss="mse", optimizer=optimizer)
     for numbers in cs.workbook(trace).chain.calculated:
         recorded = trace[numbers.key.name].outputs[numbers.key.output].ravel()
@@ -145,7 +147,8 @@ class Activations(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, 3, 3) to (N, 1)."""
         x = torch.relu(self.conv(x))
-        return self.fc(torch.tanh(nn.functional.leaky_relu(x - 0.1, 0.2)).flatten(1))
+        result: Tensor = self.fc(torch.tanh(nn.functional.leaky_relu(x - 0.1, 0.2)).flatten(1))
+        return result
 
 
 def test_slopes_of_activations_follow_a_change(tmp_path: Path) -> None:
@@ -197,7 +200,8 @@ def test_a_step_that_is_too_large_says_what_would_fit() -> None:
 
 
 def test_the_command_writes_a_training_step(convscope: Commands, tmp_path: Path) -> None:
-    options = ("--target", 1, "--loss", "mse", "--optimizer", "adadelta", "--lr", 1, "-o", tmp_path / "step.xlsx")
+    settings = ["--target", "1", "--loss", "mse", "--optimizer", "adadelta", "--lr", "1"]
+    options: list[str | Path] = [*settings, "-o", tmp_path / "step.xlsx"]
     lines = convscope.said("workbook", "crosses", "crosses:plus", *options).splitlines()
     assert lines[0] == "crosses on crosses:plus: 108 numbers on 19 sheets, 65 of them formulas"
     assert lines[1].endswith("65 numbers calculated from the image, all within their bounds")
