@@ -73,6 +73,11 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
             self.watch_last()
         return super().__torch_dispatch__(func, types, args, kwargs)
 
+    def idles(self, layer: Any, x: Tensor) -> Tensor:
+        """The gradient of what an inactive dropout layer returned is that of its input, which made the node."""
+        self.watch_last()
+        return super().idles(layer, x)
+
     def watch_last(self) -> None:
         """Find the node of the latest call; autograd adds it only after the call has returned."""
         time = len(self.tape.calls) - 1

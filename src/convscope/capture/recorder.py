@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.capture.tape import Call, Departure, Tape, memory, tensors_in
@@ -82,6 +83,7 @@ _T = torch.ops.aten.t.default
 _ADDMM = torch.ops.aten.addmm.default
 _MAX_POOL = torch.ops.aten.max_pool2d_with_indices.default
 _RELU = torch.ops.aten.relu.default
+_DROPOUT = torch.ops.aten.dropout.default
 
 SHORTCUTS: Mapping[type[nn.Module], Shortcut] = {
     nn.Conv2d: _convolution,
@@ -223,6 +225,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             self.tape.undispatched.append(len(self.tape.calls))
             self._note((_DETACH, (source,), None, tensor, self.visit))
 
+    def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:
+        """An inactive dropout layer returned its input, which torch does not dispatch: record it as a call."""
+        self.tape.undispatched.append(len(self.tape.calls))
+        result: Tensor = self._replaced(x, ()) if self.replaces else x
+        self._note((_DROPOUT, (x, layer.p, False), None, result, self.visit))
+        return result
+
     def _replaced(self, result: Any, args: tuple[Any, ...]) -> Any:
         """The result, or its override; an in-place operation stays in place."""
         array = self.replaces.get(len(self.tape.calls))
@@ -241,6 +250,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         A hook would work too, but modules with hooks leave torch's fused paths, which changes the last bits.
         """
         short = shortcuts.get(type(module)) if "forward" not in module.__dict__ else None
+        dropout = module if isinstance(module, _DropoutNd) else None
         forward = module.forward
         visits = self.tape.visits
 
@@ -258,7 +268,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             self.visit = len(visits)
             visits.append((path, outer))
             try:
-                return forward(*args, **kwargs)
+                result = forward(*args, **kwargs)
+                if dropout is not None and any(result is given for given in (*args, *kwargs.values())):
+                    return self.idles(dropout, result)
+                return result
             except Exception as error:
                 if self.failed is None or self.failed[0] is not error:
                     self.failed = (error, path, (*args, *kwargs.values()))

@@ -50,7 +50,7 @@ class Tape:
     """id(tensor) -> (time, its shape and memory before the change, the tensor), for `t_`, `resize_`, `set_`,
     `.data =`."""
     undispatched: list[int] = field(default_factory=list)
-    """Times without a torch call: memory was handed out, or `.data` was assigned."""
+    """Times without a torch call: memory was handed out, `.data` was assigned, or a dropout layer was inactive."""
     departures: list[Departure] = field(default_factory=list)
     shared: dict[int, int] = field(default_factory=dict)
     """Departure -> the memory handed out at that time."""

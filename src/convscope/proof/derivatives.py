@@ -33,6 +33,8 @@ UNIT = 2.0**-24
 """The unit roundoff of float32, in which gradients are recorded."""
 KEPT = 4
 """Number of nodes whose derivatives are cached: several steps contain gradients of the same node."""
+IDLE = "dropout"
+"""A dropout layer in evaluation mode; an active one is recorded as the operations that it consists of."""
 OF_RESULT = frozenset({"Sigmoid", "Tanh", "Expm1", "Elu"})
 """Nodes whose slope is calculated from a recorded result between -1 and 1."""
 STOPS = frozenset({"detach"})
@@ -358,6 +360,7 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
     Raises:
         UsageError: only a part of it was written, unless `partly`.
     """
+    ref = _before_idle(trace, ref)
     if not ref.rewritten:
         return _key(ref)
     writer = trace.all_steps[ref.rewritten[-1]]
@@ -365,6 +368,13 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
         if partly or (made.shape, made.stride, made.offset) == (ref.shape, ref.stride, ref.offset):
             return ("step", writer.id, output, None)
     raise UsageError(f"{ref.name} was written into in parts, which is not followed.")
+
+
+def _before_idle(trace: Trace, ref: Ref) -> Ref:
+    """The tensor that inactive dropout layers returned as it was: autograd sees only this one."""
+    while ref.kind == "step" and not ref.rewritten and trace.all_steps[ref.id].op == IDLE:
+        ref = trace.all_steps[ref.id].arguments["input"]
+    return ref
 
 
 def _key(ref: Ref) -> Tensor:

@@ -159,7 +159,7 @@ def headline(expr: Expr) -> str:
     'x + y'
     """
     if isinstance(expr, Leaf):
-        return "a number written in the model" if expr.source.kind == "number" else f"the cell {expr.label}, moved"
+        return "a number written in the model" if expr.source.kind == "number" else f"the same number as {expr.label}"
     if isinstance(expr, Dot):
         return expr.note
     if expr.note and any(isinstance(a, Cells) for a in expr.arguments.values()):
@@ -223,7 +223,7 @@ def page(name: str, expr: Expr, recorded: float, bound: float, detail: Detail) -
     >>> x = Leaf(0.75, Source("conv1", "step", (1, 4)), (0, 2))
     >>> print(*page("copy (2)", x, 0.75, 0.0, Detail()), sep="\\n")
     copy (2) = 0.75
-    the cell conv1 (2), moved
+    the same number as conv1 (2)
     <BLANKLINE>
       conv1 (2)    0.75
       ─────────────────
