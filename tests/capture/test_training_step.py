@@ -346,7 +346,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one score and cross-entropy": (
         step(model=nn.Sequential(nn.Flatten(), nn.Linear(36, 1)), target=[0, 0]), "use loss='mse' for one score",
     ),
-    "saving it": (lambda: step()().save("step.zip"), "a training step cannot be saved"),
     "an optimizer without labels": (lambda: cs.trace(small(), images(2), optimizer="adam"), "pass the labels"),
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ from convscope.capture.tape import Call, Departure, Tape
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.errors import TraceError
-from convscope.traces.step import Kind, Ref, Step, frozen, weights_digest
+from convscope.traces.step import Kind, Ref, Step, TrainingStep, frozen, weights_digest
 from convscope.typing import Array
 
 NARROW = {torch.bfloat16, torch.float16}
@@ -167,6 +167,11 @@ class Recording:
     def notes(self) -> tuple[str, ...]:
         """Further notes on the pass."""
         return ()
+
+    @property
+    def training_step(self) -> TrainingStep | None:
+        """Loss, gradients and update, of a training step."""
+        return None
 
     def steps(self) -> tuple[Step, ...]:
         """All steps in order, hidden ones included."""

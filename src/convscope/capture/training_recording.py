@@ -159,17 +159,18 @@ class TrainingRecording(Recording):
         tensors = ((name, self.session.tensors[name]) for name in self.session.subject.parameters)
         return weights_digest((n, str(t.dtype).removeprefix("torch."), array_of(t)) for n, t in tensors)
 
-    @cached_property
+    @property
     def training_step(self) -> TrainingStep:
-        """The record of the loss, gradients and update for the trace."""
+        """The record of the loss, gradients and update for the trace, which keeps it."""
         session, recorder, end = self.training_session, self.recorder, self.recorder.update_start
         gradients = {name: self._made(tensor, end) for name, tensor in session.gradients.items()}
         updated = {update.parameter: self._result_ref((update.time, 0)) for update in session.updates}
         loss = self._result_ref(next(iter(recorder.runs[0].results.values())))
         nodes = tuple(map(self._node, recorder.runs))
         mode = "training" if session.all_train else "evaluation"
+        state = tuple(name for update in session.updates for name in update.before)
         return TrainingStep(
-            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin
+            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin, state
         )
 
     def _node(self, run: NodeRun) -> BackwardNode:
