@@ -71,7 +71,7 @@ class _Writer:
 
     def _leaf(self, leaf: Leaf) -> str:
         positions = self.locate(leaf)
-        return literal(leaf.number) if positions is None else self._range(positions[0], 1, 1)
+        return literal(leaf.scalar) if positions is None else self._range(positions[0], 1, 1)
 
     def _dot(self, dot: Dot) -> str:
         if dot.kind:
