@@ -8,13 +8,15 @@ number with the roundings that a kernel may make on the way (`u` each), larger w
 
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec
 
 import numpy as np
 
 from convscope.reference.operation import Operation
 from convscope.reference.reductions import Kernel, moments, moments_error
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
+
+P = ParamSpec("P")
 
 
 class Inexact(NamedTuple):
@@ -24,7 +26,7 @@ class Inexact(NamedTuple):
     error: Array
 
     @classmethod
-    def of(cls, value: Any) -> "Inexact":
+    def of(cls, value: Numbers) -> "Inexact":
         """Recorded numbers."""
         return cls(np.asarray(value, np.float64), np.zeros(()))
 
@@ -60,14 +62,14 @@ class Inexact(NamedTuple):
         return Inexact(value, error + 2 * u * abs(value))
 
 
-def _blend(old: Any, new: Inexact, rate: float, u: float) -> Inexact:
+def _blend(old: Array, new: Inexact, rate: float, u: float) -> Inexact:
     """rate·old + (1 - rate)·new; a kernel may add (1 - rate)·(new - old) to the old instead."""
     before = Inexact.of(old)
     mixed = before.times(rate, u).plus(new.times(1 - rate, u), u)
     return Inexact(mixed.value, mixed.error + 2 * u * (abs(before.value) + (1 - rate) * abs(new.value)))
 
 
-def _decayed(param: Any, grad: Any, weight_decay: float, maximize: bool, u: float) -> Inexact:
+def _decayed(param: Array, grad: Array, weight_decay: float, maximize: bool, u: float) -> Inexact:
     gradient = Inexact.of(-np.asarray(grad) if maximize else grad)
     return gradient.plus(Inexact.of(param).times(weight_decay, u), u) if weight_decay else gradient
 
@@ -141,20 +143,20 @@ def rmsprop_update(
     return _stepped(Inexact.of(param), direction, lr, u), square, velocity, mean
 
 
-def values_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[..., tuple[Array | None, ...]]:
+def values_of(update: Callable[P, tuple[Inexact | None, ...]]) -> Callable[P, tuple[Array | None, ...]]:
     """An update as its new numbers alone."""
 
     @wraps(update)
-    def forward(*arguments: Any, **named: Any) -> tuple[Array | None, ...]:
+    def forward(*arguments: P.args, **named: P.kwargs) -> tuple[Array | None, ...]:
         return tuple(None if made is None else made.value for made in update(*arguments, **named))
 
     return forward
 
 
-def errors_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[..., tuple[Any, ...]]:
+def errors_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[..., tuple[Array | None, ...]]:
     """How far a kernel's numbers may be off."""
 
-    def error(_result: Any, u: float, **arguments: Any) -> tuple[Any, ...]:
+    def error(_result: object, u: float, **arguments: object) -> tuple[Array | None, ...]:
         return tuple(None if made is None else made.error for made in update(**arguments, u=u))
 
     return error
@@ -187,13 +189,13 @@ def _statistic(name: str, *, spread: bool) -> Operation:
     def forward(x: Array, momentum: float, layout: str = "other", **running: Array) -> Array:
         return running_statistic(x, running[name], momentum, layout, spread=spread).value
 
-    def error(_y: Any, u: float, x: Array, momentum: float, layout: str = "other", **running: Array) -> Array:
+    def error(_y: object, u: float, x: Array, momentum: float, layout: str = "other", **running: Array) -> Array:
         return running_statistic(x, running[name], momentum, layout, spread=spread, u=u).error
 
     return Operation(forward, error)
 
 
-def _update(function: Callable[..., Any]) -> Operation:
+def _update(function: Callable[..., tuple[Inexact | None, ...]]) -> Operation:
     return Operation(values_of(function), errors_of(function))
 
 

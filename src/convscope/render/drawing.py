@@ -81,7 +81,7 @@ def describe(argument: Argument) -> str:
         cells, _, correction = argument.arguments.values()
         assert isinstance(cells, Cells)
         assert isinstance(correction, Leaf)
-        count = len(cells) - correction.number
+        count = len(cells) - correction.scalar
         return f"{argument.note}: squares {short(argument.value() * count)} ÷ {count:,.9g}"
     if argument.function == "stored":
         return describe(argument.arguments["x"])
@@ -141,7 +141,7 @@ def draw(expr: Expr, detail: Detail | None = None) -> list[Row | str]:
     """
     detail = detail or Detail()
     if isinstance(expr, Leaf):
-        return [Row(expr.label, short(expr.number, 9))]
+        return [Row(expr.label, short(expr.scalar, 9))]
     if isinstance(expr, Dot):
         return draw_sum(expr, detail)
     if expr.function in SERIES:

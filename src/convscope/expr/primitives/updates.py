@@ -4,12 +4,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from convscope.expr.precision import Precision
-from convscope.expr.primitives.primitive import Numbers, Primitive, elementary
+from convscope.expr.primitives.primitive import Primitive, elementary
+from convscope.typing import Numbers
 
 
 def _root_error(square: float, error: float) -> float:
@@ -21,7 +21,7 @@ def _scaled(gradient: Numbers, square: Numbers, eps: Numbers) -> Numbers:
     return gradient / (np.sqrt(square) + eps)
 
 
-def _scaled_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _scaled_error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     gradient, square, eps = map(float, values)
     size = math.sqrt(max(square, 0.0)) + eps
     off = _root_error(max(square, 0.0), float(errors[1])) + float(errors[2]) + 2 * precision.sum * size
