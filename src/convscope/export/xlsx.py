@@ -28,7 +28,7 @@ class Page(Protocol):
         """Colour cells by their values."""
 
     def fit_to_pages(self, width: int, height: int) -> None:
-        """Print on so many pages; 0 for as many as needed."""
+        """The number of pages to print on, across and down; 0 for as many as needed."""
 
     def freeze_panes(self, row: int, column: int) -> None:
         """Keep the rows above and the columns left of a cell in view."""
