@@ -269,9 +269,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             visits.append((path, outer))
             try:
                 result = forward(*args, **kwargs)
-                if dropout is not None and any(result is given for given in (*args, *kwargs.values())):
-                    return self.idles(dropout, result)
-                return result
+                unchanged = any(result is given for given in (*args, *kwargs.values()))
+                return self.idles(dropout, result) if dropout is not None and unchanged else result
             except Exception as error:
                 if self.failed is None or self.failed[0] is not error:
                     self.failed = (error, path, (*args, *kwargs.values()))
