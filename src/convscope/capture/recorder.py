@@ -269,8 +269,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             visits.append((path, outer))
             try:
                 result = forward(*args, **kwargs)
-                unchanged = any(result is given for given in (*args, *kwargs.values()))
-                return self.idles(dropout, result) if dropout is not None and unchanged else result
+                idle = dropout is not None and any(result is given for given in (*args, *kwargs.values()))
+                return self.idles(dropout, result) if dropout is not None and idle else result
             except Exception as error:
                 if self.failed is None or self.failed[0] is not error:
                     self.failed = (error, path, (*args, *kwargs.values()))
