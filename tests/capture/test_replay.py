@@ -42,7 +42,7 @@ def test_the_update_of_each_step_is_the_runs_own(run: cs.Run) -> None:
         for name, weights in run.weights_at(step).items():
             np.testing.assert_array_equal(trace[f"{name}.updated"].output.reshape(weights.shape), weights)
     assert trace.training_step is not None
-    assert f"step {kept[-1]} of {run.path}, after repeating" in trace.training_step.says
+    assert f"step {kept[-1]} of {run.path.name}, after repeating" in trace.training_step.says
     assert cs.verify(trace, cells=20).proved
 
 

@@ -136,6 +136,36 @@ def test_other_forms_of_the_operations_too(page: Any, tmp_path: Path) -> None:
     compare(page, model, images, 10)
 
 
+class Residual(nn.Module):
+    """Batch norm in its three forms, a residual sum, broadcasting, transposed convolutions, a mean over the plane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(4)
+        self.up = nn.ConvTranspose2d(4, 6, (3, 2), stride=(2, 3), padding=1, groups=2)
+        self.plain = nn.BatchNorm2d(6, affine=False, eps=0.5)
+        self.across = nn.ConvTranspose2d(6, 2, 3, dilation=2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x))
+        x = self.plain(self.up(torch.relu(x) + x))
+        x = self.across(x - x * torch.sigmoid(nn.functional.adaptive_avg_pool2d(x, 1)))
+        return x.mean((2, 3))
+
+
+def test_batch_norm_residual_sums_and_transposed_convolutions_can_be_clicked(page: Any, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = Residual().eval()
+    for norm in (model.bn, model.plain):
+        norm.load_state_dict({name: torch.rand_like(value * 1.0) for name, value in norm.state_dict().items()})
+    images = [np.random.default_rng(i).random((1, 9, 11), np.float32) for i in range(2)]
+    report = cs.report(model, images, out=tmp_path / "residual.html")
+    assert not report.left_out
+    opened(page, report.path)
+    assert compare(page, model, images, 25) >= 500
+
+
 def test_a_long_sum_is_cut_as_the_server_cuts_it(page: Any, tmp_path: Path) -> None:
     model, images = cs.load_model("mnist-convnet", seed=1), pictures(1)
     opened(page, cs.report(model, images, out=tmp_path / "r.html").path)

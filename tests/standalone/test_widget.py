@@ -16,6 +16,7 @@ import pytest
 
 import convscope as cs
 from browser import browser, missing
+from convscope.standalone.widget import Asker
 from launching import run
 from serving import TOKEN
 
@@ -103,6 +104,29 @@ def test_without_a_front_end_it_is_text(widget: Any) -> None:
     assert TOKEN not in repr(widget)
 
 
+def test_a_run_is_taken_as_the_explorer_takes_it(tmp_path: Path) -> None:
+    pytest.importorskip("anywidget", reason="widgets need anywidget")
+    trained = cs.train("crosses", epochs=1, out=tmp_path / "crosses")
+    made = cs.widget(trained, "crosses:plus")
+    assert repr(made).startswith("<explorer of <Trace of crosses")
+    made.close()
+    explorer = cs.open(trained, "crosses:plus", browser=False, port=0)
+    assert explorer.url.startswith("http://127.0.0.1:")
+    explorer.close()
+
+
+def test_a_widget_that_cannot_be_made_answers_with_a_sentence() -> None:
+    def fails() -> Any:
+        raise RuntimeError("no application")
+
+    asker = Asker(fails, {})
+    try:
+        answer = asker.ask("GET", "session", b"")
+    finally:
+        asker.close()
+    assert (answer.status, "could not be made" in json.loads(answer.body)["message"]) == (500, True)
+
+
 def test_without_anywidget_a_sentence_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['anywidget'] = None; import convscope as cs\n"
@@ -143,6 +167,7 @@ def served(port: int, *command: str) -> Iterator[None]:
     if not NOTEBOOKS.exists():
         pytest.skip("the study's notebooks are not installed: make notebooks")
     environment = {**os.environ, "PATH": f"{NOTEBOOKS}{os.pathsep}{os.environ['PATH']}"}
+    environment["JUPYTER_PATH"] = str(Path(sys.prefix) / "share/jupyter")  # the extensions of anywidget and ipywidgets
     options: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([str(NOTEBOOKS / command[0]), *command[1:]], env=environment, **options)
     try:

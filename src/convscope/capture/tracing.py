@@ -191,7 +191,7 @@ def _step_of_run(run: Any, step: int, *given: Any) -> Trace:
             state.labels,
             run.recipe.loss if not run.recipe.label_smoothing else state.loss,
             state.optimizer,
-            origin=f"step {step:,} of {run.path}, after repeating {steps}",
+            origin=f"step {step:,} of {run.name}, after repeating {steps}",
         )
         subject = ModelState.of(state.model)
         whole = training_session(

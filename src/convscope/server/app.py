@@ -4,6 +4,7 @@ Knows FastAPI and the shape of what is served; no models, no ports.
 """
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, get_args
@@ -64,6 +65,14 @@ def make_app(gallery: Any, access: Access, trainings: Any = None, lesson: Any = 
         trainings: The trainings that this server can start, `request.app.state.trainings`; None: it trains nothing.
         lesson: The lesson beside the page, `request.app.state.lesson`; None: there is none.
     """
+    with _BUILDING:
+        return _made(gallery, access, trainings, lesson)
+
+
+_BUILDING = threading.Lock()  # applications share the routes' fields, which the framework prepares without a lock
+
+
+def _made(gallery: Any, access: Access, trainings: Any, lesson: Any) -> FastAPI:
     app = FastAPI(
         title="convscope", version=cs.__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=_closing
     )
@@ -86,8 +95,9 @@ def make_app(gallery: Any, access: Access, trainings: Any = None, lesson: Any = 
 
 def put_together(app: FastAPI) -> None:
     """Have each route ready before anybody asks: the framework makes one when it first looks whether it is meant."""
-    for route in app.routes:
-        route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
+    with _BUILDING:
+        for route in app.routes:
+            route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
 
 
 @asynccontextmanager

@@ -179,7 +179,7 @@ def open(  # noqa: A001  # users write cs.open
     ```
 
     Args:
-        model: A module of this session, or what `load_model` accepts: a built-in network, your own, or a run folder.
+        model: A module of this session, a `Run`, or what `load_model` accepts: a built-in network, your own, a folder.
         image: The first input, as `load_image` accepts it; by default a sample of the model's data, or noise.
         host: Address to listen on. Any but a loopback address opens the page to the network; the token is still
             required.
@@ -196,6 +196,8 @@ def open(  # noqa: A001  # users write cs.open
         ConvscopeError: as raised by `load_model` and `load_image`.
     """
     _check_page()
+    if isinstance(model, cs.Run):
+        model = model.model
     loaded = cs.load_model(model) if isinstance(model, str | Path) else model
     make = partial(Workspace.of_model, loaded, image, data_dir=Path(data_dir) if data_dir else None)
     return _launch(make, Path("runs"), host=host, port=port, allow_hosts=allow_hosts, browser=browser)

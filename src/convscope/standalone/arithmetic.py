@@ -13,6 +13,8 @@ import numpy as np
 
 from convscope.expr.call import Source
 from convscope.expr.cells import pair
+from convscope.expr.expr import number
+from convscope.expr.precision import Precision
 from convscope.proof.calls import call_of
 from convscope.proof.provenance import provenance
 from convscope.proof.recomputation import Recomputation, recomputed
@@ -135,11 +137,10 @@ def _bits(mask: Array) -> str | None:
 
 
 def _convolution(operand: _Operands, arguments: Mapping[str, Any], _: Step) -> Plain:
-    if arguments["transposed"]:
-        raise NotEmbedded
     axes = len(arguments["stride"])
     return {
-        "rule": "convolution", "input": operand("input"), "weight": operand("weight"),
+        "rule": "transposed" if arguments["transposed"] else "convolution",
+        "input": operand("input"), "weight": operand("weight"),
         "bias": operand.optional("bias"), "groups": arguments["groups"], **_sliding(arguments, axes),
     }  # fmt: skip
 
@@ -182,6 +183,32 @@ def _function(operand: _Operands, _: Mapping[str, Any], step: Step) -> Plain:
     return {"rule": "function", "function": step.op, "input": operand("self")}
 
 
+def _pair(operand: _Operands, arguments: Mapping[str, Any], step: Step) -> Plain:
+    if arguments.get("alpha", 1) != 1:
+        raise NotEmbedded
+    return {"rule": "pair", "function": step.op, "x": operand("self"), "y": operand("other")}
+
+
+def _whole(operand: _Operands, arguments: Mapping[str, Any], _: Step) -> Plain:
+    image = operand("self")
+    axes = [axis % len(image["shape"]) for axis in arguments["dim"] or range(len(image["shape"]))]
+    if arguments["dtype"] is not None:
+        raise NotEmbedded
+    return {"rule": "whole", "input": image, "axes": axes, "kept": bool(arguments["keepdim"])}
+
+
+def _normalized(operand: _Operands, arguments: Mapping[str, Any], step: Step) -> Plain:
+    """Batch norm with its running statistics; in training it uses those of a whole batch."""
+    if arguments["training"] or arguments["running_mean"] is None:
+        raise NotEmbedded
+    eps = number(arguments["eps"], "eps")
+    return {
+        "rule": "normalized", "x": operand("input"), "mean": operand("running_mean"), "var": operand("running_var"),
+        "weight": operand.optional("weight"), "bias": operand.optional("bias"),
+        "eps": eps.value(), "off": float(eps.result(Precision.of(step.dtype)).error),
+    }  # fmt: skip
+
+
 def _moved(operand: _Operands, _: Mapping[str, Any], step: Step) -> Plain:
     return {"rule": "moved", "input": operand("input" if step.op == "dropout" else "self"), "shape": list(step.shape)}
 
@@ -194,6 +221,9 @@ RULES: Mapping[str, Callable[[_Operands, Mapping[str, Any], Step], Plain]] = {
     "avg_pool2d": _mean,
     "addmm": _linear,
     "mm": _product,
+    "mean": _whole,
+    "native_batch_norm": _normalized,
+    **dict.fromkeys(("add", "sub", "mul"), _pair),
     **dict.fromkeys(("relu", "tanh", "sigmoid"), _function),
     **dict.fromkeys((*IN_ORDER, "dropout"), _moved),
 }

@@ -242,7 +242,7 @@ def training_of(run: Run) -> Plain | None:
     points = [*batches[:: len(batches) // POINTS + 1], *epochs]
     return {
         "points": [{name: point[name] for name in SCORES if name in point} for point in points],
-        "lines": str(run).splitlines(),
+        "lines": run.told(run.name).splitlines(),  # a file to hand out does not say where it was made
     }
 
 

@@ -1,8 +1,10 @@
 """Widget: the explorer's main view in a notebook's cell, with answers over the widget's own channel."""
 
 import asyncio
+import json
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,19 +14,20 @@ from starlette.types import ASGIApp, Message
 
 from convscope.errors import UsageError
 from convscope.models.loading import load_model
-from convscope.server.app import make_app, put_together
 from convscope.server.http.security import Access, new_token
 from convscope.server.jobs import NOBODY
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.schema import TraceRequest
 from convscope.standalone.document import built
 from convscope.traces.trace import Trace
+from convscope.training.runs import Run
 from convscope.type_checks import takes
 
+log = logging.getLogger("convscope.widget")
 MISSING = "a widget needs anywidget: pip install 'convscope[notebook]'; print(cs.explain(...)) shows the same as text."
 
 
-@takes(model="Module | str | Path")
+@takes(model="Module | Run | str | Path")
 def widget(model: Any, image: Any = None, *, data_dir: str | Path | None = None) -> Any:
     """The explorer in a notebook's cell: click any number of the network and read its sum.
 
@@ -36,7 +39,7 @@ def widget(model: Any, image: Any = None, *, data_dir: str | Path | None = None)
     says so. A front end without widgets shows the steps as text.
 
     Args:
-        model: A module of this session, or what `load_model` accepts: a built-in network, your own, or a run folder.
+        model: A module of this session, a `Run`, or what `load_model` accepts: a built-in network, your own, a folder.
         image: The input, as `load_image` accepts it; by default a sample of the model's data, or noise.
         data_dir: Folder searched first for the files of the MNIST family.
 
@@ -48,7 +51,7 @@ def widget(model: Any, image: Any = None, *, data_dir: str | Path | None = None)
         ConvscopeError: as raised by `load_model` and `load_image`.
     """
     kind = _widget_type()
-    loaded = load_model(model) if isinstance(model, str | Path) else model
+    loaded = model.model if isinstance(model, Run) else load_model(model) if isinstance(model, str | Path) else model
     workspace = Workspace.of_model(loaded, image, data_dir=Path(data_dir) if data_dir else None)
     return kind(workspace)
 
@@ -71,10 +74,9 @@ def _widget_type() -> Any:
         def __init__(self, workspace: Workspace) -> None:
             script, style = built("widget")
             token = new_token()
-            app = make_app(workspace, Access(token))
-            put_together(app)
             self._workspace = workspace
-            self._asker = Asker(app, {"authorization": f"Bearer {token}", "x-client": uuid4().hex})
+            headers = {"authorization": f"Bearer {token}", "x-client": uuid4().hex}
+            self._asker = Asker(lambda: _application(workspace, token), headers)
             # a text of its own: notebooks load equal ones once, and two widgets would share one state
             super().__init__(_esm=f"{script}\n// {uuid4()}", style=style)
             self.on_msg(self._answer)
@@ -114,6 +116,15 @@ def _widget_type() -> Any:
     return Widget
 
 
+def _application(workspace: Workspace, token: str) -> ASGIApp:
+    """The server's application; it takes as long as the front end needs to draw an empty view."""
+    from convscope.server.app import make_app, put_together  # noqa: PLC0415  # all routes, which the cell need not wait for
+
+    app = make_app(workspace, Access(token))
+    put_together(app)
+    return app
+
+
 # the server's application answers a request in this process, without a socket or a port
 
 
@@ -129,22 +140,33 @@ class Asker:
     """Sends requests to an application, in an event loop of its own, as a notebook's loop is busy with the cell.
 
     Args:
-        app: The application.
+        make: Makes the application, in the thread of that loop; requests wait until it is made.
         headers: Of every request.
     """
 
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
-        self._app = app
+    def __init__(self, make: Callable[[], ASGIApp], headers: Mapping[str, str]) -> None:
+        self._make = make
+        self._app: ASGIApp | None = None
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="convscope widget", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="convscope widget", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._app = self._make()
+        except Exception:  # each request says so
+            log.exception("the widget could not be made")
+        self._loop.run_forever()
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
         """The answer to a request for `path`, with its query, below /api/."""
         return asyncio.run_coroutine_threadsafe(self._asked(method, path, body), self._loop).result()
 
     async def _asked(self, method: str, path: str, body: bytes) -> Answer:
+        if self._app is None:
+            message = {"message": "the widget could not be made; the kernel's log has the error."}
+            return Answer(500, {"content-type": "application/json"}, json.dumps(message).encode())
         place, _, query = path.partition("?")
         headers = [*self._headers, (b"host", b"localhost"), (b"content-type", b"application/json")]
         scope: dict[str, Any] = {

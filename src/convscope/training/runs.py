@@ -56,20 +56,29 @@ class Run(Displayed):
 
     def __str__(self) -> str:
         """What was trained on what, how, and how well; the path alone where the folder is damaged or unfinished."""
+        return self.told(str(self.path))
+
+    def told(self, name: str) -> str:
+        """What `str` says, under another name than the path."""
         try:
             recipe, config = self.recipe, self.config
             scores = [
                 f"{name.replace('_', ' ')} {decimal(self.metrics[name])}" for name in SCORES if name in self.metrics
             ]
             lines = [
-                f"{self.path}: {self.card.name} trained on {config['dataset']['name']}, {self.parameters:,} parameters",
+                f"{name}: {self.card.name} trained on {config['dataset']['name']}, {self.parameters:,} parameters",
                 f"{recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.loss} loss, batches of {recipe.batch_size}, "
                 f"seed {config['seed']}",
                 f"epoch {self.metrics['epoch']} of {recipe.epochs}: {', '.join(scores)}",
             ]
         except (RunError, UsageError, KeyError, TypeError):
-            return spelled(f"{self.path}: no finished epoch, or damaged")
+            return spelled(f"{name}: no finished epoch, or damaged")
         return "\n".join(map(spelled, lines))
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.path.absolute().name
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -215,7 +215,7 @@ class Page {
 /** The tensors that a rule reads. */
 function operandsOf(rule: Rule): Operand[] {
   const all = rule as unknown as Readonly<Record<string, unknown>>;
-  return ["input", "weight", "left", "right", "bias"].flatMap((name) => {
+  return ["input", "weight", "left", "right", "bias", "x", "y", "mean", "var"].flatMap((name) => {
     const each = all[name];
     return each != null && typeof each === "object" ? [each as Operand & { kind: Kind }] : [];
   });

@@ -291,7 +291,7 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
 def _kept(cells: CellsJson, products: Array, most: int, channel: int | None) -> Array | None:
     """The indices of the terms that stay, in order; None for all."""
     grid, count = cells["grid"], len(products)
-    planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 else None
+    planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 and count else None
     if channel is not None and planes is not None:
         places = [int(cells["cells"][plane[0]][-3]) for plane in planes]
         if channel not in places:

@@ -9,7 +9,7 @@ import {
   boundOf,
   expression,
   flat,
-  FUNCTIONS,
+  named,
   productsOf,
   valueOf,
   type Cells,
@@ -103,8 +103,8 @@ function exprJson(expr: Expr): ExprJson {
       return {
         type: "apply",
         function: expr.function,
-        formula: FUNCTIONS[expr.function].formula.replaceAll("{x}", "x"),
-        arguments: { x: leafJson(expr.x) },
+        formula: named(expr.function),
+        arguments: Object.fromEntries(Object.entries(expr.arguments).map(([name, each]) => [name, leafJson(each)])),
         note: "",
         value,
       };
@@ -252,16 +252,17 @@ function cellWords(cell: Index, shape: Index): string {
 function because(expr: Expr): string {
   if (expr.type === "leaf") return `the number ${short(expr.number, 6)} of ${expr.of.name}, passed on`;
   if (expr.type === "largest") return `${expr.note}: the largest of cells`;
-  if (expr.type === "apply") return FUNCTIONS[expr.function].formula.replaceAll("{x}", "x");
+  if (expr.type === "apply") return named(expr.function);
   const many = expr.left.values.length;
-  if (many === 0) return "nothing is added";
+  const bias = expr.bias === null ? "" : `, plus ${short(expr.bias.number, 6)}`;
+  if (many === 0) return `nothing is added${bias}`;
   const plural = (word: string): string => `${count(many)} ${word}${many === 1 ? "" : "s"}`;
   const sum =
     expr.right === null
       ? `the sum of ${plural("number")} of ${expr.left.of.name}`
       : `the sum of ${plural("product")} of ${expr.left.of.name} and ${expr.right.of.name}`;
   const divided = expr.divisor === 1 ? "" : `, divided by ${short(expr.divisor, 6)}`;
-  return sum + divided + (expr.bias === null ? "" : `, plus ${short(expr.bias.number, 6)}`);
+  return sum + divided + bias;
 }
 
 /** The number as a formula with its indices filled in; null where it has none. */
@@ -295,9 +296,26 @@ function indexed(rule: Rule, cell: Index, op: string): string | null {
       if (rule.function === "tanh") return `(e^z − e^−z) / (e^z + e^−z), where z = ${x}`;
       return `1 / (1 + e^−z), where z = ${x}`;
     }
+    case "normalized": {
+      const scaled = rule.weight === null ? "" : ` · weight[${first}]`;
+      const moved = rule.bias === null ? "" : ` + bias[${first}]`;
+      return `(in[${at}] − mean[${first}]) / √(var[${first}] + ${general(rule.eps)})${scaled}${moved}`;
+    }
+    case "transposed":
+    case "whole":
+    case "pair":
     case "moved":
       return null;
   }
+}
+
+/** A number as Python's format "g" writes it, with a proper minus: 1e−05. */
+function general(number: number): string {
+  const exponent = Number(Math.abs(number).toExponential(5).split("e")[1]);
+  if (number === 0 || (exponent >= -4 && exponent < 6)) return String(Number(number.toPrecision(6)));
+  const [digits, power = "0"] = number.toExponential(5).split("e");
+  const sign = power.startsWith("-") ? "−" : "+";
+  return `${Number(digits)}e${sign}${power.replace(/^[+-]/, "").padStart(2, "0")}`;
 }
 
 /** The row and column of a window's numbers in the input: 1 + 2r. */

@@ -31,13 +31,30 @@ export type Rule =
   | (Readonly<{ rule: "max"; input: Operand; size: Index }> & Sliding)
   | (Readonly<{ rule: "mean"; input: Operand; size: Index; counted: boolean; divisor: number | null }> & Sliding)
   | Readonly<{ rule: "product"; left: Operand; right: Operand; bias: Operand | null }>
-  | Readonly<{ rule: "function"; function: FunctionName; input: Operand }>
+  | (Readonly<{ rule: "transposed"; input: Operand; weight: Operand; bias: Operand | null; groups: number }> & Sliding)
+  | Readonly<{ rule: "whole"; input: Operand; axes: Index; kept: boolean }>
+  | Readonly<{ rule: "function"; function: OfOne; input: Operand }>
+  | Readonly<{ rule: "pair"; function: OfTwo; x: Operand; y: Operand }>
+  | Normalization
   | Readonly<{ rule: "moved"; input: Operand; shape: Index }>;
+
+/** Batch norm with its running statistics; `off` is how far a kernel's eps may be from the one that was written. */
+type Normalization = Readonly<{
+  rule: "normalized";
+  x: Operand;
+  mean: Operand;
+  var: Operand;
+  weight: Operand | null;
+  bias: Operand | null;
+  eps: number;
+  off: number;
+}>;
 
 /** The numbers of a tensor of the page. */
 export type Read = (tensor: number) => ArrayLike<number>;
 
-export type Leaf = Readonly<{ type: "leaf"; of: Operand; cell: Index; number: number }>;
+/** A number of a tensor, or one that is written in the call; `error` is how far a kernel's own may be from it. */
+export type Leaf = Readonly<{ type: "leaf"; of: Operand; cell: Index; number: number; error?: number }>;
 export type Cells = Readonly<{
   of: Operand;
   values: readonly number[];
@@ -57,19 +74,67 @@ export type Dot = Readonly<{
   extra: number;
 }>;
 export type Largest = Readonly<{ type: "largest"; cells: Cells; note: string }>;
-export type Apply = Readonly<{ type: "apply"; function: FunctionName; x: Leaf }>;
+export type Apply = Readonly<{ type: "apply"; function: FunctionName; arguments: Readonly<Record<string, Leaf>> }>;
 export type Expr = Leaf | Dot | Largest | Apply;
 
-export type FunctionName = "relu" | "tanh" | "sigmoid";
+export type OfOne = "relu" | "tanh" | "sigmoid";
+export type OfTwo = "add" | "sub" | "mul";
+export type FunctionName = OfOne | OfTwo | "normalize" | "normalize_weight" | "normalize_affine";
 
-/** Functions of one number: the formula, the value, and the roundings of a kernel in units of the result. */
-export const FUNCTIONS: Readonly<
-  Record<FunctionName, Readonly<{ formula: string; value: (x: number) => number; roundings: number }>>
-> = {
-  relu: { formula: "max(0, {x})", value: (x) => Math.max(0, x), roundings: 0 },
-  tanh: { formula: "tanh({x})", value: Math.tanh, roundings: 6 },
-  sigmoid: { formula: "1 ÷ (1 + exp(−{x}))", value: (x) => 1 / (1 + Math.exp(-x)), roundings: 10 },
+/** A function: its formula, its value, and how far a kernel's result may be from it. */
+type Fn = Readonly<{
+  formula: string;
+  value: (...numbers: number[]) => number;
+  error: (precision: Precision, result: number, leaves: readonly Leaf[]) => number;
+}>;
+
+/** A function whose kernel rounds by this many units of the result. */
+const rounded = (formula: string, value: Fn["value"], roundings: number): Fn => ({
+  formula,
+  value,
+  error: ({ sum, tiny }, result) => {
+    const roundoff = Math.abs(roundings * result);
+    return sum * roundoff + (roundoff === 0 ? 0 : tiny);
+  },
+});
+
+/** (x - mean) ÷ √(var + eps), then times the weight and plus the bias where there are any. */
+const normalized = (formula: string): Fn => ({
+  formula: `({x} − {mean}) ÷ √({var} + {eps})${formula}`,
+  value: (x = 0, mean = 0, variance = 0, eps = 0, weight = 1, bias = 0) =>
+    ((x - mean) / Math.sqrt(variance + eps)) * weight + bias,
+  error: ({ sum, tiny }, _result, leaves) => {
+    const [x = 0, mean = 0, variance = 0, eps = 0, weight = 1, bias = 0] = leaves.map((each) => each.number);
+    const [width, off] = [variance + eps, leaves[3]?.error ?? 0];
+    const narrowest = Math.max(width - off, 0.99 * eps);
+    if (!(narrowest > 0)) return 0;
+    const scale = Math.abs(weight) / Math.sqrt(width);
+    const bent = Math.max(Math.sqrt(width / narrowest) - 1, 1 - Math.sqrt(width / (width + off)));
+    const own = 8 * sum * (Math.abs(x * scale) + Math.abs(mean * scale) + Math.abs(bias));
+    return Math.abs(x - mean) * scale * bent + own + tiny;
+  },
+});
+
+export const FUNCTIONS: Readonly<Record<FunctionName, Fn>> = {
+  relu: rounded("max(0, {x})", (x = 0) => Math.max(0, x), 0),
+  tanh: rounded("tanh({x})", (x = 0) => Math.tanh(x), 6),
+  sigmoid: rounded("1 ÷ (1 + exp(−{x}))", (x = 0) => 1 / (1 + Math.exp(-x)), 10),
+  add: rounded("{x} + {y}", (x = 0, y = 0) => x + y, 1),
+  sub: rounded("{x} − {y}", (x = 0, y = 0) => x - y, 1),
+  mul: rounded("{x} × {y}", (x = 0, y = 0) => x * y, 1),
+  normalize: normalized(""),
+  normalize_weight: normalized(" × {weight}"),
+  normalize_affine: normalized(" × {weight} + {bias}"),
 };
+
+/** A formula with the names of its arguments. */
+export const named = (name: FunctionName): string => FUNCTIONS[name].formula.replaceAll(/\{(\w+)\}/g, "$1");
+
+/** A number that is written in the call. */
+function written(name: string, number: number, error = 0): Leaf {
+  const of = { name, kind: "number", output: 0, shape: [], made: [], tensor: -1, transposed: false } as const;
+  return { type: "leaf", of, cell: [], number, error };
+}
 
 /** The position of a cell in memory. */
 export const flat = (cell: Index, shape: Index): number =>
@@ -145,9 +210,29 @@ export function expression(rule: Rule, cell: Index, read: Read): Expr {
     case "moved":
       return leaf(rule.input, unflat(flat(cell, rule.shape), rule.input.shape), read);
     case "function":
-      return { type: "apply", function: rule.function, x: leaf(rule.input, cell, read) };
+      return { type: "apply", function: rule.function, arguments: { x: leaf(rule.input, cell, read) } };
+    case "pair": {
+      const [x, y] = [rule.x, rule.y].map((of) => leaf(of, broadcast(cell, of.shape), read)) as [Leaf, Leaf];
+      return { type: "apply", function: rule.function, arguments: { x, y } };
+    }
+    case "normalized":
+      return normalization(rule, cell, read);
     case "convolution":
       return convolution(rule, cell, read);
+    case "transposed":
+      return transposed(rule, cell, read);
+    case "whole": {
+      const left = [...cell];
+      const axes = rule.input.shape.map((size, axis) => {
+        if (!rule.axes.includes(axis)) return left.shift() ?? 0;
+        if (rule.kept) left.shift();
+        return range(0, size);
+      });
+      const cells = outer(rule.input, axes, read);
+      const many = cells.values.length;
+      const note = `the mean of ${count(many)} cells`;
+      return { type: "dot", left: cells, right: null, bias: null, divisor: many, note, extra: 2 };
+    }
     case "product":
       return product(rule, cell, read);
     case "max": {
@@ -171,6 +256,49 @@ function convolution(rule: Rule & { rule: "convolution" }, cell: Index, read: Re
   const layer = name === "weight" ? "" : ` of ${name.replace(/\.weight$/, "")}`;
   const outside = window.padding.length > 0 ? ` (${count(window.padding.length)} of them padding)` : "";
   const note = `${count(window.values.length)} window cells${outside} × kernel ${unit}${layer}${rule.bias === null ? "" : ", plus its bias"}`;
+  const bias = rule.bias === null ? null : leaf(rule.bias, [unit], read);
+  return { type: "dot", left: window, right: kernel, bias, divisor: 1, note, extra: 0 };
+}
+
+/** The cell of a tensor that broadcasting puts at a cell of the result. */
+const broadcast = (cell: Index, shape: Index): number[] =>
+  cell.slice(cell.length - shape.length).map((at, axis) => ((shape[axis] ?? 1) === 1 ? 0 : at));
+
+function normalization(rule: Normalization, cell: Index, read: Read): Apply {
+  const channel = [cell[1] ?? 0];
+  const [x, mean, variance] = [leaf(rule.x, cell, read), leaf(rule.mean, channel, read), leaf(rule.var, channel, read)];
+  const all: Record<string, Leaf> = { x, mean, var: variance, eps: written("eps", rule.eps, rule.off) };
+  if (rule.weight === null && rule.bias === null) return { type: "apply", function: "normalize", arguments: all };
+  all["weight"] = rule.weight === null ? written("weight", 1) : leaf(rule.weight, channel, read);
+  if (rule.bias === null) return { type: "apply", function: "normalize_weight", arguments: all };
+  all["bias"] = leaf(rule.bias, channel, read);
+  return { type: "apply", function: "normalize_affine", arguments: all };
+}
+
+/** Each input cell lays a scaled kernel over the result; these are the ones that reach this cell. */
+function transposed(rule: Rule & { rule: "transposed" }, cell: Index, read: Read): Dot {
+  const [batch = 0, unit = 0, ...place] = cell;
+  const [rows = 1, own = 1, ...size] = rule.weight.shape;
+  const [channels, within] = [rows / rule.groups, unit % own];
+  const inputs: number[][] = [];
+  const taps: number[][] = [];
+  for (const [axis, at] of place.entries()) {
+    const [stride, length] = [rule.stride[axis] ?? 1, rule.input.shape[axis + 2] ?? 1];
+    const start = (tap: number): number => at + (rule.padding[axis] ?? 0) - (rule.dilation[axis] ?? 1) * tap;
+    const reaches = (tap: number): boolean =>
+      start(tap) >= 0 && start(tap) % stride === 0 && start(tap) < length * stride;
+    const kept = range(0, size[axis] ?? 1).filter(reaches);
+    taps.push(kept);
+    inputs.push(kept.map((tap) => start(tap) / stride));
+  }
+  const first = Math.floor(unit / own) * channels;
+  const group = range(first, first + channels);
+  const window = outer(rule.input, [batch, group, ...inputs], read);
+  const kernel = outer(rule.weight, [group, within, ...taps], read);
+  const name = rule.weight.name;
+  const layer = name === "weight" ? "" : ` of ${name.replace(/\.weight$/, "")}`;
+  const reach = `${count(window.values.length)} input cells whose kernel reaches here`;
+  const note = `${reach} × kernel ${unit}${layer}${rule.bias === null ? "" : ", plus its bias"}`;
   const bias = rule.bias === null ? null : leaf(rule.bias, [unit], read);
   return { type: "dot", left: window, right: kernel, bias, divisor: 1, note, extra: 0 };
 }
@@ -219,17 +347,15 @@ export function valueOf(expr: Expr): number {
     case "largest":
       return Math.max(...expr.cells.values);
     case "apply":
-      return FUNCTIONS[expr.function].value(expr.x.number);
+      return FUNCTIONS[expr.function].value(...Object.values(expr.arguments).map((each) => each.number));
   }
 }
 
 /** How far a kernel's number may be from it: convscope/expr/expr.py has the reasons. */
-export function boundOf(expr: Expr, { sum, tiny, room }: Precision): number {
-  if (expr.type === "apply") {
-    const { value, roundings } = FUNCTIONS[expr.function];
-    const roundoff = Math.abs(roundings * value(expr.x.number));
-    return sum * roundoff + (roundoff === 0 ? 0 : tiny);
-  }
+export function boundOf(expr: Expr, precision: Precision): number {
+  const { sum, tiny, room } = precision;
+  if (expr.type === "apply")
+    return FUNCTIONS[expr.function].error(precision, valueOf(expr), Object.values(expr.arguments));
   if (expr.type !== "dot") return 0;
   const magnitudes = productsOf(expr).map(Math.abs);
   const whole = magnitudes.reduce((all, m) => all + m, 0);

@@ -4,6 +4,7 @@ import type { Line } from "../../lib/types";
 import {
   FUNCTIONS,
   labelOf,
+  named,
   productsOf,
   totalOf,
   valueOf,
@@ -12,6 +13,7 @@ import {
   type Dot,
   type Expr,
   type Largest,
+  type Leaf,
 } from "./expressions";
 import { brief, decimalsOf, exactSum, NumberScale, numberOf, small, table } from "./numbers";
 
@@ -53,7 +55,7 @@ function calculation(expr: Expr): Line[] {
 
 function headline(expr: Expr): string {
   if (expr.type === "leaf") return `the same number as ${labelOf(expr.of, expr.cell)}`;
-  return expr.type === "apply" ? filled(FUNCTIONS[expr.function].formula, "x") : expr.note;
+  return expr.type === "apply" ? named(expr.function) : expr.note;
 }
 
 function resultOf(expr: Expr): string {
@@ -208,30 +210,41 @@ function candidates({ cells }: Largest): Line[] {
   return left > 0 ? [...lines, row(`${count(left)} others, none larger`, "")] : lines;
 }
 
-/** A template with a number put in; a negative one gets brackets unless it is alone between commas. */
-function filled(template: string, number: string): string {
-  const at = template.indexOf("{x}");
-  if (at < 0) return template;
-  const before = template.slice(0, at).trimEnd().slice(-1);
-  const after = template
-    .slice(at + 3)
-    .trimStart()
-    .slice(0, 1);
-  const bare = !number.startsWith("−") || (!"+−×÷√".includes(before || " ") && !"²³".includes(after || " "));
-  return template.slice(0, at) + (bare ? number : `(${number})`) + filled(template.slice(at + 3), number);
+/** A template with numbers put in; a negative one gets brackets unless it is alone between commas. */
+function filled(template: string, shown: Readonly<Record<string, string>>): string {
+  let text = template;
+  for (const [name, number] of Object.entries(shown)) {
+    const mark = `{${name}}`;
+    for (let at = text.indexOf(mark); at >= 0; at = text.indexOf(mark)) {
+      const before = text.slice(0, at).trimEnd().slice(-1);
+      const rest = text.slice(at + mark.length);
+      const after = rest.trimStart().slice(0, 1);
+      const bare = !number.startsWith("−") || (!"+−×÷√".includes(before || " ") && !"²³".includes(after || " "));
+      text = text.slice(0, at) + (bare ? number : `(${number})`) + rest;
+    }
+  }
+  return text;
 }
 
-/** The argument, and the formula with its number put in. */
+/** The arguments, and the formula with their numbers put in. */
 function putIn(apply: Apply): Line[] {
   const { formula, value } = FUNCTIONS[apply.function];
-  const shown = brief(apply.x.number);
-  const [exact, withShown] = [valueOf(apply), value(numberOf(shown))];
+  const all = Object.entries(apply.arguments);
+  const isWritten = (each: Leaf): boolean => each.of.kind === "number";
+  const labels = table(
+    all.map(([name, each]) => [name, isWritten(each) ? "" : labelOf(each.of, each.cell)]),
+    "<<",
+    "   ",
+  );
+  const shown = all.map(([, each]) => brief(each.number, isWritten(each) ? 9 : 5));
+  const [exact, withShown] = [valueOf(apply), value(...shown.map(numberOf))];
   const scale = NumberScale.fine(exact || withShown);
   const rest = scale.units(exact) - scale.units(withShown);
+  const texts = Object.fromEntries(all.map(([name], i) => [name, shown[i] ?? ""]));
   return [
-    row(`x   ${labelOf(apply.x.of, apply.x.cell)}`, shown),
+    ...labels.map((label, i) => row(label, shown[i] ?? "")),
     BLANK,
-    row(filled(formula, shown), brief(withShown)),
+    row(filled(formula, texts), brief(numberOf(scale.show(withShown)))),
     ...(rest === 0n ? [] : [row(ROUNDING, scale.text(rest))]),
   ];
 }
