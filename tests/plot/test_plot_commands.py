@@ -81,7 +81,6 @@ def test_connections_has_a_line_for_each_product(command: Callable[..., str]) ->
         command("plot", "connections", "--size", "3", "--kernel", "4")
 
 
-
 def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Callable[..., str]) -> None:
     message = command("filter", "square:0", "--kernel", "sobel-x", "--out", "edges.svg").splitlines()
     assert message[:4] == [

@@ -92,9 +92,7 @@ def _say(sheet: Sheet, x: float, top: float, name: str, *facts: str) -> None:
         sheet.text(x, top + 0.37 + 0.15 * number, fact, points=SMALL, color=MUTED)
 
 
-def _panel(
-    sheet: Sheet, x: float, top: float, size: int, out: int, lines: Lines, color: Callable[[int], str]
-) -> None:
+def _panel(sheet: Sheet, x: float, top: float, size: int, out: int, lines: Lines, color: Callable[[int], str]) -> None:
     """The image, its pixels one below the other, the units, and the lines; two units have thicker ones."""
     y = top + 0.75
     heights = [_height(y, index, size) for index in range(size**2)]
