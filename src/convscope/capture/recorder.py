@@ -225,7 +225,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             self.tape.undispatched.append(len(self.tape.calls))
             self._note((_DETACH, (source,), None, tensor, self.visit))
 
-    def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:
+    def idles(self, layer: nn.Module, x: Tensor) -> Tensor:
         """An inactive dropout layer returned its input, which torch does not dispatch: record it as a call."""
         self.tape.undispatched.append(len(self.tape.calls))
         result: Tensor = self._replaced(x, ()) if self.replaces else x
@@ -250,7 +250,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         A hook would work too, but modules with hooks leave torch's fused paths, which changes the last bits.
         """
         short = shortcuts.get(type(module)) if "forward" not in module.__dict__ else None
-        dropout = module if isinstance(module, _DropoutNd) else None
+        drops = isinstance(module, _DropoutNd)
         forward = module.forward
         visits = self.tape.visits
 
@@ -269,13 +269,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             visits.append((path, outer))
             try:
                 result = forward(*args, **kwargs)
-                if dropout is not None and any(result is given for given in (*args, *kwargs.values())):
-                    return self.idles(dropout, result)
-                return result
             except Exception as error:
                 if self.failed is None or self.failed[0] is not error:
                     self.failed = (error, path, (*args, *kwargs.values()))
                 raise
+            else:
+                idle = drops and any(result is given for given in (*args, *kwargs.values()))
+                return self.idles(module, result) if idle else result
             finally:
                 self.visit = outer
 

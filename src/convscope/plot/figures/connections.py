@@ -1,6 +1,7 @@
 """Connections: which pixels each unit reads, of a dense layer and of a convolution with its shared weights."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import matplotlib as mpl
 import numpy as np
@@ -56,10 +57,11 @@ def connections(size: int = 5, kernel: int = 3) -> Figure:
         "thick: the first and the last unit; the image has the colours of the first one's weights",
     )
     own = _colors(pixels * out**2)
-    _panel(sheet, 0, top, size, out, _dense(pixels, out**2, own), lambda pixel: own[pixel * out**2])
+    draw = partial(_panel, sheet, size=size, out=out)
+    draw((0, top), lines=_dense(pixels, out**2, own), color=lambda pixel: own[pixel * out**2])
     _say(sheet, 0, top, "dense layer", f"{pixels} · {out**2} = {pixels * out**2:,} lines", "each has its own weight")
     colors = _colors(kernel**2)
-    _panel(sheet, PANEL, top, size, out, _local(size, kernel, colors), lambda p: _in_window(p, size, kernel, colors))
+    draw((PANEL, top), lines=_local(size, kernel, colors), color=lambda pixel: _in_window(pixel, size, kernel, colors))
     shared = f"{kernel} · {kernel} = {kernel**2} weight{'s' * (kernel > 1)}, each used {out**2} times"
     _say(sheet, PANEL, top, f"convolution {kernel}x{kernel}", f"{kernel**2} · {out**2} = {products:,} lines", shared)
     return sheet.finish()
@@ -92,9 +94,11 @@ def _say(sheet: Sheet, x: float, top: float, name: str, *facts: str) -> None:
         sheet.text(x, top + 0.37 + 0.15 * number, fact, points=SMALL, color=MUTED)
 
 
-def _panel(sheet: Sheet, x: float, top: float, size: int, out: int, lines: Lines, color: Callable[[int], str]) -> None:
+def _panel(
+    sheet: Sheet, at: tuple[float, float], *, size: int, out: int, lines: Lines, color: Callable[[int], str]
+) -> None:
     """The image, its pixels one below the other, the units, and the lines; two units have thicker ones."""
-    y = top + 0.75
+    x, y = at[0], at[1] + 0.75
     heights = [_height(y, index, size) for index in range(size**2)]
     middle = (heights[-1] + y) / 2
     first = middle - (_height(0, out**2 - 1, out)) / 2

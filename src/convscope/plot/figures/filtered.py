@@ -56,7 +56,7 @@ def filtered(picture: Array, kernel: Filter, output: Array, *, name: str = "") -
     w, h = tile(shown.shape, LONGEST)
     middle = top + h / 2
     _term(sheet, 0, top, "picture", size(shown.shape))
-    if 0 <= shown.min() and shown.max() <= 1:
+    if shown.min() >= 0 and shown.max() <= 1:
         sheet.picture(shown, (0, snap(top), w, h), "picture")
     else:  # typed numbers
         sheet.numbers(shown[0], (0, snap(top), w, h), ColorScale.of(shown), "picture")
