@@ -51,7 +51,7 @@ def filter_image(
     name = "numbers" if typed else image
     to = target(out, "filter", chosen.name, name)
     if typed:
-        picture = cs.filters.parse_numbers(image)[None]
+        picture: Any = cs.filters.parse_numbers(image)[None]
     else:
         prepared = cs.prepare(image, data_dir=data_dir)
         picture, name = prepared.picture, prepared.name

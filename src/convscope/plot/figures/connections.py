@@ -112,9 +112,9 @@ def _panel(
         ends = [left + NODE, left + REACH], [heights[pixel] + NODE / 2, units[unit] + NODE / 2]
         thick = unit in {0, out**2 - 1}
         sheet.line(*ends, color=weight if thick else f"{weight}60", weight=1.2 if thick else 0.35)
-    for nodes, at in ((heights, left), (units, left + REACH)):
+    for nodes, column in ((heights, left), (units, left + REACH)):
         for height in nodes:
-            sheet.fill(at, height, NODE, NODE, INK)
+            sheet.fill(column, height, NODE, NODE, INK)
     sheet.text(left + NODE / 2, y - 0.07, "pixels", points=SMALL, color=MUTED, align="center")
     sheet.text(left + REACH + NODE / 2, min(y, first) - 0.07, "units", points=SMALL, color=MUTED, align="center")
 
