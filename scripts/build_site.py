@@ -28,7 +28,7 @@ SHIM = ROOT / "web" / "node_modules" / "iframe-worker"
 """Workers in frames, with which the search runs on file://."""
 SECTIONS = ("lessons", "how-to", "probes", "reference", "explanation")
 REPEATED = """
-[The tutorials, repeated](repeated.md): what each of them prints and draws, with the command that does it and its output.
+[The tutorials, repeated](repeated.md): what each of them prints and draws, each with its command and output.
 """
 LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+\.md)\)(?::\s*(.*))?")
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
