@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.displayed import Displayed
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
 from convscope.reference.tutorial import conv2d
@@ -211,7 +212,7 @@ def apply_filter(
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeResponse:
+class EdgeResponse(Displayed):
     """The response of a kernel to two test edges, beyond its responses to plain black and white.
 
     >>> EdgeResponse(vertical=4.0, horizontal=0.0).direction

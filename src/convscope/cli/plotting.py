@@ -92,8 +92,8 @@ def filter_image(
         made = ", converted to grey" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
         reach = f"from {decimal(fact['min'])} to {decimal(fact['max'])}"
         say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{made}")
-    for plane in facts["output"].get("numbers", ()):
-        for line in grid_lines(np.array(plane)):
+    for plane in output if "numbers" in facts["output"] else ():
+        for line in grid_lines(plane):
             say(f"  {line}")
     write(figure, to)
 
