@@ -167,8 +167,8 @@ def running_statistic(
 ) -> Inexact:
     """Batch norm's running mean, or with `spread` its running variance, after a batch.
 
-    The batch's variance is divided by n - 1 here, though batch norm itself divides it by n. Kernels round the momentum m itself,
-    by u·m, and so 1 - m, which may be much smaller, by as much.
+    The batch's variance is divided by n - 1 here, though batch norm itself divides it by n. Kernels round the momentum
+    m itself, by u·m, and so 1 - m, which may be much smaller, by as much.
 
     Args:
         x: The input of batch norm, shape (N, C, ...).
