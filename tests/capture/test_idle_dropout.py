@@ -39,12 +39,14 @@ def test_its_result_can_be_overridden() -> None:
 
 def test_what_pixels_add_passes_through() -> None:
     added = cs.explain(cs.trace(network(), IMAGES), "7", (1, 1)).to_input()
-    assert added.pixels["input"][1].any() and not added.pixels["input"][0].any()
+    assert added.pixels["input"][1].any()
+    assert not added.pixels["input"][0].any()
 
 
 def test_a_step_of_training_in_evaluation_mode_is_proved() -> None:
     trace = cs.trace(network(), IMAGES, target=[0, 1, 0], loss="cross-entropy", training=False)
-    assert trace.training_step is not None and trace.training_step.mode == "evaluation"
+    assert trace.training_step is not None
+    assert trace.training_step.mode == "evaluation"
     assert cs.verify(trace).proved
 
 

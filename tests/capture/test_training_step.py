@@ -139,6 +139,46 @@ def test_without_an_optimizer_the_model_runs_in_evaluation_mode() -> None:
     assert "bernoulli" in [step.op for step in trained.all_steps]
 
 
+def normed(**options: Any) -> nn.Module:
+    """A batch norm that has seen a batch before."""
+    torch.manual_seed(9)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3, **options), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+    model(images() * 2 + 1)
+    return model
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.75, None])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_the_running_statistics_of_batch_norm_are_updates(momentum: float | None, memory: torch.memory_format) -> None:
+    model = normed(momentum=momentum).to(memory_format=memory)  # type: ignore[call-overload]
+    x, before = images(), {name: tensor.clone() for name, tensor in model.named_buffers()}
+    trace = cs.trace(model, x, target=[0, 1, 2, 3, 0, 1], optimizer="sgd", lr=0.1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.named_buffers())
+    found = {step.name: step.finding for step in cs.verify(trace, cells=20).steps if "running" in step.name}
+    assert found == dict.fromkeys(("1.running_mean.updated", "1.running_var.updated"), "proved")
+    model.train()(x)
+    assert trace.training_step is not None
+    assert {*trace.training_step.statistics} == {"1.running_mean", "1.running_var"}
+    for name in trace.training_step.statistics:
+        np.testing.assert_array_equal(trace[f"{name}.updated"].output, model.get_buffer(name))
+        why = cs.explain(trace, f"{name}.updated", (1,))
+        assert why.status == "proved"
+        assert "(1 − momentum) × before + momentum × batch" in str(why)
+        assert f"{name}[1]" in str(why)
+
+
+def test_batch_norm_that_runs_twice_updates_its_statistics_twice() -> None:
+    norm = nn.BatchNorm2d(1)
+    model = nn.Sequential(norm, nn.Conv2d(1, 1, 3, padding=1), norm, nn.Flatten(), nn.Linear(36, 2))
+    x = images()
+    trace = cs.trace(model, x, target=[0, 1, 0, 1, 0, 1], training=True)
+    assert cs.verify(trace, cells=20).mismatches == ()
+    model.train()(x)
+    np.testing.assert_array_equal(trace["0.running_mean.updated#2"].output, norm.running_mean)
+    assert "0.running_mean.updated" in [step.name for step in trace]
+    assert "0.running_mean.updated" not in [step.name for step in cs.trace(model, x, target=[0, 1, 0, 1, 0, 1])]
+
+
 class Paths(nn.Module):
     """A module used twice, a residual sum and an operation in place."""
 

@@ -47,6 +47,10 @@ def overwrite(trace: cs.Trace, name: str, change: Callable[[Array], Array]) -> N
     """Change a recorded number in the tape's own memory, as a wrong kernel would have."""
     step = trace[name]
     source: Any = step.values
+    if name in {f"{each}.updated" for each in trace.training_step.statistics}:  # type: ignore[union-attr]
+        made = source._statistics[step.id - len(trace.all_steps)].after
+        made.copy_(torch.from_numpy(change(step.output.copy())))
+        return
     _, call = source.fetch(source.entries[step.id].time)
     made = call[3] if isinstance(call[3], torch.Tensor) else call[3][source.entries[step.id].position]
     wrong = change(step.output.copy())
@@ -122,11 +126,19 @@ def momentum(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, 0.01, momentum=0.9)
 
 
+def biased(trace: cs.Trace) -> Callable[[Array], Array]:
+    """A running variance by the batch's variance divided by n instead of n - 1."""
+    step = trace["1.running_var.updated"]
+    before, batch = trace.operand(step, "running_var"), trace.operand(step, "input")
+    return lambda _: (0.9 * before + 0.1 * batch.var(axis=(0, 2, 3))).astype(np.float32)
+
+
 MUTATIONS: dict[str, tuple[Any, str, Callable[[cs.Trace], Callable[[Array], Array]]]] = {
     "a wrong winner": (None, "2.grad", lambda _: wrong_winner),
     "no path by mean and variance": (None, "0.grad", missing_paths),
     "no bias corrections": (adam, "5.weight.updated", uncorrected),
     "momentum twice": (momentum, "5.weight.updated", momentum_twice),
+    "a biased running variance": (None, "1.running_var.updated", biased),
 }
 
 

@@ -5,21 +5,51 @@ badge. Knows torch; returns NumPy arrays.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
 
-from convscope.capture.call_records import CallRecord, TensorMeta, returned_by
-from convscope.capture.dataflow import LinkedCall
+from convscope.capture.call_records import CallRecord, TensorMeta, argument_of, returned_by
+from convscope.capture.dataflow import LinkedCall, Linker, slots_in
 from convscope.capture.gradients import SUM, BackwardRecorder, GradientOf, Naming, NodeRun, Result, labels_of
 from convscope.capture.recording import Recording, array_of
-from convscope.capture.step_builder import Label, RecordedPass, forward_names
+from convscope.capture.step_builder import Label, Left, RecordedPass, forward_names
 from convscope.capture.training_step import TrainingSession
 from convscope.traces.step import BackwardNode, Ref, Step, TrainingStep, weights_digest
 from convscope.typing import Array
 
 LEAF, VISIBLE, HIDDEN, TERM = 0, 1, 2, 3
+MOMENTUM = {
+    "native_batch_norm": "momentum", "_native_batch_norm_legit": "momentum",
+    "cudnn_batch_norm": "exponential_average_factor", "miopen_batch_norm": "exponential_average_factor",
+}  # fmt: skip
+"""Batch norm -> its argument that says how much of a running statistic the batch replaces."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunningStatistic:
+    """A running mean or variance that a batch norm moved."""
+
+    name: str
+    """The buffer: `bn1.running_mean`."""
+    row: int
+    """The row of the batch norm."""
+    after: Tensor
+    slot: TensorMeta
+    argument: str
+    """`running_mean` or `running_var`."""
+    norm: CallRecord
+    rate: str
+    """The name of batch norm's momentum."""
+
+    @property
+    def entry(self) -> CallRecord:
+        """Its update as an operation of its own."""
+        given = self.norm.arguments
+        arguments = {self.argument: given[self.argument], "input": given["input"], "momentum": given[self.rate]}
+        op = f"convscope::{self.argument}"
+        return replace(self.norm, op=op, overload="default", arguments=arguments, results=(self.slot,), writes=())
 
 
 class TrainingRecording(Recording):
@@ -33,7 +63,9 @@ class TrainingRecording(Recording):
     @cached_property
     def entries(self) -> Sequence[CallRecord]:
         """Every call that made a tensor, described; one record for each result of a backward operation or update."""
-        return tuple(part for entry in self._described() for part in self._parts(entry))
+        calls = [part for entry in self._described() for part in self._parts(entry)]
+        self._statistics = list(self._running(calls))
+        return (*calls, *(each.entry for each in self._statistics))
 
     def _parts(self, entry: CallRecord) -> Iterator[CallRecord]:
         call = self.tape.calls[entry.time]
@@ -49,9 +81,35 @@ class TrainingRecording(Recording):
             scalars = () if entry.time >= self.recorder.update_start else entry.scalars  # settings, from no image
             yield replace(entry, arguments=arguments, results=(slot,), position=output, scalars=scalars)
 
+    def _running(self, calls: Sequence[CallRecord]) -> Iterator[RunningStatistic]:
+        """The new running statistics: batch norm writes them as it normalizes, so no call of their own returns them."""
+        names = {id(tensor): name for name, tensor in self.session.tensors.items()}
+        for row, entry in enumerate(calls):
+            rate = MOMENTUM.get(entry.op, "")
+            if rate and entry.arguments["training"] and entry.arguments["running_mean"] is not None:
+                call = self.tape.calls[entry.time]
+                assert call is not None
+                for argument in ("running_mean", "running_var"):
+                    tensor = argument_of(call, argument, 0)
+                    after = self.tape.at(tensor, entry.time + 1)
+                    name = names.get(id(tensor))
+                    if name is not None:  # else a copy, which instance norm makes: its mean is written back by a call
+                        yield RunningStatistic(name, row, after, self._census.slot(after), argument, entry, rate)
+
+    def _rows(self, linker: Linker) -> tuple[list[LinkedCall], list[Left]]:
+        rows, left = super()._rows(linker)
+        for number, each in enumerate(self._statistics, len(rows) - len(self._statistics)):
+            names = [name for name, _, _ in slots_in(rows[each.row].entry.arguments)]
+            read = dict(zip(names, rows[each.row].links, strict=True))  # as they were when batch norm ran
+            rows[number] = LinkedCall(each.entry, (read[each.argument], read["input"]))
+        return rows, left
+
     def output(self, step: int, index: int) -> Array:
         """Result `index` of a step."""
         entry = self.entries[step]
+        late = step - (len(self.entries) - len(self._statistics))
+        if late >= 0:
+            return array_of(self._statistics[late].after)
         if entry.position is None:
             return super().output(step, index)
         tape, call = self.fetch(entry.time)
@@ -71,7 +129,7 @@ class TrainingRecording(Recording):
     @cached_property
     def _first_rows(self) -> tuple[int, int]:
         """The first row of the loss, and of the backward pass."""
-        times = [entry.time for entry in self.entries]
+        times = [entry.time for entry in self.entries[: len(self.entries) - len(self._statistics)]]
         starts = (self.recorder.loss_start, self.recorder.backward_start)
         return tuple(sum(time < start for time in times) for start in starts)  # type: ignore[return-value]
 
@@ -102,6 +160,8 @@ class TrainingRecording(Recording):
             made = [output for output, tensor in enumerate(returned_by(update.call)) if isinstance(tensor, Tensor)]
             for row, output in enumerate(made, first):
                 yield row, (update.results[output], module, output > 0)
+        for row, each in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
+            yield row, (f"{each.name}.updated", self._module_of(each.name), False)
 
     def _module_of(self, name: str) -> str:
         """The module that holds a parameter."""
@@ -171,9 +231,12 @@ class TrainingRecording(Recording):
         nodes = tuple(map(self._node, recorder.runs))
         mode = "training" if session.all_train else "evaluation"
         state = tuple(name for update in session.updates for name in update.before)
+        first = len(self.entries) - len(self._statistics)
+        statistics = {each.name: self._ref(row, 0) for row, each in enumerate(self._statistics, first)}
         return TrainingStep(
-            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin, state
-        )
+            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin, state,
+            statistics,
+        )  # fmt: skip
 
     def _node(self, run: NodeRun) -> BackwardNode:
         results = [(self._result_ref(result), run.received[number]) for number, result in run.results.items()]

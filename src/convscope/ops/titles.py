@@ -139,3 +139,9 @@ def _shape_of(step: TitledStep, argument: str) -> tuple[int, ...]:
 def update(step: TitledStep) -> str:
     """`update by adam, learning rate 0.001`."""
     return f"update by {step.op.rpartition('::')[2]}, learning rate {step.arguments.get('lr', 0):g}"
+
+
+def running_statistic(step: TitledStep) -> str:
+    """`update of a running mean, momentum 0.1`."""
+    what = "mean" if step.op.endswith("mean") else "variance"
+    return f"update of a running {what}, momentum {step.arguments.get('momentum', 0):g}"

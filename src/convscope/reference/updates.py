@@ -1,5 +1,7 @@
 """Updates: one step of each optimizer in plain NumPy, from a parameter, its gradient and its state to all of these.
 
+Also batch norm's running statistics after a batch.
+
 Source: PyTorch documentation, torch.optim: the algorithm of SGD, Adam, AdamW, Adadelta, RMSprop. The errors follow each
 number with the roundings that a kernel may make on the way (`u` each), larger where numbers cancel.
 """
@@ -11,6 +13,7 @@ from typing import NamedTuple, ParamSpec
 import numpy as np
 
 from convscope.reference.operation import Operation
+from convscope.reference.reductions import Kernel, moments, moments_error
 from convscope.typing import Array, Numbers
 
 P = ParamSpec("P")
@@ -159,6 +162,39 @@ def errors_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[...
     return error
 
 
+def running_statistic(
+    x: Array, running: Array, momentum: float, layout: str = "other", *, spread: bool = False, u: float = 0.0
+) -> Inexact:
+    """Batch norm's running mean, or with `spread` its running variance, after a batch.
+
+    The batch's variance is divided by n - 1 here, though batch norm itself divides it by n.
+
+    Args:
+        x: The input of batch norm, shape (N, C, ...).
+        running: The statistic before, shape (C,).
+        momentum: The weight of this batch.
+        layout: Memory format of the input. Affects only the order in which the kernel adds.
+        spread: The variance instead of the mean.
+        u: The kernel's unit roundoff.
+    """
+    axes = (0, *range(2, x.ndim))
+    kernel: Kernel = "chunked" if layout == "contiguous" and u > 2.0**-40 else "in turn"
+    batch = moments(x, axes, correction=1)[spread].ravel()
+    off = moments_error(x, axes, u, 1, kernel, "chunked")[spread].ravel()
+    mixed = Inexact.of(running).times(1 - momentum, 2 * u).plus(Inexact(batch, off).times(momentum, 2 * u), u)
+    return Inexact(mixed.value, mixed.error + u * abs(mixed.value))
+
+
+def _statistic(name: str, *, spread: bool) -> Operation:
+    def forward(x: Array, momentum: float, layout: str = "other", **running: Array) -> Array:
+        return running_statistic(x, running[name], momentum, layout, spread=spread).value
+
+    def error(_y: object, u: float, x: Array, momentum: float, layout: str = "other", **running: Array) -> Array:
+        return running_statistic(x, running[name], momentum, layout, spread=spread, u=u).error
+
+    return Operation(forward, error)
+
+
 def _update(function: Callable[..., tuple[Inexact | None, ...]]) -> Operation:
     return Operation(values_of(function), errors_of(function))
 
@@ -169,4 +205,6 @@ UPDATES: Mapping[str, Operation] = {
     "convscope::adamw": _update(partial(adam_update, decoupled=True)),
     "convscope::adadelta": _update(adadelta_update),
     "convscope::rmsprop": _update(rmsprop_update),
+    "convscope::running_mean": _statistic("running_mean", spread=False),
+    "convscope::running_var": _statistic("running_var", spread=True),
 }

@@ -138,6 +138,17 @@ class _TrainingReader:
             )
             right = right and name in made.gradients and step.position == 0
             _require(right, f"{step.name} is not the update of {name}")
+        _require(isinstance(made.statistics, dict), "the running statistics are not listed by name")
+        for name, ref in made.statistics.items():
+            self._backward(ref, f"the update of {name}")
+            step = self.steps[ref.id]
+            before = step.arguments.get(step.op.partition("::")[2])
+            right = isinstance(before, Ref) and (before.kind, before.name, before.shape) == (
+                "parameter",
+                name,
+                ref.shape,
+            )
+            _require(right and name not in made.gradients, f"{step.name} is not the update of {name}")
         _require(isinstance(made.state, tuple) and _names([*made.state]), "the optimizer's state is damaged")
         known = {ref.name for (kind, _), ref in self.outside.items() if kind == "parameter"}
         for name in made.state:

@@ -74,6 +74,14 @@ UPDATES: Mapping[str, Primitive] = {
         ),
         slopes=lambda beta, before, gradient: (before - gradient, beta, 1 - beta),
     ),
+    "moving_average": elementary(
+        "(1 − {momentum}) × {before} + {momentum} × {batch}",
+        lambda momentum, before, batch: (1 - momentum) * before + momentum * batch,
+        roundings=lambda f, momentum, before, batch: (
+            np.abs(f) + 4 * np.abs((1 - momentum) * before) + 4 * np.abs(momentum * batch)
+        ),
+        slopes=lambda momentum, before, batch: (batch - before, 1 - momentum, momentum),
+    ),
     "running_square": elementary(
         "{beta} × {before} + (1 − {beta}) × {gradient}²",
         lambda beta, before, gradient: beta * before + (1 - beta) * gradient * gradient,
