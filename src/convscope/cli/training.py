@@ -23,6 +23,7 @@ from convscope.cli.console import (
 )
 from convscope.cli.inspection import weight_lines, weights_of
 from convscope.cli.options import (
+    Commands,
     DataDir,
     Grey,
     Json,
@@ -31,6 +32,7 @@ from convscope.cli.options import (
     Size,
     Strict,
     Trust,
+    in_many,
     is_run,
     panels,
     parse_size,
@@ -285,3 +287,6 @@ def _show_prediction(prediction: Any, top: int) -> None:
     width = max(len(prediction.classes[k]) for k in order)
     for k in order:
         say(f"  {prediction.classes[k]:<{width}}  {percent(float(prediction.probabilities[k])):>8}")
+
+
+COMMANDS: Commands = {"train": in_many(train), "evaluate": in_many(evaluate), "predict": predict}
