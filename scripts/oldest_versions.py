@@ -34,7 +34,7 @@ def oldest_versions(requirements: list[str]) -> Iterator[str]:
 
 def main() -> None:
     """Print one constraint per line."""
-    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     for constraint in sorted(set(oldest_versions([*project["dependencies"], *extras["test"]])), key=str.lower):
         print(constraint)
