@@ -7,11 +7,10 @@ badge. Knows torch; returns NumPy arrays.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor
 
-from convscope.capture.call_records import CallRecord, TensorMeta, argument_of
+from convscope.capture.call_records import CallRecord, TensorMeta, argument_of, returned_by
 from convscope.capture.dataflow import LinkedCall, Linker, slots_in
 from convscope.capture.gradients import SUM, BackwardRecorder, GradientOf, Naming, NodeRun, Result, labels_of
 from convscope.capture.recording import Recording, array_of
@@ -56,7 +55,7 @@ class RunningStatistic:
 class TrainingRecording(Recording):
     """A whole training step with all of its calls."""
 
-    def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: Any) -> None:
+    def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: object) -> None:
         super().__init__(session, recorder, result)
         self.training_session = session
         self.recorder = recorder
@@ -74,11 +73,11 @@ class TrainingRecording(Recording):
         if not isinstance(call[3], tuple) or entry.time < self.recorder.backward_start:
             yield entry
             return
-        made = [output for output, tensor in enumerate(call[3]) if isinstance(tensor, Tensor)]
+        made = [output for output, tensor in enumerate(returned_by(call)) if isinstance(tensor, Tensor)]
         for output, slot in zip(made, entry.results, strict=True):
             arguments = entry.arguments
             if "output_mask" in arguments:  # each step asks for its own gradient alone
-                arguments = {**arguments, "output_mask": [i == output for i in range(len(call[3]))]}
+                arguments = {**arguments, "output_mask": [i == output for i in range(len(returned_by(call)))]}
             scalars = () if entry.time >= self.recorder.update_start else entry.scalars  # settings, from no image
             yield replace(entry, arguments=arguments, results=(slot,), position=output, scalars=scalars)
 
@@ -114,7 +113,9 @@ class TrainingRecording(Recording):
         if entry.position is None:
             return super().output(step, index)
         tape, call = self.fetch(entry.time)
-        return array_of(tape.at(call[3][entry.position], entry.time + 1))
+        tensor = returned_by(call)[entry.position]
+        assert isinstance(tensor, Tensor)
+        return array_of(tape.at(tensor, entry.time + 1))
 
     @cached_property
     def linked(self) -> RecordedPass:
@@ -156,7 +157,7 @@ class TrainingRecording(Recording):
         for update in self.training_session.updates:
             first = self._row_at[update.time]
             module = self._module_of(update.parameter)
-            made = [output for output, tensor in enumerate(update.call[3]) if isinstance(tensor, Tensor)]
+            made = [output for output, tensor in enumerate(returned_by(update.call)) if isinstance(tensor, Tensor)]
             for row, output in enumerate(made, first):
                 yield row, (update.results[output], module, output > 0)
         for row, each in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
@@ -173,7 +174,7 @@ class TrainingRecording(Recording):
     def _gradients(self, names: Sequence[str], modules: Sequence[str], hidden: Sequence[bool]) -> Iterator[GradientOf]:
         """Every tensor of the backward pass that is the gradient of something, or one of its terms."""
         runs, end = self.recorder.runs, self.recorder.update_start
-        terms: dict[Any, list[tuple[Tensor, NodeRun]]] = {}
+        terms: dict[int | Result, list[tuple[Tensor, NodeRun]]] = {}
         for run in runs:
             for tensor, target in zip(run.gave, run.goes_to, strict=False):
                 if tensor is not None and target is not None:
@@ -303,6 +304,6 @@ class TrainingRecording(Recording):
         return replace(made, rewritten=later) if later else made
 
 
-def replace_rows(naming: Naming, rows: Sequence[Any]) -> Naming:
+def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:
     """The same, for the first rows alone."""
     return Naming(rows, naming.first, naming.backward, naming.gradients, {}, {}, naming.reserved)

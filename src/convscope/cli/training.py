@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 import convscope as cs
 from convscope.cli.console import (
+    Bars,
     drop_output,
     duration,
-    err,
     hushed,
     reading_progress,
     remark,
@@ -117,7 +117,7 @@ def training_progress() -> Iterator[TrainingProgress]:
     """A watcher whose bar is removed when the training ends; Ctrl-C prints the message of `cs.train`."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
     try:
-        with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bar:
+        with Bars(*columns) as bar:
             yield TrainingProgress(bar)
     except KeyboardInterrupt as stop:
         if not hushed():
