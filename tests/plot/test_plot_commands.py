@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 
 import convscope as cs
 from commands import Commands
+from full_disk import largest_file
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +155,8 @@ def test_on_a_full_disk_the_former_picture_stays(
 ) -> None:
     path = tmp_path / f"old.{end}"
     path.write_bytes(b"the former picture")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    try:
+    with largest_file(1024):
         message = convscope(*command, "--out", path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert message.status == 1
     assert message.err.splitlines()[-1] == f"error: {path} cannot be written: File too large."
     assert path.read_bytes() == b"the former picture"
