@@ -69,8 +69,9 @@ class StepOptions:
         else:
             taken = inputs.take(loaded, image, data_dir)
             images, labels = taken.value, [None if taken.prepared is None else taken.prepared.label]
-        target = labels if self.target is None else parse_labels(self.target)
-        if None in target:
+        given = labels if self.target is None else parse_labels(self.target)
+        target = [label for label in given if label is not None]
+        if len(target) < len(given):
             raise cs.UsageError(
                 "a gradient needs the class number of each image: --target 3, or 0,1,1 for several; images of a data "
                 "set, such as mnist:train/0-63, have labels."
