@@ -1,6 +1,5 @@
 """Explanations: one number with its calculation, its proof, and the words in which it is read aloud."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import convscope as cs
+from convscope.expr.precision import exact_sum
 from convscope.render.numbers import MINUS, compact
 from convscope.server import schema
 from convscope.server.explanations.schema import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
@@ -277,7 +277,7 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
     left_out = np.delete(products, kept)
     for part in aligned:
         _keep(part, kept)
-    total = math.fsum(left_out) if np.isfinite(left_out).all() else float(left_out.sum())
+    total = exact_sum(left_out)
     return kept, {"terms": len(left_out), "total": number(total)}
 
 
