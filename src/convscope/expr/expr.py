@@ -66,9 +66,9 @@ class Leaf:
         written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
         if isinstance(self.number, np.ndarray):
             numbers = self.number.astype(np.float64)
-            return Result(numbers, np.where(_short(numbers), 0.0, np.abs(numbers) * coarsest) if written else 0.0)
+            return Result(numbers, _writing_error(numbers, precision) if written else 0.0)
         number = float(self.number)
-        return Result(number, abs(number) * coarsest if written and not _short(number) else 0.0)
+        return Result(number, float(_writing_error(number, precision)) if written else 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -373,6 +373,17 @@ def _short(value: Numbers) -> Numbers:
     """Whether every floating-point type holds it exactly: bfloat16 has 8 significant bits."""
     digits = np.frexp(value)[0] * 256
     return ~np.isfinite(value) | (digits == np.floor(digits))
+
+
+def _writing_error(value: Numbers, precision: Precision) -> Numbers:
+    """How far a number may be from what a type holds of it: half the distance of the numbers there, which does not
+    shrink below the smallest normal one."""
+    coarsest, size = max(precision.sum, precision.stored), np.abs(value)
+    with np.errstate(all="ignore"):
+        held = _short(value) & (
+            (size >= precision.tiny) | (size % (2 * 2.0 ** np.round(np.log2(coarsest)) * precision.tiny) == 0)
+        )
+    return np.where(held, 0.0, coarsest * np.maximum(size, precision.tiny))
 
 
 def number(value: float, name: str, dtype: str = WRITTEN) -> Leaf:

@@ -1,6 +1,7 @@
 """Counts, ranks and running results: nonzero, unique, searchsorted, histogram; median, mode; cumprod, cummax."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,6 +38,10 @@ def searched(call: Call, cell: Cell) -> Apply:
     operand: Operand = call["boundaries"] if call.op == "bucketize" else call["sorted_sequence"]
     one_row = len(operand.shape) == 1
     cells = _all(operand) if one_row else row(operand, (*cell[:-1], 0), [len(operand.shape) - 1])
+    sorter: Operand | None = call.get("sorter")
+    if sorter is not None:
+        order = sorter.array if one_row else sorter.array[tuple(cell[:-1])]
+        cells = replace(cells, values=cells.values[order], places=cells.cells[order])
     value = call["self"]
     x = broadcast(value if isinstance(value, Operand) else rounded(float(value), operand.source.dtype), cell, "x")
     right = call.get("right") or call.get("side") == "right"

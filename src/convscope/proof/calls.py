@@ -61,6 +61,10 @@ LAID_OUT = frozenset(
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
 
 
+STRIDED = frozenset({"as_strided", "as_strided_copy"})
+"""Operations that read their input's memory by strides of their own."""
+
+
 def check_tables(function: str, ops: Mapping[str, Op], references: Mapping[str, Operation]) -> None:
     """Refuse tables that are not mappings from names of operations to their rows."""
     if ops is not OPS:
@@ -110,6 +114,11 @@ def layout_of(ref: Ref) -> str:
     return "channels last" if len(axes) in {4, 5} and _dense((axes[0], *axes[2:], axes[1])) else "other"
 
 
+def memory_of(ref: Ref) -> tuple[tuple[int, ...], int]:
+    """The strides of a tensor and its first cell, in the memory that it shares with others."""
+    return ref.stride, ref.offset
+
+
 def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
     """Whether these axes, the fastest last, leave no gap."""
     size, dense = 1, True
@@ -128,4 +137,6 @@ def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
         return {"states": Operand.of(step.outputs[0], step.name)}
     if step.op in LAID_OUT:
         return {"layout": layout_of(step.arguments["input"])}
+    if step.op in STRIDED:
+        return {"memory": memory_of(step.arguments["self"])}
     return MappingProxyType({})

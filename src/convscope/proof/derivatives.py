@@ -18,9 +18,11 @@ from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES
 from convscope.proof.backward import WRITES, operands_of
 from convscope.proof.calls import call_of
+from convscope.proof.gradient_range import range_of
 from convscope.proof.recomputation import recomputed
 from convscope.proof.status import StepStatus
-from convscope.proof.verification_report import Mismatch
+from convscope.proof.tolerance import root_mean_square
+from convscope.proof.verification_report import RESOLVED, Mismatch
 from convscope.traces.step import BackwardNode, Kind, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -66,10 +68,13 @@ class Derivative:
         A slope such as y·(1 - y) or y + 1, taken from a result y near 1 or -1, holds the rounding of y.
         """
         assert self.expected is not None
-        size = np.abs(self.expected)
-        finite = size[np.isfinite(size)]
-        typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-        return np.asarray(bounds + self.slack * (size + typical) + 4 * UNIT * self.received)
+        return np.asarray(bounds + self.slack * (np.abs(self.expected) + self.typical) + 4 * UNIT * self.received)
+
+    @property
+    def typical(self) -> float:
+        """The root mean square of the derivative, where it is finite."""
+        assert self.expected is not None
+        return root_mean_square(self.expected) if np.isfinite(self.expected).any() else 0.0
 
     def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
         """A mask of the cells in which a recorded gradient is not the derivative."""
@@ -111,11 +116,13 @@ class Derivatives:
     def status(self, step: Step) -> tuple[StepStatus | None, Mismatch | None]:
         """The status that the derivatives give a step: None if it has no gradient, or the correct one."""
         held = self.of_step(step)
+        open_ = any(one.expected is None for one in held)
         for one in held:
-            mismatch = self._mismatch(one) if one.expected is not None else None
+            mismatch, left = self._judged(one) if one.expected is not None else (None, False)
             if mismatch is not None:
                 return "wrong derivative", mismatch
-        return ("underived" if any(one.expected is None for one in held) else None), None
+            open_ = open_ or left
+        return ("underived" if open_ else None), None
 
     def _bounds(self, gradient: Ref) -> Array | float:
         """The reference's bounds of a gradient; behind views of it the largest one."""
@@ -129,19 +136,28 @@ class Derivatives:
             largest = max(largest, float(np.max(witness.bounds, initial=0.0)))
         return largest
 
-    def _mismatch(self, one: Derivative) -> Mismatch | None:
-        """The first cell that is not the derivative; the step's own bounds are found only where they are needed."""
+    def _judged(self, one: Derivative) -> tuple[Mismatch | None, bool]:
+        """The first cell that is not the derivative, and whether nothing can be said of some, which left the type.
+
+        The step's own bounds, and what underflows on the way, are found only where they are needed.
+        """
         recorded = self._numbers(one.gradient)
-        bounds: Array | float = 0.0
-        if one.disagrees(recorded, bounds).any():
-            bounds = self._bounds(one.gradient)
-        wrong = one.disagrees(recorded, bounds)
-        if not wrong.any():
-            return None
+        if not one.disagrees(recorded, 0.0).any():
+            return None, False
+        bounds = self._bounds(one.gradient)
+        left = bool(np.any(one.disagrees(recorded, 0.0) & np.isinf(bounds)))
+        if not one.disagrees(recorded, bounds).any():
+            return None, left
         assert one.expected is not None
-        cell = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
-        limit = float(np.broadcast_to(one.allowed(bounds), wrong.shape)[cell])
-        return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative")
+        numbers = range_of(self.trace, one.node, one.gradient)
+        bounds = bounds + numbers.lost
+        wrong, apart = one.disagrees(recorded, bounds), ~np.isfinite(recorded) | ~np.isfinite(one.expected)
+        unsettled = wrong & apart & numbers.overflows
+        if (wrong & ~unsettled).any():
+            cell = tuple(int(i) for i in np.unravel_index(int((wrong & ~unsettled).argmax()), wrong.shape))
+            limit = float(np.broadcast_to(one.allowed(bounds), wrong.shape)[cell])
+            return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative"), False
+        return None, left or bool(unsettled.any()) or numbers.lost > RESOLVED * one.typical
 
     def of_step(self, step: Step) -> tuple[Derivative, ...]:
         """The derivatives whose gradients a step of the backward pass contains, if any."""

@@ -42,7 +42,12 @@ KINKS: Mapping[str, tuple[str | float, ...]] = {
 
 
 def check_gradients(
-    trace: Trace, *, seed: int = 0, ops: Mapping[str, Op] = OPS, unresolved: Collection[int] = ()
+    trace: Trace,
+    *,
+    seed: int = 0,
+    ops: Mapping[str, Op] = OPS,
+    unresolved: Collection[int] = (),
+    undecided: bool = False,
 ) -> GradientCheck:
     """Compare the gradients of a training step with finite differences and with the product of the chain.
 
@@ -51,11 +56,14 @@ def check_gradients(
         seed: Selects the weights that are changed, besides those with the largest gradients.
         ops: The rules.
         unresolved: Steps whose numbers are within their rounding errors; their gradients are left out.
+        undecided: Whether numbers left their type on the way, so that gradients with infinities or nan are left out.
     """
     step = trace.training_step
     assert step is not None
     held = derivatives_of(trace, ops)
     names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(held.behind(ref))]
+    if undecided:
+        names = [name for name in names if np.isfinite(_numbers(trace, step.gradients[name])).all()]
     unable, moved, flipped, furthest, worst = "", 0, 0, 0.0, ""
     try:
         for name, cell, difference in _differences(trace, names, np.random.default_rng(seed)):

@@ -33,6 +33,13 @@ SUMS = frozenset(
     }
 )  # fmt: skip
 """Operations that add numbers or products of their operands: settled unless the terms themselves may overflow."""
+COMPARING = frozenset(
+    {
+        "_cdist_forward", "_ctc_loss", "_pdist_forward", "_scaled_dot_product_flash_attention_for_cpu",
+        "fractional_max_pool2d", "fractional_max_pool3d", "scaled_dot_product_attention",
+    }
+)  # fmt: skip
+"""Operations that compare numbers on their way: a nan wins or loses by the order of the comparison."""
 CONVOLUTIONS = frozenset({"_convolution", "convolution"})
 """Operations whose kernels of narrow types multiply numbers by zeros that fill up a block."""
 
@@ -80,8 +87,10 @@ def undecided(call: Call, values: Any, recorded: Any, reach: Reach | None = None
     """
     values, recorded = np.asarray(values), np.asarray(recorded)
     none = ~np.isfinite(values), ~np.isfinite(recorded)
-    apart = (none[0] | none[1]) & ~((values == recorded) | (np.isnan(values) & np.isnan(recorded)))
     precision = Precision.of(call.dtype)
+    with np.errstate(all="ignore"):
+        beyond = np.isinf(recorded) & (np.sign(recorded) * values >= 0.999 * precision.largest)
+    apart = (none[0] | none[1]) & ~(beyond | (values == recorded) | (np.isnan(values) & np.isnan(recorded)))
     if not apart.any() or math.isinf(precision.largest) or _settled(call.op):
         return np.zeros(apart.shape, bool)
     reach = reach or reach_of(call)
@@ -92,6 +101,8 @@ def undecided(call: Call, values: Any, recorded: Any, reach: Reach | None = None
     if call.op in SUMS:
         filled = call.op in CONVOLUTIONS and precision.stored > 0
         return apart & np.isnan(recorded) & filled
+    if call.op in COMPARING:
+        return apart & (np.isnan(values) | np.isnan(recorded) | (none[0] & none[1]))
     return apart & none[0] & none[1]
 
 

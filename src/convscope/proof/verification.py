@@ -85,7 +85,8 @@ def verify(
     if trace.training_step is None:
         return report
     unresolved = [step.id for step in report.unresolved]
-    check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved)
+    undecided = any(step.finding in {"underived", "unsupported"} for step in report.steps)
+    check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved, undecided=undecided)
     return replace(report, training=trace.training_step.says, gradients=check)
 
 

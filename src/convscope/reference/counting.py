@@ -1,7 +1,7 @@
 """Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows precision, NumPy."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -214,13 +214,26 @@ def search(
     sorted_sequence: Array, x: Any, out_int32: bool = False, right: bool = False, side: str | None = None,
     sorter: Array | None = None,
 ) -> Array:  # fmt: skip
-    """searchsorted: how many numbers of a sorted row come before the insertion point of `x`."""
-    where: Literal["left", "right"] = "right" if right or side == "right" else "left"
+    """searchsorted: how many numbers of a sorted row come before the insertion point of `x`.
+
+    The search halves the row, so that its result is defined also where the row is not sorted, or holds nan.
+
+    >>> search(np.array([1.0, 3.0, 5.0]), np.array([3.0, 4.0])).tolist(), search(np.array([3.0, 1.0]), 2.0).tolist()
+    ([1, 2], 2)
+
+    Source: PyTorch, aten/src/ATen/native/Bucketization.cpp, cus_lower_bound and cus_upper_bound.
+    """
     rows = sorted_sequence if sorter is None else np.take_along_axis(sorted_sequence, sorter, -1)
-    if rows.ndim == 1:
-        return _as_index(np.searchsorted(rows, x, where), out_int32)
-    lead = [np.searchsorted(rows[at], x[at], where) for at in np.ndindex(rows.shape[:-1])]
-    return _as_index(np.array(lead).reshape(x.shape), out_int32)
+    wanted = np.asarray(x)
+    rows = np.broadcast_to(rows, (*wanted.shape[:-1], rows.shape[-1])) if rows.ndim == 1 and wanted.ndim else rows
+    low, high = np.zeros(wanted.shape, np.int64), np.full(wanted.shape, rows.shape[-1], np.int64)
+    while (searching := low < high).any():
+        middle = (low + high) // 2
+        at = np.minimum(middle, rows.shape[-1] - 1)
+        number = np.take_along_axis(rows, at, -1) if wanted.ndim else rows[at]
+        before = ~(number > wanted if right or side == "right" else number >= wanted)
+        low, high = np.where(searching & before, middle + 1, low), np.where(searching & ~before, middle, high)
+    return _as_index(low, out_int32)
 
 
 def search_error(_y: Array, u: float, sorted_sequence: Array, x: Any, **_: Any) -> Any:

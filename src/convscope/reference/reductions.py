@@ -151,18 +151,30 @@ def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = Fa
 def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes = None, **_: Any) -> Any:
     """No term cancels: n additions and two powers are a relative error, which the root divides by |order|.
 
-    Powers of small numbers underflow. If a sum S may be off by b, n times the smallest number, its root is off by at
-    most S^(1/order)·b/S for S >= b, because the root is concave, and by b^(1/order) below.
+    Of other orders than 1 and 2, 1 / order is written, which turns the root S^(1/order) by a share u·|log y|, and so is
+    the order, which turns each power by u·|order·log x| and the root by a share of it.
+
+    Powers of small numbers underflow, and those of large ones with a negative order. If a sum S may be off by b, n
+    times the smallest number, its root is off by at most S^(1/order)·b/S for S >= b and an order of 1 or more, because
+    the root is concave, and by b^(1/order) below. Of other orders, it lies between the roots of S - b and S + b.
     """
     if np.isinf(order) or order == 0:
         return 0.0
-    inside = count_of(x, dim) + (FUNCTION if order not in {1, 2} else 1)
-    off = (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    plain, count = order in {1, 2}, count_of(x, dim)
+    share = gamma(count + (1 if plain else FUNCTION), u) / abs(order) + (0 if order == 1 else FUNCTION * u)
+    if not plain:
+        logs = np.abs(np.log(np.where((x != 0) & np.isfinite(x), np.abs(x), 1.0)))
+        share = share + u * (logs.max(initial=0.0) + np.abs(np.log(np.where(y > 0, y, 1.0))))
+    size, lost = np.abs(y), count * smallest(u)
+    total = size**order
+    off = np.where(size > 0, share * size, 0.0)
     if order > 1:
-        total, lost = np.abs(y) ** order, count_of(x, dim) * smallest(u)
-        share = np.abs(y) * lost / np.where(total >= lost, total, 1.0)
-        off = off + np.where(total >= lost, share, np.where(y != 0, lost ** (1 / order), 0.0))
-    return carried(off, np.abs(y) ** order, u)
+        rest = size * lost / np.where(total >= lost, total, 1.0)
+        off = off + np.where(total >= lost, rest, np.where(y != 0, lost ** (1 / order), 0.0))
+    elif order != 1:
+        around = [np.abs(np.maximum(total + by, 0.0) ** (1 / order) - size) for by in (-lost, lost)]
+        off = off + np.where(y != 0, np.maximum(*around), 0.0)
+    return carried(off, total, u)
 
 
 def _choice(x: Array, dim: Any, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:

@@ -49,11 +49,24 @@ def _nonzero(row: Row, positions: Row, rank: float) -> Any:
 
 
 def _below(row: Row, x: float) -> Any:
-    return np.count_nonzero(~(row >= x))
+    return _insertion(row.__lt__, np.isnan(row) | np.isnan(x), x)
 
 
 def _not_above(row: Row, x: float) -> Any:
-    return np.count_nonzero(~(row > x))
+    return _insertion(row.__le__, np.isnan(row) | np.isnan(x), x)
+
+
+def _insertion(before: Callable[[float], Any], no_order: Row, x: float) -> int:
+    """The place found by halving the row, as kernels search: of a row that is not sorted, it depends on the way.
+
+    What is no number counts as before.
+    """
+    passed = np.atleast_1d(before(x) | no_order)
+    start, end = 0, len(passed)
+    while start < end:
+        middle = start + (end - start) // 2
+        start, end = (middle + 1, end) if passed[middle] else (start, middle)
+    return start
 
 
 def _inside(row: Row, low: float, high: float, last: float) -> Any:
