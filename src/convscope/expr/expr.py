@@ -244,6 +244,9 @@ class Dot:
                 roundings = roundings + 1
             error = error + gamma(np.maximum(roundings, 0), precision.sum) * size
             error = error + gamma(self.narrow, precision.inner) * size
+            if self.right is not None and precision.flushes:  # products of numbers that the kernel takes for 0
+                small = np.minimum(np.abs(self.left.values), np.abs(self.right.values)) < precision.tiny
+                error = error + (magnitudes * small).sum(-1) * abs(self.factor)
             error = np.where(np.maximum(whole, size) >= precision.room, np.inf, error)
             error = error + (roundings > 0) * precision.tiny
         return Result(value, error) if products.ndim > 1 else Result(float(value), float(error))

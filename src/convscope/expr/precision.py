@@ -50,6 +50,14 @@ class Precision:
         """Beyond this a sum on its way is infinite: narrow types are added in float32, if not in themselves."""
         return PRECISIONS["float32"].largest if self.stored and self.sum < self.stored else self.largest
 
+    @property
+    def flushes(self) -> bool:
+        """Whether a kernel may take factors below the smallest normal number for 0: products of bfloat16 pairs.
+
+        Source: Intel, Instruction Set Extensions Programming Reference, VDPBF16PS.
+        """
+        return max(self.stored, self.inner) == 2.0**-8
+
     def finer(self, roundoff: float) -> bool:
         """Whether numbers of this type have to be rounded for a kernel that rounds by so much."""
         return max(self.sum, self.stored) < 0.9 * roundoff

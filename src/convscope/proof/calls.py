@@ -24,6 +24,8 @@ from convscope.type_checks import check_rows
 def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | None = None) -> bool:
     """Whether a recorded convolution holds nan wherever multiplied padding makes it; True where that shows nowhere.
 
+    A kernel that leaves some of its padding out and multiplies the rest counts as one that leaves it out.
+
     Args:
         arguments: The step's, by name, where the caller has them already.
     """
@@ -40,7 +42,7 @@ def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | 
     except ConvscopeError:
         return True
     differs = np.isnan(with_zeros) & ~np.isnan(without)  # type: ignore[arg-type]  # one result
-    return not differs.any() or bool(np.isnan(step.output[differs]).any())
+    return not differs.any() or bool(np.isnan(step.output[differs]).all())
 
 
 DRAWN = frozenset(

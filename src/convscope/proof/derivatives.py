@@ -197,7 +197,8 @@ class Derivatives:
         received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
         pulled: dict[Tensor, list[Array]]
         try:
-            pulled = pull(self.trace, weights, targets.__contains__, through=node.custom, ops=self.ops)
+            with np.errstate(all="ignore"):
+                pulled = pull(self.trace, weights, targets.__contains__, through=node.custom, ops=self.ops)
         except UNABLE:
             pulled = {}
         for target in dict.fromkeys(target_of(self.trace, of) for of, _ in node.gave):

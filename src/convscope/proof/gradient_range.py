@@ -34,12 +34,17 @@ class GradientRange(NamedTuple):
         by two where there are three operations or more.
         """
         factors = min(self.operations - 1, 2)
-        return float(self.operations * self.precision.tiny * max(1.0, self.largest) ** factors)
+        return self.operations * self.precision.tiny * _power(self.largest, factors)
 
     @property
     def overflows(self) -> bool:
         """Whether a number on the way may be infinite: the node multiplies three of its numbers at most."""
-        return self.special or max(1.0, self.largest) ** 3 >= self.precision.largest
+        return self.special or _power(self.largest, 3) >= self.precision.largest
+
+
+def _power(largest: float, factors: int) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float64(max(1.0, largest)) ** factors)
 
 
 def range_of(trace: Trace, node: BackwardNode, gradient: Ref) -> GradientRange:

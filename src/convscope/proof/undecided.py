@@ -35,11 +35,13 @@ SUMS = frozenset(
 """Operations that add numbers or products of their operands: settled unless the terms themselves may overflow."""
 COMPARING = frozenset(
     {
-        "_cdist_forward", "_ctc_loss", "_pdist_forward", "_scaled_dot_product_flash_attention_for_cpu",
-        "fractional_max_pool2d", "fractional_max_pool3d", "scaled_dot_product_attention",
+        "_scaled_dot_product_flash_attention_for_cpu", "fractional_max_pool2d", "fractional_max_pool3d",
+        "scaled_dot_product_attention",
     }
 )  # fmt: skip
-"""Operations that compare numbers on their way: a nan wins or loses by the order of the comparison."""
+"""Operations that compare numbers on their way, so that a nan may lose, and with it be lost."""
+COUNTING = frozenset({"_cdist_forward", "_ctc_loss", "_pdist_forward"})
+"""Operations that compare and count, where a nan may also win."""
 CONVOLUTIONS = frozenset({"_convolution", "convolution"})
 """Operations whose kernels of narrow types multiply numbers by zeros that fill up a block."""
 
@@ -101,9 +103,9 @@ def undecided(call: Call, values: Any, recorded: Any, reach: Reach | None = None
     if call.op in SUMS:
         filled = call.op in CONVOLUTIONS and precision.stored > 0
         return apart & np.isnan(recorded) & filled
-    if call.op in COMPARING:
-        return apart & (np.isnan(values) | np.isnan(recorded) | (none[0] & none[1]))
-    return apart & none[0] & none[1]
+    lost = np.isnan(values) & (call.op in COMPARING | COUNTING)
+    won = np.isnan(recorded) & (call.op in COUNTING)
+    return apart & (lost | won | (none[0] & none[1]))
 
 
 def _settled(op: str) -> bool:

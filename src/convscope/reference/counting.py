@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.precision import cast, gamma, written
+from convscope.reference.precision import cast, gamma, largest, written
 from convscope.reference.reductions import Axes, axes_of, total, total_error
 from convscope.reference.selection import ties
 from convscope.typing import Array
@@ -201,7 +201,13 @@ def unique_slices(
     return_inverse: bool = False,
     return_counts: bool = False,
 ) -> Any:
-    """unique_dim: like `unique`, for the slices of an axis."""
+    """unique_dim: like `unique`, for the slices of an axis.
+
+    Raises:
+        UsageError: a slice holds nan, which no order of slices has a place for.
+    """
+    if np.isnan(x).any():
+        raise UsageError("slices that hold nan have no order.")
     return _unique(x, dim, (return_inverse, return_counts), in_turn=False)
 
 
@@ -268,8 +274,13 @@ def fixed_histogram(x: Array, bins: int = 100, low: float = 0, high: float = 0) 
 
 
 def fixed_histogram_error(_y: Array, u: float, x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
-    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number."""
+    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number.
+
+    A kernel multiplies distances by the number of bins: of so wide a range that this overflows, nothing is known.
+    """
     edges = _edges(x, bins, (low, high) if low != high else None, 1.0)
+    if len(edges) * (edges[-1] - edges[0]) >= largest(u):
+        return np.full(bins, np.inf)
     count = _counted(x.reshape(-1), edges, None)
     return _near(x.reshape(-1), edges, None, u, exact=False) + np.where(count * u > 0.5, gamma(x.size, u) * count, 0.0)
 

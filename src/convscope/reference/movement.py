@@ -223,7 +223,7 @@ def strided(
     cells = cell_of[wanted]
     if (cells < 0).any():
         raise UsageError("as_strided reads memory beside its input, whose numbers are not recorded.")
-    return x.reshape(-1)[cells]
+    return np.asarray(x.reshape(-1)[cells])
 
 
 def _addresses(size: Sizes, stride: Sizes, first: int) -> Array:

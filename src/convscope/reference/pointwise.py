@@ -174,7 +174,7 @@ def add_quotient_error(_y: Array, u: float, x: Array, tensor1: Array, tensor2: A
 
 def interpolate(x: Array, end: Array, weight: Any) -> Array:
     """lerp: x + weight·(end - x); from the end where the weight is 1/2 or more, so that an infinity there stays one."""
-    return np.where(np.abs(weight) < 0.5, x + weight * (end - x), end - (end - x) * (1 - weight))
+    return np.asarray(np.where(np.abs(weight) < 0.5, x + weight * (end - x), end - (end - x) * (1 - weight)))
 
 
 def interpolate_error(_y: Array, u: float, x: Array, end: Array, weight: Any) -> Array:

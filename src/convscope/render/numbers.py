@@ -73,7 +73,7 @@ class NumberScale:
         5e-324
         """
         if self.power > -300:
-            return units / 10**self.decimals * 10.0**self.power
+            return float(units / 10**self.decimals * 10.0**self.power)
         return float(units / self._units_in_one())
 
     def _units_in_one(self) -> Fraction:
