@@ -40,7 +40,6 @@ ORDER = (
     "proof",
     "checking",
     "probe",
-    "export",
     "plot",
     "export",
     "server",

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 import convscope as cs
 from convscope.cli import app
+from convscope.probe.lint import CHECKS
 from convscope.probe.linting.data_checks import mcnemar
 from convscope.probe.linting.findings import LESSONS
-from convscope.probe.linting.lint import CHECKS
 from lint_mistakes import MISTAKES, cleared_step, net, shapes, trained_step
 
 

@@ -47,6 +47,10 @@ def overwrite(trace: cs.Trace, name: str, change: Callable[[Array], Array]) -> N
     """Change a recorded number in the tape's own memory, as a wrong kernel would have."""
     step = trace[name]
     source: Any = step.values
+    if name in {f"{each}.updated" for each in trace.training_step.statistics}:  # type: ignore[union-attr]
+        made = source._statistics[step.id - len(trace.all_steps)].after
+        made.copy_(torch.from_numpy(change(step.output.copy())))
+        return
     _, call = source.fetch(source.entries[step.id].time)
     made = call[3] if isinstance(call[3], torch.Tensor) else call[3][source.entries[step.id].position]
     wrong = change(step.output.copy())
@@ -72,6 +76,24 @@ def test_the_chain_is_the_gradient_of_the_same_network_in_float64() -> None:
     for name, tensor in [("input", pixels), *model.named_parameters()]:
         assert tensor.grad is not None
         np.testing.assert_allclose(pulled[name], tensor.grad, rtol=1e-4, atol=1e-6)
+
+
+def photo() -> cs.Trace:
+    """A step whose bias has a gradient of 25,088 equal terms, which float32 rounds by 5e-4 of their sum."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(1, 2, 7, stride=2, padding=3)
+    model = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    return cs.trace(model, torch.rand(2, 1, 224, 224), target=[0, 1])
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_rounding_of_a_large_sum_is_not_taken_for_a_wrong_gradient(wrong: bool) -> None:
+    trace = photo()
+    if wrong:
+        overwrite(trace, "0.bias.grad", lambda gradient: gradient * np.float32(1.01))
+    check = check_gradients(trace)
+    assert check.agrees != wrong
+    assert (check.chain_worst == "0.bias") == wrong
 
 
 def test_a_gradient_that_lacks_a_term_is_not_confirmed() -> None:
@@ -122,11 +144,19 @@ def momentum(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, 0.01, momentum=0.9)
 
 
+def biased(trace: cs.Trace) -> Callable[[Array], Array]:
+    """A running variance by the batch's variance divided by n instead of n - 1."""
+    step = trace["1.running_var.updated"]
+    before, batch = trace.operand(step, "running_var"), trace.operand(step, "input")
+    return lambda _: (0.9 * before + 0.1 * batch.var(axis=(0, 2, 3))).astype(np.float32)
+
+
 MUTATIONS: dict[str, tuple[Any, str, Callable[[cs.Trace], Callable[[Array], Array]]]] = {
     "a wrong winner": (None, "2.grad", lambda _: wrong_winner),
     "no path by mean and variance": (None, "0.grad", missing_paths),
     "no bias corrections": (adam, "5.weight.updated", uncorrected),
     "momentum twice": (momentum, "5.weight.updated", momentum_twice),
+    "a biased running variance": (None, "1.running_var.updated", biased),
 }
 
 

@@ -84,7 +84,7 @@ def test_explain_and_verify_use_one_word_for_one_state() -> None:
 
 def test_the_schema_of_the_server_has_these_statuses_and_tones() -> None:
     pytest.importorskip("fastapi")
-    from convscope.server.schema import Explained, Proof
+    from convscope.server.explanations.schema import Explained, Proof
 
     schema = Proof.model_json_schema()
     properties = schema["properties"]

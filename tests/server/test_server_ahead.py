@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 import convscope as cs
 from asking import opened
-from convscope.server import launch, schema
+from convscope.server import launch
 from convscope.server.jobs import NOBODY
 from convscope.server.launch import begin_first_views
+from convscope.server.session.schema import SampleRef
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces import passes as trace_passes
 from convscope.server.traces.passes import TraceStore
+from convscope.server.traces.schema import TraceRequest
 
 CALM = {"rotate": 0, "down": 0, "right": 0, "noise": 0, "seed": 0}
 
@@ -101,8 +103,8 @@ def test_it_is_kept_until_requested() -> None:
     model = gallery.model("shapes-cnn")
 
     def make(index: int, client: str) -> str:
-        shown = schema.SampleRef(source="shapes", split="test", index=index)
-        request = schema.TraceRequest(model="shapes-cnn", input=shown)
+        shown = SampleRef(source="shapes", split="test", index=index)
+        request = TraceRequest(model="shapes-cnn", input=shown)
         return kept.make(model, gallery.picture, request, client).id
 
     first = make(0, NOBODY)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 from asking import SAMPLE, Page, page_of, painted
-from convscope.server import schema
+from convscope.server.http.message import PAINTED
 from convscope.server.http.security import MAX_JSON
 
 
@@ -171,7 +171,7 @@ def test_a_picture_too_large_for_a_model_of_any_size_is_scaled_down() -> None:
 
 
 def test_the_largest_image_that_can_be_painted_goes_through_the_limits() -> None:
-    most = schema.PAINTED
+    most = PAINTED
     whole = painted(np.zeros((3, most // 3 // 353, 353), np.float32))
     with page_of(nn.Conv2d(3, 2, 3), np.zeros((3, 8, 8), np.uint8)) as page:
         assert page.get("session")["limits"]["painted"] == most

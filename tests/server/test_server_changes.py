@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import convscope as cs
 from asking import Page, opened, page_of, painted, traced
-from convscope.server import schema
 from convscope.server.session.inputs import changes
+from convscope.server.session.schema import Change
 from convscope.server.session.workspace import Workspace
 
 
@@ -113,7 +113,7 @@ def test_changes_rotate_shift_and_add_noise(page: Page) -> None:
 @given(st.integers(-40, 40), st.integers(-40, 40))
 def test_a_shift_moves_every_pixel(down: int, right: int) -> None:
     picture = np.pad(np.random.default_rng(0).random((2, 6, 9)).astype(np.float32), ((0, 0), (4, 4), (3, 3)))
-    moved = changes(picture, schema.Change(down=down, right=right))
+    moved = changes(picture, Change(down=down, right=right))
     assert moved.shape == picture.shape
     for row in range(14):
         for column in range(15):

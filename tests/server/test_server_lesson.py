@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from convscope.lessons import LessonSession, parse
 from convscope.server.app import make_app
 from convscope.server.http.security import Access
-from convscope.server.lessons.service import LessonService
+from convscope.server.lessons import LessonService
 from convscope.server.session.workspace import Workspace
 
 PAGE = """---

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 import convscope as cs
 from asking import opened
-from convscope.server import schema
 from convscope.server.app import make_app
 from convscope.server.jobs import MemoryTrimmer, Workers
+from convscope.server.session.schema import Change, SampleRef, StoredRef
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.passes import TraceStore
+from convscope.server.traces.schema import TraceRequest
 from serving import ACCESS, KEY, served
 
 
@@ -39,8 +40,8 @@ def test_the_oldest_traces_go_but_each_clients_newest_stays(net: Any) -> None:
     gallery.traces = traces = TraceStore(most=300_000)
 
     def make(index: int, client: str) -> str:
-        shown = schema.SampleRef(source="shapes", split="test", index=index)
-        request = schema.TraceRequest(model="shapes-cnn", input=shown)
+        shown = SampleRef(source="shapes", split="test", index=index)
+        request = TraceRequest(model="shapes-cnn", input=shown)
         return traces.make(model, gallery.picture, request, client).id
 
     mine = make(0, "me")
@@ -71,11 +72,11 @@ def test_memory_is_given_back_once_after_heavy_work_has_ended() -> None:
 def test_a_trace_that_others_are_compared_with_stays(net: Any) -> None:
     gallery = Workspace.of_model(net)
     gallery.traces = traces = TraceStore(most=1)
-    model, shown = gallery.model("shapes-cnn"), schema.SampleRef(source="shapes", split="test", index=0)
+    model, shown = gallery.model("shapes-cnn"), SampleRef(source="shapes", split="test", index=0)
 
     def make(right: int) -> str:
-        change = schema.Change(right=right)
-        request = schema.TraceRequest(model="shapes-cnn", input=shown, change=change)
+        change = Change(right=right)
+        request = TraceRequest(model="shapes-cnn", input=shown, change=change)
         return traces.make(model, gallery.picture, request, "me").id
 
     base, first = make(0), make(1)
@@ -96,9 +97,9 @@ def test_uploads_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, net: An
     kept = [gallery.keep(f"{k}", np.full((1, 50, 50), k, np.uint8)).id for k in range(9)]
     assert start is not None
     assert gallery.picture(start)
-    assert gallery.picture(schema.StoredRef(id=kept[-1]))
+    assert gallery.picture(StoredRef(id=kept[-1]))
     with pytest.raises(Exception, match="upload it again"):
-        gallery.picture(schema.StoredRef(id=kept[0]))
+        gallery.picture(StoredRef(id=kept[0]))
     gallery.close()
 
 

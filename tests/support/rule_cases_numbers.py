@@ -117,6 +117,7 @@ ACTIVATION: Mapping[str, Case] = {
     "softplus beyond its threshold": call(lambda x: F.softplus(x, 2, 3), scale=4),
     "relu in place": call(lambda x: F.relu_(x * 1)),
     "dropout with its recorded mask": layer(lambda: nn.Dropout(0.3), training=True),
+    "dropout in evaluation mode": layer(lambda: nn.Dropout(0.3)),
     "native dropout": call(lambda x: torch.native_dropout(x, 0.3, True)[0]),
     "native dropout, not training": call(lambda x: torch.native_dropout(x, 0.3, False)[0]),
 }

@@ -15,7 +15,21 @@ from torch import Tensor, nn
 
 import convscope as cs
 from convscope.errors import DataError
-from forging import ARGUMENTS, FORMAT, MODULE, OP, OVERRIDDEN, RESULTS, Arrays, Header, forged, report_of, written
+from forging import (
+    ARGUMENTS,
+    FORMAT,
+    MODULE,
+    OP,
+    OVERRIDDEN,
+    RESULTS,
+    STEP_FORMAT,
+    Arrays,
+    Header,
+    forged,
+    report_of,
+    written,
+    written_step,
+)
 
 FORMER = Path(__file__).parent / "data" / "trace-1.safetensors"
 
@@ -228,6 +242,110 @@ def test_memory_without_numbers_is_given_in_a_file_too(tmp_path: Path) -> None:
     assert report is not None
     assert "given" in {one.finding for one in report.steps}
     assert report.proved
+
+
+# A training step: loss, gradients and update.
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Arrays, Header]:
+    return written_step(tmp_path_factory.mktemp("step") / "t")
+
+
+def test_a_saved_training_step_is_explained_and_verified_like_the_live_one(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    live = cs.trace(cs.load_model("shapes-cnn"), torch.rand(3, 1, 28, 28), target=[0, 1, 1], optimizer="adam", lr=0.1)
+    live.save(tmp_path / "t")
+    again = cs.Trace.load(tmp_path / "t")
+    assert again.training_step == live.training_step
+    assert [(step.aliases, step.position) for step in again] == [(step.aliases, step.position) for step in live]
+    one, other = cs.verify(live, cells=20), cs.verify(again, cells=20)
+    assert other.proved
+    assert [step.finding for step in one.steps] == [step.finding for step in other.steps]
+    assert one.lines == other.lines
+    for name, cell in (("conv1.weight.grad", (3, 0, 1, 1)), ("conv1.weight.updated", (3, 0, 1, 1)), ("loss", ())):
+        assert str(cs.explain(live, name, cell)) == str(cs.explain(again, name, cell))
+    assert cs.step_effect(live).after == cs.step_effect(again).after
+
+
+def said(header: Header) -> dict[str, Any]:
+    result: dict[str, Any] = header["training"]["step"]
+    return result
+
+
+def exchange(values: dict[str, Any], one: str, other: str) -> None:
+    values[one], values[other] = values[other], values[one]
+
+
+def node(header: Header, kind: str) -> dict[str, Any]:
+    result: dict[str, Any] = next(node for node in header["training"]["nodes"] if node["kind"] == kind)
+    return result
+
+
+def last_of(header: Header, name: str) -> dict[str, Any]:
+    """The gradient of another tensor in the place of a node's own."""
+    pairs = node(header, name)["gave"]["tuple"]
+    pairs[0]["tuple"][1] = pairs[-1]["tuple"][1]
+    return pairs[0]  # type: ignore[no-any-return]
+
+
+STEP_LIES: dict[str, tuple[Callable[[Header], Any], str]] = {
+    "another loss": (lambda h: said(h)["loss"]["ref"].__setitem__(1, 3), "the loss is a result that no step has"),
+    "a gradient of the forward pass": (
+        lambda h: said(h)["gradients"]["map"].update(input=said(h)["loss"]), "of input was made before the loss"
+    ),
+    "exchanged gradients": (
+        lambda h: exchange(said(h)["gradients"]["map"], "fc.weight", "conv.weight"), "has another shape or type"
+    ),
+    "exchanged gradients of the same shape": (
+        lambda h: exchange(said(h)["gradients"]["map"], "norm.weight", "norm.bias"), ""
+    ),
+    "exchanged updates": (
+        lambda h: exchange(said(h)["updated"]["map"], "norm.weight", "norm.bias"), "is not the update of norm.weight"
+    ),
+    "a gradient of what does not exist": (
+        lambda h: said(h)["gradients"]["map"].update(more=said(h)["gradients"]["map"]["fc.bias"]), "gradient of 'more'"
+    ),
+    "no optimizer": (lambda h: said(h).update(optimizer=""), "belong together"),
+    "an unknown mode": (lambda h: said(h).update(mode="dreaming"), "the unknown mode 'dreaming'"),
+    "weights among the state": (
+        lambda h: said(h)["state"]["tuple"].append("conv.weight"), "'conv.weight' is not part of the optimizer"
+    ),
+    "no backward pass": (lambda h: h["training"]["nodes"].clear(), ""),
+    "no node of batch norm": (
+        lambda h: h["training"]["nodes"].remove(node(h, "NativeBatchNormBackward0")), ""
+    ),
+    "another order": (lambda h: h["training"]["nodes"].reverse(), ""),
+    "a million operations, and as much rounding": (
+        lambda h: node(h, "SquareBackward").update(operations=10**6), "impossible number of operations"
+    ),
+    "fifty operations": (lambda h: node(h, "SquareBackward").update(operations=50), "more operations than steps"),
+    "another gradient given": (lambda h: last_of(h, "ConvolutionBackward0"), "has another shape"),
+    "another position": (lambda h: h["training"]["positions"].update({"3": 10**6}), "an impossible position"),
+    "a further name that is none": (lambda h: h["training"]["aliases"].update({"3": [7]}), "impossible further name"),
+    "nothing said of the step": (lambda h: h["training"].pop("step"), "the training step is damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STEP_LIES)
+def test_no_lie_about_a_training_step_is_proved(name: str, training: tuple[Arrays, Header], tmp_path: Path) -> None:
+    lie, message = STEP_LIES[name]
+    path = forged(tmp_path / "t", training, header=lie)
+    report = report_of(path)
+    assert report is None or not report.proved
+    if message:
+        with pytest.raises(DataError, match=message):
+            cs.Trace.load(path)
+
+
+def test_the_format_of_a_training_step_is_that_of_its_contents(
+    original: tuple[Arrays, Header], training: tuple[Arrays, Header], tmp_path: Path
+) -> None:
+    """Older versions refuse it: they would explain each gradient as the first result of its operation."""
+    for (arrays, header), format_ in ((original, STEP_FORMAT), (training, FORMAT)):
+        save_file(arrays, tmp_path / "t", {format_: json.dumps(header | {"format": format_})})
+        with pytest.raises(DataError, match=f"the format {format_} is not that of its contents"):
+            cs.Trace.load(tmp_path / "t")
 
 
 # Files that are no trace at all.

@@ -4,8 +4,8 @@ A trace of the first images finds the calls behind the steps; in every pass the 
 callback, and nothing is stored.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, overload
 
 from torch import Tensor, nn
 
@@ -17,8 +17,17 @@ from convscope.capture.tape import Call
 from convscope.capture.tracing import trace
 from convscope.errors import TraceError
 from convscope.traces.step import Step
+from convscope.traces.trace import Trace
 
-Read = Callable[[Step, Tensor], Any]
+T = TypeVar("T")
+INPUT = -1
+
+
+class _Wanted(NamedTuple):
+    """A chosen step, and the operation of the call that makes its result."""
+
+    step: Step
+    op: str
 
 
 class ActivationWatch:
@@ -40,9 +49,13 @@ class ActivationWatch:
         self._model = model
         self._inner = ModelState.of(model).model
         self._names = tuple(names)
-        self._calls: dict[bool, Mapping[int, Step]] = {}
+        self._calls: dict[bool, Mapping[int, Sequence[_Wanted]]] = {}
 
-    def __call__(self, images: Tensor, read: Read, *, whole: bool = False) -> dict[str, Any]:
+    @overload
+    def __call__(self, images: Tensor, read: Callable[[Step, Tensor], T]) -> dict[str, T]: ...
+    @overload
+    def __call__(self, images: Tensor, read: Callable[[Step, Tensor], T], *, whole: bool) -> dict[str, Any]: ...
+    def __call__(self, images: Tensor, read: Callable[[Step, Tensor], T], *, whole: bool = False) -> Mapping[str, Any]:
         """Run the model on a batch as it is; the caller sets eval mode and disables gradients.
 
         Args:
@@ -61,13 +74,15 @@ class ActivationWatch:
         several = len(images) > 1  # some operations are views for one image and copies for several
         if several not in self._calls:
             self._calls[several] = _calls(self._model, images[:2], self._names)
-        watcher = _ActivationRecorder(self._calls[several], read, whole)
+        calls = self._calls[several]
+        watcher = _ActivationRecorder(calls, read, whole)
+        watcher.found.update({step.name: read(step, images) for step, _ in calls.get(INPUT, ())})
         try:
             with watcher:
                 output = self._inner(images)
         except StopRecording:
             output = None
-        missing = [step.name for step in self._calls[several].values() if step.name not in watcher.found]
+        missing = [step.name for wanted in calls.values() for step, _ in wanted if step.name not in watcher.found]
         if missing:
             steps = ", ".join(missing)
             raise TraceError(f"the model did not run {steps} for this batch; its control flow depends on the input.")
@@ -77,9 +92,11 @@ class ActivationWatch:
 class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
     """Counts the calls and hands out the results of the chosen ones."""
 
-    def __init__(self, wanted: Mapping[int, Step], read: Read, whole: bool) -> None:
+    def __init__(
+        self, wanted: Mapping[int, Sequence[_Wanted]], read: Callable[[Step, Tensor], object], whole: bool
+    ) -> None:
         super().__init__()
-        self.found: dict[str, Any] = {}
+        self.found: dict[str, object] = {}
         self._wanted = wanted
         self._read = read
         self._last = float("inf") if whole else max(wanted, default=-1)
@@ -89,12 +106,12 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
         """Nothing is stored, so nothing needs to be copied."""
 
     def _note(self, call: Call) -> None:
-        step, now = self._wanted.get(self._count), self._count
+        wanted, now = self._wanted.get(self._count, ()), self._count
         self._count += 1
-        if step is not None:
-            if signature_of(call[0]).op != step.op:
+        for step, op in wanted:
+            if signature_of(call[0]).op != op:
                 raise TraceError(
-                    f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({step.op}) before; its "
+                    f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({op}) before; its "
                     "control flow depends on the input, so its steps cannot be compared between images."
                 )
             self.found[step.name] = self._read(step, results_of(call)[0])
@@ -102,10 +119,25 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
             raise StopRecording
 
 
-def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Step]:
-    """The calls behind the steps, by their number in the pass."""
+def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Sequence[_Wanted]]:
+    """The calls behind the steps, by their number in the pass; `INPUT` for steps that return the images."""
     sketch = trace(model, images, keep=0)
-    return {_dispatch_index(step): step for step in map(sketch.__getitem__, names)}
+    calls: dict[int, list[_Wanted]] = {}
+    for step in map(sketch.__getitem__, names):
+        made_by = _before_idle(sketch, step)
+        place = INPUT if made_by is None else _dispatch_index(made_by)
+        calls.setdefault(place, []).append(_Wanted(step, "" if made_by is None else made_by.op))
+    return calls
+
+
+def _before_idle(sketch: Trace, step: Step) -> Step | None:
+    """The step itself; for an inactive dropout layer, which torch does not dispatch, the one before it, if any."""
+    while step.op == "dropout":
+        ref = step.arguments["input"]
+        if ref.kind != "step":
+            return None
+        step = sketch.all_steps[ref.id]
+    return step
 
 
 def _dispatch_index(step: Step) -> int:

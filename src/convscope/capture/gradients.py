@@ -8,20 +8,20 @@ a parameter, `input.grad` that of the image. If several paths contribute, their 
 and its terms are `conv1.grad#1`, `conv1.grad#2`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.hooks import RemovableHandle
 
 from convscope.capture.call_records import TensorMeta, results_of
 from convscope.capture.dataflow import LinkedCall, makes, moves_only
-from convscope.capture.recorder import Recorder
+from convscope.capture.recorder import Overload, Recorder
 from convscope.capture.step_builder import Label, plain_name
 
-Node = Any
-"""torch.autograd.graph.Node."""
 Result = tuple[int, int]
 """Time of a forward call, and which of its results."""
 
@@ -62,16 +62,24 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         """The nodes of the backward pass, in the order in which they ran."""
         self.loss_start = self.backward_start = self.update_start = 0
         """Times of the first calls of the loss, the backward pass and the update."""
+        self.nested = False
+        """Whether the forward pass or the loss ran a backward pass of its own."""
         self._nodes: dict[int, _Watched] = {}
         self._seen = -1
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: Overload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         if not self.backward_start:
             self.watch_last()
+            self.nested = self.nested or torch._C._current_autograd_node() is not None
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:
+        """The gradient of what an inactive dropout layer returned is that of its input, which made the node."""
+        self.watch_last()
+        return super().idles(layer, x)
 
     def watch_last(self) -> None:
         """Find the node of the latest call; autograd adds it only after the call has returned."""
@@ -99,7 +107,7 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         self._handles.clear()
         self._nodes.clear()
 
-    def _before_node(self, watched: _Watched) -> Any:
+    def _before_node(self, watched: _Watched) -> Callable[[tuple[Tensor | None, ...]], None]:
         node = watched.node
         custom = isinstance(node, torch.autograd.function.BackwardCFunction)
         targets = tuple(self._target(function, number) for function, number in node.next_functions)
@@ -111,10 +119,10 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
 
         return before
 
-    def _after_node(self, gave: tuple[Tensor | None, ...], _received: Any) -> None:
+    def _after_node(self, gave: tuple[Tensor | None, ...], _received: object) -> None:
         self.runs[-1].gave, self.runs[-1].end = tuple(gave), len(self.tape.calls)
 
-    def _target(self, function: Node, number: int) -> Result | Tensor | None:
+    def _target(self, function: Node | None, number: int) -> Result | Tensor | None:
         if function is None:
             return None
         known = self._nodes.get(id(function))

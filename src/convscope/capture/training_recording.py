@@ -5,27 +5,57 @@ badge. Knows torch; returns NumPy arrays.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor
 
-from convscope.capture.call_records import CallRecord, TensorMeta
+from convscope.capture.call_records import CallRecord, TensorMeta, argument_of, returned_by
+from convscope.capture.dataflow import LinkedCall, Linker, slots_in
 from convscope.capture.gradients import SUM, BackwardRecorder, GradientOf, Naming, NodeRun, Result, labels_of
 from convscope.capture.recording import Recording, array_of
-from convscope.capture.step_builder import Label, RecordedPass, forward_names
+from convscope.capture.step_builder import Label, Left, RecordedPass, forward_names
 from convscope.capture.training_step import TrainingSession
 from convscope.traces.step import BackwardNode, Ref, Step, TrainingStep, weights_digest
 from convscope.typing import Array
 
 LEAF, VISIBLE, HIDDEN, TERM = 0, 1, 2, 3
+MOMENTUM = {
+    "native_batch_norm": "momentum", "_native_batch_norm_legit": "momentum",
+    "cudnn_batch_norm": "exponential_average_factor", "miopen_batch_norm": "exponential_average_factor",
+}  # fmt: skip
+"""Batch norm -> its argument that says how much of a running statistic the batch replaces."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunningStatistic:
+    """A running mean or variance that a batch norm moved."""
+
+    name: str
+    """The buffer: `bn1.running_mean`."""
+    row: int
+    """The row of the batch norm."""
+    after: Tensor
+    slot: TensorMeta
+    argument: str
+    """`running_mean` or `running_var`."""
+    norm: CallRecord
+    rate: str
+    """The name of batch norm's momentum."""
+
+    @property
+    def entry(self) -> CallRecord:
+        """Its update as an operation of its own."""
+        given = self.norm.arguments
+        arguments = {self.argument: given[self.argument], "input": given["input"], "momentum": given[self.rate]}
+        op = f"convscope::{self.argument}"
+        return replace(self.norm, op=op, overload="default", arguments=arguments, results=(self.slot,), writes=())
 
 
 class TrainingRecording(Recording):
     """A whole training step with all of its calls."""
 
-    def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: Any) -> None:
+    def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: object) -> None:
         super().__init__(session, recorder, result)
         self.training_session = session
         self.recorder = recorder
@@ -33,7 +63,9 @@ class TrainingRecording(Recording):
     @cached_property
     def entries(self) -> Sequence[CallRecord]:
         """Every call that made a tensor, described; one record for each result of a backward operation or update."""
-        return tuple(part for entry in self._described() for part in self._parts(entry))
+        calls = [part for entry in self._described() for part in self._parts(entry)]
+        self._statistics = list(self._running(calls))
+        return (*calls, *(each.entry for each in self._statistics))
 
     def _parts(self, entry: CallRecord) -> Iterator[CallRecord]:
         call = self.tape.calls[entry.time]
@@ -41,21 +73,49 @@ class TrainingRecording(Recording):
         if not isinstance(call[3], tuple) or entry.time < self.recorder.backward_start:
             yield entry
             return
-        made = [output for output, tensor in enumerate(call[3]) if isinstance(tensor, Tensor)]
+        made = [output for output, tensor in enumerate(returned_by(call)) if isinstance(tensor, Tensor)]
         for output, slot in zip(made, entry.results, strict=True):
             arguments = entry.arguments
             if "output_mask" in arguments:  # each step asks for its own gradient alone
-                arguments = {**arguments, "output_mask": [i == output for i in range(len(call[3]))]}
+                arguments = {**arguments, "output_mask": [i == output for i in range(len(returned_by(call)))]}
             scalars = () if entry.time >= self.recorder.update_start else entry.scalars  # settings, from no image
             yield replace(entry, arguments=arguments, results=(slot,), position=output, scalars=scalars)
+
+    def _running(self, calls: Sequence[CallRecord]) -> Iterator[RunningStatistic]:
+        """The new running statistics: batch norm writes them as it normalizes, so no call of their own returns them."""
+        names = {id(tensor): name for name, tensor in self.session.tensors.items()}
+        for row, entry in enumerate(calls):
+            rate = MOMENTUM.get(entry.op, "")
+            if rate and entry.arguments["training"] and entry.arguments["running_mean"] is not None:
+                call = self.tape.calls[entry.time]
+                assert call is not None
+                for argument in ("running_mean", "running_var"):
+                    tensor = argument_of(call, argument, 0)
+                    after = self.tape.at(tensor, entry.time + 1)
+                    name = names.get(id(tensor))
+                    if name is not None:  # else a copy, which instance norm makes: its mean is written back by a call
+                        yield RunningStatistic(name, row, after, self._census.slot(after), argument, entry, rate)
+
+    def _rows(self, linker: Linker) -> tuple[list[LinkedCall], list[Left]]:
+        rows, left = super()._rows(linker)
+        for number, each in enumerate(self._statistics, len(rows) - len(self._statistics)):
+            names = [name for name, _, _ in slots_in(rows[each.row].entry.arguments)]
+            read = dict(zip(names, rows[each.row].links, strict=True))  # as they were when batch norm ran
+            rows[number] = LinkedCall(each.entry, (read[each.argument], read["input"]))
+        return rows, left
 
     def output(self, step: int, index: int) -> Array:
         """Result `index` of a step."""
         entry = self.entries[step]
+        late = step - (len(self.entries) - len(self._statistics))
+        if late >= 0:
+            return array_of(self._statistics[late].after)
         if entry.position is None:
             return super().output(step, index)
         tape, call = self.fetch(entry.time)
-        return array_of(tape.at(call[3][entry.position], entry.time + 1))
+        tensor = returned_by(call)[entry.position]
+        assert isinstance(tensor, Tensor)
+        return array_of(tape.at(tensor, entry.time + 1))
 
     @cached_property
     def linked(self) -> RecordedPass:
@@ -69,7 +129,7 @@ class TrainingRecording(Recording):
     @cached_property
     def _first_rows(self) -> tuple[int, int]:
         """The first row of the loss, and of the backward pass."""
-        times = [entry.time for entry in self.entries]
+        times = [entry.time for entry in self.entries[: len(self.entries) - len(self._statistics)]]
         starts = (self.recorder.loss_start, self.recorder.backward_start)
         return tuple(sum(time < start for time in times) for start in starts)  # type: ignore[return-value]
 
@@ -97,9 +157,11 @@ class TrainingRecording(Recording):
         for update in self.training_session.updates:
             first = self._row_at[update.time]
             module = self._module_of(update.parameter)
-            made = [output for output, tensor in enumerate(update.call[3]) if isinstance(tensor, Tensor)]
+            made = [output for output, tensor in enumerate(returned_by(update.call)) if isinstance(tensor, Tensor)]
             for row, output in enumerate(made, first):
                 yield row, (update.results[output], module, output > 0)
+        for row, each in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
+            yield row, (f"{each.name}.updated", self._module_of(each.name), False)
 
     def _module_of(self, name: str) -> str:
         """The module that holds a parameter."""
@@ -112,7 +174,7 @@ class TrainingRecording(Recording):
     def _gradients(self, names: Sequence[str], modules: Sequence[str], hidden: Sequence[bool]) -> Iterator[GradientOf]:
         """Every tensor of the backward pass that is the gradient of something, or one of its terms."""
         runs, end = self.recorder.runs, self.recorder.update_start
-        terms: dict[Any, list[tuple[Tensor, NodeRun]]] = {}
+        terms: dict[int | Result, list[tuple[Tensor, NodeRun]]] = {}
         for run in runs:
             for tensor, target in zip(run.gave, run.goes_to, strict=False):
                 if tensor is not None and target is not None:
@@ -159,18 +221,22 @@ class TrainingRecording(Recording):
         tensors = ((name, self.session.tensors[name]) for name in self.session.subject.parameters)
         return weights_digest((n, str(t.dtype).removeprefix("torch."), array_of(t)) for n, t in tensors)
 
-    @cached_property
+    @property
     def training_step(self) -> TrainingStep:
-        """The record of the loss, gradients and update for the trace."""
+        """The record of the loss, gradients and update for the trace, which keeps it."""
         session, recorder, end = self.training_session, self.recorder, self.recorder.update_start
         gradients = {name: self._made(tensor, end) for name, tensor in session.gradients.items()}
         updated = {update.parameter: self._result_ref((update.time, 0)) for update in session.updates}
         loss = self._result_ref(next(iter(recorder.runs[0].results.values())))
         nodes = tuple(map(self._node, recorder.runs))
         mode = "training" if session.all_train else "evaluation"
+        state = tuple(name for update in session.updates for name in update.before)
+        first = len(self.entries) - len(self._statistics)
+        statistics = {each.name: self._ref(row, 0) for row, each in enumerate(self._statistics, first)}
         return TrainingStep(
-            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin
-        )
+            mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin, state,
+            statistics,
+        )  # fmt: skip
 
     def _node(self, run: NodeRun) -> BackwardNode:
         results = [(self._result_ref(result), run.received[number]) for number, result in run.results.items()]
@@ -224,6 +290,6 @@ class TrainingRecording(Recording):
         return self._ref(*made[-1])
 
 
-def replace_rows(naming: Naming, rows: Sequence[Any]) -> Naming:
+def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:
     """The same, for the first rows alone."""
     return Naming(rows, naming.first, naming.backward, naming.gradients, {}, {}, naming.reserved)

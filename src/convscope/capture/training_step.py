@@ -9,10 +9,11 @@ import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from convscope.capture.call_inputs import CallInputs
@@ -22,7 +23,8 @@ from convscope.capture.optimizer_update import Update, check_optimizer, updates_
 from convscope.capture.recorder import Recorder
 from convscope.capture.recording import tensors_of
 from convscope.capture.session import TracingSession
-from convscope.errors import ShapeError, TrainingError, UsageError
+from convscope.capture.step_checks import check_batch, check_model, check_recorded
+from convscope.errors import ShapeError, UsageError
 from convscope.progress import Progress
 from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_optimizer
 from convscope.training.recipes import Recipe
@@ -30,6 +32,8 @@ from convscope.training.runs import Run
 from convscope.training.snapshots import newest_good, restore_optimizer, snapshot_folders
 from convscope.type_checks import kind_of
 
+LossFunction: TypeAlias = Callable[..., Tensor]
+"""(output, target) -> the loss, one number."""
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out by default."""
 
@@ -38,8 +42,8 @@ IGNORED = -100
 class StepSettings:
     """The settings that a training step adds to a forward pass."""
 
-    target: Any
-    loss: str | Callable[[Any, Any], Tensor] | None = None
+    target: ArrayLike | Tensor
+    loss: str | LossFunction | None = None
     optimizer: str | torch.optim.Optimizer | None = None
     lr: float | None = None
     training: bool | None = None
@@ -91,15 +95,12 @@ def _lay_out(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter).copy_(value)
 
 
-LossFunction = Callable[[Any, Any], Tensor]
-
-
 @dataclass(slots=True, eq=False)
 class TrainingSession(TracingSession):
     """A session that also computes the loss, the gradients and, with an optimizer, the new parameters."""
 
     shortens: ClassVar[bool] = False
-    target: Any = None
+    target: Tensor | None = None
     loss: LossFunction | None = None
     optimizer: torch.optim.Optimizer | None = None
     """The user's own, or a new one over the model's parameters; only its copy takes a step."""
@@ -130,7 +131,7 @@ class TrainingSession(TracingSession):
         """The names of the parameters that get gradients."""
         return tuple(name for name, tensor in self.subject.parameters.items() if tensor.requires_grad)
 
-    def call(self, recorder: Recorder) -> Any:
+    def call(self, recorder: Recorder) -> object:
         """Forward, loss, backward and update, recorded by `recorder`; returns what the model returned."""
         assert isinstance(recorder, BackwardRecorder)
         if self.all_train:
@@ -143,6 +144,7 @@ class TrainingSession(TracingSession):
                 output = self.subject.model(*self.intake.arguments, **self.intake.keywords)
                 recorder.loss_start = self._starts(recorder)
                 loss = self._loss(output)
+                check_recorded(recorder)
                 recorder.begin_backward()
                 gradients = torch.autograd.grad(loss, [*leaves.values()], allow_unused=True)
         finally:
@@ -174,7 +176,7 @@ class TrainingSession(TracingSession):
             if isinstance(module, torch.nn.RNNBase) and type(module) in PLAIN:
                 module.__dict__["_flat_weights"] = [getattr(module, name) for name in module._flat_weights_names]
 
-    def _loss(self, output: Any) -> Tensor:
+    def _loss(self, output: object) -> Tensor:
         """The loss of this output.
 
         Raises:
@@ -227,13 +229,13 @@ def training_session(
         ShapeError: another number of labels than of images.
         TrainingError: no parameter of the model can be trained.
     """
-    _check_model(subject)
+    check_model(subject)
     loss_name, loss = _loss(settings)
     target = _target(subject, intake, settings.target, whole=loss_name in LOSSES)
     intake.tensors = {**intake.tensors, "target": target}
     optimizer = _optimizer(subject, settings)
     if settings.trains:
-        _check_batch(subject, next(iter(intake.tensors.values())))
+        check_batch(subject, next(iter(intake.tensors.values())))
     return TrainingSession(
         subject,
         intake,
@@ -250,33 +252,7 @@ def training_session(
     )
 
 
-def _check_model(subject: ModelState) -> None:
-    if subject.compiled:
-        raise UsageError(
-            "a training step of a compiled model is not explained, because torch.compile fuses its operations; pass "
-            "the model itself, before torch.compile."
-        )
-    trained = [name for name, tensor in subject.parameters.items() if tensor.requires_grad]
-    if not trained:
-        raise TrainingError("this model has no trainable parameters (there are none, or all of them are frozen).")
-    for name in trained:
-        kind = str(subject.parameters[name].dtype).removeprefix("torch.")
-        if kind not in {"float32", "float64"}:
-            raise UsageError(
-                f"a training step in {kind} is not explained (its parameter {name} is {kind}); use model.float()."
-            )
-        # Hooks change what training makes of a gradient, and the step runs on copies, which have none.
-        tensor = subject.parameters[name]
-        if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
-            raise UsageError(
-                f"a training step of parameters with hooks is not explained ({name} has one, which may change its "
-                "gradient); remove the hooks for this call."
-            )
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        raise UsageError("a training step under autocast is not explained; leave autocast for this call.")
-
-
-def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
+def _loss(settings: StepSettings) -> tuple[str, LossFunction]:
     """The loss's name and function."""
     loss = settings.loss if settings.loss is not None else "cross-entropy"
     if isinstance(loss, str):
@@ -286,7 +262,7 @@ def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
     return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "the given loss"), loss
 
 
-def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
+def _target(subject: ModelState, intake: CallInputs, target: ArrayLike | Tensor, *, whole: bool) -> Tensor:
     """The labels as a tensor on the model's device; for a named loss, one integer for each image."""
     tensor = (target.detach().clone() if isinstance(target, Tensor) else _numbers(target)).to(subject.device)
     images = len(next(iter(intake.tensors.values())))
@@ -305,7 +281,7 @@ def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool
     return tensor.long()
 
 
-def _numbers(target: Any) -> Tensor:
+def _numbers(target: ArrayLike) -> Tensor:
     """An array, list or number as a tensor."""
     try:
         return torch.from_numpy(np.array(target))
@@ -316,10 +292,10 @@ def _numbers(target: Any) -> Tensor:
         ) from None
 
 
-def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+def _checked(loss: LossFunction) -> LossFunction:
     """A classification loss that first checks output and labels."""
 
-    def checked(output: Any, labels: Tensor) -> Tensor:
+    def checked(output: object, labels: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 2:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UsageError(f"a classification loss needs one score per class and image (N, K), not {shape}.")
@@ -368,13 +344,3 @@ def _says(optimizer: torch.optim.Optimizer | None) -> str:
         return ""
     rates = ", ".join(dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups))
     return f"{type(optimizer).__name__} (learning rate {rates})"
-
-
-def _check_batch(subject: ModelState, images: Tensor) -> None:
-    """Refuse to train batch norm with one number per channel."""
-    for path, module in subject.modules.items():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and len(images) == 1:
-            raise UsageError(
-                f"batch norm ({path or 'the model'}) takes mean and variance from the batch when it trains, which "
-                "needs at least two images; pass more, or training=False."
-            )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import typer
 
 import convscope as cs
@@ -64,12 +63,15 @@ class StepOptions:
         loaded = loading.load(model)
         if image is not None and is_batch(image):
             prepared = cs.prepare_batch(image, loaded, data_dir=data_dir)
+            import numpy as np  # noqa: PLC0415  # not for the help of all commands
+
             images, labels = np.stack([one.array for one in prepared]), [one.label for one in prepared]
         else:
             taken = inputs.take(loaded, image, data_dir)
             images, labels = taken.value, [None if taken.prepared is None else taken.prepared.label]
-        target = labels if self.target is None else parse_labels(self.target)
-        if None in target:
+        given = labels if self.target is None else parse_labels(self.target)
+        target = [label for label in given if label is not None]
+        if len(target) < len(given):
             raise cs.UsageError(
                 "a gradient needs the class number of each image: --target 3, or 0,1,1 for several; images of a data "
                 "set, such as mnist:train/0-63, have labels."

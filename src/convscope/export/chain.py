@@ -8,7 +8,7 @@ inputs: the *propagated* bound.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -119,10 +119,11 @@ class Chain:
     def _calculate(self, numbers: Numbers, index: int, expr: Expr, call: Call) -> None:
         walk = _Walk(self, numbers, call.precision)
         numbers.live[index] = walk.value(expr)
-        value, error = walk.result(expr)
+        value, error = map(float, walk.result(expr))
         bound = whole_bound(value, error, call.precision)
         if mixes(call):
-            own = whole_bound(*expr.result(call.precision), call.precision)
+            exact, off = map(float, expr.result(call.precision))
+            own = whole_bound(exact, off, call.precision)
             cell = tuple(map(int, numbers.cells[index]))
             if not agree(value, float(numbers.recorded[index]), own, call.dtype):
                 bound += convolution.normwise(call, cell)
@@ -171,8 +172,8 @@ class _Walk:
                 return self._applied(expr)
 
     def _applied(self, expr: Apply) -> Result:
-        values: list[Any] = []
-        errors: list[Any] = []
+        values: list[float | Array] = []
+        errors: list[float | Array] = []
         for argument in expr.arguments.values():
             if isinstance(argument, Cells):
                 values.append(argument.values.astype(np.float64))
@@ -198,7 +199,7 @@ class _Walk:
                 values += argument.values.tolist()
                 errors += self._errors(argument).tolist()
             else:
-                value, error = self.result(argument)
+                value, error = map(float, self.result(argument))
                 values, errors = [*values, value], [*errors, error]
         values, errors = ([*values, 0.0], [*errors, 0.0]) if expr.function == "relu" else (values, errors)
         sign = -1.0 if expr.function in {"min", "minimum"} else 1.0

@@ -67,7 +67,7 @@ class _Writer:
 
     def _leaf(self, leaf: Leaf) -> str:
         if leaf.source.kind == "number":
-            return literal(leaf.number)
+            return literal(leaf.scalar)
         return self._range(self.locate(leaf)[0], 1, 1)
 
     def _dot(self, dot: Dot) -> str:

@@ -110,7 +110,7 @@ class _Sheet:
         text += f"*{literal(dot.scale)}" if dot.scale != 1 else ""
         text += f"/{literal(dot.divisor)}" if dot.divisor != 1 else ""
         if isinstance(dot.bias, Leaf):
-            self._number(0, dot.bias.label, dot.bias.number)
+            self._number(0, dot.bias.label, dot.bias.scalar)
             self.row += 1
             return f"{text}+B{self.row}"
         return text if dot.bias is None else f"{text}+({self._terms(dot.bias)})"
@@ -126,7 +126,7 @@ class _Sheet:
                 continue
             self.cells[id(part)] = np.array([[0, self.row + index, 1] for index in range(len(leaves))])
             for leaf in leaves:
-                self._number(0, leaf.label, leaf.number)
+                self._number(0, leaf.label, leaf.scalar)
                 self.row += 1
         return formula(expr, 0, [SHEET], lambda part: self.cells[id(part)])
 

@@ -107,7 +107,7 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: object = None) -> Any:
         """An argument that not every overload has."""
         return self.arguments.get(name, default)
 
@@ -126,7 +126,7 @@ class Call:
         return dict(_operands(self.arguments))
 
 
-def _operands(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Operand]]:
+def _operands(arguments: Mapping[str, object]) -> Iterator[tuple[str, Operand]]:
     for name, value in arguments.items():
         if isinstance(value, Operand):
             yield name, value

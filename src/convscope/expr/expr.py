@@ -14,15 +14,15 @@ same arithmetic, along the last axis.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from convscope.expr.call import Cell, Source
 from convscope.expr.precision import EXACT, WHOLE, Precision, exact, exact_sum, exact_sums, gamma, wrapped
 from convscope.expr.primitives import PRIMITIVES
-from convscope.expr.primitives.primitive import Numbers, Primitive
-from convscope.typing import Array
+from convscope.expr.primitives.primitive import Primitive
+from convscope.typing import Array, Numbers
 
 WRITTEN = "written"
 """The type of a number in a call: a kernel rounds it to its own."""
@@ -52,6 +52,12 @@ class Leaf:
     def label(self) -> str:
         """Where the number stands: `conv1 (3, 10, 12)`, `conv1.bias[3]`."""
         return self.source.label(self.cell)
+
+    @property
+    def scalar(self) -> float:
+        """The number of one cell, an int where it is one."""
+        assert not isinstance(self.number, np.ndarray)
+        return self.number
 
     def value(self) -> float:
         """The number itself."""
@@ -205,8 +211,12 @@ class Dot:
         return np.where(self.left.inside, products, 0.0) if self.skips and self.left.inside is not None else products
 
     @property
-    def factor(self) -> Numbers:
+    def factor(self) -> float:
         """What the sum of the products is multiplied by."""
+        return float(self._factors())
+
+    def _factors(self) -> Numbers:
+        """The same, of many cells an array."""
         return _over(self.scale, self.divisor)
 
     def total(self) -> float:
@@ -235,7 +245,7 @@ class Dot:
         value, error = _over(total * self.scale, self.divisor), self._inherited()
         with np.errstate(all="ignore"):
             added = magnitudes.sum(-1)
-            whole, size = added * max(abs(self.scale), 1.0), added * abs(self.factor)
+            whole, size = added * max(abs(self.scale), 1.0), added * np.abs(self._factors())
             roundings = np.count_nonzero(magnitudes, axis=-1) - (self.right is None)
             roundings = roundings + self.extra + (self.scale != 1) + (self.divisor != 1)
             if self.bias is not None:
@@ -267,7 +277,7 @@ class Dot:
             error = error + ours * np.abs(self.weights)
         if theirs is not None:
             error = error + theirs * (np.abs(self.values) + (0.0 if ours is None else ours))
-        return np.sum(error, axis=-1) * abs(self.factor) if isinstance(error, np.ndarray) else 0.0
+        return np.sum(error, axis=-1) * np.abs(self._factors()) if isinstance(error, np.ndarray) else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -294,8 +304,8 @@ class Apply:
         """The number and its bound: the function's own roundings, plus its slope times its arguments' errors."""
         if self.kind:
             return Result(float(counted(self)), 0.0)
-        values: list[Any] = []
-        errors: list[Any] = []
+        values: list[Numbers] = []
+        errors: list[Numbers] = []
         for argument in self.arguments.values():
             if isinstance(argument, Cells):
                 values.append(argument.values.astype(np.float64, copy=False))
@@ -310,7 +320,7 @@ class Apply:
 
 
 def _applied(
-    primitive: Primitive, precision: Precision, values: list[Any], errors: list[Any], rows: list[bool]
+    primitive: Primitive, precision: Precision, values: list[Numbers], errors: list[Numbers], rows: list[bool]
 ) -> Result:
     """A function of single numbers, of n cells at once where the arguments have a leading axis.
 
@@ -321,22 +331,23 @@ def _applied(
     if primitive.many:
         if not many:
             values = [np.asarray(value)[None] for value in values]
-            errors = [error[None] if row and np.ndim(error) else error for error, row in zip(errors, rows, strict=True)]
+            errors = [e[None] if row and isinstance(e, np.ndarray) else e for e, row in zip(errors, rows, strict=True)]
         result = primitive.value(*values)
         error = primitive.error(precision, result, values, errors)
         return Result(result, error) if many else Result(_single(result), _single(error))
     if not many:
         result = float(primitive.value(*values))
         return Result(result, float(primitive.error(precision, result, values, errors)))
-    count = max(len(value) for value, row in zip(values, rows, strict=True) if np.ndim(value) > row)
+    count = max(np.shape(value)[0] for value, row in zip(values, rows, strict=True) if np.ndim(value) > row)
     cells = [_applied(primitive, precision, _rows(values, rows, k), _rows(errors, rows, k), rows) for k in range(count)]
     return Result(np.array([cell.value for cell in cells]), np.array([cell.error for cell in cells]))
 
 
-def _rows(arguments: list[Any], rows: list[bool], index: int) -> list[Any]:
+def _rows(arguments: list[Numbers], rows: list[bool], index: int) -> list[Numbers]:
     """What one of many cells has of each argument; a single number or row is the same for all."""
     return [
-        a if np.ndim(a) <= row else a[index] if row else float(a[index]) for a, row in zip(arguments, rows, strict=True)
+        (a[index] if row else float(a[index])) if isinstance(a, np.ndarray) and a.ndim > row else a
+        for a, row in zip(arguments, rows, strict=True)
     ]
 
 

@@ -13,11 +13,11 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, overload
 
 import numpy as np
 
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 Rounding = Literal["wide", "stores between", "narrow"]
 """How a CPU kernel treats bfloat16 and half: calculates in float32 and rounds its result; does so and also stores
@@ -87,7 +87,11 @@ PRECISIONS = {
 }
 
 
-def gamma(roundings: Any, u: float) -> Any:
+@overload
+def gamma(roundings: float, u: float) -> float: ...
+@overload
+def gamma(roundings: Numbers, u: float) -> Numbers: ...
+def gamma(roundings: Numbers, u: float) -> Numbers:
     """The largest relative error that `roundings` roundings can build up, in any order; of an array, each by itself.
 
     >>> gamma(10, 2.0**-24) < 1.000001 * 10 * 2.0**-24
@@ -140,7 +144,7 @@ def wrapped(value: int, dtype: str) -> int:
     return (value - lowest) % width + lowest
 
 
-def exact(value: Any) -> float | int:
+def exact(value: float | np.generic) -> float | int:
     """A number of an array as a float; as an integer where a float would round it.
 
     >>> exact(np.int64(3)), exact(np.int64(2**62 + 1))

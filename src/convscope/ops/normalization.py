@@ -30,8 +30,7 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
     channel = cell[1] if call.output == 0 else cell[0]
     if training or call.get("running_mean") is None:
         cells = gather(image, [range(n) if axis != 1 else channel for axis, n in enumerate(image.shape)])
-        steady = image.source.dtype == "float32" and call.extra.get("layout") == "contiguous"
-        kernel = "variance" if steady else "variance_in_passes"
+        kernel = batch_kernel(call)
         mean: Expr = mean_of(cells, kernel)
         var: Leaf | Apply = variance_of(cells, kernel=kernel)
     else:
@@ -43,6 +42,12 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
         x, average, spread = (_in_steps(part) for part in (leaf(image, cell), *kept))
         return _normalized(call, x, average, spread, (channel,))
     return _normalized(call, leaf(image, cell), *kept, (channel,))
+
+
+def batch_kernel(call: Call) -> str:
+    """How the kernel finds the mean and variance of a batch, as a name of `KERNELS`."""
+    steady = call["input"].source.dtype == "float32" and call.extra.get("layout") == "contiguous"
+    return "variance" if steady else "variance_in_passes"
 
 
 def layer_norm(call: Call, cell: Cell) -> Expr:

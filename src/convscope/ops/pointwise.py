@@ -16,7 +16,7 @@ from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import together
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 Arguments = dict[str, Any]
 """Argument names of a function -> `Operand` or number."""
@@ -226,7 +226,7 @@ def dropout(call: Call, cell: Cell) -> Apply | Leaf:
     """
     x = leaf(call["input"], cell)
     if not call.get("train", True):
-        return number(1, "mask") if call.output else Apply("identity", {"x": x})
+        return number(1, "mask") if call.output else x
     if "mask" not in call.extra:
         raise UnknownName("recorded mask", "mask", call.extra)
     mask = leaf(call.extra["mask"], cell)
@@ -343,12 +343,12 @@ def _numbers(given: Operand | Leaf | float) -> Array:
     return np.asarray(given.value() if isinstance(given, Leaf) else given, np.float64)
 
 
-def _times(weights: Array, slope: Array) -> Array:
+def _times(weights: Array, slope: Numbers) -> Array:
     """Weight times slope; nothing where the weight is nothing, however steep the function."""
     return np.where(weights == 0, 0.0, weights * slope)
 
 
-def _sum_vjp(weights: Array, values: Array) -> float:
+def _sum_vjp(weights: Array, values: Numbers) -> float:
     return float(np.sum(_times(weights, values)))
 
 

@@ -95,7 +95,7 @@ POINTWISE: Mapping[str, Op] = {
         ("rsqrt", "pow"),
         Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
     ),
-    "mul": Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, title=titles.named("product")),
+    "mul": Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, title=titles.product),
     "add": Op(
         _RULE,
         pointwise.pointwise_dependencies,
@@ -145,6 +145,12 @@ POINTWISE: Mapping[str, Op] = {
         Vectorized(pointwise.dropout, together),
         pointwise.pointwise_dependencies,
         pointwise.dropout_vjp,
-        title=titles.named("dropout"),
+        title=titles.dropout,
+    ),
+    "dropout": Op(
+        Vectorized(pointwise.dropout, together),
+        pointwise.pointwise_dependencies,
+        pointwise.dropout_vjp,
+        title=titles.dropout,
     ),
 }

@@ -23,6 +23,10 @@ class TitledStep(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Shape of the result."""
 
+    @property
+    def module_type(self) -> str:
+        """Class of the module that ran it."""
+
 
 Title = Callable[[TitledStep], str]
 
@@ -70,6 +74,17 @@ def linear(argument: str) -> Title:
         return f"linear {inside[-1]:,} to {step.shape[-1]:,}" if inside and step.parameters else "matrix product"
 
     return title
+
+
+def dropout(step: TitledStep) -> str:
+    """`dropout 0.2, inactive in evaluation mode`, or `dropout 0.2`."""
+    inactive = "" if step.arguments.get("train", True) else ", inactive in evaluation mode"
+    return f"dropout {step.arguments['p']:g}{inactive}"
+
+
+def product(step: TitledStep) -> str:
+    """`product`; on the CPU, an active dropout layer multiplies by the mask that it drew."""
+    return "dropout, input × mask" if "Dropout" in step.module_type else "product"
 
 
 def to_size(kind: str) -> Title:
@@ -124,3 +139,9 @@ def _shape_of(step: TitledStep, argument: str) -> tuple[int, ...]:
 def update(step: TitledStep) -> str:
     """`update by adam, learning rate 0.001`."""
     return f"update by {step.op.rpartition('::')[2]}, learning rate {step.arguments.get('lr', 0):g}"
+
+
+def running_statistic(step: TitledStep) -> str:
+    """`update of a running mean, momentum 0.1`."""
+    what = "mean" if step.op.endswith("mean") else "variance"
+    return f"update of a running {what}, momentum {step.arguments.get('momentum', 0):g}"

@@ -1,17 +1,24 @@
 """Updates: one parameter's step by SGD, Adam, AdamW, Adadelta or RMSprop, in the optimizer's own formula.
 
 An update is recorded as one operation, `convscope::adam(param, grad, ...)`, whose first result is the new parameter and
-whose others are the optimizer's new state. Source: PyTorch documentation, torch.optim, the algorithm of each.
+whose others are the optimizer's new state. Batch norm's running statistics are updated too, by the batch.
+Source: PyTorch documentation, torch.optim, the algorithm of each.
 """
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from convscope.expr.call import Call, Cell
-from convscope.expr.cells import leaf
+from convscope.expr.cells import gather, leaf
 from convscope.expr.expr import Apply, Expr, number
 from convscope.ops import titles
+from convscope.ops.dependencies import as_mask
+from convscope.ops.normalization import batch_kernel
 from convscope.ops.op import Op
 from convscope.ops.pointwise import pointwise_dependencies
+from convscope.ops.reductions import mean_of, variance_of
+from convscope.typing import Array
 
 
 def sgd(call: Call, cell: Cell) -> Expr:
@@ -97,6 +104,33 @@ def rmsprop(call: Call, cell: Cell) -> Expr:
     return direction if call.output else _descend(call, cell, direction)
 
 
+def running_statistic(call: Call, cell: Cell) -> Expr:
+    """Batch norm's running mean or variance, moved towards that of the batch.
+
+    >>> import numpy as np
+    >>> from convscope.expr.call import Operand
+    >>> x, mean = Operand.of(np.full((2, 1, 2), 3.0), "conv1"), Operand.of(np.ones(1), "bn1.running_mean", "parameter")
+    >>> operands = dict(running_mean=mean, input=x, momentum=0.5)
+    >>> running_statistic(Call("convscope::running_mean", operands, (1,)), (0,)).value()
+    2.0
+
+    Source: PyTorch documentation, torch.nn.BatchNorm2d.
+    """
+    image, name = call["input"], call.op.partition("::")[2]
+    cells = gather(image, [range(n) if axis != 1 else cell[0] for axis, n in enumerate(image.shape)])
+    kernel = batch_kernel(call)
+    batch: Expr = mean_of(cells, kernel) if name == "running_mean" else variance_of(cells, 1, kernel)
+    parts = {"momentum": _setting(call, "momentum"), "before": leaf(call[name], cell), "batch": batch}
+    return Apply("moving_average", parts)
+
+
+def running_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
+    """The whole channel of the whole batch, and the statistic before."""
+    line = as_mask(mask).reshape(1, -1, *[1] * (len(call["input"].shape) - 2))
+    reads = {"input": np.broadcast_to(line, call["input"].shape).copy()}
+    return {name: reads.get(name, as_mask(mask)) for name in varies}
+
+
 def _setting(call: Call, name: str) -> Expr:
     """A setting of the optimizer; the functions count its rounding themselves."""
     return number(call[name], name, call.dtype)
@@ -152,5 +186,9 @@ _RULES: Mapping[str, Callable[[Call, Cell], Expr]] = {
     "convscope::rmsprop": rmsprop,
 }
 UPDATES: Mapping[str, Op] = {
-    name: Op(rule, pointwise_dependencies, title=titles.update) for name, rule in _RULES.items()
+    **{name: Op(rule, pointwise_dependencies, title=titles.update) for name, rule in _RULES.items()},
+    **{
+        f"convscope::{name}": Op(running_statistic, running_dependencies, title=titles.running_statistic)
+        for name in ("running_mean", "running_var")
+    },
 }

@@ -16,9 +16,9 @@ from convscope.probe.dead import StepUnits as StepUnits
 from convscope.probe.dead import dead as dead
 from convscope.probe.gradients import Gradients as Gradients
 from convscope.probe.gradients import gradients as gradients
+from convscope.probe.lint import lint as lint
 from convscope.probe.linting.findings import Finding as Finding
 from convscope.probe.linting.findings import Lint as Lint
-from convscope.probe.linting.lint import lint as lint
 from convscope.probe.patches import Patch as Patch
 from convscope.probe.patches import Patches as Patches
 from convscope.probe.patches import patches as patches

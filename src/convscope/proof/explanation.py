@@ -374,7 +374,7 @@ def explain(
         return Explanation(
             trace, chosen, full, output, call, ops, None, np.nan, recorded, np.nan, False, references, reason
         )
-    value, error = raw.result(call.precision)
+    value, error = map(float, raw.result(call.precision))
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
     if mixed:

@@ -3,16 +3,16 @@
 import math
 import platform
 from collections.abc import Iterator
-from typing import Any
+from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convscope.expr.call import Call
 from convscope.expr.precision import Precision
-from convscope.expr.primitives.primitive import Numbers
 from convscope.proof.verification_report import RESOLVED
 from convscope.reference.parts import boxes
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 MIXES = platform.machine().lower() not in {"amd64", "i386", "i686", "x86_64"}
 """Whether PyTorch's convolutions may go through another basis here; on x86 they add products (oneDNN, direct)."""
@@ -23,6 +23,10 @@ def mixes(call: Call) -> bool:
     return MIXES and call.op == "convolution" and not call["transposed"] and call.dtype == "float32"
 
 
+@overload
+def whole_bound(value: Array, error: Array, precision: Precision) -> Array: ...
+@overload
+def whole_bound(value: float, error: float, precision: Precision) -> float: ...
 def whole_bound(value: Numbers, error: Numbers, precision: Precision) -> Numbers:
     """An expression's error, with the rounding of a result that is stored more coarsely than it is added.
 
@@ -34,7 +38,11 @@ def whole_bound(value: Numbers, error: Numbers, precision: Precision) -> Numbers
     return bound if bound.ndim else float(bound)
 
 
-def agree(value: Numbers, recorded: Numbers, bound: Numbers, dtype: str) -> Any:
+@overload
+def agree(value: float, recorded: float, bound: float, dtype: str) -> bool: ...
+@overload
+def agree(value: Array, recorded: Array, bound: Array, dtype: str) -> NDArray[np.bool_]: ...
+def agree(value: Numbers, recorded: Numbers, bound: Numbers, dtype: str) -> bool | NDArray[np.bool_]:
     """Whether a recorded number can be what a kernel makes of this value; of arrays, for each number.
 
     A number beyond the type's largest is recorded as an infinity; nan agrees with nan only.
@@ -66,7 +74,7 @@ def resolves(value: float, recorded: float, bound: float, dtype: str, size: floa
     return bound <= RESOLVED * size
 
 
-def within_reach(recorded: Any, value: Any, bound: Any, dtype: str) -> tuple[Any, Any]:
+def within_reach(recorded: Numbers, value: Numbers, bound: Numbers, dtype: str) -> tuple[Array, Array]:
     """Masks of recorded infinities that a kernel of this type must produce from these values, or may produce.
 
     A value that its bound takes beyond the type's largest must; one of an eighth of that may, where the kernel makes

@@ -6,15 +6,15 @@ or in a sum whose terms are small, it is judged like any other. Knows calls and 
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from convscope.expr.call import Call
 from convscope.expr.precision import Precision
-from convscope.expr.primitives.primitive import Numbers
 from convscope.reference.operation import exact
 from convscope.reference.table import OPERATIONS
+from convscope.typing import Array, Numbers
 
 SETTLED = frozenset(
     {
@@ -76,11 +76,11 @@ def reach_of(call: Call) -> Reach:
     return Reach(not all(mask.all() for mask in finite), size * max((array.size for array in arrays), default=1))
 
 
-def undecided(call: Call, values: Any, recorded: Any, reach: Reach | None = None) -> Numbers:
+def undecided(call: Call, values: Numbers, recorded: Numbers, reach: Reach | None = None) -> Array:
     """For which numbers neither the exact value nor the recorded one settles what is right; of arrays, for each.
 
-    One of the two is no finite number, and either the terms on the way may overflow, in the kernel's type or in the
-    float64 of the witness, or an operand holds an infinity or nan and both values are no finite numbers.
+    One of the two is an infinity or nan, and either the terms on the way may overflow, in the kernel's type or in the
+    float64 of the witness, or an operand holds an infinity or nan and so do both values.
 
     Args:
         values: What a witness gives.
@@ -97,15 +97,15 @@ def undecided(call: Call, values: Any, recorded: Any, reach: Reach | None = None
         return np.zeros(apart.shape, bool)
     reach = reach or reach_of(call)
     if reach.size >= precision.largest:
-        return apart
+        return np.asarray(apart)
     if not reach.special:
         return np.zeros(apart.shape, bool)
     if call.op in SUMS:
         filled = call.op in CONVOLUTIONS and precision.stored > 0
-        return apart & np.isnan(recorded) & filled
+        return np.asarray(apart & np.isnan(recorded) & filled)
     lost = np.isnan(values) & (call.op in COMPARING | COUNTING)
     won = np.isnan(recorded) & (call.op in COUNTING)
-    return apart & (lost | won | (none[0] & none[1]))
+    return np.asarray(apart & (lost | won | (none[0] & none[1])))
 
 
 def _settled(op: str) -> bool:

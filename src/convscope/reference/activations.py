@@ -3,13 +3,11 @@
 Each function is followed by its error; u stands for one rounding, `FUNCTION` for a call of exp, tanh or erf.
 """
 
-from typing import Any
-
 import numpy as np
 
 from convscope.reference.precision import FUNCTION, scalar, smallest, written
 from convscope.reference.special_functions import erf
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 FLAT = 1e4
 """exp of minus this is 0 in every type: beyond it nothing changes, and its product with 0 stays a number."""
@@ -77,7 +75,7 @@ def hardtanh(x: Array, low: float = -1, high: float = 1) -> Array:
     return np.clip(x, low, high)
 
 
-def hardtanh_error(y: Array, u: float, x: Array, low: float = -1, high: float = 1) -> Any:
+def hardtanh_error(y: Array, u: float, x: Array, low: float = -1, high: float = 1) -> Numbers:
     """Exact, but the limits are written."""
     return np.where(x < low, written(low, u), 0.0) + np.where(x > high, written(high, u), 0.0)
 
@@ -156,7 +154,7 @@ def log_sigmoid(x: Array) -> tuple[Array, None]:
     return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x))), None
 
 
-def log_sigmoid_error(y: Any, u: float, x: Array) -> tuple[Array, None]:
+def log_sigmoid_error(y: tuple[Array, ...], u: float, x: Array) -> tuple[Array, None]:
     """exp, log1p, and a sum of two numbers of the same sign."""
     return (2 * FUNCTION + 2) * u * np.abs(y[0]), None
 

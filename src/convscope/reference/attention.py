@@ -5,7 +5,6 @@ Knows reductions, precision and NumPy. Query rows do not see each other, so they
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -80,16 +79,20 @@ def attention_error(
     return np.concatenate(parts, axis=-2)
 
 
-def flash_attention(query: Array, key: Array, value: Array, *numbers: Any, **how: Any) -> tuple[Array, None]:
+def flash_attention(
+    query: Array, key: Array, value: Array, dropout_p: float = 0.0, is_causal: bool = False,
+    attn_mask: Array | None = None, scale: float | None = None,
+) -> tuple[Array, None]:  # fmt: skip
     """_scaled_dot_product_flash_attention_for_cpu: `attention`; its second output serves the kernel's own gradient."""
-    return attention(query, key, value, *numbers, **how), None
+    return attention(query, key, value, attn_mask, dropout_p, is_causal, scale), None
 
 
 def flash_attention_error(
-    y: Any, u: float, query: Array, key: Array, value: Array, u_out: float = 0.0, **how: Any
-) -> tuple[Array, None]:
+    y: tuple[Array, ...], u: float, query: Array, key: Array, value: Array, dropout_p: float = 0.0,
+    is_causal: bool = False, attn_mask: Array | None = None, scale: float | None = None, u_out: float = 0.0,
+) -> tuple[Array, None]:  # fmt: skip
     """The same bound as `attention_error`."""
-    return attention_error(y[0], u, query, key, value, u_out=u_out, **how), None
+    return attention_error(y[0], u, query, key, value, attn_mask, dropout_p, is_causal, scale, u_out), None
 
 
 def weights_of(query: Array, key: Array, mask: Array | None, scale: float | None = None) -> tuple[Array, Array]:
@@ -229,7 +232,7 @@ def flash_attention_backward(
 
 
 def flash_attention_backward_error(
-    _y: Any, u: float, grad_out: Array, query: Array, key: Array, value: Array, out: Array, logsumexp: Array,
+    _y: object, u: float, grad_out: Array, query: Array, key: Array, value: Array, out: Array, logsumexp: Array,
     dropout_p: float = 0.0, is_causal: bool = False, attn_mask: Array | None = None, scale: float | None = None,
     u_out: float = 0.0,
 ) -> Three:  # fmt: skip
@@ -335,7 +338,7 @@ def log_softmax_error(y: Array, u: float, x: Array, dim: int = -1, u_out: float 
     return np.asarray((u + u_out) * (np.abs(below) + np.abs(y) + 2 * logs) + share + FUNCTION * u * logs)
 
 
-def relative(x: Array, y: Array, u: float, dim: Any) -> Array:
+def relative(x: Array, y: Array, u: float, dim: int) -> Array:
     """Relative error of each share: its own exp, the sum, the division."""
     below = np.where(y > 0, np.abs(x - x.max(dim, keepdims=True)), 0.0)
     return np.asarray(sum_share(x, y, u, dim) + u * (FUNCTION + 3 + below))

@@ -5,7 +5,6 @@ only selects, it is exact; otherwise its error is that of the derivative, times 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from convscope.reference.activations import FLAT, sigmoid
 from convscope.reference.operation import Operation, wide
 from convscope.reference.precision import FUNCTION, smallest
 from convscope.reference.special_functions import erf
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 
 def sloped(
@@ -21,7 +20,7 @@ def sloped(
     off: Callable[..., Array],
     *,
     narrow: bool = False,
-    lost: Callable[..., Any] = lambda **_: 1.0,
+    lost: Callable[..., Numbers] = lambda **_: 1.0,
 ) -> Operation:
     """`grad_output` times a slope that a kernel may miss by `off`, in units of u.
 
@@ -33,10 +32,10 @@ def sloped(
     [2.0, 6.0]
     """
 
-    def compute(grad_output: Array, **given: Any) -> Array:
+    def compute(grad_output: Array, **given: object) -> Array:
         return np.asarray(grad_output * slope(**given))
 
-    def error(y: Array, u: float, grad_output: Array, **given: Any) -> Array:
+    def error(y: Array, u: float, grad_output: Array, **given: object) -> Array:
         return np.asarray(2 * u * np.abs(y) + np.abs(grad_output) * (u * off(**given) + smallest(u) * lost(**given)))
 
     return Operation(compute, error if narrow else wide(error))
@@ -45,10 +44,10 @@ def sloped(
 def gated(passes: Callable[..., Array], *, open_: bool = False) -> Operation:
     """The gradient where it passes, 0 elsewhere; with `open_`, kernels differ in what they do where x is NaN."""
 
-    def compute(grad_output: Array, x: Array, **given: Any) -> Array:
+    def compute(grad_output: Array, x: Array, **given: object) -> Array:
         return np.where(passes(x, **given), grad_output, 0.0)
 
-    def error(_y: Array, _u: float, x: Array, **_: Any) -> Any:
+    def error(_y: Array, _u: float, x: Array, **_: object) -> Numbers:
         nan = np.isnan(x)
         return np.where(nan, np.inf, 0.0) if open_ and nan.any() else 0.0
 
@@ -75,7 +74,7 @@ def shrink_backward(grad_out: Array, x: Array, lambd: float) -> Array:
     return np.where(outside(x, lambd), grad_out, 0.0)
 
 
-def shrink_backward_error(_y: Array, _u: float, grad_out: Array, x: Array, lambd: float) -> Any:
+def shrink_backward_error(_y: Array, _u: float, grad_out: Array, x: Array, lambd: float) -> Numbers:
     """Exact; open where x is NaN."""
     nan = np.isnan(x)
     return np.where(nan, np.inf, 0.0) if nan.any() else 0.0
@@ -92,7 +91,7 @@ def leaky_relu_backward(
     return np.where(x > 0, grad_output, grad_output * negative_slope)
 
 
-def leaky_relu_backward_error(y: Array, u: float, grad_output: Array, x: Array, **given: Any) -> Array:
+def leaky_relu_backward_error(y: Array, u: float, grad_output: Array, x: Array, **_: object) -> Array:
     """Above 0 exact; below, a product with a written number."""
     return np.where(x > 0, 0.0, 2 * u * np.abs(y))
 
@@ -102,7 +101,9 @@ def prelu_backward(grad_output: Array, x: Array, weight: Array) -> tuple[Array, 
     return np.where(x > 0, grad_output, weight * grad_output), np.where(x > 0, 0.0, x * grad_output)
 
 
-def prelu_backward_error(y: Any, u: float, grad_output: Array, x: Array, weight: Array) -> tuple[Array, Array]:
+def prelu_backward_error(
+    y: tuple[Array, ...], u: float, grad_output: Array, x: Array, weight: Array
+) -> tuple[Array, Array]:
     """One product each."""
     return np.where(x > 0, 0.0, u * np.abs(y[0])), u * np.abs(y[1])
 

@@ -8,16 +8,36 @@ import functools
 import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.convolution import Sizes, per_axis
 from convscope.reference.precision import carried, gamma
-from convscope.typing import Array
+from convscope.typing import Array, Index
 
-Index = tuple[Any, ...]
+
+class Geometry(TypedDict):
+    """Where a kernel meets its input, as the forward convolution takes it."""
+
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    groups: int
+
+
+class Gradients(TypedDict):
+    """What else the operation is called with: its geometry, its direction, and which gradients are wanted."""
+
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    groups: int
+    transposed: bool
+    output_mask: Sequence[bool]
+
+
 WALKS = platform.machine().lower() in {"amd64", "i386", "i686", "x86_64"}
 """Whether kernels add a kernel's gradient place after place here, see `_walked`."""
 LANES = 64
@@ -61,7 +81,7 @@ def convolution_backward(
     bordered = transposed or np.any(padding)
     if bordered and not all(np.isfinite(array).all() for array in (grad_output, x, weight)):
         raise UsageError("the gradient of a padded convolution with infinities or NaN depends on the kernel.")
-    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    how: Geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     wide, narrow = (grad_output, x) if transposed else (x, grad_output)
     made: list[Array] = []
     if output_mask[0]:
@@ -77,7 +97,7 @@ def convolution_backward(
 
 
 def convolution_backward_error(
-    _y: Any,
+    _y: object,
     u: float,
     grad_output: Array,
     x: Array,
@@ -98,7 +118,7 @@ def convolution_backward_error(
     narrow types may put sums down in their type: of the input's gradient the sum of each kernel position, of the
     others the sum so far after each image.
     """
-    arguments: dict[str, Any] = {
+    arguments: Gradients = {
         "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
         "output_mask": output_mask,
     }  # fmt: skip
@@ -109,7 +129,7 @@ def convolution_backward_error(
     any_order = [_gamma(count, u) * size for size, count in zip(sizes, counts, strict=True)]
     if WALKS and u > 2.0**-40:
         wide, narrow = (grad_output, x) if transposed else (x, grad_output)
-        how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        how: Geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         rows = {
             1: lambda: _kernel_rows(wide, narrow, weight.shape, **how),
             2: lambda: _bias_images(grad_output),
@@ -125,7 +145,7 @@ def convolution_backward_error(
 
 
 def _added_up(
-    change: Callable[[Array], Array], grad_output: Array, x: Array, weight: Array, arguments: dict[str, Any]
+    change: Callable[[Array], Array], grad_output: Array, x: Array, weight: Array, arguments: Gradients
 ) -> tuple[Array, ...]:
     """The gradients of changed operands; where these are sums over all images, image by image to save memory."""
     changed = change(weight)
@@ -176,7 +196,9 @@ def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
     yield from zip(flat.sum(2), np.minimum(span.sum(2), np.abs(flat).sum(2)), strict=True)
 
 
-def _kernel_rows(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Iterator[tuple[Array, Array]]:
+def _kernel_rows(
+    wide: Array, narrow: Array, shape: tuple[int, ...], **how: Unpack[Geometry]
+) -> Iterator[tuple[Array, Array]]:
     """For each row of each image, the sum that `_kernels` adds there, and its magnitudes."""
     groups = how["groups"]
     units = narrow.shape[1] // groups
@@ -201,7 +223,7 @@ def _gamma(counts: Array, u: float) -> Array:
     return np.where(share < 1, share / np.where(share < 1, 1 - share, 1.0), np.inf)
 
 
-def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
+def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> Array:
     """(N, K, P, Q) -> (N, C, H, W): each output adds its gradient, times each kernel number, to its input cells."""
     padded, inner = _room(shape, grad, weight, **how)
     groups = how["groups"]
@@ -213,7 +235,7 @@ def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -
     return np.ascontiguousarray(out.reshape(*shape[:2], *padded)[inner])
 
 
-def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) -> Array:
+def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> Array:
     """For transposed convolutions, (N, K, P, Q) -> (N, C, H, W): each input cell gathers from the outputs it wrote."""
     padded, inner = _room(grad.shape, np.empty(shape), weight, **how)
     groups = how["groups"]
@@ -227,7 +249,7 @@ def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Any) ->
     return out.reshape(shape)
 
 
-def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> Array:
+def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> Array:
     """For each position, what it met times what was there: `narrow` has one cell for each place of the kernel."""
     groups = how["groups"]
     out = np.zeros((groups, narrow.shape[1] // groups, *shape[1:]))
@@ -240,7 +262,7 @@ def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> 
     return out.reshape(shape)
 
 
-def _meeting(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Any) -> tuple[Array, Array]:
+def _meeting(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> tuple[Array, Array]:
     """Both sides by groups, the wide one with its padding: (N, G, C/G, P', Q') and (N, G, K/G, P, Q)."""
     padded, inner = _room(wide.shape, narrow, np.empty(shape), **how)
     room = np.zeros((*wide.shape[:2], *padded))

@@ -1,17 +1,15 @@
 """Losses and softmax backward, written from the derivatives of their forward functions. Knows precision and NumPy."""
 
-from typing import Any
-
 import numpy as np
 
 from convscope.reference.precision import FUNCTION, gamma
-from convscope.typing import Array
+from convscope.typing import Array, DType
 
 MEAN = 1
 """`reduction="mean"`; 0 is none, 2 is the sum."""
 
 
-def log_softmax_backward(grad_output: Array, output: Array, dim: int, input_dtype: Any = None) -> Array:
+def log_softmax_backward(grad_output: Array, output: Array, dim: int, input_dtype: DType = None) -> Array:
     """_log_softmax_backward_data: the Jacobian is the identity minus a row of probabilities.
 
     >>> log_softmax_backward(np.array([0.0, -1.0]), np.log([0.25, 0.75]), 0).round(12).tolist()
@@ -27,7 +25,13 @@ def log_softmax_backward(grad_output: Array, output: Array, dim: int, input_dtyp
 
 
 def log_softmax_backward_error(
-    y: Array, u: float, grad_output: Array, output: Array, dim: int, input_dtype: Any = None, u_out: float = 0.0
+    y: Array,
+    u: float,
+    grad_output: Array,
+    output: Array,
+    dim: int,
+    input_dtype: DType = None,
+    u_out: float = 0.0,
 ) -> Array:
     """A sum of n gradients, an exponential, a product and a difference."""
     n = grad_output.shape[dim] if grad_output.ndim else 1
@@ -38,13 +42,19 @@ def log_softmax_backward_error(
     return np.asarray(share * gamma(n, u) * whole + (exponent + 2 * u_out) * passed + u * np.abs(y))
 
 
-def softmax_backward(grad_output: Array, output: Array, dim: int, input_dtype: Any = None) -> Array:
+def softmax_backward(grad_output: Array, output: Array, dim: int, input_dtype: DType = None) -> Array:
     """_softmax_backward_data: the Jacobian is diag(y) - y·yᵀ."""
     return np.asarray(output * grad_output - output * (output * grad_output).sum(dim, keepdims=True))
 
 
 def softmax_backward_error(
-    y: Array, u: float, grad_output: Array, output: Array, dim: int, input_dtype: Any = None, u_out: float = 0.0
+    y: Array,
+    u: float,
+    grad_output: Array,
+    output: Array,
+    dim: int,
+    input_dtype: DType = None,
+    u_out: float = 0.0,
 ) -> Array:
     """A sum of n products, a difference and a product; or y·grad and y·sum apart, each rounded."""
     n = grad_output.shape[dim] if grad_output.ndim else 1

@@ -10,7 +10,6 @@ straight, through the mean, and through the variance. Means and rates are those 
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def batch_norm_backward(
 
 
 def batch_norm_backward_error(
-    _y: Any, u: float, grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None,
+    _y: object, u: float, grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None,
     running_var: Array | None, save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
     output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
@@ -109,7 +108,7 @@ def layer_norm_backward(
 
 
 def layer_norm_backward_error(
-    _y: Any, u: float, grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array,
+    _y: object, u: float, grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array,
     weight: Array | None = None, bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
     u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
@@ -143,7 +142,7 @@ def group_norm_backward(
 
 
 def group_norm_backward_error(
-    _y: Any, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
+    _y: object, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
     channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True), u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The same bound as `_errors_apart`."""

@@ -4,13 +4,13 @@ The forward operations apply a matrix of weights to each axis separately; these 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
 from convscope.reference.operation import Operation
 from convscope.reference.precision import gamma
-from convscope.reference.resampling import TAPS, Taps
+from convscope.reference.resampling import TAPS, Scales, Taps, factors_of
 from convscope.typing import Array
 
 
@@ -26,13 +26,20 @@ def nearest_backward(shift: float = 0.0) -> Operation:
         at = np.floor((np.arange(many, dtype=np.float32) + np.float32(shift)) * scale).astype(np.int64)
         return np.asarray(np.minimum(at, have - 1))
 
-    def compute(grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], **scales: Any) -> Array:
+    def compute(
+        grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], **scales: Unpack[Scales]
+    ) -> Array:
         for axis, have, factor in _axes(grad_output, input_size, scales):
             grad_output = _sent(grad_output, axis, cells(have, grad_output.shape[axis], factor), have)
         return grad_output
 
     def error(
-        _y: Array, u: float, grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], **scales: Any
+        _y: Array,
+        u: float,
+        grad_output: Array,
+        output_size: Sequence[int],
+        input_size: Sequence[int],
+        **scales: Unpack[Scales],
     ) -> Array:
         """A sum of n copies: gamma(n - 1); exact where there is one."""
         copies = compute(np.ones_like(grad_output), output_size, input_size, **scales)
@@ -50,12 +57,16 @@ def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation
         slope: The steepest change of a weight with its coordinate.
     """
 
-    def each(grad: Array, input_size: Sequence[int], align: bool, scales: Any) -> Iterator[tuple[int, int, Taps]]:
+    def each(grad: Array, input_size: Sequence[int], align: bool, scales: Scales) -> Iterator[tuple[int, int, Taps]]:
         for axis, have, factor in _axes(grad, input_size, scales):
             yield axis, have, taps(have, grad.shape[axis], align, factor)
 
     def compute(
-        grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], align_corners: bool, **scales: Any
+        grad_output: Array,
+        output_size: Sequence[int],
+        input_size: Sequence[int],
+        align_corners: bool,
+        **scales: Unpack[Scales],
     ) -> Array:
         for axis, have, one in each(grad_output, input_size, align_corners, scales):
             grad_output = _spread(grad_output, axis, one.cells, one.weights, have)
@@ -63,7 +74,7 @@ def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation
 
     def error(
         _y: Array, u: float, grad_output: Array, output_size: Sequence[int], input_size: Sequence[int],
-        align_corners: bool, u_out: float = 0.0, **scales: Any,
+        align_corners: bool, u_out: float = 0.0, **scales: Unpack[Scales],
     ) -> Array:  # fmt: skip
         """As `resampling._resampled_error`, along the transposed matrices: sums, coordinates, and stored weights."""
         total, moved = np.abs(grad_output), np.zeros_like(grad_output)
@@ -111,12 +122,11 @@ def bordered_backward(place: Callable[[Array, int], Array]) -> Operation:
     return Operation(compute, error)
 
 
-def _axes(grad: Array, input_size: Sequence[int], scales: Any) -> Iterator[tuple[int, int, float | None]]:
+def _axes(grad: Array, input_size: Sequence[int], scales: Scales) -> Iterator[tuple[int, int, float | None]]:
     """Each spatial axis, how many cells the input had there, and the factor that was given for it."""
     rank = len(input_size) - 2
-    names = ["scales"] if rank == 1 else [f"scales_{axis}" for axis in "dhw"[-rank:]]
-    for index, name in enumerate(names):
-        yield grad.ndim - rank + index, int(input_size[2 + index]), scales.get(name)
+    for index, factor in enumerate(factors_of(scales, rank)):
+        yield grad.ndim - rank + index, int(input_size[2 + index]), factor
 
 
 def _sent(grad: Array, axis: int, cells: Array, have: int) -> Array:

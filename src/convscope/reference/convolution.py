@@ -5,14 +5,13 @@ Knows errors, precision and NumPy. Like PyTorch it does not flip the kernel (cro
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from convscope.errors import ShapeError
 from convscope.reference.precision import carried, gamma
-from convscope.typing import Array
+from convscope.typing import Array, Index
 
 Sizes = int | Sequence[int]
 Padding = Sizes | str | Sequence[tuple[int, int]]
@@ -181,7 +180,7 @@ def _gather(
     grouped = padded.reshape(n, groups, channels // groups, *padded.shape[2:])
     spatial = tuple(range(3, 3 + rank))
     windows = sliding_window_view(grouped, span, axis=spatial)  # (N, G, C/G, H', W', R', S')
-    stepped: tuple[Any, ...] = tuple(slice(None, None, s) for s in (*stride, *dilation))
+    stepped: Index = tuple(slice(None, None, s) for s in (*stride, *dilation))
     windows = windows[(..., *stepped)]
     windows = windows.transpose(0, 1, 2, *(a + rank for a in spatial), *spatial)  # (N, G, C/G, R, S, P, Q)
     return _multiply(weight.reshape(groups, weight.shape[0] // groups, -1), windows, rank)
@@ -202,7 +201,7 @@ def _gather_inside(
     cells = x.reshape(n, groups, x.shape[1] // groups, *sizes)
     kernels = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)  # (G, K/G, C/G, RS)
     out = np.zeros((n, groups, kernels.shape[1], *places))
-    lead: list[Any] = [slice(None)] * 3
+    lead: Index = (slice(None),) * 3
     for tap, at in enumerate(np.ndindex(*kernel)):
         reads, writes = [], []
         for i, many, (size, _, s, d, (before, _)) in zip(at, places, each, strict=True):
@@ -258,12 +257,10 @@ def _scatter(
     kernels = weight.reshape(groups, channels // groups, weight.shape[1], -1)  # (G, C/G, K/G, RS)
     out = np.zeros((n, groups, weight.shape[1], *full))
     for tap, at in enumerate(np.ndindex(*kernel)):
-        reached: tuple[Any, ...] = tuple(
+        reached: Index = tuple(
             slice(i * d, i * d + (h - 1) * s + 1, s) for i, (h, s, d, *_) in zip(at, step, strict=True)
         )
         added = np.swapaxes(kernels[..., tap], 1, 2) @ cells  # (N, G, K/G, HW)
         out[(..., *reached)] += added.reshape(*added.shape[:3], *sizes)
-    inside: tuple[Any, ...] = tuple(
-        slice(before, size - after) for size, (before, after) in zip(full, borders, strict=True)
-    )
+    inside: Index = tuple(slice(before, size - after) for size, (before, after) in zip(full, borders, strict=True))
     return np.ascontiguousarray(out.reshape(n, -1, *full)[(..., *inside)])

@@ -1,18 +1,18 @@
 """Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows precision, NumPy."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from convscope.errors import UsageError
+from convscope.reference.operation import Errors
 from convscope.reference.precision import cast, gamma, largest, written
 from convscope.reference.reductions import Axes, axes_of, total, total_error
-from convscope.reference.selection import ties
-from convscope.typing import Array
+from convscope.reference.selection import Selected, ties
+from convscope.typing import Array, DType, Numbers
 
 
-def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Any) -> Any:
+def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Callable[[Array], int]) -> Selected:
     """The number of a rank along an axis, nan last, and where it is; of all cells without an axis."""
     if dim is None or not x.ndim:
         flat = np.sort(x, axis=None)
@@ -26,7 +26,7 @@ def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Any) -> Any:
     return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
 
 
-def median(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+def median(x: Array, dim: int | None = None, keepdim: bool = False) -> Selected:
     """The number in the middle, the lower one of two; nan where there is one.
 
     >>> float(median(np.array([4.0, 1.0, 3.0, 2.0])))
@@ -35,17 +35,17 @@ def median(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
     return _at_rank(x, dim, keepdim, lambda row: row.size - 1 if np.isnan(row[-1]) else (row.size - 1) // 2)
 
 
-def nanmedian(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+def nanmedian(x: Array, dim: int | None = None, keepdim: bool = False) -> Selected:
     """The median of the numbers that are not nan."""
     return _at_rank(x, dim, keepdim, lambda row: max(int(np.count_nonzero(~np.isnan(row))) - 1, 0) // 2)
 
 
-def kth_value(x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+def kth_value(x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Selected:
     """kthvalue: number k from the smallest, nan last."""
     return _at_rank(x, dim, keepdim, lambda _row: k - 1)
 
 
-def mode(x: Array, dim: int = -1, keepdim: bool = False) -> Any:
+def mode(x: Array, dim: int = -1, keepdim: bool = False) -> Selected:
     """The most frequent number, the smallest of equally frequent ones.
 
     Raises:
@@ -62,8 +62,8 @@ def mode(x: Array, dim: int = -1, keepdim: bool = False) -> Any:
 
 
 def place_error(
-    y: Any, _u: float, x: Array, dim: int | None = None, keepdim: bool = False, k: int | None = None
-) -> Any:
+    y: Selected, _u: float, x: Array, dim: int | None = None, keepdim: bool = False, k: int | None = None
+) -> Errors:
     """The number is exact; its index is open where it occurs more than once."""
     if not isinstance(y, tuple):
         return 0.0
@@ -71,17 +71,17 @@ def place_error(
     return 0.0, ties(x, y[0] if keepdim or not x.ndim else np.expand_dims(y[0], axis), axis, keepdim) if x.ndim else 0.0
 
 
-def kth_error(y: Any, u: float, x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+def kth_error(y: Selected, u: float, x: Array, k: int, dim: int = -1, keepdim: bool = False) -> Errors:
     """The same bound as `place_error`."""
     return place_error(y, u, x, dim, keepdim, k)
 
 
-def mode_error(y: Any, u: float, x: Array, dim: int = -1, keepdim: bool = False) -> Any:
+def mode_error(y: Selected, u: float, x: Array, dim: int = -1, keepdim: bool = False) -> Errors:
     """The same bound as `place_error`."""
     return place_error(y, u, x, dim, keepdim)
 
 
-def running_extreme(pick: np.ufunc) -> Any:
+def running_extreme(pick: np.ufunc) -> Callable[[Array, int], tuple[Array, Array]]:
     """cummax or cummin: the maximum or minimum so far, and its last index."""
 
     def running(x: Array, dim: int) -> tuple[Array, Array]:
@@ -95,12 +95,12 @@ def running_extreme(pick: np.ufunc) -> Any:
     return running
 
 
-def running_product(x: Array, dim: int, dtype: Any = None) -> Array:
+def running_product(x: Array, dim: int, dtype: DType = None) -> Array:
     """cumprod: each cell times all before it on the axis."""
     return cast(x, dtype).cumprod(dim) if x.ndim else cast(x, dtype)
 
 
-def running_product_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None) -> Any:
+def running_product_error(y: Array, u: float, x: Array, dim: int, dtype: DType = None) -> Numbers:
     """At most one rounding for each cell of the axis (Higham, lemma 3.1)."""
     return gamma(x.shape[dim] if x.ndim else 1, u) * np.abs(y) if y.dtype.kind == "f" else 0.0
 
@@ -135,12 +135,12 @@ def nonzero_static(x: Array, size: int, fill_value: int = -1) -> Array:
     return np.concatenate([rows, np.full((size - len(rows), x.ndim), fill_value, rows.dtype)])
 
 
-def nansum(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+def nansum(x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Array:
     """The sum of the cells that are not nan."""
     return total(np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
 
 
-def nansum_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
+def nansum_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Numbers:
     """The same bound as `sum`."""
     return total_error(y, u, np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
 
@@ -150,7 +150,7 @@ def trace(x: Array) -> Array:
     return np.asarray(np.trace(x))
 
 
-def trace_error(y: Array, u: float, x: Array) -> Any:
+def trace_error(y: Array, u: float, x: Array) -> Numbers:
     """The bound of a sum over the diagonal."""
     return gamma(min(x.shape), u) * np.trace(np.abs(x)) if y.dtype.kind == "f" else 0.0
 
@@ -186,7 +186,7 @@ def _unique(x: Array, dim: int | None, asked: tuple[bool, bool], *, in_turn: boo
     return values, kinds if asked[0] else None, counts if asked[1] else None
 
 
-def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) -> Any:
+def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) -> tuple[Array | None, ...]:
     """_unique2: the distinct numbers in order, the index of each cell's number among them, and their counts.
 
     >>> [a.tolist() for a in unique(np.array([3.0, 1.0, 3.0]), return_inverse=True, return_counts=True)]
@@ -200,7 +200,7 @@ def unique_slices(
     dim: int,
     return_inverse: bool = False,
     return_counts: bool = False,
-) -> Any:
+) -> tuple[Array | None, ...]:
     """unique_dim: like `unique`, for the slices of an axis.
 
     Raises:
@@ -211,13 +211,15 @@ def unique_slices(
     return _unique(x, dim, (return_inverse, return_counts), in_turn=False)
 
 
-def unique_runs(x: Array, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+def unique_runs(
+    x: Array, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> tuple[Array | None, ...]:
     """unique_consecutive: the first of each run of equal numbers or slices."""
     return _unique(x, dim, (return_inverse, return_counts), in_turn=True)
 
 
 def search(
-    sorted_sequence: Array, x: Any, out_int32: bool = False, right: bool = False, side: str | None = None,
+    sorted_sequence: Array, x: Numbers, out_int32: bool = False, right: bool = False, side: str | None = None,
     sorter: Array | None = None,
 ) -> Array:  # fmt: skip
     """searchsorted: how many numbers of a sorted row come before the insertion point of `x`.
@@ -242,28 +244,28 @@ def search(
     return _as_index(low, out_int32)
 
 
-def search_error(_y: Array, u: float, sorted_sequence: Array, x: Any, **_: Any) -> Any:
+def search_error(_y: Array, u: float, sorted_sequence: Array, x: Numbers, **_: object) -> Numbers:
     """Exact between tensors; a number, once written, may have passed a cell."""
     if np.ndim(x):
         return 0.0
     return float(np.count_nonzero((np.abs(sorted_sequence - x) <= written(x, u)) & (written(x, u) > 0)))
 
 
-def bucket(x: Any, boundaries: Array, out_int32: bool = False, right: bool = False) -> Array:
+def bucket(x: Numbers, boundaries: Array, out_int32: bool = False, right: bool = False) -> Array:
     """bucketize: the index of the bucket of a number."""
     return search(boundaries, x, out_int32, right)
 
 
-def bucket_error(y: Array, u: float, x: Any, boundaries: Array, **_: Any) -> Any:
+def bucket_error(y: Array, u: float, x: Numbers, boundaries: Array, **_: object) -> Numbers:
     """The same bound as `search_error`."""
     return search_error(y, u, boundaries, x)
 
 
-def _as_index(places: Any, out_int32: bool) -> Array:
+def _as_index(places: Array, out_int32: bool) -> Array:
     return np.asarray(places).astype(np.int32 if out_int32 else np.int64)
 
 
-def is_among(elements: Any, test_elements: Any, assume_unique: bool = False, invert: bool = False) -> Array:
+def is_among(elements: Numbers, test_elements: Numbers, assume_unique: bool = False, invert: bool = False) -> Array:
     """isin: whether a number is among others."""
     return np.asarray(np.isin(elements, test_elements, assume_unique=assume_unique, invert=invert))
 
@@ -300,7 +302,7 @@ def histogram(
 
 
 def histogram_error(
-    y: Any, u: float, x: Array, bins: int | Array, range: Sequence[float] | None = None,  # noqa: A002
+    y: tuple[Array, ...], u: float, x: Array, bins: int | Array, range: Sequence[float] | None = None,  # noqa: A002
     weight: Array | None = None, density: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Numbers near an inner edge may be in either bin, weights are added, a density divides by the bin's width."""

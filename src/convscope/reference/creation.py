@@ -1,78 +1,77 @@
 """Creation: tensors of constants and of numbers that follow from their index. Knows pointwise, precision and NumPy."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from convscope.reference.operation import Operation, moved
 from convscope.reference.pointwise import written_value
 from convscope.reference.precision import FUNCTION, cast, type_name, written
-from convscope.typing import Array
+from convscope.typing import Array, DType, Numbers
 
 Sizes = Sequence[int]
 
 
-def filled(size: Sizes, fill_value: Any = 0.0, dtype: Any = None) -> Array:
+def filled(size: Sizes, fill_value: Numbers = 0.0, dtype: DType = None) -> Array:
     """full, and zeros and ones with their own values: a tensor of one number."""
     return cast(np.full(tuple(size), fill_value), dtype)
 
 
-def filled_like(x: Array, fill_value: Any = 0.0, dtype: Any = None) -> Array:
+def filled_like(x: Array, fill_value: Numbers = 0.0, dtype: DType = None) -> Array:
     """full_like, zero: one number in the shape (and kind) of another tensor."""
     return np.broadcast_to(cast(np.asarray(fill_value), dtype or (None if x.dtype.kind == "f" else x.dtype)), x.shape)
 
 
-def fill(x: Array, value: Any) -> Array:
+def fill(x: Array, value: Numbers) -> Array:
     """fill: one number in the shape and kind of another tensor."""
     return filled_like(x, value)
 
 
-def new_filled(x: Array, size: Sizes, fill_value: Any = 0.0, dtype: Any = None) -> Array:
+def new_filled(x: Array, size: Sizes, fill_value: Numbers = 0.0, dtype: DType = None) -> Array:
     """new_full, and new_zeros and new_ones: one number in any shape, in the kind of another tensor."""
     return filled(size, fill_value, dtype or x.dtype)
 
 
-def of_value(fill_value: float) -> dict[str, Any]:
+def of_value(fill_value: float) -> dict[str, Callable[..., Array]]:
     """The three forms of zeros and of ones."""
 
-    def plain(size: Sizes, dtype: Any = None) -> Array:
+    def plain(size: Sizes, dtype: DType = None) -> Array:
         return filled(size, fill_value, dtype or "float64")
 
-    def like(x: Array, dtype: Any = None) -> Array:
+    def like(x: Array, dtype: DType = None) -> Array:
         return filled_like(x, fill_value, dtype)
 
-    def new(x: Array, size: Sizes, dtype: Any = None) -> Array:
+    def new(x: Array, size: Sizes, dtype: DType = None) -> Array:
         return new_filled(x, size, fill_value, dtype)
 
     return {"plain": plain, "like": like, "new": new}
 
 
-def number(s: Any, dtype: Any = None) -> Array:
+def number(s: float, dtype: DType = None) -> Array:
     """scalar_tensor: one number, in PyTorch's default float type unless told otherwise."""
     return cast(np.asarray(s), dtype or "float64")
 
 
-def counted(end: Any, start: Any = 0, step: Any = 1, dtype: Any = None) -> Array:
+def counted(end: float, start: float = 0, step: float = 1, dtype: DType = None) -> Array:
     """arange: start, start + step, ... before `end`; whole numbers if all three are."""
     many = max(0, int(np.ceil((end - start) / step)))
     return cast(start + step * np.arange(many), dtype)
 
 
-def counted_error(y: Array, u: float, end: Any, start: Any = 0, step: Any = 1, dtype: Any = None) -> Any:
+def counted_error(y: Array, u: float, end: float, start: float = 0, step: float = 1, dtype: DType = None) -> Numbers:
     """Start and step are written, multiplied by the count, and added."""
     steps = written(step, u) * np.arange(y.size) + written(start, u)
     return steps + 2 * u * np.abs(y) * (np.asarray(y).dtype.kind == "f") if np.any(np.mod(y, 1)) else 0.0
 
 
-def spaced(start: float, end: float, steps: int, dtype: Any = None) -> Array:
+def spaced(start: float, end: float, steps: int, dtype: DType = None) -> Array:
     """linspace: `steps` numbers from `start` to `end`, equally far apart; for an integer type all are cut."""
     if type_name(dtype).startswith(("int", "uint")):
         start, end = np.trunc(start), np.trunc(end)
     return cast(np.linspace(start, end, steps), dtype)
 
 
-def spaced_error(y: Array, u: float, start: float, end: float, steps: int, dtype: Any = None) -> Any:
+def spaced_error(y: Array, u: float, start: float, end: float, steps: int, dtype: DType = None) -> Numbers:
     """From either end: the step is rounded three times, multiplied, and added. What is cut may jump near an integer."""
     off = np.full(steps, 5 * u * (abs(start) + abs(end)))
     if y.dtype.kind == "f":
@@ -82,7 +81,7 @@ def spaced_error(y: Array, u: float, start: float, end: float, steps: int, dtype
     return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
 
 
-def spaced_powers(start: float, end: float, steps: int, base: float = 10.0, dtype: Any = None) -> Array:
+def spaced_powers(start: float, end: float, steps: int, base: float = 10.0, dtype: DType = None) -> Array:
     """logspace: `base` to the power of numbers that are equally far apart; for an integer type all are cut."""
     if type_name(dtype).startswith(("int", "uint")):
         start, end = np.trunc(start), np.trunc(end)
@@ -90,8 +89,8 @@ def spaced_powers(start: float, end: float, steps: int, base: float = 10.0, dtyp
 
 
 def spaced_powers_error(
-    y: Array, u: float, start: float, end: float, steps: int, base: float = 10.0, dtype: Any = None
-) -> Any:
+    y: Array, u: float, start: float, end: float, steps: int, base: float = 10.0, dtype: DType = None
+) -> Numbers:
     """As `spaced_error` in the exponent, times the logarithm of the base, and a call of pow; what is cut may jump."""
     exponent = 5 * u * (abs(start) + abs(end))
     with np.errstate(all="ignore"):
@@ -106,7 +105,7 @@ def spaced_powers_error(
     return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
 
 
-def identity(n: int, m: int | None = None, dtype: Any = None) -> Array:
+def identity(n: int, m: int | None = None, dtype: DType = None) -> Array:
     """eye: ones on the diagonal."""
     return cast(np.eye(n, m), dtype)
 

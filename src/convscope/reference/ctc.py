@@ -1,7 +1,6 @@
 """The connectionist temporal classification loss, by the forward algorithm. Knows precision and NumPy."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ def ctc(
 
 
 def ctc_error(
-    _y: Any, u: float, log_probs: Array, targets: Array, input_lengths: Lengths, target_lengths: Lengths,
+    _y: object, u: float, log_probs: Array, targets: Array, input_lengths: Lengths, target_lengths: Lengths,
     blank: int = 0, zero_infinity: bool = False,
 ) -> tuple[Array, ...]:  # fmt: skip
     """Step by step in each state: the largest error of the states before it, and the roundings of a `logsumexp`.

@@ -1,22 +1,21 @@
 """Distances between rows, lengths of vectors, weight norm. Knows precision and NumPy."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from convscope.reference.operation import Operation, wide
 from convscope.reference.precision import FUNCTION, carried, cast, gamma, smallest
 from convscope.reference.reductions import Axes, vector_norm, vector_norm_error
-from convscope.typing import Array
+from convscope.typing import Array, DType, Numbers
 
 
-def norm(x: Array, p: float | None = 2, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+def norm(x: Array, p: float | None = 2, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Array:
     """norm: `vector_norm`, where no p means 2."""
     return vector_norm(cast(x, dtype), 2 if p is None else p, dim, keepdim)
 
 
-def norm_error(y: Array, u: float, x: Array, p: float | None = 2, dim: Axes = None, **_: Any) -> Any:
+def norm_error(y: Array, u: float, x: Array, p: float | None = 2, dim: Axes = None, **_: object) -> Numbers:
     """The same bound as `vector_norm_error`."""
     return vector_norm_error(y, u, x, 2 if p is None else p, dim)
 
@@ -26,7 +25,7 @@ def dist(x: Array, right: Array, p: float = 2) -> Array:
     return vector_norm(np.asarray(x - right), p)
 
 
-def dist_error(y: Array, u: float, x: Array, right: Array, p: float = 2, u_out: float = 0.0) -> Any:
+def dist_error(y: Array, u: float, x: Array, right: Array, p: float = 2, u_out: float = 0.0) -> Numbers:
     """A rounding of each difference, to the type of the tensors; and `vector_norm_error` of what comes then."""
     apart = np.asarray(x - right)
     if p == 0:
@@ -48,7 +47,7 @@ def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Ar
     return result
 
 
-def cdist_error(y: Array, u: float, x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Any:
+def cdist_error(y: Array, u: float, x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Numbers:
     """The same bound as `_length_error`."""
     return _length_error(y, u, x1.shape[-1], p)
 
@@ -82,7 +81,7 @@ def pdist(x: Array, p: float = 2.0) -> Array:
     return np.concatenate(rows) if rows else np.empty(0)
 
 
-def pdist_error(y: Array, u: float, x: Array, p: float = 2.0) -> Any:
+def pdist_error(y: Array, u: float, x: Array, p: float = 2.0) -> Numbers:
     """The same bound as `_length_error`."""
     return _length_error(y, u, x.shape[-1], p)
 
@@ -94,7 +93,7 @@ def _length(apart: Array, p: float) -> Array:
     return np.asarray(size.max(-1, initial=0.0) if np.isinf(p) else (size**p).sum(-1) ** (1 / p))
 
 
-def _length_error(y: Array, u: float, terms: int, p: float) -> Any:
+def _length_error(y: Array, u: float, terms: int, p: float) -> Numbers:
     """A rounding of each difference, which the power multiplies by p; a power, a sum, and a root that divides by p.
 
     Powers below the smallest number of the type are lost; M of them make a distance of at most (M·tiny)^(1/p).

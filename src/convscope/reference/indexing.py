@@ -1,14 +1,13 @@
 """Indexing: index, gather, scatter, embedding, bags of embeddings, and their gradients. Knows precision and NumPy."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.operation import Operation
 from convscope.reference.precision import carried, gamma, written
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 Sizes = Sequence[int]
 
@@ -40,14 +39,18 @@ def select_masked(x: Array, mask: Array) -> Array:
 
 
 def scatter(
-    x: Array, dim: int, index: Array, src: Array | None = None, value: Any = None, reduce: str | None = None
+    x: Array, dim: int, index: Array, src: Array | None = None, value: Numbers | None = None, reduce: str | None = None
 ) -> Array:
     """scatter: `x` with `src` (or a value) written where `gather` would read; "add" adds, "multiply" multiplies."""
     out = np.array(x, ndmin=1)  # a number counts as a vector of one
     index = np.atleast_1d(index)
     spots = _spots(index, dim)
-    value = int(value) if src is None and x.dtype.kind in "iu" else value
-    new = value if src is None else np.atleast_1d(src)[tuple(slice(0, s) for s in index.shape)]
+    if src is not None:
+        new = np.atleast_1d(src)[tuple(slice(0, s) for s in index.shape)]
+    elif value is not None:
+        new = np.asarray(int(value) if x.dtype.kind in "iu" else value)
+    else:
+        raise UsageError("scatter takes a tensor or a number to write.")
     if reduce is None:
         out[spots] = new
     else:
@@ -67,15 +70,15 @@ def scatter_add_error(_y: Array, u: float, x: Array, dim: int, index: Array, src
 
 
 def scatter_error(
-    _y: Array, u: float, x: Array, dim: int, index: Array, src: Array | None = None, value: Any = None,
+    _y: Array, u: float, x: Array, dim: int, index: Array, src: Array | None = None, value: Numbers | None = None,
     reduce: str | None = None,
-) -> Any:  # fmt: skip
+) -> Numbers:  # fmt: skip
     """Exact, but a value is written; with `reduce`, as many operations as the axis of `index` is long, at most."""
     if reduce is not None:
         size = np.abs(np.asarray(value if src is None else src))
         terms = 2 * index.shape[dim] if index.ndim else 2
         return gamma(terms, u) * scatter(np.abs(x), dim, index, size if src is not None else None, size, reduce)
-    return scatter(np.zeros(x.shape), dim, index, value=written(value, u)) if src is None else 0.0
+    return 0.0 if value is None else scatter(np.zeros(x.shape), dim, index, value=written(value, u))
 
 
 def write_part(
@@ -106,7 +109,7 @@ def write_index(x: Array, indices: Sequence[Array | None], values: Array, accumu
 
 def write_index_error(
     _y: Array, u: float, x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool = False
-) -> Any:
+) -> Numbers:
     """Exact; when adding, as many additions as values are added to the cell."""
     if not accumulate:
         return 0.0
@@ -158,7 +161,7 @@ def embedding_bag(
 
 
 def embedding_bag_error(
-    _y: Any, u: float, weight: Array, indices: Array, offsets: Array, mode: int = SUM,
+    _y: object, u: float, weight: Array, indices: Array, offsets: Array, mode: int = SUM,
     per_sample_weights: Array | None = None, include_last_offset: bool = False, padding_idx: int = -1,
 ) -> tuple[Array, ...]:  # fmt: skip
     """A product and an addition for each row of a bag, and a division; the largest is exact."""

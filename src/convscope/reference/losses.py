@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,7 @@ def _reduced_error(each: Array, off: Array, reduction: int, u: float) -> Array:
 def paired(each: Each) -> Callable[..., Array]:
     """A loss of pairs, reduced."""
 
-    def loss(x: Array, target: Array, *, reduction: int = 1, **how: Any) -> Array:
+    def loss(x: Array, target: Array, *, reduction: int = 1, **how: object) -> Array:
         return _reduced(np.asarray(each(x, target, **how)), reduction)
 
     return loss
@@ -52,7 +51,7 @@ def paired_error(
     """
 
     def off(
-        _y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **how: Any
+        _y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **how: object
     ) -> Array:
         losses = np.asarray(each(x, target, **how))
         narrow = u_out * (stored or rounded)(x, target, **how) if u_out else 0.0
@@ -266,7 +265,7 @@ def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, A
     return _reduced(each, reduction), right
 
 
-def multilabel_margin_error(_y: Any, u: float, x: Array, target: Array, reduction: int) -> tuple[Array, Array]:
+def multilabel_margin_error(_y: object, u: float, x: Array, target: Array, reduction: int) -> tuple[Array, Array]:
     """Two roundings of each pair's magnitudes, a sum of all pairs, a division."""
     gaps, _ = _label_gaps(x, target)
     rows, classes = np.atleast_2d(x), max(np.atleast_2d(x).shape[1], 1)

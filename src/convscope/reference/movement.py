@@ -5,13 +5,12 @@ Every operation here is exact. Arrays may share memory with their input; nothing
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.precision import cast
-from convscope.typing import Array
+from convscope.typing import Array, Index
 
 Sizes = Sequence[int]
 
@@ -176,11 +175,12 @@ def repeated_positions(repeats: Array) -> Array:
 
 
 def repeat_interleave(
-    x: Array | None = None, repeats: Any = None, dim: int | None = None, output_size: int | None = None
+    x: Array | None = None, repeats: Array | int | None = None, dim: int | None = None, output_size: int | None = None
 ) -> Array:
     """repeat_interleave in both of ATen's forms; `output_size` is only what the counts add up to."""
     del output_size
-    return repeated_positions(repeats) if x is None else repeat_each(x, repeats, dim)
+    assert repeats is not None
+    return repeated_positions(np.asarray(repeats)) if x is None else repeat_each(x, repeats, dim)
 
 
 def diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
@@ -268,5 +268,5 @@ def copy(x: Array, src: Array) -> Array:
     return np.broadcast_to(cast(src, None if x.dtype.kind == "f" else x.dtype), x.shape)
 
 
-def _along(x: Array, dim: int, index: Any) -> tuple[Any, ...]:
+def _along(x: Array, dim: int, index: int | slice | Array) -> Index:
     return (slice(None),) * (dim % x.ndim) + (index,)

@@ -5,7 +5,7 @@ All of them are (x - mean) / sqrt(variance + eps) · weight + bias; they differ 
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def batch_norm(
 
 
 def batch_norm_error(
-    _y: Any, u: float, x: Array, weight: Array | None, bias: Array | None, running_mean: Array | None = None,
+    _y: object, u: float, x: Array, weight: Array | None, bias: Array | None, running_mean: Array | None = None,
     running_var: Array | None = None, training: bool = False, eps: float = 1e-5, layout: Layout = "other",
     u_out: float = 0.0,
 ) -> tuple[Array, Array | None, Array | None]:  # fmt: skip
@@ -89,7 +89,7 @@ def layer_norm(
 
 
 def layer_norm_error(
-    _y: Any, u: float, x: Array, normalized_shape: Sequence[int], weight: Array | None = None,
+    _y: object, u: float, x: Array, normalized_shape: Sequence[int], weight: Array | None = None,
     bias: Array | None = None, eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each row's own statistics."""
@@ -125,8 +125,8 @@ def group_norm(
 
 
 def group_norm_error(
-    _y: Any, u: float, x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5,
-    layout: Layout = "other", **_: Any,
+    _y: object, u: float, x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5,
+    layout: Layout = "other", **_: object,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each group's own statistics."""
     grouped = _groups(x, group)
@@ -146,7 +146,12 @@ def rms_norm(
 
 
 def rms_norm_error(
-    y: Any, u: float, x: Array, normalized_shape: Sequence[int], weight: Array | None = None, eps: float | None = None
+    y: tuple[Array, ...],
+    u: float,
+    x: Array,
+    normalized_shape: Sequence[int],
+    weight: Array | None = None,
+    eps: float | None = None,
 ) -> tuple[Array, Array]:
     """No term of mean(x²) cancels: a relative error of gamma(n + 2), halved by the root, and four roundings."""
     n = math.prod(normalized_shape)
@@ -165,14 +170,14 @@ def _batch(
     return mean, variance, np.zeros_like(mean), np.zeros_like(variance)
 
 
-def _normalized(x: Array, mean: Array, variance: Array, weight: Any, bias: Any, eps: float) -> Array:
+def _normalized(x: Array, mean: Array, variance: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
     out = (x - mean) * _rate(variance, eps) * (1.0 if weight is None else weight)
     return np.asarray(out if bias is None else out + bias)
 
 
 def _error(
-    x: Array, mean: Array, variance: Array, off: Array, spread: Array, weight: Any, bias: Any, eps: float, u: float,
-    rate_off: Array | None = None,
+    x: Array, mean: Array, variance: Array, off: Array, spread: Array, weight: Array | None, bias: Array | None,
+    eps: float, u: float, rate_off: Array | None = None,
 ) -> Array:  # fmt: skip
     """How far (x - mean)·rate·weight + bias may lie off, when the mean is off by `off`, the variance by `spread`.
 
@@ -180,11 +185,11 @@ def _error(
     that of the mean is multiplied by the rate; the roundings of s, of both products and of the sums are at most 8
     on each of |x·s| and |mean·s|, and 2 on the bias.
     """
-    weight = 1.0 if weight is None else np.abs(weight)
+    gain = 1.0 if weight is None else np.abs(weight)
     rate = _rate(variance, eps)
     rate_off = _rate_error(variance, spread, eps, u) if rate_off is None else rate_off
-    scale = (rate + rate_off) * weight
-    moved = weight * rate_off * np.abs(x - mean) + scale * off
+    scale = (rate + rate_off) * gain
+    moved = gain * rate_off * np.abs(x - mean) + scale * off
     rounded = 8 * u * scale * (np.abs(x) + np.abs(mean) + off) + (0.0 if bias is None else 2 * u * np.abs(bias))
     return np.where(np.isinf(rate_off), np.inf, moved + rounded)
 

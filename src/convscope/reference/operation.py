@@ -7,15 +7,22 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
 from convscope.reference.precision import largest, smallest
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
-Result = Array | tuple[Array | None, ...]
+P = ParamSpec("P")
+T = TypeVar("T")
+Result: TypeAlias = Array | tuple[Array | None, ...]
+"""What an operation makes: an array, or several in ATen's order; None is an output that is the kernel's own affair."""
+Errors: TypeAlias = Numbers | tuple[Numbers | None, ...]
+"""How far a kernel may lie from each number of a result: one number for all cells, or one for each."""
+Arguments: TypeAlias = Mapping[str, Any]
+"""An operation's arguments by name: arrays for tensors, numbers, lists of them and texts as its schema in ATen says."""
 
 OURS = 2.0**-53
 """The reference rounds too: float64. It is added to the kernel's own unit roundoff."""
@@ -48,20 +55,20 @@ class Operation:
     True
     """
 
-    forward: Callable[..., Any]
+    forward: Callable[..., Result]
     """The definition; takes ATen's arguments by name, after `NAMES`."""
-    error: Callable[..., Any]
+    error: Callable[..., Errors]
     """(result, u, the same arguments) -> how far a kernel may lie from the result: a number, an array, or a tuple.
 
     An error with a parameter `u_out` knows that kernels calculate in a wider type than they store in; for the others
     every rounding counts as one to the narrower type.
     """
-    normwise: Callable[..., Any] | None = None
+    normwise: Callable[..., Errors] | None = None
     """The error of kernels that go through another basis (Winograd, Fourier), where the operation has such."""
     moves: bool = False
     """Whether it only moves numbers, whatever their type."""
 
-    def compute(self, /, **arguments: Any) -> Result:
+    def compute(self, /, **arguments: object) -> Result:
         """The result, in float64 (integers and booleans as they are).
 
         Args:
@@ -77,7 +84,14 @@ class Operation:
             return self._result_of(prepared(self.forward, arguments))
 
     def bound(
-        self, /, *, u: float, u_out: float = 0.0, normwise: bool = False, result: Result | None = None, **arguments: Any
+        self,
+        /,
+        *,
+        u: float,
+        u_out: float = 0.0,
+        normwise: bool = False,
+        result: Result | None = None,
+        **arguments: object,
     ) -> Result:
         """How far the output of any sound kernel may lie from `compute`, cell by cell.
 
@@ -108,7 +122,7 @@ class Operation:
         *,
         normwise: bool = False,
         lean: bool = False,
-        **arguments: Any,
+        **arguments: object,
     ) -> list[tuple[Array, Array] | None]:
         """The result and its bound for each output, from arguments that are widened to float64 only once.
 
@@ -135,7 +149,7 @@ class Operation:
             made.append(None if value is None else (value, np.asarray(0.0 if limit is None else limit)))
         return made
 
-    def _bound(self, outputs: Result, given: Mapping[str, Any], u: float, u_out: float, *, normwise: bool) -> Result:
+    def _bound(self, outputs: Result, given: Mapping[str, object], u: float, u_out: float, *, normwise: bool) -> Result:
         error_of = self.normwise if normwise and self.normwise else self.error
         if "u_out" in _signature(error_of).parameters:
             error = error_of(outputs, u + OURS, u_out=u_out, **given)
@@ -143,6 +157,7 @@ class Operation:
             error = error_of(outputs, max(u, u_out) + OURS, **given)
         exact = isinstance(error, float) and error == 0.0
         if not isinstance(outputs, tuple):
+            assert not isinstance(error, tuple), "one result has one error"
             return _settle(error, outputs, u, 0.0 if exact else u_out)
         errors = error if isinstance(error, tuple) else (error,) * len(outputs)
         return tuple(
@@ -150,7 +165,7 @@ class Operation:
             for e, y in zip(errors, outputs, strict=True)
         )
 
-    def _result_of(self, given: Mapping[str, Any]) -> Result:
+    def _result_of(self, given: Mapping[str, object]) -> Result:
         try:
             return _result(self.forward(**given))
         except ConvscopeError:
@@ -159,20 +174,20 @@ class Operation:
             raise UsageError(f"the reference {name_of(self.forward)} cannot take these arguments: {error}.") from error
 
 
-def exact(_result: Any, _u: float, **_: Any) -> float:
+def exact(_result: object, _u: float, **_: object) -> float:
     """The error of operations that move, compare or select numbers: none."""
     return 0.0
 
 
-def ulps(count: float) -> Callable[..., Any]:
+def ulps(count: float) -> Callable[..., Numbers]:
     """The error of operations whose result went through `count` roundings: count·u·|result|; integers are exact."""
     return lambda y, u, **_: count * u * np.abs(y) if y.dtype.kind == "f" else 0.0
 
 
-def wide(error: Callable[..., Any]) -> Callable[..., Any]:
+def wide(error: Callable[..., T]) -> Callable[..., T]:
     """`error`, of kernels that calculate in float32 even where their tensors are float16 or bfloat16."""
 
-    def off(y: Any, u: float, u_out: float = 0.0, **arguments: Any) -> Any:
+    def off(y: Result, u: float, u_out: float = 0.0, **arguments: object) -> T:
         return error(y, u, **arguments)
 
     return off
@@ -205,17 +220,19 @@ def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors:
     return off
 
 
-def first(function: Callable[..., Any]) -> Callable[..., Any]:
+def first(function: Callable[P, tuple[T, *tuple[object, ...]]]) -> Callable[P, T]:
     """`function` (or an error) of several outputs, as an operation that returns the first alone."""
 
     @wraps(function)
-    def only(*arguments: Any, **named: Any) -> Any:
+    def only(*arguments: P.args, **named: P.kwargs) -> T:
         return function(*arguments, **named)[0]
 
     return only
 
 
-def prepared(forward: Callable[..., Any], arguments: Mapping[str, Any], *, widen: bool = True) -> dict[str, Any]:
+def prepared(
+    forward: Callable[..., object], arguments: Mapping[str, object], *, widen: bool = True
+) -> dict[str, object]:
     """`arguments` as `forward` takes them: our names, float64, without those that change no value."""
     takes = _signature(forward)
     renamed = {name if name in takes.parameters else NAMES.get(name, name): value for name, value in arguments.items()}
@@ -231,17 +248,17 @@ def prepared(forward: Callable[..., Any], arguments: Mapping[str, Any], *, widen
     return given
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., object]) -> str:
     """What to call a function in a message."""
     return str(getattr(getattr(function, "func", function), "__name__", "operation"))
 
 
 @lru_cache(maxsize=1024)
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def _signature(function: Callable[..., object]) -> inspect.Signature:
     return inspect.signature(function)
 
 
-def _widened(value: Any) -> Any:
+def _widened(value: object) -> object:
     if isinstance(value, np.ndarray | np.floating):
         narrow = value.dtype.kind == "f" and value.dtype != np.float64
         return value.astype(np.float64) if narrow else value
@@ -250,13 +267,13 @@ def _widened(value: Any) -> Any:
     return value
 
 
-def _result(result: Any) -> Result:
+def _result(result: object) -> Result:
     if isinstance(result, tuple | list):
         return tuple(None if r is None else np.asarray(r) for r in result)
     return np.asarray(result)
 
 
-def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
+def _settle(error: Numbers | None, y: Array, u: float, u_out: float) -> Array:
     """With second-order terms (1 %), a narrower output's rounding, under- and overflow; 0 where y is not finite."""
     if isinstance(error, float) and error == 0.0:
         return np.zeros(())
@@ -274,6 +291,6 @@ def _settle(error: Any, y: Array, u: float, u_out: float) -> Array:
     return np.where(np.isfinite(y), np.where(size + total >= largest(u_out or u), np.inf, total), 0.0)
 
 
-def moved(function: object) -> Operation:
+def moved(function: Callable[..., Result]) -> Operation:
     """An operation whose results are copies of its operands, without rounding."""
-    return Operation(function, exact)  # type: ignore[arg-type]  # every entry below is a function
+    return Operation(function, exact)

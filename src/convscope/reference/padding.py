@@ -6,13 +6,12 @@ numbers (before, after) per axis; negative ones cut off.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from convscope.reference.convolution import Sizes, per_axis
 from convscope.reference.precision import gamma, written
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 
 def constant_pad(x: Array, pad: Sequence[int], value: float = 0) -> Array:
@@ -26,7 +25,7 @@ def constant_pad(x: Array, pad: Sequence[int], value: float = 0) -> Array:
     return np.pad(x[cut], [(max(0, a), max(0, b)) for a, b in pairs], constant_values=value)
 
 
-def constant_pad_error(_y: Array, u: float, x: Array, pad: Sequence[int], value: float = 0) -> Any:
+def constant_pad_error(_y: Array, u: float, x: Array, pad: Sequence[int], value: float = 0) -> Numbers:
     """Exact, but the value is written in the tensor's type."""
     return constant_pad(np.zeros_like(x), pad, 1.0) * written(value, u)
 

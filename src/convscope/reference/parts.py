@@ -7,11 +7,12 @@ Knows convolution's sizes and NumPy.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from convscope.reference.convolution import borders_of, per_axis
+from convscope.reference.operation import Arguments
 from convscope.typing import Array
 
 Box = tuple[slice, ...]
@@ -27,7 +28,7 @@ class Part(NamedTuple):
 
     box: Box
     """Where they are in the first result."""
-    arguments: Mapping[str, Any]
+    arguments: Arguments
     """What the operation takes to make them."""
     others: Box | None = None
     """Where they are in its other results, if not at the same place."""
@@ -38,7 +39,7 @@ class Part(NamedTuple):
         return all(at == ALL for at in self.box)
 
 
-Cut = Callable[[Mapping[str, Any], Shape, int], Iterator[Part]]
+Cut = Callable[[Arguments, Shape, int], Iterator[Part]]
 """(arguments by their ATen names, shape of the first result, cells) -> parts of at most `cells` cells."""
 
 
@@ -61,7 +62,7 @@ def boxes(shape: Shape, axes: Sequence[int], cells: int = CELLS) -> Iterator[Box
 
 
 def parts_of(
-    op: str, arguments: Mapping[str, Any], shape: Shape, cells: int = CELLS, *, normwise: bool = False
+    op: str, arguments: Arguments, shape: Shape, cells: int = CELLS, *, normwise: bool = False
 ) -> Iterator[Part]:
     """The parts of an operation's result; the whole where it is small, or is not known to fall into parts.
 
@@ -77,13 +78,13 @@ def parts_of(
         yield from cut(arguments, shape, cells)
 
 
-def _first(arguments: Mapping[str, Any]) -> tuple[str, Array]:
+def _first(arguments: Arguments) -> tuple[str, Array]:
     """The input's name and numbers: the first argument."""
     name = next(iter(arguments))
     return name, arguments[name]
 
 
-def _aligned(array: Any, box: Box, shape: Shape) -> Any:
+def _aligned(array: object, box: Box, shape: Shape) -> object:
     """What a broadcast array gives to a box of the result."""
     if not isinstance(array, np.ndarray) or not array.ndim:
         return array
@@ -91,7 +92,7 @@ def _aligned(array: Any, box: Box, shape: Shape) -> Any:
     return array[tuple(ALL if n == 1 else at for n, at in zip(array.shape, inside, strict=True))]
 
 
-def _pointwise(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _pointwise(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """Each cell reads the cells at its place."""
     arrays = [value for value in arguments.values() if isinstance(value, np.ndarray)]
     if not arrays or np.broadcast_shapes(*(array.shape for array in arrays)) != shape:
@@ -102,7 +103,7 @@ def _pointwise(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterat
 
 
 def _along(
-    axes: Callable[[Mapping[str, Any], Shape], Sequence[int]], arguments: Mapping[str, Any], shape: Shape, cells: int
+    axes: Callable[[Arguments, Shape], Sequence[int]], arguments: Arguments, shape: Shape, cells: int
 ) -> Iterator[Part]:
     """Cells that differ in these axes read nothing of each other; the input has them as the result does."""
     name, x = _first(arguments)
@@ -112,12 +113,12 @@ def _along(
         yield Part(box, {**arguments, name: x[inside]})
 
 
-def _except_dim(arguments: Mapping[str, Any], shape: Shape) -> list[int]:
+def _except_dim(arguments: Arguments, shape: Shape) -> list[int]:
     dim = int(arguments.get("dim", -1)) % max(1, len(shape))
     return [axis for axis in range(len(shape)) if axis != dim]
 
 
-def _rows(arguments: Mapping[str, Any], shape: Shape) -> range:
+def _rows(arguments: Arguments, shape: Shape) -> range:
     """The axes that are not normalized."""
     return range(len(shape) - len(arguments["normalized_shape"]))
 
@@ -127,11 +128,11 @@ def _planes(rank: int) -> Cut:
     return partial(_along, lambda _, shape: range(len(shape) - rank))
 
 
-def _padded(arguments: Mapping[str, Any], shape: Shape) -> range:
+def _padded(arguments: Arguments, shape: Shape) -> range:
     return range(len(shape) - len(arguments["pad"]) // 2)
 
 
-def _batch_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _batch_norm(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """In evaluation each cell by itself; in training each channel."""
     name, x = _first(arguments)
     own = arguments.get("training") or arguments.get("running_mean") is None or arguments.get("running_var") is None
@@ -141,7 +142,7 @@ def _batch_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Itera
         yield Part(box, {**arguments, name: x[box], **given}, box[1:2])
 
 
-def _group_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _group_norm(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """Each image and each group by itself."""
     name, x = _first(arguments)
     key = "num_groups" if "num_groups" in arguments else "group"
@@ -155,7 +156,7 @@ def _group_norm(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Itera
         yield Part((*at, *[ALL] * (len(shape) - 2)), {**arguments, **given}, box[:2])
 
 
-def _reduced(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _reduced(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """A reduction: the axes that it does not go along."""
     name, x = _first(arguments)
     dim = arguments.get("dim")
@@ -170,29 +171,29 @@ def _reduced(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator
         yield Part(box, {**arguments, name: x[tuple(inside)]})
 
 
-def _ranked(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _ranked(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """sort and topk: all axes but the one that is sorted, of which topk keeps a few cells."""
     x = _first(arguments)[1]
     yield from _along(_except_dim, arguments, shape, _fewer(cells, shape, x))
 
 
-def _extreme(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _extreme(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """max and min of two tensors, or along an axis."""
     yield from (_pointwise if "other" in arguments else _reduced)(arguments, shape, cells)
 
 
-def _scattered(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _scattered(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """All axes but the one along which the index points; index and source may be shorter than the result."""
     name, _ = _first(arguments)
     for box in boxes(shape, _except_dim(arguments, shape), cells):
         yield Part(box, {**arguments, **{n: arguments[n][box] for n in (name, "index", "src") if _cut(arguments, n)}})
 
 
-def _cut(arguments: Mapping[str, Any], name: str) -> bool:
+def _cut(arguments: Arguments, name: str) -> bool:
     return isinstance(arguments.get(name), np.ndarray) and arguments[name].ndim > 0
 
 
-def _put(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _put(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """index_put: the cells of a box with the entries of the index that point into it, in their order."""
     name, x = _first(arguments)
     indices = [i if i is None or i.dtype != bool else i.nonzero() for i in arguments["indices"]]
@@ -216,7 +217,7 @@ def _put(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Par
         yield Part(box, {**arguments, **given})
 
 
-def _convolution_backward(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _convolution_backward(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """The gradient of the input: each image by itself, and rows with the rows of the result that read them.
 
     Those of kernels and bias are sums over everything, which the operation adds up image by image.
@@ -229,7 +230,7 @@ def _convolution_backward(arguments: Mapping[str, Any], shape: Shape, cells: int
     stride, padding, dilation = (per_axis(arguments[name], rank) for name in ("stride", "padding", "dilation"))
     s, before, span = stride[0], padding[0], dilation[0] * (weight.shape[2] - 1)
     for box in boxes(shape, (0,) if arguments["transposed"] else (0, 2), cells):
-        given: dict[str, Any] = {"grad_output": grad[box[0]]}
+        given: dict[str, object] = {"grad_output": grad[box[0]]}
         if not arguments["transposed"]:  # result row p reads the rows p·s - before to p·s - before + span
             first, end, _ = box[2].indices(shape[2])
             low = max(0, min(-(-(first + before - span) // s), (first + before) // s, grad.shape[2] - 1))
@@ -243,7 +244,7 @@ def _fewer(cells: int, shape: Shape, x: Array) -> int:
     return max(1, min(cells, cells * math.prod(shape) // max(1, x.size)))
 
 
-def _product(left: str, right: str, arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _product(left: str, right: str, arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """Each row of the left matrix by itself, and each matrix of a batch."""
     x, y = arguments[left], arguments[right]
     added = {n: v for n, v in arguments.items() if isinstance(v, np.ndarray) and n not in {left, right}}
@@ -261,13 +262,13 @@ def _product(left: str, right: str, arguments: Mapping[str, Any], shape: Shape, 
         yield Part(box, {**arguments, **given})
 
 
-def _linear(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _linear(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     name, x = _first(arguments)
     for box in boxes(shape, range(len(shape) - 1), _fewer(cells, shape, x)):
         yield Part(box, {**arguments, name: x[box[:-1]]})
 
 
-def _attention(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _attention(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """Each head of each image by itself, where query, key and value have as many; rows where all keys are seen."""
     query, key, value, mask = (arguments.get(name) for name in ("query", "key", "value", "attn_mask"))
     lead = len(shape) - 2
@@ -280,7 +281,7 @@ def _attention(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterat
         yield Part(box, {**arguments, **given}, box[:-1])
 
 
-def _joined(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[Part]:
+def _joined(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """cat: the axes that it does not join along."""
     name, tensors = _first(arguments)
     cut = _except_dim({"dim": arguments.get("dim", 0)}, shape)
@@ -290,7 +291,7 @@ def _joined(arguments: Mapping[str, Any], shape: Shape, cells: int) -> Iterator[
         yield Part(box, {**arguments, name: tuple(tensor[box] for tensor in tensors) if cut else tensors})
 
 
-def _convolution(arguments: Mapping[str, Any], shape: Shape, cells: int, transposed: bool = False) -> Iterator[Part]:
+def _convolution(arguments: Arguments, shape: Shape, cells: int, transposed: bool = False) -> Iterator[Part]:
     """Each image by itself, and each row of the result with the rows of the input that it reads."""
     name, x = _first(arguments)
     weight = arguments["weight"]
@@ -307,7 +308,7 @@ def _convolution(arguments: Mapping[str, Any], shape: Shape, cells: int, transpo
     s, span, (before, _) = stride[0], dilation[0] * (weight.shape[2] - 1), borders[0]
     for box in boxes(shape, (0, 2), cells):
         first, end, _ = box[2].indices(shape[2])
-        given: dict[str, Any] = {}
+        given: dict[str, object] = {}
         if transposed:  # input row i is added to rows i·s - before to i·s + span - before
             low = max(0, min(-(-(first + before - span) // s), (first + before) // s))
             high = max(low + 1, min(x.shape[2], (end - 1 + before) // s + 1))

@@ -6,12 +6,11 @@ A number in the model's code (`x + 0.1`) is a float64; the kernel writes it in i
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from convscope.reference.precision import FUNCTION, carried, cast, scalar, written
-from convscope.typing import Array
+from convscope.typing import Array, DType, Numbers
 
 
 def unary(function: Callable[[Array], Array]) -> Callable[..., Array]:
@@ -23,21 +22,21 @@ def unary(function: Callable[[Array], Array]) -> Callable[..., Array]:
     return applied
 
 
-def binary(function: Callable[[Any, Any], Array]) -> Callable[..., Array]:
+def binary(function: Callable[[Numbers, Numbers], Array]) -> Callable[..., Array]:
     """A NumPy function of two arrays, or of an array and a number, as an operation."""
 
-    def applied(x: Any, right: Any) -> Array:
+    def applied(x: Numbers, right: Numbers) -> Array:
         return np.asarray(function(x, right))
 
     return applied
 
 
-def either_error(_y: Array, u: float, x: Any, right: Any) -> Any:
+def either_error(_y: Array, u: float, x: Numbers, right: Numbers) -> Numbers:
     """maximum, minimum: exact, but a number is written in the tensor's type."""
     return scalar(x, u) + scalar(right, u)
 
 
-def floating(x: Array) -> Array:
+def floating(x: Numbers) -> Array:
     """Integers and booleans as float64, which PyTorch's functions return for them."""
     return np.asarray(x) if np.asarray(x).dtype.kind == "f" else np.asarray(x, np.float64)
 
@@ -47,12 +46,12 @@ def erf_error(y: Array, u: float, x: Array, u_out: float = 0.0) -> Array:
     return FUNCTION * u * (np.abs(y) + (1.0 if u_out else 0.0))
 
 
-def add(x: Array, right: Any, alpha: float = 1) -> Array:
+def add(x: Array, right: Numbers, alpha: float = 1) -> Array:
     """x + alpha·right."""
     return np.asarray(x + (right if alpha == 1 else alpha * np.asarray(right)))
 
 
-def add_error(y: Array, u: float, x: Array, right: Any, alpha: float = 1) -> Any:
+def add_error(y: Array, u: float, x: Array, right: Numbers, alpha: float = 1) -> Numbers:
     """One rounding of the sum; one more for a scaled or written operand."""
     if y.dtype.kind != "f":
         return 0.0
@@ -60,34 +59,34 @@ def add_error(y: Array, u: float, x: Array, right: Any, alpha: float = 1) -> Any
     return u * np.abs(y) + scalar(x, u) + abs(alpha) * scalar(right, u) + (0.0 if alpha == 1 else 3 * u * other)
 
 
-def subtract(x: Array, right: Any, alpha: float = 1) -> Array:
+def subtract(x: Array, right: Numbers, alpha: float = 1) -> Array:
     """x - alpha·right."""
     return np.asarray(x - (right if alpha == 1 else alpha * np.asarray(right)))
 
 
-def subtract_from(x: Array, right: Any, alpha: float = 1) -> Array:
+def subtract_from(x: Array, right: Numbers, alpha: float = 1) -> Array:
     """rsub: right - alpha·x."""
     return np.asarray(right - alpha * x)
 
 
-def subtract_from_error(y: Array, u: float, x: Array, right: Any, alpha: float = 1) -> Any:
+def subtract_from_error(y: Array, u: float, x: Array, right: Numbers, alpha: float = 1) -> Numbers:
     """As `add_error`, the other way round."""
     return add_error(y, u, np.asarray(right), x, alpha)
 
 
-def multiply(x: Array, right: Any) -> Array:
+def multiply(x: Array, right: Numbers) -> Array:
     """x·right; and of booleans."""
     return np.asarray(x * right)
 
 
-def multiply_error(y: Array, u: float, x: Array, right: Any) -> Any:
+def multiply_error(y: Array, u: float, x: Array, right: Numbers) -> Numbers:
     """One rounding; one more for a written operand."""
     if y.dtype.kind != "f":
         return 0.0
     return u * np.abs(y) + scalar(right, 1.01 * u) * np.abs(x) + scalar(x, 1.01 * u) * np.abs(right)
 
 
-def divide(x: Array, right: Any, rounding_mode: str | None = None) -> Array:
+def divide(x: Array, right: Numbers, rounding_mode: str | None = None) -> Array:
     """x / right; rounded down with "floor" (as Python's //), towards zero with "trunc".
 
     >>> divide(np.array([-7.0, 7.0]), 2, "floor"), divide(np.array([-7, 7]), 2, "trunc")
@@ -103,7 +102,7 @@ def divide(x: Array, right: Any, rounding_mode: str | None = None) -> Array:
     return np.asarray(np.trunc(x / np.asarray(right)))
 
 
-def divide_error(y: Array, u: float, x: Array, right: Any, rounding_mode: str | None = None) -> Any:
+def divide_error(y: Array, u: float, x: Array, right: Numbers, rounding_mode: str | None = None) -> Numbers:
     """One rounding, two where a kernel multiplies by the reciprocal, one for a written operand.
 
     A rounded quotient is exact unless the quotient is within its own error of a whole number, or has more digits
@@ -120,27 +119,27 @@ def divide_error(y: Array, u: float, x: Array, right: Any, rounding_mode: str | 
     return np.where(near, 1.0, 0.0) + np.where(quotient * u > 0.1, 8 * u * quotient, 0.0)
 
 
-def floor_divide(x: Array, right: Any) -> Array:
+def floor_divide(x: Array, right: Numbers) -> Array:
     """x // right."""
     return divide(x, right, "floor")
 
 
-def floor_divide_error(y: Array, u: float, x: Array, right: Any) -> Any:
+def floor_divide_error(y: Array, u: float, x: Array, right: Numbers) -> Numbers:
     """The same bound as `divide_error`."""
     return divide_error(y, u, x, right, "floor")
 
 
-def remainder(x: Array, right: Any) -> Array:
+def remainder(x: Array, right: Numbers) -> Array:
     """x - right·floor(x / right): the sign of the divisor, as Python's %."""
     return np.asarray(np.remainder(x, right))
 
 
-def fmod(x: Array, right: Any) -> Array:
+def fmod(x: Array, right: Numbers) -> Array:
     """x - right·trunc(x / right): the sign of the dividend, as C's fmod."""
     return np.asarray(np.fmod(x, right))
 
 
-def remainder_error(y: Array, u: float, x: Array, right: Any) -> Any:
+def remainder_error(y: Array, u: float, x: Array, right: Numbers) -> Numbers:
     """The rest moves with what the divisor loses when written, and jumps by a divisor near a whole quotient."""
     if y.dtype.kind != "f":
         return 0.0
@@ -172,17 +171,17 @@ def add_quotient_error(_y: Array, u: float, x: Array, tensor1: Array, tensor2: A
     return carried(u * np.abs(x) + 5 * u * quotient, largest, u)
 
 
-def interpolate(x: Array, end: Array, weight: Any) -> Array:
+def interpolate(x: Array, end: Array, weight: Numbers) -> Array:
     """lerp: x + weight·(end - x); from the end where the weight is 1/2 or more, so that an infinity there stays one."""
     return np.asarray(np.where(np.abs(weight) < 0.5, x + weight * (end - x), end - (end - x) * (1 - weight)))
 
 
-def interpolate_error(_y: Array, u: float, x: Array, end: Array, weight: Any) -> Array:
+def interpolate_error(_y: Array, u: float, x: Array, end: Array, weight: Numbers) -> Array:
     """From either end: the distance is rounded, scaled by weight or 1 - weight, and added."""
     return carried(5 * u * (1 + np.abs(weight)) * (np.abs(x) + np.abs(end)), np.abs(end - x), u)
 
 
-def power(x: Any, exponent: Any) -> Array:
+def power(x: Numbers, exponent: Numbers) -> Array:
     """pow: x^exponent, with either a number or a tensor; of integers whole, 0 for most negative exponents."""
     base, raised = np.asarray(x), np.asarray(exponent)
     if base.dtype.kind not in "iub" or raised.dtype.kind not in "iub":
@@ -191,7 +190,7 @@ def power(x: Any, exponent: Any) -> Array:
     return np.where(below, 0, np.power(base, np.where(raised < 0, np.abs(raised), raised)))
 
 
-def power_error(y: Array, u: float, x: Any, exponent: Any) -> Any:
+def power_error(y: Array, u: float, x: Numbers, exponent: Numbers) -> Numbers:
     """A function call, and the slopes times what base and exponent lose when written."""
     if y.dtype.kind != "f":
         return 0.0
@@ -202,13 +201,13 @@ def power_error(y: Array, u: float, x: Any, exponent: Any) -> Any:
     return size * (FUNCTION * u + by_exponent + np.abs(exponent) * np.where(base > 0, scalar(x, u) / base, 0.0))
 
 
-def clamp(x: Array, low: Any = None, high: Any = None) -> Array:
+def clamp(x: Array, low: Numbers | None = None, high: Numbers | None = None) -> Array:
     """clamp, clamp_min, clamp_max: not below `low`, not above `high`; NaN stays."""
     y = x if low is None else np.maximum(x, low)
     return np.asarray(y if high is None else np.minimum(y, high))
 
 
-def clamp_error(y: Array, u: float, x: Array, low: Any = None, high: Any = None) -> Any:
+def clamp_error(y: Array, u: float, x: Array, low: Numbers | None = None, high: Numbers | None = None) -> Numbers:
     """Exact, but a limit is written in the tensor's type, and moves the cells within that distance of it."""
     return sum(
         (np.where(np.abs(y - limit) <= scalar(limit, u), 2 * scalar(limit, u), 0.0)
@@ -226,7 +225,7 @@ def rounded(x: Array, decimals: int = 0) -> Array:
     return np.asarray(np.round(x, decimals))
 
 
-def rounded_error(y: Array, u: float, x: Array, decimals: int = 0) -> Any:
+def rounded_error(y: Array, u: float, x: Array, decimals: int = 0) -> Numbers:
     """Exact for whole numbers; with decimals, scaling back and forth, which moves cells at a half to either side."""
     if decimals == 0:
         return 0.0
@@ -247,21 +246,23 @@ def dropped(x: Array, p: float = 0.5, train: bool | None = True, mask: Array | N
     return x * kept / (1 - p) if p < 1 else np.zeros_like(x), kept
 
 
-def dropped_error(y: Any, u: float, x: Array, p: float = 0.5, train: bool | None = True, **_: Any) -> Any:
+def dropped_error(
+    y: tuple[Array, ...], u: float, x: Array, p: float = 0.5, train: bool | None = True, **_: object
+) -> tuple[Numbers, float]:
     """The scale 1 / (1 - p) is written, and multiplied."""
     return (3 * u * np.abs(y[0]) if train else 0.0), 0.0
 
 
-def dropout_error(y: Array, u: float, x: Array, p: float = 0.5, train: bool | None = True, **_: Any) -> Any:
+def dropout_error(y: Array, u: float, x: Array, p: float = 0.5, train: bool | None = True, **_: object) -> Numbers:
     """The same bound as `dropped_error`."""
     return dropped_error((y,), u, x, p, train)[0]
 
 
-def converted(x: Array, dtype: Any = None) -> Array:
+def converted(x: Array, dtype: DType = None) -> Array:
     """_to_copy: the same numbers in another type, rounded as that type rounds."""
     return cast(x, dtype)
 
 
-def written_value(y: Array, u: float, **_: Any) -> Any:
+def written_value(y: Array, u: float, **_: object) -> Numbers:
     """The error of tensors made of numbers (full, arange, scalar_tensor): those are written in the tensor's type."""
     return written(y, u) if y.dtype.kind == "f" else 0.0

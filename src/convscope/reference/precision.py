@@ -6,12 +6,10 @@ into r(1 + d) with |d| <= u (the standard model: N. J. Higham, Accuracy and Stab
 multiply-add makes one rounding where two are counted here, so every bound of this room holds with or without it.
 """
 
-from typing import Any
-
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.typing import Array
+from convscope.typing import Array, DType, Numbers
 
 FUNCTION = 8.0
 """Roundings charged for one call of exp, log, tanh, erf, pow, sin, ...: 4 units in the last place.
@@ -55,7 +53,7 @@ def largest(u: float) -> float:
     return 65504.0 if 2.0**-12 < u < 2.0**-10 else 2.0**128 * (1 - max(u, 2.0**-24))
 
 
-def carried(error: Any, size: Any, u: float) -> Array:
+def carried(error: Numbers, size: Numbers, u: float) -> Array:
     """`error`, but without limit where a sum of so large magnitudes may overflow on its way, whatever comes out.
 
     >>> carried(1e30, np.array([1e37, 1e39]), 2.0**-24).tolist()
@@ -64,7 +62,7 @@ def carried(error: Any, size: Any, u: float) -> Array:
     return np.where(np.asarray(size) < largest(u), error, np.inf)
 
 
-def written(value: Any, u: float) -> Array:
+def written(value: Numbers, u: float) -> Array:
     """The error of a Python number, or of a tensor of another type, once it is written in the kernel's type.
 
     >>> float(written(0.5, 2.0**-24)), bool(written(0.1, 2.0**-24) > 0)
@@ -77,7 +75,7 @@ def written(value: Any, u: float) -> Array:
     return np.where(np.isfinite(magnitude) & ~held, np.maximum(u * magnitude, step / 2), 0.0)
 
 
-def scalar(value: Any, u: float) -> Array:
+def scalar(value: Numbers, u: float) -> Array:
     """`written` for a number, a tensor without axes or one of integers; others are of the kernel's type already."""
     whole = np.asarray(value).dtype.kind in "iub"
     return written(value, u) if whole or np.ndim(value) == 0 else np.zeros(())
@@ -91,14 +89,14 @@ def _unit(u: float) -> float:
 # Casts
 
 
-def cast(x: Array, dtype: Any = None) -> Array:
+def cast(x: Array, dtype: DType = None) -> Array:
     """`x` as a tensor of `dtype` holds it, in float64 where that is a float type.
 
     >>> cast(np.array([0.1, -2.7]), "int64"), cast(np.array([0.1]), "torch.float32")
     (array([ 0, -2]), array([0.1]))
 
     Args:
-        x: Any array.
+        x: Numbers array.
         dtype: A type or its name, with or without `torch.` in front; None changes nothing.
 
     Raises:
@@ -140,7 +138,7 @@ def wrapped(x: Array, dtype: str) -> Array:
     return x.astype(dtype) if whole else x
 
 
-def type_name(dtype: Any) -> str:
+def type_name(dtype: DType) -> str:
     """The plain name of a NumPy or PyTorch type or of a name of one; empty for None.
 
     >>> type_name("torch.float32"), type_name(np.dtype(np.int64)), type_name(None)

@@ -1,19 +1,18 @@
 """Fake quantization: the nearest of equally spaced numbers, inside a range. Knows precision and NumPy."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 SINGLE = 2.0**-24
 """Kernels find the step in float32, whatever the type of the tensor."""
 
 
 def fake_quantize(
-    x: Array, scale: Any, zero_point: Any, quant_min: int, quant_max: int, axis: int | None = None,
+    x: Array, scale: Numbers, zero_point: Numbers, quant_min: int, quant_max: int, axis: int | None = None,
     fake_quant_enabled: Array | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
     """fake_quantize_per_{tensor,channel}_affine_cachemask: (step - zero_point)·scale, and whether it was in the range.
@@ -37,7 +36,7 @@ def fake_quantize(
 
 
 def fake_quantize_error(
-    y: tuple[Array, Array], u: float, x: Array, scale: Any, zero_point: Any, quant_min: int, quant_max: int,
+    y: tuple[Array, Array], u: float, x: Array, scale: Numbers, zero_point: Numbers, quant_min: int, quant_max: int,
     axis: int | None = None, fake_quant_enabled: Array | None = None, u_out: float = 0.0,
 ) -> tuple[Array, Array]:  # fmt: skip
     """A product, and a difference where the zero point is not whole; near the middle of two steps it may be either.
@@ -54,7 +53,7 @@ def fake_quantize_error(
     return np.where(lost, np.inf, off) + 0 * u_out, np.where(either | lost, 1.0, 0.0)
 
 
-def _steps(x: Array, scale: Any, zero_point: Any, axis: int | None) -> tuple[Array, Array, Array, Array]:
+def _steps(x: Array, scale: Numbers, zero_point: Numbers, axis: int | None) -> tuple[Array, Array, Array, Array]:
     """Scale and zero point for each cell, the step of each cell, and where it was before it was rounded."""
     shape = [1] * x.ndim if axis is None else [-1 if a == axis else 1 for a in range(x.ndim)]
     size = np.asarray(scale, np.float64).astype(np.float32).astype(np.float64).reshape(shape)

@@ -1,7 +1,6 @@
 """Recurrent layers: the LSTM as one operation, packed sequences. Knows precision and NumPy."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -44,9 +43,9 @@ def lstm(
 
 
 def lstm_error(
-    _y: Any, u: float, x: Array, weight0: Array, weight1: Array, weight2: Array, weight3: Array, hx_: Array, cx_: Array,
-    reverse: bool, batch_sizes: Sequence[int], mode: int, hidden_size: int, num_layers: int, has_biases: bool,
-    bidirectional: bool, batch_first: bool, train: bool, states: Array | None = None,
+    _y: object, u: float, x: Array, weight0: Array, weight1: Array, weight2: Array, weight3: Array, hx_: Array,
+    cx_: Array, reverse: bool, batch_sizes: Sequence[int], mode: int, hidden_size: int, num_layers: int,
+    has_biases: bool, bidirectional: bool, batch_first: bool, train: bool, states: Array | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """Step by step: gamma(I + H + 4) of a gate's magnitudes, a quarter of it behind a sigmoid, and FUNCTION + 4.
 

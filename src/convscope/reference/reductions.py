@@ -4,13 +4,13 @@ Knows precision and NumPy. `dim` is an axis, several, or None (or none of them) 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.precision import FUNCTION, carried, cast, gamma, scalar, smallest
-from convscope.typing import Array
+from convscope.typing import Array, DType, Numbers
 
 Axes = int | Sequence[int] | None
 
@@ -31,12 +31,12 @@ def count_of(x: Array, dim: Axes) -> int:
     return int(np.prod([x.shape[a] for a in axes_of(dim, x.ndim)], dtype=np.int64))
 
 
-def total(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+def total(x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Array:
     """sum: of float64 cells, or of integers and booleans as int64."""
     return np.asarray(cast(x, dtype).sum(axes_of(dim, x.ndim), keepdims=keepdim))
 
 
-def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Any:
+def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Numbers:
     """Higham, section 4.2: any order of n additions is within gamma(n) of the sum of magnitudes; integers exact."""
     if y.dtype.kind != "f":
         return 0.0
@@ -44,33 +44,33 @@ def total_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = 
     return carried(gamma(count_of(x, dim), u) * size, size, u)
 
 
-def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+def mean(x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Array:
     """mean: the sum divided by the count; NaN of nothing."""
     return np.asarray(np.divide(cast(x, dtype).sum(axes_of(dim, x.ndim), keepdims=keepdim), count_of(x, dim)))
 
 
-def mean_error(_y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+def mean_error(_y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Array:
     """As a sum, and a division."""
     size, count = mean(np.abs(x), dim, keepdim, dtype), count_of(x, dim)
     return carried(gamma(count + 2, u) * size, count * size, u)
 
 
-def product_of(x: Array, dim: Axes = None, keepdim: bool = False, dtype: Any = None) -> Array:
+def product_of(x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Array:
     """prod: all cells multiplied."""
     return np.asarray(cast(x, dtype).prod(axes_of(dim, x.ndim), keepdims=keepdim))
 
 
-def product_of_error(y: Array, u: float, x: Array, dim: Axes = None, **_: Any) -> Any:
+def product_of_error(y: Array, u: float, x: Array, dim: Axes = None, **_: object) -> Numbers:
     """n multiplications: gamma(n) of the result (Higham, lemma 3.1)."""
     return gamma(count_of(x, dim), u) * np.abs(y) if y.dtype.kind == "f" else 0.0
 
 
-def running_sum(x: Array, dim: int, dtype: Any = None) -> Array:
+def running_sum(x: Array, dim: int, dtype: DType = None) -> Array:
     """cumsum: each cell plus all before it on the axis."""
     return cast(x, dtype).cumsum(dim) if x.ndim else x
 
 
-def running_sum_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None) -> Any:
+def running_sum_error(y: Array, u: float, x: Array, dim: int, dtype: DType = None) -> Numbers:
     """As a sum of as many cells as the axis has, at most."""
     if y.dtype.kind != "f":
         return 0.0
@@ -78,8 +78,16 @@ def running_sum_error(y: Array, u: float, x: Array, dim: int, dtype: Any = None)
     return carried(gamma(count_of(x, dim), u) * size, size, u)
 
 
+class Degrees(TypedDict, total=False):
+    """What the squares of a variance are divided by, in either form of ATen, and whether the axes are kept."""
+
+    correction: float | None
+    keepdim: bool
+    unbiased: bool | None
+
+
 def var_mean(
-    x: Array, dim: Any = None, correction: float | None = None, keepdim: bool = False, unbiased: bool | None = None
+    x: Array, dim: Axes = None, correction: float | None = None, keepdim: bool = False, unbiased: bool | None = None
 ) -> tuple[Array, Array]:
     """var_mean: variance and mean; the squares are divided by n - correction (1 unless said; `unbiased` False: 0).
 
@@ -92,7 +100,7 @@ def var_mean(
 
 
 def var_mean_error(
-    _y: Any, u: float, x: Array, dim: Any = None, correction: float | None = None, keepdim: bool = False,
+    _y: object, u: float, x: Array, dim: Axes = None, correction: float | None = None, keepdim: bool = False,
     unbiased: bool | None = None, u_out: float = 0.0,
 ) -> tuple[Array, Array]:  # fmt: skip
     """As `moments_error`: float32 is added in float64 or in chunks, other types in turn."""
@@ -102,34 +110,36 @@ def var_mean_error(
     return _kept(spread, axes, keepdim), _kept(off, axes, keepdim)
 
 
-def var(x: Array, dim: Any = None, **how: Any) -> Array:
+def var(x: Array, dim: Axes = None, **how: Unpack[Degrees]) -> Array:
     """var: the first of `var_mean`."""
     return var_mean(x, dim, **how)[0]
 
 
-def var_error(y: Array, u: float, x: Array, dim: Any = None, u_out: float = 0.0, **how: Any) -> Array:
+def var_error(y: Array, u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **how: Unpack[Degrees]) -> Array:
     """The same bound as `moments_error`."""
     return var_mean_error(y, u, x, dim, u_out=u_out, **how)[0]
 
 
-def std(x: Array, dim: Any = None, **how: Any) -> Array:
+def std(x: Array, dim: Axes = None, **how: Unpack[Degrees]) -> Array:
     """std: the square root of `var`."""
     return np.sqrt(var(x, dim, **how))
 
 
-def std_error(y: Array, u: float, x: Array, dim: Any = None, u_out: float = 0.0, **how: Any) -> Array:
+def std_error(y: Array, u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **how: Unpack[Degrees]) -> Array:
     """The variance may be smaller or larger: the root of the smaller lies further off. And a rounding of the root."""
     off = var_error(y, u, x, dim, u_out, **how)
     return np.asarray(y - np.sqrt(np.maximum(0, y**2 - off)) + 2 * u * y + np.where(y**2 < off, np.sqrt(off), 0.0))
 
 
-def std_mean(x: Array, dim: Any = None, **how: Any) -> tuple[Array, Array]:
+def std_mean(x: Array, dim: Axes = None, **how: Unpack[Degrees]) -> tuple[Array, Array]:
     """std_mean: standard deviation and mean."""
     variance, average = var_mean(x, dim, **how)
     return np.sqrt(variance), average
 
 
-def std_mean_error(y: Any, u: float, x: Array, dim: Any = None, u_out: float = 0.0, **how: Any) -> tuple[Array, Array]:
+def std_mean_error(
+    y: tuple[Array, ...], u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **how: Unpack[Degrees]
+) -> tuple[Array, Array]:
     """As `std_error` and `moments_error`."""
     return std_error(y[0], u, x, dim, u_out, **how), var_mean_error(y, u, x, dim, u_out=u_out, **how)[1]
 
@@ -148,7 +158,7 @@ def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = Fa
     return np.asarray((size**order).sum(axes, keepdims=keepdim) ** (1.0 / order))
 
 
-def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes = None, **_: Any) -> Any:
+def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes = None, **_: object) -> Numbers:
     """No term cancels: n additions and two powers are a relative error, which the root divides by |order|.
 
     Of other orders than 1 and 2, 1 / order is written, which turns the root S^(1/order) by a share u·|log y|, and so is
@@ -156,7 +166,7 @@ def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes 
 
     Powers of small numbers underflow, and those of large ones with a negative order. If a sum S may be off by b, n
     times the smallest number, its root is off by at most S^(1/order)·b/S for S >= b and an order of 1 or more, because
-    the root is concave, and by b^(1/order) below. Of other orders, it lies between the roots of S - b and S + b.
+    the root is concave, and by b^(1/order) below. Of other orders, it is between the roots of S - b and S + b.
     """
     if np.isinf(order) or order == 0:
         return 0.0
@@ -177,7 +187,7 @@ def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes 
     return carried(off, total, u)
 
 
-def _choice(x: Array, dim: Any, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:
+def _choice(x: Array, dim: Axes, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:
     """The forms of ATen: var(x, unbiased), var(x, dim, unbiased), var(x, dim, correction=...)."""
     if unbiased is not None:
         correction = 1.0 if unbiased else 0.0
@@ -329,7 +339,7 @@ def _count(x: Array, axes: tuple[int, ...]) -> int:
 # Segments: the sum, mean, product or extreme of each of several runs of an axis
 
 
-REDUCE: dict[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
 EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
 
 
@@ -359,7 +369,7 @@ def segment_reduce(
     return result
 
 
-def _reduced(cells: Array, reduce: str, initial: float | None) -> Any:
+def _reduced(cells: Array, reduce: str, initial: float | None) -> Numbers:
     if not len(cells):
         return EMPTY[reduce] if initial is None else initial
     first = {"sum": 0.0, "mean": 0.0, "prod": 1.0}.get(reduce) if initial is None else initial
@@ -369,8 +379,9 @@ def _reduced(cells: Array, reduce: str, initial: float | None) -> Any:
 
 
 def segment_reduce_error(
-    y: Array, u: float, data: Array, reduce: str, initial: float | None = None, axis: int = 0, **how: Any
-) -> Any:
+    y: Array, u: float, data: Array, reduce: str, initial: float | None = None, axis: int = 0,
+    lengths: Array | None = None, indices: Array | None = None, offsets: Array | None = None, unsafe: bool = False,
+) -> Numbers:  # fmt: skip
     """At most one addition or product for each cell of the axis, and a division; a Python number is rounded."""
     lost = 0.0 if initial is None else float(scalar(initial, u))
     if reduce in {"max", "min"}:
@@ -378,7 +389,8 @@ def segment_reduce_error(
     terms = data.shape[axis] + 2
     if reduce == "prod":
         return gamma(terms, u) * np.abs(y) * (1 + bool(lost))
-    size = segment_reduce(np.abs(data), reduce, axis=axis, initial=None if initial is None else abs(initial), **how)
+    start = None if initial is None else abs(initial)
+    size = segment_reduce(np.abs(data), reduce, lengths, indices, offsets, axis, unsafe, start)
     return carried(gamma(terms, u) * size + lost, size, u)
 
 
@@ -405,7 +417,7 @@ def log_sum_exp_error(
     return np.asarray(error if keepdim or not x.ndim else error.reshape(y.shape))
 
 
-def sum_share(x: Array, y: Array, u: float, dim: Any) -> Array:
+def sum_share(x: Array, y: Array, u: float, dim: Axes) -> Array:
     """Relative error of s: each exp(d) is off by FUNCTION + |d| roundings and counts as much as its share y of s."""
     terms = int(np.prod([x.shape[a] for a in axes_of(dim, x.ndim)]))
     below = np.where(y > 0, np.abs(x - x.max(dim, keepdims=True)), 0.0)

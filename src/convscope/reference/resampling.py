@@ -7,7 +7,7 @@ resampled by itself.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -18,6 +18,16 @@ from convscope.typing import Array
 
 CUBIC = -0.75
 """The free number of the cubic kernel, as PyTorch has it (Keys, IEEE Trans. ASSP 29, 1981, uses -0.5)."""
+
+
+class Scales(TypedDict, total=False):
+    """Output cells per input cell: for all axes, or as a schema of that rank names them. None follows the sizes."""
+
+    scale_factors: Sequence[float] | None
+    scales: float | None
+    scales_d: float | None
+    scales_h: float | None
+    scales_w: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +48,7 @@ class Taps:
     """Whether rounding may move a kernel's coordinate across a cell, and so to another window, shape (P,)."""
 
 
-def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **scales: Any) -> Array:
+def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **scales: Unpack[Scales]) -> Array:
     """upsample_nearest{1,2,3}d: the cell at floor((o + shift)·scale); a shift of 1/2 is _upsample_nearest_exact.
 
     PyTorch calculates the coordinate in float32 whatever the type of the tensor, and so does this, because
@@ -57,7 +67,7 @@ def linear(
     x: Array,
     output_size: Sequence[int] | None,
     align_corners: bool,
-    **scales: Any,
+    **scales: Unpack[Scales],
 ) -> Array:
     """upsample_linear1d, bilinear2d, trilinear3d: the two nearest cells of each axis, weighted by nearness.
 
@@ -74,7 +84,13 @@ def linear(
 
 
 def linear_error(
-    _y: Array, u: float, x: Array, output_size: Any, align_corners: bool, u_out: float = 0.0, **scales: Any
+    _y: Array,
+    u: float,
+    x: Array,
+    output_size: Sequence[int] | None,
+    align_corners: bool,
+    u_out: float = 0.0,
+    **scales: Unpack[Scales],
 ) -> Array:
     """See `_resampled_error`; the weights have slope 1 in the coordinate."""
     return _resampled_error(x, u, u_out, _linear_taps, 1.0, output_size, align_corners, scales)
@@ -84,31 +100,41 @@ def cubic(
     x: Array,
     output_size: Sequence[int] | None,
     align_corners: bool,
-    **scales: Any,
+    **scales: Unpack[Scales],
 ) -> Array:
     """upsample_bicubic2d: four cells of each axis, weighted by Keys' cubic kernel; edges repeat."""
     return _resampled(x, _cubic_taps, output_size, align_corners, scales)
 
 
 def cubic_error(
-    _y: Array, u: float, x: Array, output_size: Any, align_corners: bool, u_out: float = 0.0, **scales: Any
+    _y: Array,
+    u: float,
+    x: Array,
+    output_size: Sequence[int] | None,
+    align_corners: bool,
+    u_out: float = 0.0,
+    **scales: Unpack[Scales],
 ) -> Array:
     """See `_resampled_error`; the weights have slope at most 1.4 in the coordinate."""
     return _resampled_error(x, u, u_out, _cubic_taps, 1.4, output_size, align_corners, scales)
 
 
-def sizes_of(
-    x: Array, output_size: Sequence[int] | None, scales: Mapping[str, Any]
-) -> tuple[list[int], list[float | None]]:
+def sizes_of(x: Array, output_size: Sequence[int] | None, scales: Scales) -> tuple[list[int], list[float | None]]:
     """Output cells per axis, and the factor that was given for it, in any of the forms of ATen."""
     if unknown := scales.keys() - {"scale_factors", "scales", "scales_d", "scales_h", "scales_w"}:
         raise UsageError(f"no upsampling takes {', '.join(sorted(unknown))}; give scale_factors.")
     rank = x.ndim - 2
-    named = [scales.get("scales")] if rank == 1 else [scales.get(f"scales_{axis}") for axis in "dhw"[-rank:]]
-    factors = list(scales.get("scale_factors") or named)
+    factors: list[float | None] = list(scales.get("scale_factors") or factors_of(scales, rank))
     if output_size is not None:
         return list(output_size), factors
     return [int(np.floor(h * f)) for h, f in zip(x.shape[2:], factors, strict=True)], factors
+
+
+def factors_of(scales: Scales, rank: int) -> list[float | None]:
+    """The factor of each spatial axis, as the schemas of this rank name them."""
+    if rank == 1:
+        return [scales.get("scales")]
+    return [scales.get("scales_d"), scales.get("scales_h"), scales.get("scales_w")][-rank:]
 
 
 def _coordinates(have: int, many: int, align_corners: bool, factor: float | None) -> Array:
@@ -163,7 +189,7 @@ def _cubic_taps(have: int, many: int, align_corners: bool, factor: float | None)
 
 
 def _resampled(
-    x: Array, taps: Callable[..., Taps], output_size: Any, align_corners: bool, scales: Mapping[str, Any]
+    x: Array, taps: Callable[..., Taps], output_size: Sequence[int] | None, align_corners: bool, scales: Scales
 ) -> Array:
     for axis, one in _each_axis(x, taps, output_size, align_corners, scales):
         x = _weighted(x, axis, one.cells, one.weights)
@@ -171,8 +197,8 @@ def _resampled(
 
 
 def _resampled_error(
-    x: Array, u: float, u_out: float, taps: Callable[..., Taps], slope: float, output_size: Any, align_corners: bool,
-    scales: Any,
+    x: Array, u: float, u_out: float, taps: Callable[..., Taps], slope: float, output_size: Sequence[int] | None,
+    align_corners: bool, scales: Scales,
 ) -> Array:  # fmt: skip
     """Three reasons: the products and sums, the coordinates, and weights in a narrow type.
 
@@ -211,7 +237,7 @@ def _beside(size: Array, axis: int, cells: Array, sway: Array, crosses: Array) -
 
 
 def _each_axis(
-    x: Array, taps: Callable[..., Taps], output_size: Any, align_corners: bool, scales: Mapping[str, Any]
+    x: Array, taps: Callable[..., Taps], output_size: Sequence[int] | None, align_corners: bool, scales: Scales
 ) -> Iterator[tuple[int, Taps]]:
     sizes, factors = sizes_of(x, output_size, scales)
     for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
@@ -257,7 +283,12 @@ def lanczos(d: Array, a: int = 3) -> Array:
 
 
 def antialiased(
-    x: Array, output_size: Sequence[int] | None, align_corners: bool, curve: Filter, support: int, **scales: Any
+    x: Array,
+    output_size: Sequence[int] | None,
+    align_corners: bool,
+    curve: Filter,
+    support: int,
+    **scales: Unpack[Scales],
 ) -> Array:
     """_upsample_{bilinear,bicubic,lanczos}2d_aa: each axis times a matrix of weights that add up to 1.
 
@@ -277,8 +308,8 @@ def antialiased(
 
 
 def antialiased_error(
-    _y: Array, u: float, x: Array, output_size: Any, align_corners: bool, curve: Filter, support: int,
-    u_out: float = 0.0, **scales: Any,
+    _y: Array, u: float, x: Array, output_size: Sequence[int] | None, align_corners: bool, curve: Filter, support: int,
+    u_out: float = 0.0, **scales: Unpack[Scales],
 ) -> Array:  # fmt: skip
     """Per axis: the sum of T products, the weights' own error (`_weights`), and a store in between of narrow types."""
     sizes, factors = sizes_of(x, output_size, scales)

@@ -5,16 +5,20 @@ which index wins in some operations; there the error of the index is infinite.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
+from convscope.reference.operation import Errors
 from convscope.reference.precision import scalar, written
 from convscope.reference.reductions import Axes, axes_of
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
+
+Selected: TypeAlias = Array | tuple[Array, Array]
+"""The numbers that were selected; along an axis also where they are on it."""
 
 
-def extreme(reduce: Callable[..., Array], choose: Callable[..., Array]) -> Callable[..., Any]:
+def extreme(reduce: Callable[..., Array], choose: Callable[..., Array]) -> Callable[..., Selected]:
     """max or min in ATen's three forms: of all cells, with indices along `dim`, of two tensors.
 
     >>> extreme(np.max, np.argmax)(x=np.array([[1.0, 5.0], [7.0, 2.0]]), dim=1)
@@ -22,7 +26,7 @@ def extreme(reduce: Callable[..., Array], choose: Callable[..., Array]) -> Calla
     """
     pairs = np.maximum if reduce is np.max else np.minimum
 
-    def best(x: Array, dim: int | None = None, keepdim: bool = False, right: Array | None = None) -> Any:
+    def best(x: Array, dim: int | None = None, keepdim: bool = False, right: Array | None = None) -> Selected:
         if right is not None:
             return pairs(x, right)
         if dim is None:
@@ -33,8 +37,8 @@ def extreme(reduce: Callable[..., Array], choose: Callable[..., Array]) -> Calla
 
 
 def extreme_error(
-    y: Any, u: float, x: Array, dim: int | None = None, keepdim: bool = False, right: Array | None = None
-) -> Any:
+    y: Selected, u: float, x: Array, dim: int | None = None, keepdim: bool = False, right: Array | None = None
+) -> Errors:
     """The value is exact; the index is open where the winner occurs more than once. A bound as a number is written."""
     if right is not None:
         return scalar(right, u)
@@ -93,7 +97,7 @@ def ordered(x: Array, dim: int = -1, descending: bool = False) -> tuple[Array, A
     return np.take_along_axis(x, order, dim), order
 
 
-def ordered_error(y: Any, _u: float, x: Array, dim: int = -1, **_: Any) -> tuple[float, Array | float]:
+def ordered_error(y: tuple[Array, ...], _u: float, x: Array, dim: int = -1, **_: object) -> tuple[float, Array | float]:
     """The order is exact, the indices of equal cells are open."""
     return 0.0, neighbours(y[0], dim) if x.ndim else 0.0
 
@@ -107,35 +111,37 @@ def top(x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, A
     return values.take(first, dim), order.take(first, dim)
 
 
-def top_error(_y: Any, _u: float, x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[float, Array | float]:
+def top_error(
+    _y: object, _u: float, x: Array, k: int, dim: int = -1, largest: bool = True
+) -> tuple[float, Array | float]:
     """As `ordered_error`; the last one may equal the first that was left out."""
     if not x.ndim:
         return 0.0, 0.0
     return 0.0, neighbours(ordered(x, dim, largest)[0], dim).take(np.arange(k), dim)
 
 
-def compare_error(_y: Array, u: float, x: Array, right: Any) -> Any:
+def compare_error(_y: Array, u: float, x: Array, right: Numbers) -> Numbers:
     """eq, ne, lt, le, gt, ge: exact between tensors; a number, once written, may have crossed a cell."""
     off = scalar(right, u)
     return np.where((np.abs(x - right) <= off) & (off > 0), 1.0, 0.0)
 
 
-def choose(condition: Array, x: Any, right: Any) -> Array:
+def choose(condition: Array, x: Numbers, right: Numbers) -> Array:
     """where: `x` where the condition holds, else `right`."""
     return np.asarray(np.where(condition, x, right))
 
 
-def choose_error(_y: Array, u: float, condition: Array, x: Any, right: Any) -> Any:
+def choose_error(_y: Array, u: float, condition: Array, x: Numbers, right: Numbers) -> Numbers:
     """Exact, but a number that is chosen is written in the tensor's type."""
     return np.where(condition, scalar(x, u), scalar(right, u))
 
 
-def fill_masked(x: Array, mask: Array, value: Any) -> Array:
+def fill_masked(x: Array, mask: Array, value: Numbers) -> Array:
     """masked_fill: `value` where the mask holds, else `x`."""
     return np.where(mask, value, x)
 
 
-def fill_masked_error(_y: Array, u: float, x: Array, mask: Array, value: Any) -> Any:
+def fill_masked_error(_y: Array, u: float, x: Array, mask: Array, value: Numbers) -> Numbers:
     """Exact, but the value is written in the tensor's type."""
     return np.where(np.broadcast_to(mask, np.broadcast_shapes(mask.shape, x.shape)), written(value, u), 0.0)
 

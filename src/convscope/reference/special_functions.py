@@ -5,13 +5,12 @@ as in `pointwise`.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
 from convscope.reference.pointwise import floating
 from convscope.reference.precision import FUNCTION, cast, scalar, written
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 
 def sinc(x: Array) -> Array:
@@ -35,7 +34,7 @@ def logit(x: Array, eps: float | None = None) -> Array:
     return np.asarray(np.log(p / (1 - p)))
 
 
-def logit_error(y: Array, u: float, x: Array, eps: float | None = None) -> Any:
+def logit_error(y: Array, u: float, x: Array, eps: float | None = None) -> Numbers:
     """The difference, the quotient and the logarithm; a limit is written, and the slope there is about 1 / eps."""
     error = u * (3 + FUNCTION * np.abs(y))
     if eps is None or eps <= 0:
@@ -68,12 +67,12 @@ def parts_of_number(x: Array) -> tuple[Array, Array]:
     return mantissa, exponent.astype(np.int32)
 
 
-def copysign(x: Any, right: Any) -> Array:
+def copysign(x: Numbers, right: Numbers) -> Array:
     """The size of x with the sign of the other."""
     return np.copysign(floating(x), floating(right))
 
 
-def copysign_error(_y: Array, u: float, x: Any, right: Any) -> Any:
+def copysign_error(_y: Array, u: float, x: Numbers, right: Numbers) -> Numbers:
     """Exact, but a number is written in the tensor's type."""
     return scalar(x, u) + 0.0 * np.asarray(scalar(right, u))
 
@@ -100,13 +99,13 @@ def log_add_2_error(y: Array, u: float, x: Array, right: Array) -> Array:
     return u * (np.abs(y) + 1.5 * (2 * FUNCTION + 2) * np.exp2(-d))
 
 
-def times_log(x: Any, right: Any) -> Array:
+def times_log(x: Numbers, right: Numbers) -> Array:
     """xlogy: x · log(right), 0 where x is 0 and `right` a number."""
     base, by = floating(x), floating(right)
     return np.where(np.isnan(by), np.nan, np.where(base == 0, 0.0, base * np.log(by)))
 
 
-def times_log_error(y: Array, u: float, x: Any, right: Any) -> Array:
+def times_log_error(y: Array, u: float, x: Numbers, right: Numbers) -> Array:
     """A function call and a product; a number is written, and the logarithm moves by what it loses relatively."""
     base, by = np.abs(floating(x)), np.abs(floating(right))
     lost = np.where(by > 0, scalar(right, u) / np.where(by > 0, by, 1.0), 0.0)
@@ -131,7 +130,7 @@ def step_function(x: Array, values: Array) -> Array:
     return np.where(x == 0, values, np.where(x > 0, 1, 0)).astype(np.result_type(x, values))
 
 
-def step_error(_y: Array, u: float, x: Array, values: Any) -> Any:
+def step_error(_y: Array, u: float, x: Array, values: Numbers) -> Numbers:
     """Exact, but a number is written."""
     return np.where(x == 0, written(values, u) if np.ndim(values) == 0 else 0.0, 0.0)
 

@@ -3,7 +3,7 @@
 Knows every file of this room. A name has no `aten::`, no overload, no in-place `_`, no `_out`; `lookup` removes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -32,7 +32,7 @@ from convscope.reference.distances import DISTANCES
 from convscope.reference.indexing import EMBEDDING_BAG
 from convscope.reference.losses import LOSSES
 from convscope.reference.matmul import OUTER_PRODUCTS
-from convscope.reference.operation import Operation, exact, first, flushing, moved, wide
+from convscope.reference.operation import Operation, Result, exact, first, flushing, moved, wide
 from convscope.reference.pointwise_table import POINTWISE
 from convscope.reference.quantization import QUANTIZATION
 from convscope.reference.randomized import RANDOMIZED
@@ -42,8 +42,8 @@ from convscope.reference.sampling import SAMPLING
 from convscope.reference.updates import UPDATES
 
 
-def _carry(function: object) -> Operation:
-    return Operation(function, exact, moves=True)  # type: ignore[arg-type]  # every entry below is a function
+def _carry(function: Callable[..., Result]) -> Operation:
+    return Operation(function, exact, moves=True)
 
 
 _CONVOLUTION = Operation(

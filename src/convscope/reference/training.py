@@ -6,17 +6,19 @@ called conv1 has conv1.weight and conv1.bias.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from convscope.errors import UnknownName
 from convscope.reference import tutorial as ops
 from convscope.reference.matmul import linear
+from convscope.reference.operation import Arguments
 from convscope.typing import Array
 
 Params = Mapping[str, Array]
 State = dict[str, dict[str, Array]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Layer:
     """A key of `LAYERS`."""
     name: str = ""
     """What its parameters are called; empty where it has none."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Arguments = field(default_factory=dict)
     """Its arguments: stride, padding, kernel_size."""
 
 
@@ -39,9 +41,9 @@ class Layer:
 class Kind:
     """How one kind of layer works, and how gradients pass through it."""
 
-    forward: Callable[[Array, list[Array], Mapping[str, Any]], Array]
+    forward: Callable[[Array, list[Array], Arguments], Array]
     """(input, its parameters, settings) -> output."""
-    backward: Callable[[Array, Array, Array, list[Array], Mapping[str, Any]], tuple[Array, ...]]
+    backward: Callable[[Array, Array, Array, list[Array], Arguments], tuple[Array, ...]]
     """(gradient of the output, input, output, parameters, settings) -> gradients of the input and of each parameter."""
 
 
@@ -113,7 +115,7 @@ def backward(layers: Sequence[Layer], params: Params, values: Sequence[Array], g
 
 def step(
     layers: Sequence[Layer], params: Params, state: State, x: Array, target: Array, *,
-    loss: str, optimizer: str, **settings: Any,
+    loss: str, optimizer: str, **settings: float | tuple[float, float],
 ) -> tuple[dict[str, Array], State, float]:  # fmt: skip
     """One batch: forward, loss, backward, optimizer.
 
@@ -200,15 +202,14 @@ OPTIMIZERS: Mapping[str, Callable[..., tuple[Array, dict[str, Array]]]] = {
 }
 
 
-def _named(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+def _named(kind: str, name: str, table: Mapping[str, T]) -> T:
     if name not in table:
         raise UnknownName(f"{kind} of the NumPy engine", name, table)
     return table[name]
 
 
 def _kind(layer: Layer) -> Kind:
-    kind: Kind = _named("layer", layer.op, LAYERS)
-    return kind
+    return _named("layer", layer.op, LAYERS)
 
 
 def _names(layer: Layer, params: Params) -> list[str]:
@@ -222,7 +223,7 @@ def _own(layer: Layer, params: Params) -> list[Array]:
     return [params[name] for name in _names(layer, params)]
 
 
-def _pooled(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _pooled(settings: Arguments) -> Arguments:
     """A pooling's settings as its gradient takes them: the window as rows and columns, no stride for its size."""
     size = settings["kernel_size"]
     stride = settings.get("stride")

@@ -1,17 +1,22 @@
 """Updates: one step of each optimizer in plain NumPy, from a parameter, its gradient and its state to all of these.
 
+Also batch norm's running statistics after a batch.
+
 Source: PyTorch documentation, torch.optim: the algorithm of SGD, Adam, AdamW, Adadelta, RMSprop. The errors follow each
 number with the roundings that a kernel may make on the way (`u` each), larger where numbers cancel.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec
 
 import numpy as np
 
 from convscope.reference.operation import Operation
-from convscope.typing import Array
+from convscope.reference.reductions import Kernel, moments, moments_error
+from convscope.typing import Array, Numbers
+
+P = ParamSpec("P")
 
 
 class Inexact(NamedTuple):
@@ -21,7 +26,7 @@ class Inexact(NamedTuple):
     error: Array
 
     @classmethod
-    def of(cls, value: Any) -> "Inexact":
+    def of(cls, value: Numbers) -> "Inexact":
         """Recorded numbers."""
         return cls(np.asarray(value, np.float64), np.zeros(()))
 
@@ -57,14 +62,14 @@ class Inexact(NamedTuple):
         return Inexact(value, error + 2 * u * abs(value))
 
 
-def _blend(old: Any, new: Inexact, rate: float, u: float) -> Inexact:
+def _blend(old: Array, new: Inexact, rate: float, u: float) -> Inexact:
     """rate·old + (1 - rate)·new; a kernel may add (1 - rate)·(new - old) to the old instead."""
     before = Inexact.of(old)
     mixed = before.times(rate, u).plus(new.times(1 - rate, u), u)
     return Inexact(mixed.value, mixed.error + 2 * u * (abs(before.value) + (1 - rate) * abs(new.value)))
 
 
-def _decayed(param: Any, grad: Any, weight_decay: float, maximize: bool, u: float) -> Inexact:
+def _decayed(param: Array, grad: Array, weight_decay: float, maximize: bool, u: float) -> Inexact:
     gradient = Inexact.of(-np.asarray(grad) if maximize else grad)
     return gradient.plus(Inexact.of(param).times(weight_decay, u), u) if weight_decay else gradient
 
@@ -138,26 +143,61 @@ def rmsprop_update(
     return _stepped(Inexact.of(param), direction, lr, u), square, velocity, mean
 
 
-def values_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[..., tuple[Array | None, ...]]:
+def values_of(update: Callable[P, tuple[Inexact | None, ...]]) -> Callable[P, tuple[Array | None, ...]]:
     """An update as its new numbers alone."""
 
     @wraps(update)
-    def forward(*arguments: Any, **named: Any) -> tuple[Array | None, ...]:
+    def forward(*arguments: P.args, **named: P.kwargs) -> tuple[Array | None, ...]:
         return tuple(None if made is None else made.value for made in update(*arguments, **named))
 
     return forward
 
 
-def errors_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[..., tuple[Any, ...]]:
+def errors_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[..., tuple[Array | None, ...]]:
     """How far a kernel's numbers may be off."""
 
-    def error(_result: Any, u: float, **arguments: Any) -> tuple[Any, ...]:
+    def error(_result: object, u: float, **arguments: object) -> tuple[Array | None, ...]:
         return tuple(None if made is None else made.error for made in update(**arguments, u=u))
 
     return error
 
 
-def _update(function: Callable[..., Any]) -> Operation:
+def running_statistic(
+    x: Array, running: Array, momentum: float, layout: str = "other", *, spread: bool = False, u: float = 0.0
+) -> Inexact:
+    """Batch norm's running mean, or with `spread` its running variance, after a batch.
+
+    The batch's variance is divided by n - 1 here, though batch norm itself divides it by n. Kernels round the momentum
+    m itself, by u·m, and so 1 - m, which may be much smaller, by as much.
+
+    Args:
+        x: The input of batch norm, shape (N, C, ...).
+        running: The statistic before, shape (C,).
+        momentum: The weight of this batch.
+        layout: Memory format of the input. Affects only the order in which the kernel adds.
+        spread: The variance instead of the mean.
+        u: The kernel's unit roundoff.
+    """
+    axes = (0, *range(2, x.ndim))
+    kernel: Kernel = "chunked" if layout == "contiguous" and u > 2.0**-40 else "in turn"
+    batch = moments(x, axes, correction=1)[spread].ravel()
+    off = moments_error(x, axes, u, 1, kernel, "chunked")[spread].ravel()
+    kept, new = Inexact.of(running).times(1 - momentum, 2 * u), Inexact(batch, off).times(momentum, 2 * u)
+    mixed = kept.plus(new, u)
+    return Inexact(mixed.value, mixed.error + u * abs(mixed.value) + 2 * u * momentum * abs(running))
+
+
+def _statistic(name: str, *, spread: bool) -> Operation:
+    def forward(x: Array, momentum: float, layout: str = "other", **running: Array) -> Array:
+        return running_statistic(x, running[name], momentum, layout, spread=spread).value
+
+    def error(_y: object, u: float, x: Array, momentum: float, layout: str = "other", **running: Array) -> Array:
+        return running_statistic(x, running[name], momentum, layout, spread=spread, u=u).error
+
+    return Operation(forward, error)
+
+
+def _update(function: Callable[..., tuple[Inexact | None, ...]]) -> Operation:
     return Operation(values_of(function), errors_of(function))
 
 
@@ -167,4 +207,6 @@ UPDATES: Mapping[str, Operation] = {
     "convscope::adamw": _update(partial(adam_update, decoupled=True)),
     "convscope::adadelta": _update(adadelta_update),
     "convscope::rmsprop": _update(rmsprop_update),
+    "convscope::running_mean": _statistic("running_mean", spread=False),
+    "convscope::running_var": _statistic("running_var", spread=True),
 }

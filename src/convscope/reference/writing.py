@@ -4,13 +4,12 @@ Where several numbers are written to one cell without being combined, the last o
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.precision import carried, gamma, written
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 COMBINED: dict[str, np.ufunc] = {
     "sum": np.add, "mean": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum,
@@ -44,14 +43,14 @@ def copy_slices(x: Array, dim: int, index: Array, source: Array) -> Array:
     return out.reshape(x.shape)
 
 
-def fill_slices(x: Array, dim: int, index: Array, value: Any) -> Array:
+def fill_slices(x: Array, dim: int, index: Array, value: Numbers) -> Array:
     """index_fill: one number in the slices that an index selects."""
     out = np.array(x, ndmin=1)
     np.moveaxis(out, dim, 0)[np.atleast_1d(index)] = value
     return out.reshape(x.shape)
 
 
-def fill_slices_error(_y: Array, u: float, x: Array, dim: int, index: Array, value: Any) -> Array:
+def fill_slices_error(_y: Array, u: float, x: Array, dim: int, index: Array, value: Numbers) -> Array:
     """Exact, but the value is written in the tensor's type."""
     return fill_slices(np.zeros(x.shape), dim, index, written(value, u) if np.ndim(value) == 0 else 0.0)
 
@@ -85,7 +84,7 @@ def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, i
 
 def scatter_reduced_error(
     y: Array, u: float, x: Array, dim: int, index: Array, src: Array, reduce: str, include_self: bool = True
-) -> Any:
+) -> Numbers:
     """At most one addition or product for each index along the axis, and a division; extremes are exact."""
     if reduce in {"amax", "amin"} or y.dtype.kind != "f":
         return 0.0
@@ -104,7 +103,7 @@ def reduced_slices(x: Array, dim: int, index: Array, source: Array, reduce: str,
 
 def reduced_slices_error(
     y: Array, u: float, x: Array, dim: int, index: Array, source: Array, reduce: str, include_self: bool = True
-) -> Any:
+) -> Numbers:
     """The same bound as `scatter_reduced_error`."""
     return scatter_reduced_error(y, u, x, dim, _spread(index, dim, source), source, reduce, include_self)
 
@@ -121,7 +120,7 @@ def put(x: Array, index: Array, source: Array, accumulate: bool = False) -> Arra
     return out
 
 
-def put_error(_y: Array, u: float, x: Array, index: Array, source: Array, accumulate: bool = False) -> Any:
+def put_error(_y: Array, u: float, x: Array, index: Array, source: Array, accumulate: bool = False) -> Numbers:
     """Exact; when adding, as many additions as there are numbers, at most."""
     if not accumulate or x.dtype.kind != "f":
         return 0.0

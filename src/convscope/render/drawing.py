@@ -81,7 +81,7 @@ def describe(argument: Argument) -> str:
         cells, _, correction = argument.arguments.values()
         assert isinstance(cells, Cells)
         assert isinstance(correction, Leaf)
-        count = len(cells) - correction.number
+        count = len(cells) - correction.scalar
         return f"{argument.note}: squares {short(argument.value() * count)} ÷ {count:,.9g}"
     if argument.function == "stored":
         return describe(argument.arguments["x"])
@@ -141,7 +141,7 @@ def draw(expr: Expr, detail: Detail | None = None) -> list[Row | str]:
     """
     detail = detail or Detail()
     if isinstance(expr, Leaf):
-        return [Row(expr.label, short(expr.number, 9))]
+        return [Row(expr.label, short(expr.scalar, 9))]
     if isinstance(expr, Dot):
         return draw_sum(expr, detail)
     if expr.function in SERIES:
@@ -159,7 +159,7 @@ def headline(expr: Expr) -> str:
     'x + y'
     """
     if isinstance(expr, Leaf):
-        return "a number written in the model" if expr.source.kind == "number" else f"the cell {expr.label}, moved"
+        return "a number written in the model" if expr.source.kind == "number" else f"the same number as {expr.label}"
     if isinstance(expr, Dot):
         return expr.note
     if expr.note and any(isinstance(a, Cells) for a in expr.arguments.values()):
@@ -223,7 +223,7 @@ def page(name: str, expr: Expr, recorded: float, bound: float, detail: Detail) -
     >>> x = Leaf(0.75, Source("conv1", "step", (1, 4)), (0, 2))
     >>> print(*page("copy (2)", x, 0.75, 0.0, Detail()), sep="\\n")
     copy (2) = 0.75
-    the cell conv1 (2), moved
+    the same number as conv1 (2)
     <BLANKLINE>
       conv1 (2)    0.75
       ─────────────────

@@ -126,7 +126,7 @@ def draw_cells(apply: Apply, detail: Detail) -> list[Row | str]:
     if len(order) < len(cells):
         lines.append(Row(f"{len(cells) - len(order):,} others", ""))
     others = {n: a for n, a in apply.arguments.items() if isinstance(a, Leaf) and a.source.kind == "number"}
-    return [*lines, *(Row(name, short(a.number)) for name, a in others.items())]
+    return [*lines, *(Row(name, short(a.scalar)) for name, a in others.items())]
 
 
 def _from_sum(apply: Apply, top: float, total: float) -> list[Row | str]:

@@ -22,7 +22,7 @@ def plain(expr: Expr | Cells) -> Plain:
     """
     match expr:
         case Leaf():
-            return {"type": "leaf", **_source(expr.source), "cell": list(expr.cell), "value": plain_number(expr.number)}
+            return {"type": "leaf", **_source(expr.source), "cell": list(expr.cell), "value": plain_number(expr.scalar)}
         case Cells():
             return _cells(expr)
         case Dot():

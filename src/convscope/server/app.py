@@ -14,18 +14,34 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
+from convscope.server import backward, lessons, training_steps
+from convscope.server.explanations import routes as explanation_routes
 from convscope.server.http import page
+from convscope.server.http.message import Fit, Problem
 from convscope.server.http.security import Access, Guard
 from convscope.server.jobs import MemoryTrimmer
+from convscope.server.probes import routes as probe_routes
 from convscope.server.probes.service import ProbeService
-from convscope.server.routers import ROUTERS
+from convscope.server.session import routes as session_routes
 from convscope.server.session.inputs import Misfit
+from convscope.server.traces import routes as trace_routes
+from convscope.server.trainings import routes as training_routes
 
 log = logging.getLogger("convscope.server")
 
+ROUTERS = (
+    session_routes.router,
+    trace_routes.router,
+    explanation_routes.router,
+    training_steps.router,
+    backward.router,
+    training_routes.router,
+    probe_routes.router,
+    lessons.router,
+)
+"""All routes of the API, under /api, in the order in which paths are matched."""
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "An error, with its status code and one sentence.", "model": schema.Problem}
+    "default": {"description": "An error, with its status code and one sentence.", "model": Problem}
 }
 """What every route answers instead, in the OpenAPI document: any code but 200 comes with a `Problem`."""
 SENTENCES: Mapping[str, str] = {
@@ -83,11 +99,9 @@ async def _closing(app: FastAPI) -> AsyncIterator[None]:
             part.close()
 
 
-def problem(
-    status: int, message: str, headers: Mapping[str, str] | None = None, fit: Sequence[schema.Fit] = ()
-) -> Response:
+def problem(status: int, message: str, headers: Mapping[str, str] | None = None, fit: Sequence[Fit] = ()) -> Response:
     """An error as every route answers it."""
-    said = schema.Problem(message=message.encode("utf-8", "replace").decode(), fit=list(fit))
+    said = Problem(message=message.encode("utf-8", "replace").decode(), fit=list(fit))
     return JSONResponse(said.model_dump(exclude_defaults=True), status, headers)
 
 
@@ -102,7 +116,7 @@ def _not_understood(_request: Request, error: Exception) -> Response:
 
 def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    fit = get_args(schema.Fit) if isinstance(error, Misfit) else ()
+    fit = get_args(Fit) if isinstance(error, Misfit) else ()
     return problem(error.status_code, SENTENCES.get(error.detail, error.detail), error.headers, fit)
 
 

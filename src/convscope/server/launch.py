@@ -19,16 +19,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import convscope as cs
-from convscope.server import schema
 from convscope.server.app import make_app, put_together
 from convscope.server.http import page
 from convscope.server.http.connection import ANYWHERE, HOST, PORT, address_of, bind, has_browser, make_server
 from convscope.server.http.security import Access, is_host, is_loopback, new_token
 from convscope.server.jobs import NOBODY
-from convscope.server.lessons.service import LessonService
+from convscope.server.lessons import LessonService
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.routes import trace_info
+from convscope.server.traces.schema import TraceInfo, TraceRequest
 from convscope.server.trainings.registry import Trainings
 from convscope.type_checks import takes
 
@@ -39,11 +39,11 @@ def begin_first_views(workspace: Workspace) -> None:
         workspace.workers.begin(f"model {opened.id}", partial(_first_view, workspace, opened))
 
 
-def _first_view(workspace: Workspace, opened: ModelHandle) -> schema.TraceInfo | None:
+def _first_view(workspace: Workspace, opened: ModelHandle) -> TraceInfo | None:
     """The trace that the page requests if its URL specifies nothing else."""
     if opened.start is None:
         return None
-    request = schema.TraceRequest(model=opened.id, input=opened.start)
+    request = TraceRequest(model=opened.id, input=opened.start)
     return trace_info(workspace.traces.make(opened, workspace.picture, request, NOBODY))
 
 

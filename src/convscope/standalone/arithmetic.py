@@ -183,7 +183,7 @@ def _function(operand: _Operands, _: Mapping[str, Any], step: Step) -> Plain:
 
 
 def _moved(operand: _Operands, _: Mapping[str, Any], step: Step) -> Plain:
-    return {"rule": "moved", "input": operand("self"), "shape": list(step.shape)}
+    return {"rule": "moved", "input": operand("input" if step.op == "dropout" else "self"), "shape": list(step.shape)}
 
 
 IN_ORDER = frozenset({"view", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze"})
@@ -195,6 +195,6 @@ RULES: Mapping[str, Callable[[_Operands, Mapping[str, Any], Step], Plain]] = {
     "addmm": _linear,
     "mm": _product,
     **dict.fromkeys(("relu", "tanh", "sigmoid"), _function),
-    **dict.fromkeys(IN_ORDER, _moved),
+    **dict.fromkeys((*IN_ORDER, "dropout"), _moved),
 }
 """The operations that the page calculates."""

@@ -9,8 +9,9 @@ import numpy as np
 
 import convscope as cs
 from convscope.expr.call import Source
-from convscope.server import schema
-from convscope.server.explanations.explanations import contributions_of, explained, paths_info, probability, softmax_of
+from convscope.server.explanations.explanations import explained, probability, softmax_of
+from convscope.server.explanations.origins import contributions_of, paths_info
+from convscope.server.session.schema import InputRef, SampleRef, StoredRef
 from convscope.server.traces.array_pictures import extent, number
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import thumbnail, trace_info
@@ -48,7 +49,7 @@ class PassWriter:
         self._unanswered = False
         self._seconds = 0.0
 
-    def add(self, ref: schema.InputRef, done: TracePass) -> bool:
+    def add(self, ref: InputRef, done: TracePass) -> bool:
         """Add a pass; returns False, and adds nothing, if there is no room for its description."""
         info = trace_info(done).model_dump()
         if not self._contents.room_for(info):
@@ -198,15 +199,15 @@ class PassWriter:
         }
 
 
-def key_of(ref: schema.InputRef) -> str:
+def key_of(ref: InputRef) -> str:
     """An input as the page looks it up.
 
-    >>> key_of(schema.SampleRef(source="mnist", split="test", index=7))
+    >>> key_of(SampleRef(source="mnist", split="test", index=7))
     'mnist/test/7'
     """
-    if isinstance(ref, schema.SampleRef):
+    if isinstance(ref, SampleRef):
         return f"{ref.source}/{ref.split}/{ref.index}"
-    assert isinstance(ref, schema.StoredRef)
+    assert isinstance(ref, StoredRef)
     return ref.id
 
 

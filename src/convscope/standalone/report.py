@@ -16,11 +16,12 @@ from convscope.inputs.model_inputs import prepare_inputs
 from convscope.models.loading import load_model
 from convscope.proof.explanation import explain
 from convscope.proof.status import STATUSES
-from convscope.server import schema
 from convscope.server.jobs import NOBODY
 from convscope.server.session.model_handle import ModelHandle
+from convscope.server.session.schema import InputRef, SampleRef
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.passes import TracePass
+from convscope.server.traces.schema import TraceRequest
 from convscope.standalone.document import Contents, built, document
 from convscope.standalone.passes import PassWriter
 from convscope.traces.trace import Trace
@@ -133,14 +134,14 @@ def _split(images: Any) -> Iterator[Any]:
         yield images
 
 
-def _references(workspace: Workspace, handle: ModelHandle, images: Any, data_dir: Any) -> Iterator[schema.InputRef]:
+def _references(workspace: Workspace, handle: ModelHandle, images: Any, data_dir: Any) -> Iterator[InputRef]:
     if images is not None:
         for image in list(_split(images))[:MOST]:
             yield workspace.keep_inputs(prepare_inputs(image, like=handle.session_model, data_dir=data_dir), handle)
         return
     start = handle.start
     assert start is not None
-    if isinstance(start, schema.SampleRef):
+    if isinstance(start, SampleRef):
         many = workspace.sources_known.count(start.source, start.split)
         yield from (start.model_copy(update={"index": i}) for i in range(min(IMAGES, many)))
     else:
@@ -150,7 +151,7 @@ def _references(workspace: Workspace, handle: ModelHandle, images: Any, data_dir
 def _written(
     workspace: Workspace,
     handle: ModelHandle,
-    refs: Sequence[schema.InputRef],
+    refs: Sequence[InputRef],
     *,
     run: Run | None,
     out: Path,
@@ -164,7 +165,7 @@ def _written(
     writer = PassWriter(contents)
     taken: list[TracePass] = []
     for ref in refs:
-        done = workspace.traces.make(handle, workspace.picture, schema.TraceRequest(model=handle.id, input=ref), NOBODY)
+        done = workspace.traces.make(handle, workspace.picture, TraceRequest(model=handle.id, input=ref), NOBODY)
         if not writer.add(ref, done):
             break
         taken.append(done)
@@ -213,7 +214,7 @@ def _add(page: dict[str, Any], name: str, part: Any, left_out: list[str]) -> Non
         page[name] = part
 
 
-def _session(workspace: Workspace, handle: ModelHandle, first: schema.InputRef) -> dict[str, Any]:
+def _session(workspace: Workspace, handle: ModelHandle, first: InputRef) -> dict[str, Any]:
     """The description of the one model, whose inputs are those of the report."""
     whole = workspace.session()
     model = handle.info().model_copy(update={"source": None, "start": first, "history": []})

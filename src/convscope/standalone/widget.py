@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message
 
 from convscope.errors import UsageError
 from convscope.models.loading import load_model
-from convscope.server import schema
 from convscope.server.app import make_app, put_together
 from convscope.server.http.security import Access, new_token
 from convscope.server.jobs import NOBODY
 from convscope.server.session.workspace import Workspace
+from convscope.server.traces.schema import TraceRequest
 from convscope.standalone.document import built
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
@@ -94,7 +94,7 @@ def _widget_type() -> Any:
             """The pass that the view shows first."""
             handle = self._workspace.session_models()[0]
             assert handle.start is not None
-            request = schema.TraceRequest(model=handle.id, input=handle.start)
+            request = TraceRequest(model=handle.id, input=handle.start)
             return self._workspace.traces.make(handle, self._workspace.picture, request, NOBODY).trace
 
         def _answer(self, _widget: Any, asked: Any, buffers: Any) -> None:

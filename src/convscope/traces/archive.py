@@ -19,10 +19,13 @@ from convscope.errors import DataError, TraceError, UsageError
 from convscope.files import replace_file
 from convscope.traces.header import pack, pack_result, unpack_result
 from convscope.traces.header_check import NARROW, STEP, Contents, Outside, check, derivable, fits, parse
-from convscope.traces.step import Kind, Ref, Step, Values, frozen, weights_digest
+from convscope.traces.step import Kind, Ref, Step, TrainingStep, Values, frozen, weights_digest
+from convscope.traces.training_header import pack_training
 from convscope.typing import Array
 
 FORMAT = "convscope-trace-2"
+STEP_FORMAT = "convscope-trace-3"
+"""The format of a training step: that of a forward pass, and what `traces.training_header` adds."""
 FORMER = "convscope-trace-1"
 """The first format, which lacks the references of the returned tensors; it can still be read."""
 FAMILY = "convscope-trace-"
@@ -93,6 +96,10 @@ class ArchiveSource(Values, Protocol):
         """Parameters that changed since the trace."""
 
     @property
+    def training_step(self) -> TrainingStep | None:
+        """Loss, gradients and update; None for a forward pass alone."""
+
+    @property
     def saved(self) -> bool:
         """Whether the numbers come from a file instead of a pass in this process."""
 
@@ -104,8 +111,6 @@ def write(path: str | Path, source: ArchiveSource) -> None:
         TraceError: the weights changed since the trace.
         UsageError: the file cannot be written.
     """
-    if getattr(source, "training_step", None) is not None:
-        raise UsageError("a training step cannot be saved to a file; save the trace of the forward pass alone.")
     changed = source.changed()
     if changed:
         raise TraceError(f"the trace cannot be saved: {', '.join(changed[:3])} changed since; trace again.")
@@ -118,8 +123,9 @@ def write(path: str | Path, source: ArchiveSource) -> None:
         for name, item, ref in step.refs():
             if not derivable(ref, outside, steps):
                 arrays[f"operand/{step.id}/{name}/{item}"] = source.operand(step.id, name, item)
+    training = source.training_step
     header = {
-        "format": FORMAT,
+        "format": FORMAT if training is None else STEP_FORMAT,
         "model_type": source.model_type,
         "weights": source.weights,
         "card": source.card.to_json(),
@@ -132,10 +138,12 @@ def write(path: str | Path, source: ArchiveSource) -> None:
     returned = source.returned()
     if returned is not None:
         header["returned"] = [pack(ref) for ref in returned]
-    _save(Path(path), arrays, json.dumps(header, allow_nan=False))
+    if training is not None:
+        header["training"] = pack_training(training, steps)
+    _save(Path(path), arrays, {str(header["format"]): json.dumps(header, allow_nan=False)})
 
 
-def _save(path: Path, arrays: Mapping[str, Array], header: str) -> None:
+def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     if not path.name:
         raise UsageError(f"the trace cannot be written to {path}: it is a folder; name a file.")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -143,7 +151,7 @@ def _save(path: Path, arrays: Mapping[str, Array], header: str) -> None:
         save_file(
             {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()},
             beside,
-            {FORMAT: header},
+            dict(metadata),
         )
         replace_file(beside, path)
     except (OSError, SafetensorError) as error:
@@ -172,7 +180,7 @@ class Archive:
         """Open the file, check its whole header, and whatever can be checked about its arrays at this point."""
         self._file = _open(self._path)
         metadata = self._file.metadata() or {}
-        format_ = next((name for name in (FORMAT, FORMER) if name in metadata), None)
+        format_ = next((name for name in (STEP_FORMAT, FORMAT, FORMER) if name in metadata), None)
         if format_ is None:
             newer = sorted(name for name in metadata if name.startswith(FAMILY))
             raise ValueError(f"its format, {newer[0]}, belongs to another version" if newer else "it has no header")
@@ -183,13 +191,16 @@ class Archive:
         contents = check(header, {name: (types[name], shapes[name]) for name in slices}, self)
         if header.get("format") != format_:
             raise ValueError(f"its header names the format {header.get('format')!r}")
+        if (contents.training is not None) != (format_ == STEP_FORMAT):
+            raise ValueError(f"the format {format_} is not that of its contents")
         for name, ref in _stored(contents):
             if (ref.dtype in NARROW or ref.dtype == "bool") and not fits(ref.dtype, self._read(name)):
                 raise ValueError(f"the array {name} has numbers that {ref.dtype} cannot represent")
+        state = () if contents.training is None else contents.training.state
         weights = (
             (r.name, r.dtype, self.parameter(r.name))
             for (kind, _), r in contents.outside.items()
-            if kind == "parameter"
+            if kind == "parameter" and r.name not in state
         )
         if weights_digest(weights) != contents.weights:
             raise ValueError("the weights differ from those that the trace was made with")
@@ -261,6 +272,11 @@ class Archive:
     def returned(self) -> tuple[Ref, ...] | None:
         """The reference of each tensor in the result; None in files of the first format, which lack it."""
         return self._contents.returned
+
+    @property
+    def training_step(self) -> TrainingStep | None:
+        """Loss, gradients and update; None for a forward pass alone."""
+        return self._contents.training
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ import numpy as np
 from convscope.cards.card import Card
 from convscope.preprocess import Fit
 from convscope.traces.header import modest, unpack, unpack_result
-from convscope.traces.step import Kind, Ref, Step, Values
+from convscope.traces.step import Kind, Ref, Step, TrainingStep, Values
+from convscope.traces.training_header import BackwardRows, checked_training
 from convscope.typing import Array
 
 STEP = [f.name for f in fields(Step) if f.name not in {"broken", "values", "position", "aliases"}]
@@ -52,6 +53,8 @@ class Contents:
     """The model's return value, as packed by `pack_result`."""
     returned: tuple[Ref, ...] | None
     """The reference of each tensor in the result; None in files of the first format, which lack it."""
+    training: TrainingStep | None = None
+    """Loss, gradients and update, of a training step."""
 
 
 def parse(text: str) -> Any:
@@ -96,13 +99,15 @@ def check(header: object, arrays: Arrays, values: Values) -> Contents:
     outside = _outside(_items(header, "outside"), arrays)
     rows = _items(header, "steps")
     broken = _broken(header.get("broken", {}))
+    backward = None if "training" not in header else BackwardRows.of(header["training"])
     steps = list[Step]()
     largest = max((math.prod(shape) for _, shape in arrays.values()), default=0)
     reader = _Reader(outside, steps, arrays, largest)
     for number, row in enumerate(rows):
         _require(isinstance(row, list) and len(row) == len(STEP), f"step {number} does not have {len(STEP)} entries")
         said = {name: unpack(value) for name, value in zip(STEP, row, strict=True)}
-        step = Step(**said, broken=broken.get(str(number), ()), values=values)
+        more = {} if backward is None else backward.entries(number)
+        step = Step(**said, **more, broken=broken.get(str(number), ()), values=values)
         reader.check(number, step, modules)
         steps.append(step)
     names = [step.name for step in steps]
@@ -118,6 +123,7 @@ def check(header: object, arrays: Arrays, values: Values) -> Contents:
         tuple(steps),
         header.get("result"),
         returned,
+        None if backward is None else checked_training(backward.packed, outside, steps),
     )
 
 

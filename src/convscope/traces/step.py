@@ -281,6 +281,10 @@ class TrainingStep:
     """In the order in which they ran."""
     origin: str = ""
     """The run and its step, in words; empty if it is not a run's step."""
+    state: tuple[str, ...] = ()
+    """The optimizer's state before the step, by its names among the trace's parameters: `conv1.weight.exp_avg`."""
+    statistics: Mapping[str, Ref] = field(default_factory=dict)
+    """Batch norm's running mean or variance -> its new value."""
 
     @property
     def says(self) -> str:

@@ -171,9 +171,8 @@ class Trace(Displayed):
 
     @cached_property
     def training_step(self) -> TrainingStep | None:
-        """Loss, gradients and update, where the trace has them; None for a forward pass alone, and in a file."""
-        step: TrainingStep | None = getattr(self._source, "training_step", None)
-        return step
+        """Loss, gradients and update; None for a forward pass alone."""
+        return self._source.training_step
 
     @property
     def saved(self) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from convscope.expr.primitives.primitive import Numbers, Primitive, elementary, no_offset
+from convscope.expr.primitives.primitive import Primitive, elementary, no_offset
+from convscope.typing import Numbers
 
 erf = np.vectorize(math.erf, otypes=[float])
 ROOT_2 = math.sqrt(2)
@@ -99,6 +100,10 @@ def _six(x: Numbers) -> Numbers:
     return np.clip(x + 3, 0, 6)
 
 
+def _threshold(x: Numbers, threshold: Numbers, value: Numbers) -> Numbers:
+    return np.where(x <= threshold, value, x)
+
+
 def _glu(x: Numbers, gate: Numbers) -> Numbers:
     return x * sigmoid(gate)
 
@@ -121,7 +126,7 @@ ACTIVATIONS: Mapping[str, Primitive] = {
     ),
     "threshold": elementary(
         "{x} if {x} > {threshold}, else {value}",
-        lambda x, threshold, value: np.where(x <= threshold, value, x),
+        _threshold,
         slopes=lambda x, threshold, value: (np.where(x > threshold, 1.0, 0.0), 0.0, np.where(x > threshold, 0.0, 1.0)),
         offset=lambda varies, x, threshold, value: np.where(x > threshold, 0.0, value),
         taken=lambda x, threshold, value: "{x}" if x > threshold else "{value}",

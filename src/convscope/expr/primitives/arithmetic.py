@@ -4,21 +4,21 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from convscope.expr.precision import Precision, rounded
 from convscope.expr.primitives.activations import erf
-from convscope.expr.primitives.primitive import Numbers, Primitive, elementary, no_offset
+from convscope.expr.primitives.primitive import Primitive, elementary, no_offset
+from convscope.typing import Array, Numbers
 
 
-def _linear_in_one(varies: tuple[bool, ...], *_: Any) -> float | None:
+def _linear_in_one(varies: tuple[bool, ...], *_: object) -> float | None:
     """A product is linear while only one factor varies, and then goes through zero."""
     return None if sum(varies) > 1 else 0.0
 
 
-def _linear_in_first(varies: tuple[bool, ...], *_: Any) -> float | None:
+def _linear_in_first(varies: tuple[bool, ...], *_: object) -> float | None:
     return None if any(varies[1:]) else 0.0
 
 
@@ -46,7 +46,7 @@ def _compare(sign: str, compare: Callable[[Numbers, Numbers], Numbers]) -> Primi
     return elementary(f"1 if {{x}} {sign} {{y}}, else 0", lambda x, y: 1.0 * compare(x, y))
 
 
-def _integers(sign: str, combine: Callable[[Any, Any], Any]) -> Primitive:
+def _integers(sign: str, combine: Callable[[Array, Array], Array]) -> Primitive:
     def value(x: Numbers, y: Numbers) -> Numbers:
         return np.asarray(combine(np.asarray(x, np.int64), np.asarray(y, np.int64)), np.float64)
 
@@ -64,7 +64,7 @@ def _typed(dtype: str) -> Primitive:
     return Primitive(f"{{x}}, rounded to {dtype}", lambda x: rounded(float(x), dtype), _as_given)
 
 
-def _as_given(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _as_given(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     return float(errors[0])
 
 
@@ -79,7 +79,7 @@ def _power_slopes(x: Numbers, exponent: Numbers) -> tuple[Numbers, Numbers]:
     return np.where(exponent == 0, 0.0, exponent * x ** (exponent - 1)), by_exponent
 
 
-def _near_jump(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _near_jump(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """A quotient that is an integer but for rounding may be cut to this integer or to the one before."""
     quotient = float(np.divide(values[0], values[1]))
     u = max(precision.sum, precision.inner)  # a narrow type rounds the quotient before it is cut
@@ -87,7 +87,7 @@ def _near_jump(precision: Precision, result: float, values: Sequence[Any], error
     return (1.0 if near else 0.0) + 2 * u * abs(result)
 
 
-def _floor_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _floor_error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """The remainder is found without rounding; what it leaves is divided and brought to the nearest whole number.
 
     Its difference from the dividend, the division and the step down round once each, which is less than half a unit
@@ -100,19 +100,19 @@ def _floor_error(precision: Precision, result: float, values: Sequence[Any], err
     )
 
 
-def _erf_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _erf_error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """For narrow types PyTorch's own erf, 1 - polynomial × exp(-x²), is as exact near 0 as near 1 (vec/functional)."""
     own = 4 * precision.sum * (abs(result) + 2 * bool(precision.stored)) + precision.tiny * (result != 0)
     return float(own + 1.13 * errors[0])
 
 
-def _near_integer(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _near_integer(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """A number that its error takes across an integer is cut to this integer or to the one before."""
     apart = abs(values[0] - np.round(values[0]))
     return 1.0 if 0 < apart <= errors[0] + 8 * precision.sum * abs(values[0]) else 0.0
 
 
-def _near_tie(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _near_tie(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """The number is scaled, rounded and scaled back; close to the middle it may go either way."""
     step = 10.0 ** -values[1]
     at = float(values[0]) / step
@@ -120,6 +120,10 @@ def _near_tie(precision: Precision, result: float, values: Sequence[Any], errors
         return math.inf
     tie = abs(at - np.floor(at) - 0.5) <= 4 * precision.sum * abs(at) + 1e-9
     return float(4 * precision.sum * abs(result) + (step if tie else 0.0))
+
+
+def _round_decimals(x: float, decimals: float) -> float:
+    return float(np.round(x, int(decimals)))
 
 
 def _middle(x: Numbers, low: Numbers, high: Numbers) -> Numbers:
@@ -244,9 +248,7 @@ ARITHMETIC: Mapping[str, Primitive] = {
     "sign": elementary("the sign of {x}", lambda x: 1.0 * (x > 0) - 1.0 * (x < 0)),
     "floor": elementary("{x}, rounded down", np.floor),
     "ceil": elementary("{x}, rounded up", np.ceil),
-    "round_decimals": Primitive(
-        "{x}, rounded to {decimals} decimals", lambda x, decimals: np.round(x, int(decimals)), _near_tie
-    ),
+    "round_decimals": Primitive("{x}, rounded to {decimals} decimals", _round_decimals, _near_tie),
     "round": elementary("{x}, rounded to the nearest integer", np.round),
     "trunc": elementary("{x}, rounded towards 0", np.trunc),
     "cut": Primitive("{x}, cut to an integer", np.trunc, _near_integer),

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.expr.primitives.activations import erf, sigmoid
-from convscope.expr.primitives.primitive import Numbers, Primitive, elementary
+from convscope.expr.primitives.primitive import Primitive, elementary
+from convscope.typing import Numbers
 
 _BELL = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715

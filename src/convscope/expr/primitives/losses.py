@@ -7,14 +7,13 @@ Kernels of losses store what they calculate in between in the type of the result
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.expr.precision import Precision, gamma
 from convscope.expr.primitives.activations import sigmoid
-from convscope.expr.primitives.primitive import Numbers, Primitive
+from convscope.expr.primitives.primitive import Primitive
+from convscope.typing import Numbers, Row
 
 EXP = 10.0
 """Roundings of an exponential or a logarithm and of what goes into it."""
@@ -50,7 +49,7 @@ class Loss:
     def primitive(self) -> Primitive:
         """The loss of one pair as what an expression applies."""
 
-        def error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+        def error(precision: Precision, result: float, values: Sequence[float], errors: object) -> float:
             return float(self.errors(precision, result, *values))
 
         return Primitive(self.formula, self.value, error, slopes=self.slopes)
@@ -198,10 +197,7 @@ PAIRED: Mapping[str, Primitive] = {name: loss.primitive() for name, loss in LOSS
 # Distances: the p-norm of the difference of two rows, cell by cell or expanded into products
 
 
-Row = NDArray[np.float64]
-
-
-def _distance(x: Row, y: Row, order: float) -> Any:
+def _distance(x: Row, y: Row, order: float) -> float:
     apart = np.abs(x - y)
     if order == 0:
         return float(np.count_nonzero(apart))
@@ -210,7 +206,7 @@ def _distance(x: Row, y: Row, order: float) -> Any:
     return np.sum(apart**order) ** (1 / order)
 
 
-def _distance_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _distance_error(precision: Precision, result: float, values: tuple[Row, Row, float], errors: object) -> float:
     """One rounding of each difference; a power, a sum of M terms and a root, which divides what comes before by p.
 
     Powers that underflow are lost: M of them leave a distance of at most (M × tiny) to the 1 ÷ p. Some kernels store
@@ -228,7 +224,7 @@ def _distance_error(precision: Precision, result: float, values: Sequence[Any], 
     return float(share * abs(result) + lost)
 
 
-def _expanded_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _expanded_error(precision: Precision, result: float, values: tuple[Row, Row], errors: object) -> float:
     """|x|² + |y|² − 2xy as a product of rows with M + 2 cells: what cancels leaves the roundings of its magnitude.
 
     Source: PyTorch, aten/src/ATen/native/Distance.cpp, _euclidean_dist.

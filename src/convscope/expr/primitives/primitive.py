@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from convscope.expr.precision import Precision
-
-Numbers = Any
-"""A float, or an array of them."""
+from convscope.typing import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,11 @@ class Primitive:
     formula: str
     value: Callable[..., Numbers]
     """The result, in float64."""
-    error: Callable[[Precision, Numbers, Sequence[Any], Sequence[Any]], Numbers]
-    """How far a kernel's result may lie from `value`: (precision, result, arguments, their errors)."""
+    error: Callable[[Precision, Any, Any, Any], Numbers]
+    """How far a kernel's result may lie from `value`: (precision, result, arguments, their errors).
+
+    Each function names the types of its own arguments: a number, or the `Row` of those that take many.
+    """
     taken: Callable[..., str] | None = None
     """The formula of the branch that these arguments take."""
     slopes: Callable[..., Sequence[Numbers]] | None = None
@@ -74,24 +75,25 @@ def elementary(
         lost: What a kernel multiplies by a number that may underflow: 1 / (1 + exp(-x)) is 0 once exp(-x) is infinite.
     """
 
-    def error(precision: Precision, result: Numbers, values: Sequence[Any], errors: Sequence[Any]) -> Numbers:
-        count = abs(roundings(result, *values) if callable(roundings) else roundings * result)
+    def error(precision: Precision, result: Numbers, values: Sequence[Numbers], errors: Sequence[Numbers]) -> Numbers:
+        count = np.abs(roundings(result, *values) if callable(roundings) else roundings * result)
         own = precision.sum * count + np.where(count != 0, precision.tiny, 0.0)
         if lost is not None:
-            own = own + precision.tiny * abs(lost(*values))
+            own = own + precision.tiny * np.abs(lost(*values))
         if stored is not None and precision.inner:
-            own = own + precision.inner * abs(stored(*values))
+            own = own + precision.inner * np.abs(stored(*values))
         inexact = [np.any(error) for error in errors]
         if any(inexact) and steepest is not None:
             own = own + steepest * _largest(errors)
         elif any(inexact):
             assert slopes is not None, f"{formula} was given inexact arguments"
-            own = own + 1.001 * sum(
-                np.where(np.equal(e, 0), 0.0, abs(s) * e)
+            bent = [
+                np.where(np.equal(e, 0), 0.0, np.abs(s) * e)
                 for s, e, needed in zip(slopes(*values), errors, inexact, strict=True)
                 if needed
-            )
-        return own if way is None else np.where(abs(way(*values)) >= precision.room, np.inf, own)
+            ]
+            own = own + 1.001 * functools.reduce(np.add, bent)
+        return own if way is None else np.where(np.abs(way(*values)) >= precision.room, np.inf, own)
 
     return Primitive(formula, value, error, taken, slopes, offset, many=True)
 
@@ -101,6 +103,6 @@ def _largest(errors: Sequence[Numbers]) -> Numbers:
     return functools.reduce(np.maximum, errors)
 
 
-def no_offset(*_: Any) -> float:
+def no_offset(*_: object) -> float:
     """The offset of a function that goes through zero on each of its pieces."""
     return 0.0

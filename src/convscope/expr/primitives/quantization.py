@@ -4,12 +4,12 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from convscope.expr.precision import Precision
-from convscope.expr.primitives.primitive import Numbers, Primitive
+from convscope.expr.primitives.primitive import Primitive
+from convscope.typing import Numbers
 
 BEYOND = 2.0**62
 """Steps beyond this do not fit into the integer that kernels count them in."""
@@ -45,7 +45,7 @@ def is_representable(
     return 1.0 * ((steps >= low) & (steps <= high))
 
 
-def _may_round_twice(precision: Precision, values: Sequence[Any], *, shifted: bool) -> bool:
+def _may_round_twice(precision: Precision, values: Sequence[float], *, shifted: bool) -> bool:
     """Whether a quotient is so close to the middle of two steps that a kernel may take the other one.
 
     Kernels multiply by 1 ÷ scale, in float32 whatever the type: two roundings, and one of a shift.
@@ -59,8 +59,8 @@ def _may_round_twice(precision: Precision, values: Sequence[Any], *, shifted: bo
 def _error(
     precision: Precision,
     result: float,
-    values: Sequence[Any],
-    errors: Sequence[Any],
+    values: Sequence[float],
+    errors: object,
     *,
     shifted: bool,
 ) -> float:
@@ -76,8 +76,8 @@ def _error(
 def _mask_error(
     precision: Precision,
     result: float,
-    values: Sequence[Any],
-    errors: Sequence[Any],
+    values: Sequence[float],
+    errors: object,
     *,
     shifted: bool,
 ) -> float:

@@ -2,66 +2,64 @@
 
 # ruff: noqa: ARG001 - what is called through one table has one signature
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convscope.expr.precision import Precision, gamma
 from convscope.expr.primitives.primitive import Primitive
-from convscope.expr.primitives.reductions import Row
-
-Error = Callable[[Precision, float, Sequence[Any], Sequence[Any]], float]
+from convscope.typing import Array, Row
 
 
-def _no_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _no_error(precision: Precision, result: object, values: object, errors: object) -> float:
     return 0.0
 
 
-def _median(row: Row) -> Any:
+def _median(row: Row) -> float:
     """The lower of the two in the middle; nan where there is one."""
     if not row.size or np.isnan(row).any():
         return np.nan
     return np.sort(row)[(row.size - 1) // 2]
 
 
-def _nanmedian(row: Row) -> Any:
+def _nanmedian(row: Row) -> float:
     return _median(row[~np.isnan(row)])
 
 
-def _mode(row: Row) -> Any:
+def _mode(row: Row) -> float:
     """The most frequent number, the smallest of those that are equally frequent."""
     values, counts = np.unique(row, return_counts=True)
     return values[np.argmax(counts)]
 
 
-def _same(row: Row, x: float) -> Any:
+def _same(row: Row, x: float) -> Array:
     return np.isnan(row) if np.isnan(x) else row == x
 
 
-def _open_if_several(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _open_if_several(precision: Precision, result: float, values: tuple[Row, float], errors: object) -> float:
     """Kernels may return the index of any of several equal cells."""
     return float("inf") if np.count_nonzero(_same(*values)) > 1 else 0.0
 
 
-def _nonzero(row: Row, positions: Row, rank: float) -> Any:
+def _nonzero(row: Row, positions: Row, rank: float) -> float:
     return positions[np.flatnonzero(row)[int(rank)]]
 
 
-def _below(row: Row, x: float) -> Any:
-    return _insertion(row.__lt__, np.isnan(row) | np.isnan(x), x)
+def _below(row: Row, x: float) -> float:
+    return _insertion(~(row >= x))
 
 
-def _not_above(row: Row, x: float) -> Any:
-    return _insertion(row.__le__, np.isnan(row) | np.isnan(x), x)
+def _not_above(row: Row, x: float) -> float:
+    return _insertion(~(row > x))
 
 
-def _insertion(before: Callable[[float], Any], no_order: Row, x: float) -> int:
-    """The place found by halving the row, as kernels search: of a row that is not sorted, it depends on the way.
+def _insertion(passed: NDArray[np.bool_]) -> int:
+    """The place found by halving a row, as kernels search: of a row that is not sorted, it depends on the way.
 
-    What is no number counts as before.
+    Args:
+        passed: Which cells come before the place, of the whole row; what has no order does.
     """
-    passed = np.atleast_1d(before(x) | no_order)
     start, end = 0, len(passed)
     while start < end:
         middle = start + (end - start) // 2
@@ -69,34 +67,39 @@ def _insertion(before: Callable[[float], Any], no_order: Row, x: float) -> int:
     return start
 
 
-def _inside(row: Row, low: float, high: float, last: float) -> Any:
+def _inside(row: Row, low: float, high: float, last: float) -> Array:
     """Bins include their lower edge, the last one also its upper edge."""
     return (row >= low) & ((row < high) | ((row == high) & (last != 0)))
 
 
-def _between(row: Row, low: float, high: float, last: float, weights: Row | float = 1.0) -> Any:
+def _between(row: Row, low: float, high: float, last: float, weights: Row | float = 1.0) -> float:
     return np.sum(np.broadcast_to(weights, row.shape)[_inside(row, low, high, last)])
 
 
-def _between_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _between_error(
+    precision: Precision,
+    result: float,
+    values: tuple[Row, float, float, float, *tuple[Row, ...]],
+    errors: Sequence[float],
+) -> float:
     """Cells that the error of an edge may take to the other side of it, and the roundings of the sum.
 
     The position of a cell among the bins is calculated with three more roundings, of the range. Counts are exact while
     the type holds every whole number.
     """
-    row, low, high = values[:3]
+    row, low, high, last = values[:4]
     weights = np.abs(np.broadcast_to(values[4] if len(values) > 4 else 1.0, row.shape))
     near = (np.abs(row - low) <= errors[1]) * (errors[1] > 0) + (np.abs(row - high) <= errors[2]) * (errors[2] > 0)
-    counted = np.sum(weights[_inside(*values[:4])])
+    counted = np.sum(weights[_inside(row, low, high, last)])
     rounds = len(values) > 4 or counted * precision.sum > 0.5
     return float(np.sum(weights * near) + (gamma(row.size, precision.sum) * counted if rounds else 0.0))
 
 
-def _running_logsumexp(row: Row) -> Any:
+def _running_logsumexp(row: Row) -> float:
     return np.logaddexp.reduce(row)
 
 
-def _running_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _running_error(precision: Precision, result: float, values: tuple[Row], errors: object) -> float:
     """Each of the additions rounds its result once, its exp and logarithm by 16 of at most 1."""
     row = values[0]
     if not np.isfinite(result):

@@ -8,18 +8,15 @@ and LeVeque, The American Statistician 37, 1983). How large D is depends on the 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import log2, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.expr.precision import Precision, gamma
 from convscope.expr.primitives.primitive import Primitive
+from convscope.typing import Array, Numbers, Row
 
 # ruff: noqa: ARG001 - what is called through one table has one signature
-
-
-Row = NDArray[np.float64]
 
 
 class MomentKernel(NamedTuple):
@@ -51,7 +48,7 @@ def merges(count: int, *, chunked: bool) -> float:
     return min(count, 48 + 2 * log2(max(count, 2)) + count / 128) if chunked else count
 
 
-def mean_roundings(rows: Row, kernel: str = "variance") -> Any:
+def mean_roundings(rows: Row, kernel: str = "variance") -> Numbers:
     """How many roundings of the mean magnitude are as much as a kernel's mean may be off; of each row.
 
     Half of all cells come before a cell on average, however a kernel merges; the distances from the mean are one
@@ -69,14 +66,16 @@ def mean_roundings(rows: Row, kernel: str = "variance") -> Any:
         return np.where(moderate, 1.01 * off / np.mean(np.abs(parts), axis=-1), 1.0)
 
 
-def variance(rows: Row, mean: Any, correction: Any) -> Any:
+def variance(rows: Row, mean: Numbers, correction: Numbers) -> Numbers:
     """The mean square distance from the mean, by n - correction; of each row."""
     with np.errstate(all="ignore"):
         squares = np.sum((rows - np.asarray(mean)[..., None]) ** 2, axis=-1)
         return np.divide(squares, np.maximum(rows.shape[-1] - correction, 0.0))
 
 
-def _error(kernel: str, precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _error(
+    kernel: str, precision: Precision, result: Numbers, values: tuple[Row, Numbers, Numbers], errors: Sequence[Numbers]
+) -> Numbers:
     """2·s·q + q², with s the standard deviation and q how far distances from the mean are off; and M's roundings."""
     rows, mean, correction = values
     n = rows.shape[-1]
@@ -96,7 +95,7 @@ def _error(kernel: str, precision: Precision, result: Any, values: Sequence[Any]
         q = _distances(rows, mean, np.sqrt(spread), u, chunked=way.distances)
         q = q + (0.0 if way.distances else 2 * off)  # merged by several threads
         total = 2 * np.sqrt(spread) * q + q * q + off * off + (2 * depth + 8) * u * spread
-    inherited: Any = 0.0
+    inherited: Numbers = 0.0
     if np.any(errors[0]):
         shift = errors[0] + np.max(errors[0], axis=-1, keepdims=True)
         inherited = np.sum(shift * (2 * np.abs(far) + shift), axis=-1) / n
@@ -105,7 +104,7 @@ def _error(kernel: str, precision: Precision, result: Any, values: Sequence[Any]
     return np.where(largest_sum < precision.room, total, np.inf)  # the kernel's sum of squares may be infinite
 
 
-def _distances(rows: Row, mean: Any, deviation: Any, u: float, *, chunked: bool) -> Any:
+def _distances(rows: Row, mean: Numbers, deviation: Numbers, u: float, *, chunked: bool) -> Numbers:
     """By how much each distance from the mean is off, as a root mean square over all merges.
 
     In any order: 0.408·(n + 2) of the largest number a merge handles, half as much again because Welford takes the
@@ -186,17 +185,19 @@ def _shifted_odds(row: Row, shares: Row, shift: Row) -> Row:
     return np.asarray(np.maximum(more - shares, shares - less))
 
 
-def _normalize(x: Any, mean: Any, var: Any, *rest: Any) -> Any:
+def _normalize(x: Numbers, mean: Numbers, var: Numbers, *rest: Numbers) -> Numbers:
     eps, weight, bias = _affine(rest)
     return np.divide(x - mean, np.sqrt(var + eps)) * weight + bias
 
 
-def _affine(rest: Sequence[Any]) -> tuple[Any, Any, Any]:
+def _affine(rest: Sequence[Numbers]) -> tuple[Numbers, Numbers, Numbers]:
     """eps, weight and bias; a missing weight is 1, a missing bias 0."""
     return rest[0], rest[1] if len(rest) > 1 else 1.0, rest[2] if len(rest) > 2 else 0.0
 
 
-def _normalize_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _normalize_error(
+    precision: Precision, result: Numbers, values: Sequence[Numbers], errors: Sequence[Numbers]
+) -> Numbers:
     """(x - mean) * s + bias with s = weight / sqrt(var + eps), in whatever order a kernel calculates it."""
     x, mean, var = values[:3]
     eps, weight, bias = _affine(values[3:])
@@ -211,7 +212,7 @@ def _normalize_error(precision: Precision, result: Any, values: Sequence[Any], e
     return np.where((narrowest > 0) & ~np.isinf(e_var), total, np.where(e_var, np.inf, 0.0))
 
 
-def _norm(row: Row, order: float) -> Any:
+def _norm(row: Row, order: float) -> Numbers:
     sizes = np.abs(row)
     if order == np.inf:
         return np.max(sizes)
@@ -222,7 +223,7 @@ def _norm(row: Row, order: float) -> Any:
     return np.sum(sizes**order) ** (1 / order)
 
 
-def _norm_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _norm_error(precision: Precision, result: float, values: tuple[Row, float], errors: object) -> float:
     row, order = values
     if np.isinf(order) or order == 0:
         return 0.0
@@ -240,17 +241,17 @@ def _norm_error(precision: Precision, result: float, values: Sequence[Any], erro
     return float((powers + 12 * precision.sum) * abs(result) + near + precision.tiny * bool(result))
 
 
-def _logsumexp(rows: Row) -> Any:
+def _logsumexp(rows: Row) -> Numbers:
     top = np.max(rows, axis=-1)
     return np.where(np.isfinite(top), top + np.log(_fallen(rows)), top)
 
 
-def _fallen(rows: Row) -> Any:
+def _fallen(rows: Row) -> Numbers:
     """The sum of exponentials of each row, its largest number taken off before."""
     return np.sum(np.exp(rows - np.max(rows, axis=-1, keepdims=True)), axis=-1)
 
 
-def _logsumexp_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _logsumexp_error(precision: Precision, result: Numbers, values: tuple[Row], errors: Sequence[Numbers]) -> Numbers:
     rows = values[0]
     top = np.max(rows, axis=-1)
     weighed = np.sum(softmax(rows) * np.minimum(top[..., None] - rows, 1e4), axis=-1)
@@ -259,28 +260,32 @@ def _logsumexp_error(precision: Precision, result: Any, values: Sequence[Any], e
     return np.where(np.isfinite(top), own + _largest_error(precision, result, values, errors), 0.0)
 
 
-def _log_softmax(x: Any, rows: Row) -> Any:
+def _log_softmax(x: Numbers, rows: Row) -> Numbers:
     return x - np.max(rows, axis=-1) - np.log(_fallen(rows))
 
 
-def _log_softmax_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _log_softmax_error(
+    precision: Precision, result: Numbers, values: tuple[Numbers, Row], errors: Sequence[Numbers]
+) -> Numbers:
     x, rows = values
     top = np.max(rows, axis=-1)
     spread = top - x
-    rest = _logsumexp_error(precision, 0.0, [rows - top[..., None]], [errors[1]])
+    rest = _logsumexp_error(precision, 0.0, (rows - top[..., None],), [errors[1]])
     u = 4 * precision.sum + precision.inner
     return np.where(np.isfinite(spread), rest + u * (np.abs(spread) + np.abs(x) + np.abs(result)), 0.0)
 
 
-def _share(x: Any, rows: Row) -> Any:
+def _share(x: Numbers, rows: Row) -> Numbers:
     return np.exp(x - np.max(rows, axis=-1)) / _fallen(rows)
 
 
-def _safe_share(x: Any, rows: Row) -> Any:
+def _safe_share(x: Numbers, rows: Row) -> Numbers:
     return np.where(np.all(rows == -np.inf, axis=-1), 0.0, _share(x, rows))
 
 
-def _share_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _share_error(
+    precision: Precision, result: Numbers, values: tuple[Numbers, Row], errors: Sequence[Numbers]
+) -> Numbers:
     rows = values[1]
     input_errors = np.maximum(np.broadcast_to(errors[1], rows.shape), np.asarray(errors[0])[..., None])
     shares = softmax(rows)
@@ -289,55 +294,57 @@ def _share_error(precision: Precision, result: Any, values: Sequence[Any], error
     return np.where(np.greater(result, 0), off, precision.tiny)
 
 
-def _largest_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _largest_error(precision: Precision, result: Numbers, values: object, errors: Sequence[Numbers]) -> Numbers:
     return np.max(errors[0], axis=-1) if np.ndim(errors[0]) else errors[0]
 
 
-def _exact(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _exact(precision: Precision, result: object, values: object, errors: object) -> float:
     return 0.0
 
 
-def _product_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _product_error(precision: Precision, result: float, values: tuple[Row], errors: object) -> float:
     return float(gamma(values[0].size, precision.sum) * abs(result) + precision.tiny)
 
 
-def _at_largest(row: Row, positions: Row) -> Any:
+def _at_largest(row: Row, positions: Row) -> Numbers:
     return _picked(positions, np.argmax(row, axis=-1))
 
 
-def _at_smallest(row: Row, positions: Row) -> Any:
+def _at_smallest(row: Row, positions: Row) -> Numbers:
     return _picked(positions, np.argmin(row, axis=-1))
 
 
-def _picked(positions: Row, at: Any) -> Any:
+def _picked(positions: Row, at: Array) -> Numbers:
     return np.take_along_axis(positions, np.expand_dims(at, -1), -1)[..., 0]
 
 
-def _order(row: Row, descending: float) -> Any:
+def _order(row: Row, descending: float) -> Array:
     keys = np.where(np.isnan(row), np.inf, row)  # nan counts as the largest
     return np.argsort(-keys if descending else keys, kind="stable")
 
 
-def _ranked(row: Row, rank: float, descending: float) -> Any:
+def _ranked(row: Row, rank: float, descending: float) -> Numbers:
     return row[_order(row, descending)[int(rank)]]
 
 
-def _at_rank(row: Row, rank: float, descending: float) -> Any:
+def _at_rank(row: Row, rank: float, descending: float) -> Numbers:
     return _order(row, descending)[int(rank)]
 
 
-def _open_if_tied(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _open_if_tied(precision: Precision, result: float, values: tuple[Row, float, float], errors: object) -> float:
     """Which of several equal cells comes first is the kernel's own affair."""
     row = values[0]
     same = np.isnan(row).sum() if np.isnan(row[int(result)]) else np.count_nonzero(row == row[int(result)])
     return float("inf") if same > 1 else 0.0
 
 
-def _inverse_std(var: Any, eps: Any) -> Any:
+def _inverse_std(var: Numbers, eps: Numbers) -> Numbers:
     return np.divide(1.0, np.sqrt(var + eps))
 
 
-def _inverse_std_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _inverse_std_error(
+    precision: Precision, result: Numbers, values: tuple[Numbers, Numbers], errors: Sequence[Numbers]
+) -> Numbers:
     var, eps = values
     width = var + eps
     narrowest = np.maximum(width - errors[0], 0.99 * eps)
@@ -346,7 +353,7 @@ def _inverse_std_error(precision: Precision, result: Any, values: Sequence[Any],
     return np.where((narrowest > 0) & ~np.isinf(errors[0]), total, np.where(errors[0], np.inf, 0.0))
 
 
-def _stored_error(precision: Precision, result: Any, values: Sequence[Any], errors: Sequence[Any]) -> Any:
+def _stored_error(precision: Precision, result: Numbers, values: object, errors: Sequence[Numbers]) -> Numbers:
     return errors[0] + 2.1 * precision.inner * np.abs(result)
 
 

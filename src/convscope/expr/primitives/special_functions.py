@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from convscope.expr.primitives.primitive import Numbers, Primitive, elementary, no_offset
+from convscope.expr.primitives.primitive import Primitive, elementary, no_offset
+from convscope.typing import Numbers
 
 ONE_BY_LOG_2 = 1 / math.log(2.0)
 

@@ -4,12 +4,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from convscope.expr.precision import Precision
-from convscope.expr.primitives.primitive import Numbers, Primitive, elementary
+from convscope.expr.primitives.primitive import Primitive, elementary
+from convscope.typing import Numbers
 
 
 def _root_error(square: float, error: float) -> float:
@@ -21,7 +21,7 @@ def _scaled(gradient: Numbers, square: Numbers, eps: Numbers) -> Numbers:
     return gradient / (np.sqrt(square) + eps)
 
 
-def _scaled_error(precision: Precision, result: float, values: Sequence[Any], errors: Sequence[Any]) -> float:
+def _scaled_error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     gradient, square, eps = map(float, values)
     size = math.sqrt(max(square, 0.0)) + eps
     off = _root_error(max(square, 0.0), float(errors[1])) + float(errors[2]) + 2 * precision.sum * size
@@ -73,6 +73,17 @@ UPDATES: Mapping[str, Primitive] = {
             2 * np.abs(before) + 4 * (1 - beta) * (np.abs(before) + np.abs(gradient))
         ),
         slopes=lambda beta, before, gradient: (before - gradient, beta, 1 - beta),
+    ),
+    "moving_average": elementary(
+        "(1 − {momentum}) × {before} + {momentum} × {batch}",
+        lambda momentum, before, batch: (1 - momentum) * before + momentum * batch,
+        roundings=lambda f, momentum, before, batch: (
+            np.abs(f)
+            + 4 * np.abs((1 - momentum) * before)
+            + 4 * np.abs(momentum * batch)
+            + 2 * np.abs(momentum * before)
+        ),  # the last term: the momentum itself is rounded, and 1 − momentum by as much
+        slopes=lambda momentum, before, batch: (batch - before, 1 - momentum, momentum),
     ),
     "running_square": elementary(
         "{beta} × {before} + (1 − {beta}) × {gradient}²",

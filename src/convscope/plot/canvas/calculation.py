@@ -246,7 +246,7 @@ def draw_graph(sheet: Sheet, top: float, apply: Apply) -> float:
     leaf, function = _variable(apply)
     if leaf is None:
         return top
-    x, y = leaf.number, apply.value()
+    x, y = leaf.scalar, apply.value()
     reach = max(REACH, 1.3 * abs(x))
     xs = np.linspace(-reach, reach, POINTS)
     ys = function(xs)

@@ -4,15 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 import convscope as cs
 from convscope.expr.precision import exact_sum
 from convscope.render.numbers import MINUS, compact
-from convscope.server import schema
-from convscope.server.explanations.schema import ApplyJson, CellsJson, DotJson, ExplanationJson, LeafJson, RestJson
-from convscope.server.session.inputs import planes_of_all
-from convscope.server.traces.array_pictures import as_float32, number, pack
+from convscope.server.explanations.schema import (
+    Address,
+    ApplyJson,
+    CellsJson,
+    DotJson,
+    Explained,
+    ExplanationJson,
+    LeafJson,
+    Line,
+    Paper,
+    Proof,
+    RestJson,
+)
+from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import TERMS, TracePass
 from convscope.typing import Array
 
@@ -91,7 +100,7 @@ EACH = 80
 
 def explained(
     done: TracePass, step: cs.Step, cell: Sequence[int], *, every: bool = False, channel: int | None = None
-) -> schema.Explained:
+) -> Explained:
     """Why a number is what it is.
 
     Args:
@@ -112,9 +121,9 @@ def explained(
     return answer if done.trace.training_step is None else answer.model_copy(update={"code": None})
 
 
-def address_of(done: TracePass, why: cs.Explanation) -> schema.Address:
+def address_of(done: TracePass, why: cs.Explanation) -> Address:
     """Which number an explanation is about: taken from the explanation itself, not from the request."""
-    return schema.Address(trace=done.id, step=why.step.id, cell=[int(place) for place in why.cell])
+    return Address(trace=done.id, step=why.step.id, cell=[int(place) for place in why.cell])
 
 
 def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanation:
@@ -132,7 +141,7 @@ def softmax_of(step: cs.Step) -> cs.Trace:
     return cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
 
 
-def probability(done: TracePass, step: cs.Step, index: int, trace: cs.Trace | None = None) -> schema.Explained:
+def probability(done: TracePass, step: cs.Step, index: int, trace: cs.Trace | None = None) -> Explained:
     """Why a class has its probability: the softmax over the answer, where the model itself has none.
 
     Args:
@@ -146,11 +155,11 @@ def probability(done: TracePass, step: cs.Step, index: int, trace: cs.Trace | No
     """
     trace = softmax_of(step) if trace is None else trace
     why = cs.explain(trace, trace.steps[-1], (index,))
-    address = schema.Address(trace=done.id, step=None, cell=[int(place) for place in why.cell])
+    address = Address(trace=done.id, step=None, cell=[int(place) for place in why.cell])
     answer = _answer(why, address, _proof(why, address), SOME, None)
     code = f'x = torch.tensor(trace["{step.name}"].output).reshape(1, -1)\ntorch.softmax(x, 1)[0, {index}]'
     written = {"formula": f"out[{index}] = e^in[{index}] / Σ over i of e^in[i]", "code": code}
-    return schema.Explained.model_validate(_renamed(answer.model_dump(), step.name) | written)
+    return Explained.model_validate(_renamed(answer.model_dump(), step.name) | written)
 
 
 def _renamed(value: Any, name: str) -> Any:
@@ -163,17 +172,15 @@ def _renamed(value: Any, name: str) -> Any:
     return value.replace("input (", f"{name} (") if isinstance(value, str) else value
 
 
-def _answer(
-    why: cs.Explanation, address: schema.Address, proof: schema.Proof | None, most: int, channel: int | None
-) -> schema.Explained:
+def _answer(why: cs.Explanation, address: Address, proof: Proof | None, most: int, channel: int | None) -> Explained:
     """An explanation as the page gets it, its sums cut."""
     plain = cast("ExplanationJson", why.to_json(proof=proof is not None))
     sentence = spoken_sentence(plain)
     if plain["expr"] is None:
-        return schema.Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
+        return Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
     kept, rest = cut(plain["expr"], most, channel)
     paper = _paper(why, kept)
-    return schema.Explained(
+    return Explained(
         of=address,
         explanation=plain,
         sentence=sentence,
@@ -185,7 +192,7 @@ def _answer(
     )
 
 
-def _paper(why: cs.Explanation, kept: Array | None) -> schema.Paper | None:
+def _paper(why: cs.Explanation, kept: Array | None) -> Paper | None:
     """The calculation in lines; its terms are counted as they are sent."""
     found, expr = why.paper(), cast("Any", why.expr)
     if found is None:
@@ -195,7 +202,7 @@ def _paper(why: cs.Explanation, kept: Array | None) -> schema.Paper | None:
     for line in found.lines:
         term = line.term if sent is None else sent.get(line.term)
         lines.append(
-            schema.Line(
+            Line(
                 kind=line.kind,
                 label=line.label,
                 number=line.number,
@@ -208,10 +215,10 @@ def _paper(why: cs.Explanation, kept: Array | None) -> schema.Paper | None:
     if found.scale is not None:
         terms = range(len(expr.left)) if kept is None else kept.tolist()
         products, sums = found.products(expr, terms), found.sums(expr, terms)
-    return schema.Paper(headline=found.headline, result=found.result, lines=lines, products=products, sums=sums)
+    return Paper(headline=found.headline, result=found.result, lines=lines, products=products, sums=sums)
 
 
-def proved(done: TracePass, why: cs.Explanation) -> schema.Proof:
+def proved(done: TracePass, why: cs.Explanation) -> Proof:
     """The proof status of a number; its step is recomputed."""
     proof = _proof(why, address_of(done, why))
     if why.step.id in done.proved:
@@ -220,9 +227,9 @@ def proved(done: TracePass, why: cs.Explanation) -> schema.Proof:
     return proof
 
 
-def _proof(why: cs.Explanation, address: schema.Address) -> schema.Proof:
+def _proof(why: cs.Explanation, address: Address) -> Proof:
     text = cs.STATUSES[why.status]
-    return schema.Proof(
+    return Proof(
         of=address, status=why.status, word=text.word, sentence=text.sentence, tone=text.tone, proved=why.proved
     )
 
@@ -310,123 +317,3 @@ def _keep(part: CellsJson, kept: Array) -> None:
     part["padding"] = [place for place, k in enumerate(kept.tolist()) if k in padding]
     part["cells"] = [part["cells"][k] for k in kept]
     part["values"] = [part["values"][k] for k in kept]
-
-
-SHOWN = 12
-"""Number of paths in an answer, the largest."""
-
-
-def paths_info(
-    done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None
-) -> schema.PathsInfo | schema.NoPaths:
-    """A number as paths through the channels of the first and the last convolution before it.
-
-    Args:
-        done: The pass.
-        step: The step that made the number.
-        cell: An index; the image index and axes of size 1 may be left out.
-        minus: Another class, whose number is subtracted.
-
-    Raises:
-        UsageError: the step has no such cell.
-    """
-    why = why_of(done, step, cell)
-    other = None if minus is None else why_of(done, step, (minus,))
-    try:
-        result = why.to_paths(other)
-    except cs.UsageError as error:
-        return schema.NoPaths(of=address_of(done, why), message=str(error))
-    kept = result.paths[:SHOWN]
-    return schema.PathsInfo(
-        of=address_of(done, why),
-        minus=minus,
-        paths=[
-            schema.PathInfo(
-                steps=[each.id for each in path.steps],
-                channels=list(path.channels),
-                value=number(path.value),
-                cell=list(path.cell),
-            )
-            for path in kept
-        ],
-        others=len(result.paths) - len(kept),
-        rest=number(result.rest + sum(path.value for path in result.paths[SHOWN:])),
-        constant=number(result.constant),
-        total=number(result.total),
-        bent=list(result.bent),
-    )
-
-
-def contributions_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> tuple[dict[str, Any], NDArray[np.float32]]:
-    """A number as contributions of the input's pixels: a summary; and each pixel's contribution, then its weight.
-
-    Raises:
-        UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
-    """
-    why = why_of(done, step, cell)
-    found = why.to_input()
-    pixels, _ = planes_of_all(found.pixels, filled_with=0.0)
-    weights, _ = planes_of_all(found.weights, filled_with=0.0)
-    info = schema.ContributionsInfo(
-        of=address_of(done, why),
-        value=number(found.value),
-        constant=number(found.constant),
-        total=number(found.total),
-        residual=number(found.residual),
-        bound=number(found.bound),
-        linear=found.linear,
-        bent=list(found.bent),
-        broken=list(found.broken),
-        checks=bool(found.checks),
-        shape=list(pixels.shape),
-    )
-    return {"info": info.model_dump()}, np.stack([pixels, weights])
-
-
-def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
-    """The same as bytes, for a response."""
-    header, numbers = contributions_of(done, step, cell)
-    return pack(header, [as_float32(numbers)])
-
-
-def walk_info(done: TracePass, places: Sequence[tuple[int | None, Sequence[int]]]) -> schema.WalkInfo:
-    """What a pixel adds along a walk, to the first number from which each reads the next.
-
-    Args:
-        done: The pass.
-        places: Numbers by their step's id, None for the image, and their index, without the image's.
-
-    Raises:
-        UsageError: no number reads the next one, or one cannot be followed.
-    """
-    named = [(None if step is None else done.step(step).name, cell) for step, cell in places]
-    for first, (step, cell) in enumerate(places[:-1]):
-        if step is None:
-            raise cs.UsageError("a walk begins at a number of a step.")
-        why = why_of(done, done.step(step), cell)
-        try:
-            found = why.to_walk(named[first + 1 :])
-        except cs.UsageError:
-            if first + 2 == len(places):
-                raise
-            continue
-        return schema.WalkInfo(
-            of=address_of(done, why),
-            first=first,
-            slopes=[number(slope) for slope in found.slopes],
-            value=number(found.value),
-            product=number(found.product),
-        )
-    raise cs.UsageError("a walk has at least two numbers.")
-
-
-def field_info(done: TracePass, step: cs.Step, cell: Sequence[int]) -> schema.FieldInfo:
-    """The pixels that a number can depend on.
-
-    Raises:
-        UsageError: the step has no such cell.
-    """
-    why = why_of(done, step, cell)
-    found = cs.probe.receptive_field(done.trace, step.name, tuple(why.cell))
-    rows, columns = found.box[-2:] if len(found.box) > 1 else (None, None)
-    return schema.FieldInfo(of=address_of(done, why), rows=rows, columns=columns, count=found.count, whole=found.whole)

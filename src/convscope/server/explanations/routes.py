@@ -6,16 +6,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from convscope.server.explanations.explanations import (
-    contributions_pack,
-    explained,
-    field_info,
-    paths_info,
-    proved,
-    walk_info,
-    why_of,
-)
+from convscope.server.explanations.explanations import explained, proved, why_of
 from convscope.server.explanations.explanations import probability as explained_probability
+from convscope.server.explanations.origins import contributions_pack, field_info, paths_info, walk_info
 from convscope.server.explanations.schema import Explained, FieldInfo, NoPaths, PathsInfo, Proof, WalkInfo
 from convscope.server.http.message import Id
 from convscope.server.traces.passes import TracePass

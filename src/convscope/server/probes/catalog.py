@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import convscope as cs
-from convscope.server import schema
+from convscope.server.probes.schema import Condition, ProbeRequest, QuestionInfo, SettingInfo
 from convscope.server.session.data_sources import DataSource, DataSources
 from convscope.server.session.model_handle import ModelHandle
+from convscope.server.session.schema import Change, SampleRef
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class CommandSubject:
         return [f"--{argument.option}", word] if argument.option else [word]
 
 
-def command(sources: DataSources, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> str | None:
+def command(sources: DataSources, request: ProbeRequest, opened: Sequence[ModelHandle]) -> str | None:
     """The command for the same answer; None if there is none."""
     if request.at is not None or request.other_at is not None or request.edits:
         return None
@@ -66,7 +67,7 @@ def command(sources: DataSources, request: schema.ProbeRequest, opened: Sequence
     return shlex.join(["convscope", "probe", probe.name, *words])
 
 
-def _options(probe: cs.probe.Probe, request: schema.ProbeRequest) -> list[str]:
+def _options(probe: cs.probe.Probe, request: ProbeRequest) -> list[str]:
     """The settings that differ from what the command does without them."""
     words: list[str] = []
     for name, (setting, _) in probe.fields.items():
@@ -80,9 +81,9 @@ def _options(probe: cs.probe.Probe, request: schema.ProbeRequest) -> list[str]:
     return words
 
 
-def _image(sources: DataSources, request: schema.ProbeRequest) -> str | None:
+def _image(sources: DataSources, request: ProbeRequest) -> str | None:
     image = request.input
-    if not isinstance(image, schema.SampleRef) or request.change != schema.Change() or request.fit is not None:
+    if not isinstance(image, SampleRef) or request.change != Change() or request.fit is not None:
         return None
     data = _data(sources.find(image.source))
     return None if data is None else f"{data}:{image.split}/{image.index}"
@@ -111,9 +112,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 """A need of a probe -> the fields of a request that provide it, where their name differs."""
 
 
-def info(probe: cs.probe.Probe) -> schema.QuestionInfo:
+def info(probe: cs.probe.Probe) -> QuestionInfo:
     """A question as the page lists it, with the settings of its form."""
-    return schema.QuestionInfo(
+    return QuestionInfo(
         name=probe.name,
         asks=probe.question,
         says=probe.measures,
@@ -132,8 +133,8 @@ def _least(probe: cs.probe.Probe) -> int:
     return 1 if models is None else models.least
 
 
-def _setting(setting: cs.probe.Setting, field: cs.probe.Field) -> schema.SettingInfo:
-    return schema.SettingInfo(
+def _setting(setting: cs.probe.Setting, field: cs.probe.Field) -> SettingInfo:
+    return SettingInfo(
         name=field.name,
         label=field.label,
         kind=field.kind,
@@ -142,22 +143,22 @@ def _setting(setting: cs.probe.Setting, field: cs.probe.Field) -> schema.Setting
         maximum=field.maximum,
         default=field.default,
         empty=field.empty,
-        only=None if field.only is None else schema.Condition(name=field.only[0], value=field.only[1]),
+        only=None if field.only is None else Condition(name=field.only[0], value=field.only[1]),
     )
 
 
-def meant(request: schema.ProbeRequest) -> schema.ProbeRequest:
+def meant(request: ProbeRequest) -> ProbeRequest:
     """A request without what has no meaning for its question.
 
-    >>> meant(schema.ProbeRequest(question="shortcut", source="shapes", step="conv1", reach=3)).reach is None
+    >>> meant(ProbeRequest(question="shortcut", source="shapes", step="conv1", reach=3)).reach is None
     True
     """
     probe = cs.probe.PROBES[request.question]
     needed = {name for need in probe.needs for name in FIELDS.get(need, (need,))} | probe.fields.keys()
-    return schema.ProbeRequest(**{name: getattr(request, name) for name in needed | {"question"}})
+    return ProbeRequest(**{name: getattr(request, name) for name in needed | {"question"}})
 
 
-def chosen(probe: cs.probe.Probe, request: schema.ProbeRequest) -> dict[str, Any]:
+def chosen(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, Any]:
     """The settings of a request, with the default for each that is left out; None for those without a meaning."""
     values: dict[str, Any] = {}
     for name, (_, field) in probe.fields.items():
@@ -170,7 +171,7 @@ def chosen(probe: cs.probe.Probe, request: schema.ProbeRequest) -> dict[str, Any
     return values
 
 
-def settings(probe: cs.probe.Probe, request: schema.ProbeRequest) -> dict[str, Any]:
+def settings(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, Any]:
     """The keyword arguments of the probe's function; those that the request leaves out keep the function's default."""
     values: dict[str, Any] = {}
     for name, (setting, _) in probe.fields.items():
@@ -182,7 +183,7 @@ def settings(probe: cs.probe.Probe, request: schema.ProbeRequest) -> dict[str, A
     return values
 
 
-def check_size(probe: cs.probe.Probe, request: schema.ProbeRequest, subject: cs.probe.Subject) -> None:
+def check_size(probe: cs.probe.Probe, request: ProbeRequest, subject: cs.probe.Subject) -> None:
     """Refuse a setting that is too large for images of this size.
 
     Raises:

@@ -15,8 +15,8 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
 from convscope.server.probes.catalog import Progress, check_size, chosen, command, meant, settings
+from convscope.server.probes.schema import ProbeAnswer, ProbeRequest, ProbeSample, TablePart, TextPart
 from convscope.server.session.inputs import Taken, take
 from convscope.server.session.model_handle import ModelHandle, put
 from convscope.server.session.workspace import Workspace
@@ -33,7 +33,7 @@ class ProbeArguments:
     """A request, complete: every choice that it left to the server is made."""
 
     id: str
-    request: schema.ProbeRequest
+    request: ProbeRequest
     opened: tuple[ModelHandle, ...]
     """The models that it names."""
 
@@ -42,7 +42,7 @@ class ProbeArguments:
 class ProbeResult:
     """The parts of a result that are kept."""
 
-    shown: schema.ProbeAnswer
+    shown: ProbeAnswer
     json: bytes = field(repr=False)
     svg: bytes = field(repr=False)
 
@@ -52,7 +52,7 @@ class ProbeResult:
         return len(self.json) + len(self.svg)
 
 
-def wanted(gallery: Workspace, request: schema.ProbeRequest) -> ProbeArguments:
+def wanted(gallery: Workspace, request: ProbeRequest) -> ProbeArguments:
     """A resolved request; equal questions have equal ids.
 
     Raises:
@@ -67,7 +67,7 @@ def wanted(gallery: Workspace, request: schema.ProbeRequest) -> ProbeArguments:
     return ProbeArguments(f"q{digest[:24]}", request, opened)
 
 
-def _check(request: schema.ProbeRequest) -> None:
+def _check(request: ProbeRequest) -> None:
     probe = cs.probe.PROBES[request.question]
     needs, several = probe.needs, probe.argument("models")
     if "model" in needs and request.model is None:
@@ -81,7 +81,7 @@ def _check(request: schema.ProbeRequest) -> None:
         raise HTTPException(422, "this question is about an image; name one.")
 
 
-def _chosen(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> dict[str, Any]:
+def _chosen(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHandle]) -> dict[str, Any]:
     """The values that a request leaves for the server to choose."""
     probe = cs.probe.PROBES[request.question]
     values = chosen(probe, request)
@@ -101,7 +101,7 @@ def _chosen(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[M
     return values
 
 
-def _source(gallery: Workspace, request: schema.ProbeRequest, opened: Sequence[ModelHandle]) -> str:
+def _source(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHandle]) -> str:
     name = request.source or (opened[0].source if opened else None)
     if name is None:
         raise HTTPException(422, "this question is about data, and this model brings none; choose some.")
@@ -119,7 +119,7 @@ def copies(wanted: ProbeArguments) -> list[tuple[str, Callable[[], Any]]]:
     return [*made, *((one.id, partial(one.own, request.other_at)) for one in others)]
 
 
-def _edited(opened: ModelHandle, request: schema.ProbeRequest) -> Any:
+def _edited(opened: ModelHandle, request: ProbeRequest) -> Any:
     model = opened.own(request.at)
     put(model, edited(request.edits, {**dict(model.named_parameters()), **dict(model.named_buffers())}))
     return model
@@ -161,7 +161,7 @@ def _names(wanted: ProbeArguments, models: Sequence[Any]) -> list[str]:
     return named if len(set(named)) == len(named) else [f"{named[0]}, edited", *named[1:]]
 
 
-def _split(gallery: Workspace, request: schema.ProbeRequest, split: str) -> cs.Dataset | None:
+def _split(gallery: Workspace, request: ProbeRequest, split: str) -> cs.Dataset | None:
     """The first images of a split; all of them where no number is asked for, or where it is drawn from them."""
     assert request.source is not None
     if not gallery.sources_known.count(request.source, split):
@@ -185,8 +185,8 @@ def answer(gallery: Workspace, wanted: ProbeArguments, subject: cs.probe.Subject
     progress("drawing", 0, 0)
     svg = _drawn(draw, found) if has_picture else b""
     parts = [_part(part) for part in found.report().parts]
-    first = next((part.lines[0] for part in parts if isinstance(part, schema.TextPart)), probe.question)
-    shown = schema.ProbeAnswer(
+    first = next((part.lines[0] for part in parts if isinstance(part, TextPart)), probe.question)
+    shown = ProbeAnswer(
         sentence=first,
         parts=parts,
         samples=_samples(found) if isinstance(found, cs.probe.Compare) else [],
@@ -203,22 +203,22 @@ def _drawn(draw: Callable[[Any], Any], found: Any) -> bytes:
     return file.getvalue()
 
 
-def _part(part: Any) -> schema.TextPart | schema.TablePart:
+def _part(part: Any) -> TextPart | TablePart:
     if isinstance(part, str):
-        return schema.TextPart(lines=part.split("\n"))
-    return schema.TablePart(head=list(part.head), rows=[list(row) for row in part.rows], right=list(part.right))
+        return TextPart(lines=part.split("\n"))
+    return TablePart(head=list(part.head), rows=[list(row) for row in part.rows], right=list(part.right))
 
 
-def _samples(found: Any) -> list[schema.ProbeSample]:
+def _samples(found: Any) -> list[ProbeSample]:
     """The images that models disagree on, and what each says."""
     classes = {**dict(enumerate(found.classes)), -1: "another class"}
     return [_sample(one, classes) for one in found.disagreements]
 
 
-def _sample(one: Any, classes: Mapping[int, str]) -> schema.ProbeSample:
+def _sample(one: Any, classes: Mapping[int, str]) -> ProbeSample:
     planes = one.picture if len(one.picture) == 3 else one.picture[:1]
     shown = shades(shrunk(np.clip(planes, 0, 1), SIDE), 0, 1)
-    return schema.ProbeSample(
+    return ProbeSample(
         index=one.image,
         label=classes[one.label],
         answers=[classes[k] for k in one.answers],

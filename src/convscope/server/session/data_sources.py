@@ -13,8 +13,8 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
 from convscope.server.session.inputs import Picture
+from convscope.server.session.schema import SampleRef, SourceInfo
 
 SHOWN = ("shapes", "color-shapes", "crosses", "mnist", "fashion-mnist", "kmnist")
 """The built-in data sets that are offered; those of the MNIST family only if their files are on this machine."""
@@ -50,7 +50,7 @@ class DataSources:
         self.data_dir = data_dir
         self._lock = Lock()
         self._known: dict[str, DataSource] = {}
-        self._infos: dict[str, schema.SourceInfo] = {}
+        self._infos: dict[str, SourceInfo] = {}
         self._loaded: OrderedDict[tuple[str, str], cs.Dataset] = OrderedDict()
         for name in SHOWN:
             if cs.at_hand(name, data_dir=data_dir):
@@ -128,7 +128,7 @@ class DataSources:
                     self._loaded.popitem(last=False)
         return data
 
-    def picture(self, ref: schema.SampleRef) -> Picture:
+    def picture(self, ref: SampleRef) -> Picture:
         """An image of a data set.
 
         Raises:
@@ -149,11 +149,11 @@ class DataSources:
             background=data.preprocess.background,
         )
 
-    def infos(self) -> list[schema.SourceInfo]:
+    def infos(self) -> list[SourceInfo]:
         """The descriptions of all data sources."""
         return list(self._infos.values())
 
-    def _info(self, source: DataSource) -> schema.SourceInfo:
+    def _info(self, source: DataSource) -> SourceInfo:
         """The description of a data source; built-in data sets are described without loading them."""
         entry = cs.DATASETS.get(source.data)
         if entry is not None and not source.options.get("size"):
@@ -165,7 +165,7 @@ class DataSources:
             splits = {split: len(data) for split, data in parts.items()}
             classes, shape = parts["train"].classes, parts["train"].shape
         channels, height, width = shape
-        return schema.SourceInfo(
+        return SourceInfo(
             id=source.id,
             name=source.name,
             splits=splits,

@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
+from convscope.server.session.schema import Change, InputInfo, InputPart, PixelsRef
 from convscope.server.traces.array_pictures import base64url, extent, number, shades, shrunk
 from convscope.typing import Array
 
@@ -76,7 +76,7 @@ class Taken:
     notes: tuple[str, ...]
     inputs: Any = None
     """Model inputs that are not a single picture; `array` is then their display."""
-    parts: tuple[schema.InputPart, ...] = ()
+    parts: tuple[InputPart, ...] = ()
     """Positions of several inputs in `array`."""
 
     @property
@@ -91,12 +91,12 @@ class Taken:
         shown, parts = planes_of_all(named)
         return replace(self, array=shown, parts=tuple(parts))
 
-    def info(self) -> schema.InputInfo:
+    def info(self) -> InputInfo:
         """The input's description for the page."""
         shown = shades(shrunk(np.clip(self.picture[:3], 0, 1), SHOWN), 0, 1)
         shown = shown[:1] if len(shown) == 2 else shown
         low, high = extent(self.array)
-        return schema.InputInfo(
+        return InputInfo(
             name=self.name,
             shape=list(self.array.shape),
             form="picture" if self.inputs is None else "several" if self.parts else "array",
@@ -112,7 +112,7 @@ class Taken:
 
 def planes_of_all(
     named: Mapping[str, Array], filled_with: float = math.nan
-) -> tuple[NDArray[np.float32], list[schema.InputPart]]:
+) -> tuple[NDArray[np.float32], list[InputPart]]:
     """The inputs of a pass as one array for display: a single input without its batch axis, or the planes of several.
 
     >>> shown, parts = planes_of_all({"left": np.zeros((1, 3, 4, 5)), "right": np.ones((2, 6))})
@@ -132,11 +132,11 @@ def planes_of_all(
     planes = [array.reshape(-1, *((1, 1, *array.shape)[-2:])) for array in bare.values()]
     edges = [max(plane.shape[axis] for plane in planes) for axis in (1, 2)]
     shown = np.full((sum(map(len, planes)), *edges), filled_with, np.float32)
-    parts: list[schema.InputPart] = []
+    parts: list[InputPart] = []
     first = 0
     for (name, array), plane in zip(bare.items(), planes, strict=True):
         shown[first : first + len(plane), : plane.shape[1], : plane.shape[2]] = plane
-        parts.append(schema.InputPart(name=name, shape=list(array.shape), first=first))
+        parts.append(InputPart(name=name, shape=list(array.shape), first=first))
         first += len(plane)
     return shown, parts
 
@@ -146,7 +146,7 @@ def _bare(array: Array) -> NDArray[np.float32]:
     return np.asarray(plain[0] if plain.ndim > 1 and len(plain) == 1 else plain, np.float32)
 
 
-def painted(ref: schema.PixelsRef) -> Picture:
+def painted(ref: PixelsRef) -> Picture:
     """Decode the pixels of a painted image.
 
     Raises:
@@ -168,7 +168,7 @@ def painted(ref: schema.PixelsRef) -> Picture:
     return Picture("drawing", pixels, 1.0, exact=True)
 
 
-def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) -> Taken:
+def take(picture: Picture, card: Any, change: Change, fit: str | None) -> Taken:
     """Preprocess a picture for a model, then rotate, shift and add noise.
 
     Raises:
@@ -178,7 +178,7 @@ def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) ->
     """
     expected, model_name = card.preprocess, card.name
     if picture.inputs is not None:
-        if change != schema.Change():
+        if change != Change():
             raise HTTPException(422, f"{picture.name} is not a single picture; it cannot be moved or given noise here.")
         return Taken(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
     if card.inputs or card.form in {"signal", "tokens"}:
@@ -188,7 +188,7 @@ def take(picture: Picture, card: Any, change: schema.Change, fit: str | None) ->
             422,
             f"{model_name} takes {wants}, not a picture; open the explorer with such an input: cs.open(model, input).",
         )
-    if picture.ready is not None and picture.ready_for == expected and change == schema.Change():
+    if picture.ready is not None and picture.ready_for == expected and change == Change():
         return Taken(picture.name, picture.ready, expected.restore(picture.ready), picture.label, picture.notes)
     if expected.channels == 4 and picture.transparent is not None:
         picture = replace(picture, pixels=picture.transparent)
@@ -228,7 +228,7 @@ def _fitted(
     return expected, ()
 
 
-def changes(picture: NDArray[np.float32], change: schema.Change) -> NDArray[np.float32]:
+def changes(picture: NDArray[np.float32], change: Change) -> NDArray[np.float32]:
     """A picture (C, H, W) rotated, shifted, with noise; uncovered pixels take the median brightness of the border."""
     fill = [_border(plane) for plane in picture]
     if change.rotate % 360:

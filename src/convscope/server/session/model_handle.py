@@ -13,7 +13,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
+from convscope.server.session.schema import Expected, InputRef, ModelInfo
 from convscope.typing import Array
 
 WEIGHTS = "weights.safetensors"
@@ -30,7 +30,7 @@ class ModelHandle:
     run: cs.Run | None = None
     source: str | None = None
     """The id of the data source whose samples suit the model."""
-    start: schema.InputRef | None = None
+    start: InputRef | None = None
     """The input to show first."""
     used: frozenset[str] = frozenset()
     """Names of the parameters that its steps read; known after the first trace."""
@@ -156,18 +156,16 @@ class ModelHandle:
         except (FileNotFoundError, cs.UsageError):  # deleted since
             raise HTTPException(410, self.gone or f"{self.name} no longer has its weights at step {step}.") from None
 
-    def info(self) -> schema.ModelInfo:
+    def info(self) -> ModelInfo:
         """The model's description for the page, without loading a run's model; notes say why one cannot be read."""
         try:
             card, parameters = self._described()
         except (cs.ConvscopeError, HTTPException) as error:
             message = error.detail if isinstance(error, HTTPException) else str(error)
-            nothing = schema.Expected(channels=None, height=None, width=None, fixed=False)
+            nothing = Expected(channels=None, height=None, width=None, fixed=False)
             return self._info(0, [], nothing, [message])
         size = card.preprocess.size or (None, None)
-        expects = schema.Expected(
-            channels=card.preprocess.channels, height=size[0], width=size[1], fixed=card.fixed_size
-        )
+        expects = Expected(channels=card.preprocess.channels, height=size[0], width=size[1], fixed=card.fixed_size)
         return self._info(parameters, list(card.classes), expects, [*card.notes, *([self.gone] if self.gone else [])])
 
     def _described(self) -> tuple[Any, int]:
@@ -180,10 +178,8 @@ class ModelHandle:
             self.read()  # raises the error that explains why only the network's author can build it
         return self.run.card, self.run.parameters
 
-    def _info(
-        self, parameters: int, classes: list[str], expects: schema.Expected, notes: list[str]
-    ) -> schema.ModelInfo:
-        return schema.ModelInfo(
+    def _info(self, parameters: int, classes: list[str], expects: Expected, notes: list[str]) -> ModelInfo:
+        return ModelInfo(
             id=self.id,
             name=self.name,
             parameters=parameters,

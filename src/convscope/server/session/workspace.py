@@ -18,12 +18,22 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
 from convscope.server.jobs import Workers
 from convscope.server.session import inputs, uploads
 from convscope.server.session.data_sources import DataSources
 from convscope.server.session.inputs import Picture
 from convscope.server.session.model_handle import ModelHandle, lacks_shapes
+from convscope.server.session.schema import (
+    InputRef,
+    KernelInfo,
+    Limits,
+    PixelsRef,
+    SampleRef,
+    Session,
+    SourceInfo,
+    Stored,
+    StoredRef,
+)
 from convscope.server.traces.passes import TERMS, TraceStore
 from convscope.typing import Array
 
@@ -144,7 +154,7 @@ class Workspace:
         """The models that are objects of this Python session; those of runs are loaded on first use."""
         return [opened for opened in list(self._models.values()) if opened.session_model is not None]
 
-    def sources(self) -> list[schema.SourceInfo]:
+    def sources(self) -> list[SourceInfo]:
         """The data sources."""
         return self.sources_known.infos()
 
@@ -159,7 +169,7 @@ class Workspace:
 
     def keep(
         self, name: str, pixels: Array, notes: tuple[str, ...] = (), *, transparent: Array | None = None
-    ) -> schema.Stored:
+    ) -> Stored:
         """Store an uploaded image.
 
         Args:
@@ -170,7 +180,7 @@ class Workspace:
         """
         picture = Picture(_clean(name), pixels, notes=notes, transparent=transparent)
         channels, height, width = pixels.shape
-        return schema.Stored(
+        return Stored(
             id=self._remember(picture),
             name=picture.name,
             height=height,
@@ -179,37 +189,35 @@ class Workspace:
             notes=list(notes),
         )
 
-    def picture(self, ref: schema.InputRef) -> Picture:
+    def picture(self, ref: InputRef) -> Picture:
         """The image that a request names or contains.
 
         Raises:
             HTTPException: 404, unknown sample or upload; 422, invalid pixels.
         """
         match ref:
-            case schema.SampleRef():
+            case SampleRef():
                 return self.sources_known.picture(ref)
-            case schema.PixelsRef():
+            case PixelsRef():
                 return inputs.painted(ref)
-            case schema.StoredRef():
+            case StoredRef():
                 with self._lock:
                     if ref.id not in self._kept:
                         raise HTTPException(404, "the server no longer has this image; upload it again.")
                     self._kept.move_to_end(ref.id)
                     return self._kept[ref.id]
 
-    def session(self, *, can_train: bool = False) -> schema.Session:
+    def session(self, *, can_train: bool = False) -> Session:
         """The description of everything that is open, for the page."""
         self._look_for_runs()
         models = [opened.info() for opened in list(self._models.values())]
-        kernels = [
-            schema.KernelInfo(name=f.name, what=f.finds, values=f.kernel.tolist()) for f in cs.filters.FILTERS.values()
-        ]
-        return schema.Session(
+        kernels = [KernelInfo(name=f.name, what=f.finds, values=f.kernel.tolist()) for f in cs.filters.FILTERS.values()]
+        return Session(
             version=cs.__version__,
             models=models,
             sources=self.sources(),
             kernels=kernels,
-            limits=schema.Limits(upload_bytes=uploads.MAX_BYTES, upload_pixels=uploads.MAX_PIXELS, terms=TERMS),
+            limits=Limits(upload_bytes=uploads.MAX_BYTES, upload_pixels=uploads.MAX_PIXELS, terms=TERMS),
             can_train=can_train,
         )
 
@@ -250,30 +258,30 @@ class Workspace:
         ]
         return next((name for name in (*names, *fits) if name in {s.id for s in known}), None)
 
-    def _start(self, opened: ModelHandle) -> schema.InputRef:
+    def _start(self, opened: ModelHandle) -> InputRef:
         sample = self._sample(opened.source)
         if sample is not None:
             return sample
         noise = cs.prepare_inputs(cs.random_inputs(opened.session_model), like=opened.session_model)
         return self._keep_inputs(noise, cs.card_of(opened.session_model), "noise")
 
-    def _sample(self, source: str | None) -> schema.SampleRef | None:
-        return None if source is None else schema.SampleRef(source=source, split="test", index=0)
+    def _sample(self, source: str | None) -> SampleRef | None:
+        return None if source is None else SampleRef(source=source, split="test", index=0)
 
-    def keep_inputs(self, prepared_inputs: Any, opened: ModelHandle) -> schema.StoredRef:
+    def keep_inputs(self, prepared_inputs: Any, opened: ModelHandle) -> StoredRef:
         """Store inputs for a model of this session, as `cs.prepare_inputs` gives them."""
         return self._keep_inputs(prepared_inputs, cs.card_of(opened.session_model))
 
-    def _keep_inputs(self, prepared_inputs: Any, card: Any, name: str = "") -> schema.StoredRef:
+    def _keep_inputs(self, prepared_inputs: Any, card: Any, name: str = "") -> StoredRef:
         """Store the inputs of a model of this session."""
         if prepared_inputs.prepared is not None:
             return self._keep_prepared(prepared_inputs.prepared, card.preprocess, name)
         notes = (*prepared_inputs.notes, prepared_inputs.described(card))
         shown = _clean(name or prepared_inputs.name)
         picture = Picture(shown, prepared_inputs.picture, 1.0, exact=True, notes=notes, inputs=prepared_inputs.value)
-        return schema.StoredRef(id=self._remember(picture))
+        return StoredRef(id=self._remember(picture))
 
-    def _keep_prepared(self, prepared: Any, expected: cs.Preprocess, name: str = "") -> schema.StoredRef:
+    def _keep_prepared(self, prepared: Any, expected: cs.Preprocess, name: str = "") -> StoredRef:
         fits = expected.size is not None or max(prepared.array.shape[1:]) <= inputs.LARGEST
         picture = Picture(
             _clean(name or prepared.name),
@@ -285,9 +293,9 @@ class Workspace:
             ready=prepared.array if fits else None,
             ready_for=expected,
         )
-        return schema.StoredRef(id=self._remember(picture))
+        return StoredRef(id=self._remember(picture))
 
-    def keep_image(self, id: str, image: Any) -> schema.StoredRef:  # noqa: A002
+    def keep_image(self, id: str, image: Any) -> StoredRef:  # noqa: A002
         """Store an image, as `cs.load_image` accepts it, for a model of this session.
 
         Raises:
@@ -309,7 +317,7 @@ class Workspace:
         with self._lock:
             self._kept[name] = picture
             self._kept.move_to_end(name)
-            pinned = {o.start.id for o in self._models.values() if isinstance(o.start, schema.StoredRef)} | {name}
+            pinned = {o.start.id for o in self._models.values() if isinstance(o.start, StoredRef)} | {name}
             for old in [key for key in self._kept if key not in pinned]:
                 if sum(p.pixels.nbytes for p in self._kept.values()) > KEPT_BYTES:
                     del self._kept[old]

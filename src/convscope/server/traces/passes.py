@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
 from convscope.server.jobs import NOBODY, ClientGone
 from convscope.server.session.inputs import Picture, Taken, take
 from convscope.server.session.model_handle import ModelHandle
+from convscope.server.session.schema import InputRef
 from convscope.server.traces.array_pictures import extent, typical
+from convscope.server.traces.schema import Edit, TraceInfo, TraceRequest
 from convscope.typing import Array
 
-Find = Callable[[schema.InputRef], Picture]
+Find = Callable[[InputRef], Picture]
 
 TERMS = 4096
 """Maximum number of terms of a sum in one response."""
@@ -47,7 +48,7 @@ class TracePass:
     opened: ModelHandle
     model: Any = field(repr=False)
     """The model, with the weights it had at the time."""
-    request: schema.TraceRequest
+    request: TraceRequest
     taken: Taken
     trace: cs.Trace
     error: str | None
@@ -55,7 +56,7 @@ class TracePass:
     edited: frozenset[str]
     proved: "deque[int]" = field(default_factory=lambda: deque(maxlen=RECOMPUTED))
     """The ids of the steps recomputed most recently."""
-    info: schema.TraceInfo | None = field(default=None, repr=False)
+    info: TraceInfo | None = field(default=None, repr=False)
     """Cached description for the page, made by `responses.trace_info`."""
     blocked: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
     """Of a backward pass: step -> the cells that are 0 because an activation did not pass."""
@@ -126,7 +127,7 @@ class TraceStore:
             return self._kept[id]
 
     def make(
-        self, opened: ModelHandle, find: Find, request: schema.TraceRequest, client: str, left: Event | None = None
+        self, opened: ModelHandle, find: Find, request: TraceRequest, client: str, left: Event | None = None
     ) -> TracePass:
         """The pass of a request: from the cache, or a new one.
 
@@ -209,7 +210,7 @@ class TraceStore:
         self._total -= removed.size if removed is not None else 0
 
 
-def _digest(request: schema.TraceRequest, weights: str, at: int | None) -> str:
+def _digest(request: TraceRequest, weights: str, at: int | None) -> str:
     """The trace id of a request: a digest of model, weights, input, change and edits."""
     content = f"{request.model_copy(update={'at': at}).model_dump_json()} {weights}"
     return f"t{hashlib.sha256(content.encode()).hexdigest()[:24]}"
@@ -217,7 +218,7 @@ def _digest(request: schema.TraceRequest, weights: str, at: int | None) -> str:
 
 def _run(
     picture: Picture,
-    request: schema.TraceRequest,
+    request: TraceRequest,
     opened: ModelHandle,
     *,
     model: Any,
@@ -240,7 +241,7 @@ def _run(
 
 
 def overrides_of(
-    opened: ModelHandle, model: Any, taken: Taken, at: int | None, edits: Sequence[schema.Edit]
+    opened: ModelHandle, model: Any, taken: Taken, at: int | None, edits: Sequence[Edit]
 ) -> dict[str, Array]:
     """The parameters that a request changes: those of training step `at`, then the edited ones."""
     overrides = {} if at is None else _past(opened, model, taken, at)
@@ -282,11 +283,11 @@ def _parameters(model: Any) -> dict[str, Any]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[str, Array]:
+def edited(edits: Sequence[Edit], parameters: Mapping[str, Any]) -> dict[str, Array]:
     """The edited parameters by name, with their new values.
 
     >>> weight = np.zeros((2, 1, 1, 2), np.float32)
-    >>> edit = schema.Edit(parameter="weight", cell=[1, 0, 0], values=[3.0, 4.0])
+    >>> edit = Edit(parameter="weight", cell=[1, 0, 0], values=[3.0, 4.0])
     >>> edited([edit], {"weight": weight})["weight"].ravel().tolist()
     [0.0, 0.0, 3.0, 4.0]
 
@@ -306,7 +307,7 @@ def edited(edits: Sequence[schema.Edit], parameters: Mapping[str, Any]) -> dict[
     return changed
 
 
-def _put(array: Array, edit: schema.Edit) -> None:
+def _put(array: Array, edit: Edit) -> None:
     cell, shape = tuple(edit.cell), array.shape
     inside = len(cell) <= len(shape) and all(0 <= i < n for i, n in zip(cell, shape, strict=False))
     if not inside:

@@ -13,43 +13,49 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
 from convscope.server.http.message import Id
 from convscope.server.jobs import client_of
 from convscope.server.traces import array_pictures
 from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import LIGHT, TracePass
-from convscope.server.traces.schema import DifferenceInfo, TraceInfo, TraceRequest
+from convscope.server.traces.schema import (
+    Answer,
+    DifferenceInfo,
+    ParameterInfo,
+    StepChange,
+    StepInfo,
+    TraceInfo,
+    TraceRequest,
+)
 from convscope.typing import Array
 
 MAX_ANSWERS = 20
 """Maximum number of classes in a response."""
 
 
-def trace_info(done: TracePass) -> schema.TraceInfo:
+def trace_info(done: TracePass) -> TraceInfo:
     """The description of a pass, without its numbers; computed once."""
     if done.info is None:
         done.info = _trace_info(done)
     return done.info
 
 
-def _trace_info(done: TracePass) -> schema.TraceInfo:
+def _trace_info(done: TracePass) -> TraceInfo:
     trace = done.trace
     made_by = _output_steps(done)
     has_softmax = any(step.op == "_softmax" for step in made_by)
-    answers: list[schema.Answer] = []
+    answers: list[Answer] = []
     notes: list[str] = []
     if done.error is None:
         answers, notes = answers_of(done.model, trace.output, are_probabilities=has_softmax)
-    return schema.TraceInfo(
+    return TraceInfo(
         id=done.id,
         model=done.opened.id,
         input=done.taken.info(),
         steps=[step_info(step) for step in trace.steps],
         modules=dict(trace.modules),
         parameters=[
-            schema.ParameterInfo(name=name, shape=list(shape), changed=name in done.edited)
-            for name, shape in _shapes(trace)
+            ParameterInfo(name=name, shape=list(shape), changed=name in done.edited) for name, shape in _shapes(trace)
         ],
         answers=answers,
         output=made_by[0].id if made_by else None,
@@ -58,9 +64,9 @@ def _trace_info(done: TracePass) -> schema.TraceInfo:
     )
 
 
-def step_info(step: cs.Step) -> schema.StepInfo:
+def step_info(step: cs.Step) -> StepInfo:
     """The description of a step, without its numbers; the shape includes the batch axis."""
-    return schema.StepInfo(
+    return StepInfo(
         id=step.id,
         name=step.name,
         says=step.says,
@@ -77,7 +83,7 @@ def step_info(step: cs.Step) -> schema.StepInfo:
     )
 
 
-def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> tuple[list[schema.Answer], list[str]]:
+def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> tuple[list[Answer], list[str]]:
     """The model's score for each class, the largest first, and notes; both empty if the output is not class scores.
 
     Args:
@@ -93,11 +99,11 @@ def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> t
     probabilities = None if are_probabilities else scores.probabilities
     if len(values) == 1:
         name = scores.classes[scores.best]
-        only = schema.Answer(index=scores.best, name=name, value=number(values[0]), probability=None)
+        only = Answer(index=scores.best, name=name, value=number(values[0]), probability=None)
         return [only], [f"the model returns a single number; the class nearest to it is {name}."]
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:MAX_ANSWERS]
     answers = [
-        schema.Answer(
+        Answer(
             index=int(k),
             name=scores.classes[k] if k < len(scores.classes) else str(k),
             value=number(values[k]),
@@ -108,12 +114,12 @@ def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> t
     return answers, []
 
 
-def difference_info(base: TracePass, done: TracePass) -> schema.DifferenceInfo:
+def difference_info(base: TracePass, done: TracePass) -> DifferenceInfo:
     """The difference between two passes, step by step."""
     difference = cs.difference(base.trace, done.trace)
-    return schema.DifferenceInfo(
+    return DifferenceInfo(
         steps=[
-            schema.StepChange(
+            StepChange(
                 name=step.name,
                 comparable=step.comparable,
                 count=step.count,

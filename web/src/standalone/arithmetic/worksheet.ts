@@ -52,7 +52,7 @@ function calculation(expr: Expr): Line[] {
 }
 
 function headline(expr: Expr): string {
-  if (expr.type === "leaf") return `the cell ${labelOf(expr.of, expr.cell)}, moved`;
+  if (expr.type === "leaf") return `the same number as ${labelOf(expr.of, expr.cell)}`;
   return expr.type === "apply" ? filled(FUNCTIONS[expr.function].formula, "x") : expr.note;
 }
 

@@ -2,21 +2,27 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
 from numpy.typing import NDArray
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
-from convscope.server.gradients.training_steps import described
+from convscope.server.http.message import Id, Message, Number
+from convscope.server.jobs import client_of
 from convscope.server.session.inputs import take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import number, planes_of
 from convscope.server.traces.passes import Find, TracePass, overrides_of
-from convscope.server.traces.routes import answers_of, step_info
+from convscope.server.traces.routes import RAW, StepId, answers_of, on, raw, step_info
+from convscope.server.traces.schema import TraceInfo, TraceRequest
+from convscope.server.training_steps import described
 
+router = APIRouter(tags=["gradients"])
 PASSES: dict[str, Callable[[Any, Any], NDArray[np.bool_]]] = {
     "relu": lambda x, _: x <= 0,
     "threshold": lambda x, arguments: x <= arguments["threshold"],
@@ -25,14 +31,39 @@ PASSES: dict[str, Callable[[Any, Any], NDArray[np.bool_]]] = {
 """Activation -> the cells of its input at which its slope is 0, from the input and the arguments."""
 
 
-def backward_name(opened: ModelHandle, request: schema.BackwardRequest) -> str:
+class BackwardRequest(Message):
+    """The backward pass of an image: how a number changes with every cell before it."""
+
+    forward: TraceRequest
+    of: Literal["loss", "class"] = "loss"
+    index: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    """The class: the label of the loss, or the class whose score is differentiated; None: the image's label, or else
+    the model's answer."""
+
+
+class BackwardInfo(Message):
+    """The gradients of one image."""
+
+    trace: TraceInfo
+    """For every step of the forward pass that has one, its gradient: named, placed and linked as that step is."""
+    of: Literal["loss", "class"]
+    index: int
+    label: str
+    """The name of the class."""
+    value: Number
+    """The loss, or the score of the class."""
+    blocked: list[int]
+    """The gradients with cells at which an activation did not pass: they are 0 because of it."""
+
+
+def backward_name(opened: ModelHandle, request: BackwardRequest) -> str:
     """The id of a backward pass: a digest of the request and of the weights."""
     _, weights = opened.read()
     at = opened.newest() if request.forward.at is None else request.forward.at
     return f"b{hashlib.sha256(f'{request.model_dump_json()} {at} {weights}'.encode()).hexdigest()[:24]}"
 
 
-def record_backward(opened: ModelHandle, find: Find, request: schema.BackwardRequest) -> TracePass:
+def record_backward(opened: ModelHandle, find: Find, request: BackwardRequest) -> TracePass:
     """Record the backward pass of an image.
 
     Raises:
@@ -52,14 +83,14 @@ def record_backward(opened: ModelHandle, find: Find, request: schema.BackwardReq
     return done
 
 
-def backward_answer(done: TracePass, request: schema.BackwardRequest) -> schema.BackwardInfo:
+def backward_answer(done: TracePass, request: BackwardRequest) -> BackwardInfo:
     """The description of a recorded backward pass."""
     trace, made = done.trace, done.trace.training_step
     assert made is not None
     index = int(trace.inputs["target"][0])
     classes = trace.card.classes
     done.info = done.info or _described(done)
-    return schema.BackwardInfo(
+    return BackwardInfo(
         trace=done.info,
         of=request.of,
         index=index,
@@ -94,7 +125,7 @@ def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.floa
     return np.asarray(planes_of(products).sum(axis=(1, 2)))
 
 
-def _index(request: schema.BackwardRequest, model: Any, taken: Any, overrides: Any) -> int:
+def _index(request: BackwardRequest, model: Any, taken: Any, overrides: Any) -> int:
     """The class: the one that is asked for, or the image's label, or the model's answer."""
     if request.index is not None:
         return request.index
@@ -126,7 +157,7 @@ def _pairs(trace: cs.Trace) -> Iterator[tuple[cs.Step | None, cs.Step]]:
                 continue
 
 
-def _described(done: TracePass) -> schema.TraceInfo:
+def _described(done: TracePass) -> TraceInfo:
     """The gradients in the place of the forward steps that they belong to."""
     pairs = [*_pairs(done.trace)]
     place = {-1 if step is None else step.id: gradient.id for step, gradient in pairs}
@@ -156,3 +187,45 @@ def _blocked(trace: cs.Trace) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         mask = closed(np.asarray(arguments["self"]), arguments)
         if mask.shape == gradient.output.shape:
             yield gradient.id, mask & (gradient.output == 0)
+
+
+@router.post("/gradients")
+async def backward(request: Request, body: BackwardRequest) -> BackwardInfo:
+    """Record the backward pass of an image, from the loss or from the score of a class."""
+    workspace, client = request.app.state.gallery, client_of(request)
+
+    def make() -> BackwardInfo:
+        opened = workspace.model(body.forward.model)
+        name = backward_name(opened, body)
+        done = workspace.traces.keep(name, lambda: record_backward(opened, workspace.picture, body), client)
+        return backward_answer(done, body)
+
+    info: BackwardInfo = await workspace.workers.run(request, f"model {body.forward.model}", make)
+    return info
+
+
+@router.get("/gradients/{trace}/steps/{step}/blocked", response_class=Response, responses=dict(RAW))
+async def blocked(request: Request, trace: Id, step: StepId, channel: Annotated[int, Query(ge=0)] = 0) -> Response:
+    """The cells of a gradient that are 0 because an activation did not pass: 1 there, 0 elsewhere."""
+
+    def read(done: TracePass) -> Response:
+        if step not in done.blocked:
+            raise HTTPException(404, f"no activation blocks the gradient {done.step(step).name}.")
+        planes = planes_of(done.blocked[step].astype(np.float32))
+        if channel >= len(planes):
+            raise HTTPException(404, f"{done.step(step).name} has channels 0 to {len(planes) - 1}, not {channel}.")
+        return raw(planes[channel])
+
+    response: Response = await on(request, trace, read)
+    return response
+
+
+@router.get("/gradients/{trace}/steps/{step}/channels", response_class=Response, responses=dict(RAW))
+async def channels(request: Request, trace: Id, step: StepId) -> Response:
+    """What each channel of the forward step adds to the number that is differentiated."""
+
+    def read(done: TracePass) -> Response:
+        return raw(channel_contributions(done, done.step(step)).astype(np.float32))
+
+    response: Response = await on(request, trace, read)
+    return response

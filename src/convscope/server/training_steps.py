@@ -3,26 +3,105 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import schema
+from convscope.server.http.message import Id, Message, Number
+from convscope.server.jobs import client_of
 from convscope.server.session.inputs import Taken
 from convscope.server.session.model_handle import ModelHandle
+from convscope.server.session.schema import SampleRef
 from convscope.server.traces.array_pictures import base64url, number, shades, shrunk
 from convscope.server.traces.passes import TracePass
-from convscope.server.traces.routes import step_info
+from convscope.server.traces.routes import RAW, on, raw, step_info
+from convscope.server.traces.schema import ParameterInfo, StepInfo, TraceInfo, TraceRequest
 from convscope.typing import Array
 
+router = APIRouter(tags=["gradients"])
+REPEATING = "training steps"
+"""Steps are repeated one at a time: each seeds the random numbers of the whole process."""
 IMAGES = 64
 """Maximum number of images in an answer."""
 SIDE = 56
 """Pixels a side of a thumbnail, at most."""
 SAME = 1e-5
 """Relative difference up to which the optimizer's direction is the gradient itself."""
+
+
+class TrainingStepRequest(Message):
+    """Repeat a step of a run, and record it."""
+
+    model: Id
+    """A run."""
+    step: int = Field(ge=1, le=2**31 - 1)
+    """Counted from 1: step 1 leads from the initial weights to those after one update."""
+
+
+class BatchImage(Message):
+    """One image of a step's batch."""
+
+    index: int
+    """Its place in the batch."""
+    label: str | None
+    """Its class; None where the target is not a class number."""
+    loss: Number | None
+    """None where the loss is not a mean over images."""
+    picture: str
+    """Bytes in base64url, of this shape."""
+    shape: tuple[int, int, int]
+
+
+class ParameterUpdate(Message):
+    """How a step changed one parameter."""
+
+    name: str
+    shape: list[int]
+    gradient: int
+    """The id of the step that made its gradient."""
+    updated: int
+    """The id of the step that made its new value."""
+    rate: float
+    """The learning rate."""
+    plain: bool
+    """Whether the optimizer multiplies the learning rate by the gradient itself."""
+
+
+class TrainingStepInfo(Message):
+    """One step of a training."""
+
+    trace: TraceInfo
+    """All visible steps: forward, loss, backward, update."""
+    step: int
+    optimizer: str
+    """Its name: Adam."""
+    mode: str
+    loss_name: str
+    before: Number
+    """The loss of the batch."""
+    after: Number
+    """The loss of the same batch after the step, by the reference in float64."""
+    count: int
+    """Images in the batch."""
+    images: list[BatchImage]
+    """At most 64, those with the largest losses first."""
+    updates: list[ParameterUpdate]
+    """Kernels and weight matrices first, in the order of the model."""
+
+
+class StepEffectInfo(Message):
+    """The loss of a step's batch after the same update with another learning rate."""
+
+    trace: Id
+    times: float
+    """The learning rate as a multiple of the step's own."""
+    before: Number
+    after: Number
 
 
 def step_name(opened: ModelHandle, step: int) -> str:
@@ -47,20 +126,20 @@ def record_step(opened: ModelHandle, step: int) -> TracePass:
     name = step_name(opened, step)
     assert opened.run is not None
     trace = cs.trace(opened.run, at_step=step)
-    source = schema.SampleRef(source=opened.source or "none", split="train", index=0)
+    source = SampleRef(source=opened.source or "none", split="train", index=0)
     images = trace.input
     taken = Taken(f"batch of step {step}", images[0], images[0], None, (), images)
-    request = schema.TraceRequest(model=opened.id, input=source)
+    request = TraceRequest(model=opened.id, input=source)
     return TracePass(name, opened, None, request, taken, trace, None, (), frozenset())
 
 
-def step_answer(done: TracePass, step: int) -> schema.TrainingStepInfo:
+def step_answer(done: TracePass, step: int) -> TrainingStepInfo:
     """The description of a recorded step."""
     trace, made = done.trace, done.trace.training_step
     assert made is not None
     done.info = done.info or described(done, [step_info(step) for step in trace.steps])
     effect = cs.step_effect(trace)
-    return schema.TrainingStepInfo(
+    return TrainingStepInfo(
         trace=done.info,
         step=step,
         optimizer=made.optimizer.partition(" ")[0],
@@ -74,7 +153,7 @@ def step_answer(done: TracePass, step: int) -> schema.TrainingStepInfo:
     )
 
 
-def described(done: TracePass, steps: list[schema.StepInfo], **more: Any) -> schema.TraceInfo:
+def described(done: TracePass, steps: list[StepInfo], **more: Any) -> TraceInfo:
     """The description of a pass with gradients, as far as a page needs it to name and explain its numbers."""
     shapes = {ref.name: ref.shape for ref in done.trace.outside.values() if ref.kind == "parameter"}
     found: dict[str, Any] = {
@@ -83,22 +162,22 @@ def described(done: TracePass, steps: list[schema.StepInfo], **more: Any) -> sch
         "input": done.taken.info(),
         "steps": steps,
         "modules": dict(done.trace.modules),
-        "parameters": [schema.ParameterInfo(name=n, shape=list(s), changed=False) for n, s in shapes.items()],
+        "parameters": [ParameterInfo(name=n, shape=list(s), changed=False) for n, s in shapes.items()],
         "answers": [],
         "output": None,
         "notes": [],
         "error": None,
     }
-    return schema.TraceInfo(**{**found, **more})
+    return TraceInfo(**{**found, **more})
 
 
-def _update(trace: cs.Trace, name: str) -> schema.ParameterUpdate:
+def _update(trace: cs.Trace, name: str) -> ParameterUpdate:
     made = trace.training_step
     assert made is not None
     gradient = _named(trace, name)
     along, rate = cs.update_direction(trace, name)
     own = gradient.output.reshape(along.shape).astype(np.float64)
-    return schema.ParameterUpdate(
+    return ParameterUpdate(
         name=name,
         shape=list(along.shape),
         gradient=gradient.id,
@@ -117,7 +196,7 @@ def _named(trace: cs.Trace, parameter: str) -> cs.Step:
     return named if [n for n in named.shape if n > 1] == [n for n in last.shape if n > 1] else last
 
 
-def _images(trace: cs.Trace) -> list[schema.BatchImage]:
+def _images(trace: cs.Trace) -> list[BatchImage]:
     """The batch, those with the largest losses first; none where the inputs are not pictures."""
     images, losses = trace.input, cs.image_losses(trace)
     if images.ndim != 4:
@@ -125,7 +204,7 @@ def _images(trace: cs.Trace) -> list[schema.BatchImage]:
     order = np.arange(len(images)) if losses is None else np.argsort(-losses, kind="stable")
     labels = _labels(trace.inputs, trace.card.classes)
     return [
-        schema.BatchImage(
+        BatchImage(
             index=index,
             label=labels[index] if labels else None,
             loss=None if losses is None else number(float(losses[index])),
@@ -149,7 +228,7 @@ def _thumbnail(trace: cs.Trace, image: Array) -> dict[str, Any]:
     return {"picture": base64url(small), "shape": small.shape}
 
 
-def effect_info(done: TracePass, times: float) -> schema.StepEffectInfo:
+def effect_info(done: TracePass, times: float) -> StepEffectInfo:
     """The loss after the same update with another learning rate.
 
     Raises:
@@ -158,7 +237,7 @@ def effect_info(done: TracePass, times: float) -> schema.StepEffectInfo:
     check_step(done)
     effect = cs.step_effect(done.trace, times)
     after = effect.after if math.isfinite(effect.after) else math.nan
-    return schema.StepEffectInfo(trace=done.id, times=times, before=number(effect.before), after=number(after))
+    return StepEffectInfo(trace=done.id, times=times, before=number(effect.before), after=number(after))
 
 
 def check_step(done: TracePass) -> None:
@@ -170,3 +249,36 @@ def check_step(done: TracePass) -> None:
     made = done.trace.training_step
     if made is None or not made.updated:
         raise HTTPException(404, "this trace is not a training step; ask for one at /api/training-steps.")
+
+
+@router.post("/training-steps")
+async def record(request: Request, body: TrainingStepRequest) -> TrainingStepInfo:
+    """Repeat a step of a run, and record it with its gradients and updates."""
+    workspace, client = request.app.state.gallery, client_of(request)
+
+    def make() -> TrainingStepInfo:
+        opened = workspace.model(body.model)
+        done = workspace.traces.keep(step_name(opened, body.step), lambda: record_step(opened, body.step), client)
+        return step_answer(done, body.step)
+
+    info: TrainingStepInfo = await workspace.workers.run(request, REPEATING, make)
+    return info
+
+
+@router.get("/training-steps/{trace}/effect")
+async def effect(request: Request, trace: Id, times: Annotated[float, Query(ge=0, le=1e6)] = 1.0) -> StepEffectInfo:
+    """The loss of the same batch after the same update with another learning rate."""
+    info: StepEffectInfo = await on(request, trace, lambda done: effect_info(done, times))
+    return info
+
+
+@router.get("/training-steps/{trace}/directions/{name}", response_class=Response, responses=dict(RAW))
+async def direction(request: Request, trace: Id, name: Annotated[str, Path(max_length=200)]) -> Response:
+    """What the optimizer multiplies by the learning rate and subtracts from a parameter."""
+
+    def read(done: TracePass) -> Response:
+        check_step(done)
+        return raw(cs.update_direction(done.trace, name)[0])
+
+    response: Response = await on(request, trace, read)
+    return response

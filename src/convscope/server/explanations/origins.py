@@ -1,0 +1,138 @@
+"""Origins of a number: paths through channels, what each pixel adds to it, walks, and the pixels it can depend on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import convscope as cs
+from convscope.server.explanations.explanations import address_of, why_of
+from convscope.server.explanations.schema import (
+    ContributionsInfo,
+    FieldInfo,
+    NoPaths,
+    PathInfo,
+    PathsInfo,
+    WalkInfo,
+)
+from convscope.server.session.inputs import planes_of_all
+from convscope.server.traces.array_pictures import as_float32, number, pack
+from convscope.server.traces.passes import TracePass
+
+SHOWN = 12
+"""Number of paths in an answer, the largest."""
+
+
+def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int | None = None) -> PathsInfo | NoPaths:
+    """A number as paths through the channels of the first and the last convolution before it.
+
+    Args:
+        done: The pass.
+        step: The step that made the number.
+        cell: An index; the image index and axes of size 1 may be left out.
+        minus: Another class, whose number is subtracted.
+
+    Raises:
+        UsageError: the step has no such cell.
+    """
+    why = why_of(done, step, cell)
+    other = None if minus is None else why_of(done, step, (minus,))
+    try:
+        result = why.to_paths(other)
+    except cs.UsageError as error:
+        return NoPaths(of=address_of(done, why), message=str(error))
+    kept = result.paths[:SHOWN]
+    return PathsInfo(
+        of=address_of(done, why),
+        minus=minus,
+        paths=[
+            PathInfo(
+                steps=[each.id for each in path.steps],
+                channels=list(path.channels),
+                value=number(path.value),
+                cell=list(path.cell),
+            )
+            for path in kept
+        ],
+        others=len(result.paths) - len(kept),
+        rest=number(result.rest + sum(path.value for path in result.paths[SHOWN:])),
+        constant=number(result.constant),
+        total=number(result.total),
+        bent=list(result.bent),
+    )
+
+
+def contributions_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """A number as contributions of the input's pixels: a summary; and each pixel's contribution, then its weight.
+
+    Raises:
+        UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
+    """
+    why = why_of(done, step, cell)
+    found = why.to_input()
+    pixels, _ = planes_of_all(found.pixels, filled_with=0.0)
+    weights, _ = planes_of_all(found.weights, filled_with=0.0)
+    info = ContributionsInfo(
+        of=address_of(done, why),
+        value=number(found.value),
+        constant=number(found.constant),
+        total=number(found.total),
+        residual=number(found.residual),
+        bound=number(found.bound),
+        linear=found.linear,
+        bent=list(found.bent),
+        broken=list(found.broken),
+        checks=bool(found.checks),
+        shape=list(pixels.shape),
+    )
+    return {"info": info.model_dump()}, np.stack([pixels, weights])
+
+
+def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
+    """The same as bytes, for a response."""
+    header, numbers = contributions_of(done, step, cell)
+    return pack(header, [as_float32(numbers)])
+
+
+def walk_info(done: TracePass, places: Sequence[tuple[int | None, Sequence[int]]]) -> WalkInfo:
+    """What a pixel adds along a walk, to the first number from which each reads the next.
+
+    Args:
+        done: The pass.
+        places: Numbers by their step's id, None for the image, and their index, without the image's.
+
+    Raises:
+        UsageError: no number reads the next one, or one cannot be followed.
+    """
+    named = [(None if step is None else done.step(step).name, cell) for step, cell in places]
+    for first, (step, cell) in enumerate(places[:-1]):
+        if step is None:
+            raise cs.UsageError("a walk begins at a number of a step.")
+        why = why_of(done, done.step(step), cell)
+        try:
+            found = why.to_walk(named[first + 1 :])
+        except cs.UsageError:
+            if first + 2 == len(places):
+                raise
+            continue
+        return WalkInfo(
+            of=address_of(done, why),
+            first=first,
+            slopes=[number(slope) for slope in found.slopes],
+            value=number(found.value),
+            product=number(found.product),
+        )
+    raise cs.UsageError("a walk has at least two numbers.")
+
+
+def field_info(done: TracePass, step: cs.Step, cell: Sequence[int]) -> FieldInfo:
+    """The pixels that a number can depend on.
+
+    Raises:
+        UsageError: the step has no such cell.
+    """
+    why = why_of(done, step, cell)
+    found = cs.probe.receptive_field(done.trace, step.name, tuple(why.cell))
+    rows, columns = found.box[-2:] if len(found.box) > 1 else (None, None)
+    return FieldInfo(of=address_of(done, why), rows=rows, columns=columns, count=found.count, whole=found.whole)

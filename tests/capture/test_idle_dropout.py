@@ -1,0 +1,70 @@
+"""Dropout in evaluation mode: a step that returns what it was given, wherever steps are used."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import convscope as cs
+from convscope.capture.activations import ActivationWatch
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Dropout(0.1), nn.Flatten(), nn.Linear(16, 6), nn.Dropout(0.4), nn.ReLU(True), nn.Dropout(0.5, True)]
+    return nn.Sequential(*layers, nn.Linear(6, 2), nn.Dropout(0.2)).eval()
+
+
+IMAGES = np.random.default_rng(0).random((3, 1, 4, 4), np.float32)
+
+
+@pytest.mark.parametrize("keep", ["all", 0])
+def test_it_is_a_step_with_the_numbers_before_it(keep: str | int) -> None:
+    trace = cs.trace(network(), IMAGES, keep=keep)
+    assert [step.name for step in trace.steps] == [*"01234567"]
+    assert trace["5"].says == "dropout 0.5, inactive in evaluation mode"
+    np.testing.assert_array_equal(trace["5"].output, trace["4"].output)
+    np.testing.assert_array_equal(trace["0"].output, IMAGES)
+    assert (trace["3"].output < 0).any()  # before the activation, which is in place
+    assert "the same number as 4 (0, 1)" in str(cs.explain(trace, "5", (0, 1)))
+    assert cs.verify(trace).proved
+
+
+def test_its_result_can_be_overridden() -> None:
+    model = network()
+    bias = model.get_parameter("6.bias").detach().numpy()
+    trace = cs.trace(model, IMAGES, overrides={"5": np.zeros((3, 6), np.float32)})
+    np.testing.assert_array_equal(trace.output, np.stack([bias] * 3))
+
+
+def test_what_pixels_add_passes_through() -> None:
+    added = cs.explain(cs.trace(network(), IMAGES), "7", (1, 1)).to_input()
+    assert added.pixels["input"][1].any()
+    assert not added.pixels["input"][0].any()
+
+
+def test_a_step_of_training_in_evaluation_mode_is_proved() -> None:
+    trace = cs.trace(network(), IMAGES, target=[0, 1, 0], loss="cross-entropy", training=False)
+    assert trace.training_step is not None
+    assert trace.training_step.mode == "evaluation"
+    assert cs.verify(trace).proved
+
+
+def test_activations_of_batches_include_it() -> None:
+    with torch.no_grad():
+        sums = ActivationWatch(network(), ["0", "4", "5", "7"])(torch.tensor(IMAGES), lambda _, x: float(x.sum()))
+    trace = cs.trace(network(), IMAGES)
+    assert sums == pytest.approx({name: float(trace[name].output.sum()) for name in sums}, rel=1e-5)
+    assert list(sums) == ["0", "4", "5", "7"]
+
+
+def test_the_active_layer_names_its_mask() -> None:
+    trace = cs.trace(nn.Dropout(0.5), np.ones((4, 8), np.float32), training=True)
+    assert trace.steps[-1].says == "dropout, input × mask"
+
+
+def test_the_model_itself_still_returns_its_input() -> None:
+    layer = nn.Dropout().eval()
+    cs.trace(layer, IMAGES)
+    given = torch.tensor(IMAGES)
+    assert layer(given) is given
