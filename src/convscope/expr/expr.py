@@ -19,7 +19,17 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.expr.call import Cell, Source
-from convscope.expr.precision import EXACT, WHOLE, Precision, exact, exact_sum, exact_sums, gamma, wrapped
+from convscope.expr.precision import (
+    EXACT,
+    WHOLE,
+    Precision,
+    exact,
+    exact_sum,
+    exact_sums,
+    gamma,
+    wrapped,
+    writing_error,
+)
 from convscope.expr.primitives import PRIMITIVES
 from convscope.expr.primitives.primitive import Primitive
 from convscope.typing import Array, Numbers
@@ -70,11 +80,8 @@ class Leaf:
         """
         coarsest = max(precision.sum, precision.stored)
         written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
-        if isinstance(self.number, np.ndarray):
-            numbers = self.number.astype(np.float64)
-            return Result(numbers, _writing_error(numbers, precision) if written else 0.0)
-        number = float(self.number)
-        return Result(number, float(_writing_error(number, precision)) if written else 0.0)
+        value = self.number.astype(np.float64) if isinstance(self.number, np.ndarray) else float(self.number)
+        return Result(value, writing_error(value, precision) if written else 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -381,23 +388,6 @@ def _over(dividend: Numbers, divisor: Numbers) -> Numbers:
     with np.errstate(all="ignore"):
         quotient = np.divide(dividend, divisor)
     return quotient if np.ndim(quotient) else float(quotient)
-
-
-def _short(value: Numbers) -> Numbers:
-    """Whether every floating-point type holds it exactly: bfloat16 has 8 significant bits."""
-    digits = np.frexp(value)[0] * 256
-    return ~np.isfinite(value) | (digits == np.floor(digits))
-
-
-def _writing_error(value: Numbers, precision: Precision) -> Numbers:
-    """How far a number may be from what a type holds of it: half the distance of the numbers there, which does not
-    shrink below the smallest normal one."""
-    coarsest, size = max(precision.sum, precision.stored), np.abs(value)
-    with np.errstate(all="ignore"):
-        held = _short(value) & (
-            (size >= precision.tiny) | (size % (2 * 2.0 ** np.round(np.log2(coarsest)) * precision.tiny) == 0)
-        )
-    return np.where(held, 0.0, coarsest * np.maximum(size, precision.tiny))
 
 
 def number(value: float, name: str, dtype: str = WRITTEN) -> Leaf:

@@ -1,12 +1,12 @@
 """Explanations: one number with its calculation, its proof, and the words in which it is read aloud."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 import convscope as cs
-from convscope.expr.precision import exact_sum
 from convscope.render.numbers import MINUS, compact
 from convscope.server.explanations.schema import (
     Address,
@@ -284,7 +284,7 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
     left_out = np.delete(products, kept)
     for part in aligned:
         _keep(part, kept)
-    total = exact_sum(left_out)
+    total = math.fsum(left_out) if np.isfinite(np.abs(left_out).sum()) else float(left_out.sum())
     return kept, {"terms": len(left_out), "total": number(total)}
 
 
