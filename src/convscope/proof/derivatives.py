@@ -15,7 +15,8 @@ import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
 from convscope.ops import OPS, Op
-from convscope.ops.source_cells import MOVES
+from convscope.ops.source_cells import MOVES, SOURCES
+from convscope.proof.final_numbers import final
 from convscope.proof.gradient_range import range_of
 from convscope.proof.pulling import Layout, Tensor, addresses_of, key_of, layout_of, pull, target_of
 from convscope.proof.recomputation import recomputed
@@ -32,6 +33,8 @@ KEPT = 4
 """Number of nodes whose derivatives are cached: several steps contain gradients of the same node."""
 OF_RESULT = frozenset({"Sigmoid", "Tanh", "Expm1", "Elu"})
 """Nodes whose slope is calculated from a recorded result between -1 and 1."""
+SLICES = "CopySlices"
+"""Node of an operation in place on a view: it continues to the memory behind the view."""
 UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
 
 
@@ -184,10 +187,11 @@ class Derivatives:
 
     def behind(self, gradient: Ref) -> Iterator[int]:
         """The step that made a gradient, and those whose numbers it only moved."""
-        step = self.trace.all_steps[gradient.id]
+        step = self.trace.all_steps[(gradient.id, *gradient.rewritten)[-1]]
         yield step.id
         while step.op in MOVES:
-            source = next((ref for _, _, ref in step.refs()), None)
+            moved = SOURCES.get(step.op, "")
+            source = next((ref for name, _, ref in step.refs() if moved in {"", name}), None)
             if source is None or source.kind != "step" or source.id <= self._first:
                 return
             step = self.trace.all_steps[source.id]
@@ -214,8 +218,9 @@ class Derivatives:
         received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
         pulled: dict[Tensor, list[Array]]
         try:
+            through = node.custom or node.kind == SLICES
             with np.errstate(all="ignore"):
-                pulled = pull(self.trace, weights, targets.__contains__, through=node.custom, ops=self.ops)
+                pulled = pull(self.trace, weights, targets.__contains__, through=through, ops=self.ops)
         except UNABLE:
             pulled = {}
         for target in dict.fromkeys(target_of(self.trace, of) for of, _ in node.gave):
@@ -243,7 +248,19 @@ class Derivatives:
                     yield node, of
 
     def _numbers(self, ref: Ref) -> Array:
-        return self.trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
+        return numbers_of(self.trace, ref)
+
+
+def numbers_of(trace: Trace, ref: Ref) -> Array:
+    """The numbers of a gradient or loss, in float64, also where they were written into its memory later.
+
+    Raises:
+        UsageError: not all of them are recorded.
+    """
+    whole = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
+    if whole is None:
+        raise UsageError(f"{ref.name} was written into by what no step holds.")
+    return whole.astype(np.float64)
 
 
 def derivatives_of(trace: Trace, ops: Mapping[str, Op] = OPS) -> Derivatives:
@@ -288,10 +305,12 @@ def _through(
         UsageError: the rule lacks the gradient of an input.
     """
     arriving = {key_of(made): arrived.pop(key_of(made)) for made, _ in node.received if key_of(made) in arrived}
+    if not arriving and node.kind == SLICES:
+        raise UsageError("an operation wrote into a part of a tensor that other steps read too, which is not followed.")
     if not arriving:
         return {}
     targets = {target_of(trace, of) for of, _ in node.gave}
-    pulled = pull(trace, arriving, targets.__contains__, through=node.custom, ops=ops)
+    pulled = pull(trace, arriving, targets.__contains__, through=node.custom or node.kind == SLICES, ops=ops)
     missing = targets - pulled.keys()
     if missing:
         raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")

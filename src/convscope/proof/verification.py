@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.ops import OPS, Op
@@ -19,6 +18,7 @@ from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of, check_tables
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
+from convscope.proof.final_numbers import final, outside_numbers
 from convscope.proof.gradient_check import check_gradients
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
 from convscope.proof.status import PROVED, StepStatus
@@ -220,10 +220,6 @@ def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Ta
 # What the model returned, against the steps that made it.
 
 
-CHUNK = 2**18
-"""Cells that are looked up at a time, so that their places take little memory."""
-
-
 def returned(trace: Trace) -> tuple[Returned, ...]:
     """Each tensor of a trace's output against the step, parameter or input that it came from.
 
@@ -279,68 +275,13 @@ def _held(trace: Trace, name: str, array: Array) -> Returned:
             if numbers is not None and _same(array, numbers):
                 return Returned(name, step.name, True)
     for ref in trace.outside.values():
-        if ref.shape == array.shape and _same(array, _outside(trace, ref)):
+        if ref.shape == array.shape and _same(array, outside_numbers(trace, ref)):
             return Returned(name, ref.name, True)
     return Returned(name, "", False, "is held by no step, parameter or input of the trace")
 
 
 def _wrote(step: Step, memory: int) -> bool:
     return not step.view and any(ref.memory == memory for ref in step.results)
-
-
-def final(trace: Trace, ref: Ref) -> Array | None:
-    """The final values of a tensor: those it was created with, and everything written into its memory since.
-
-    None where they are not recorded: writes that are not a step's result, or that have another data type.
-    """
-    whole, base = _made(trace, ref)
-    if not ref.rewritten and (ref.kind == "step" or _lie_alike(base, ref)):
-        return whole
-    addresses = _addresses(ref)
-    numbers, known = np.zeros(len(addresses), whole.dtype), np.zeros(len(addresses), bool)
-    written = [(base, whole)]
-    for writer in map(trace.all_steps.__getitem__, ref.rewritten):
-        results = [made for made in writer.results if made.memory == ref.memory]
-        if not results:
-            return None
-        written += [(made, writer.outputs[made.output]) for made in results]
-    if any(made.dtype != ref.dtype for made, _ in written):
-        return None
-    for made, array in written:
-        for start in range(0, len(addresses), CHUNK):
-            part = slice(start, start + CHUNK)
-            cells, inside = made.cells_at(addresses[part])
-            numbers[part][inside] = array[tuple(cells[inside].T)]
-            known[part] |= inside
-    return numbers.reshape(ref.shape) if known.all() else None
-
-
-def _lie_alike(one: Ref, other: Ref) -> bool:
-    return (one.shape, one.stride, one.offset) == (other.shape, other.stride, other.offset)
-
-
-def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
-    """The numbers of the whole tensor that a reference refers to, and a reference that gives their memory layout."""
-    if ref.kind == "step":
-        step = trace.all_steps[ref.id]
-        return step.outputs[ref.output], step.results[ref.output]
-    whole = trace.outside[ref.kind, ref.id]
-    return _outside(trace, whole), whole
-
-
-def _outside(trace: Trace, ref: Ref) -> Array:
-    if ref.kind == "constant":
-        return trace.constants[ref.id]
-    numbers: Array = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
-    return numbers
-
-
-def _addresses(ref: Ref) -> NDArray[np.int64]:
-    """The memory offset of each cell of a tensor, in the order of its cells."""
-    place = np.full((), ref.offset, np.int64)
-    for n, stride in zip(ref.shape, ref.stride, strict=True):
-        place = place[..., None] + np.arange(n, dtype=np.int64) * stride
-    return np.ravel(place)
 
 
 def _same(one: Array, other: Array) -> bool:
