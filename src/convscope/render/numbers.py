@@ -174,6 +174,15 @@ def decimal(value: float, digits: int = 4) -> str:
     return signed(f"{value:.{digits}f}") if abs(value) < 1e6 else compact(value)
 
 
+def fixed(value: float) -> str:
+    """A loss with six decimals; one that they would round to a digit or two, by its power of ten.
+
+    >>> fixed(0.693147), fixed(0.0000087499), fixed(0.0)
+    ('0.693147', '8.7499e-06', '0.000000')
+    """
+    return f"{value:.4e}" if 0 < abs(value) < 1e-4 else decimal(value, 6)
+
+
 def percent(share: float | None) -> str:
     """A share as per cent, never 100 % for less; a dash for None.
 
