@@ -155,7 +155,11 @@ def test_predictions_as_json(convscope: Commands, run: Path) -> None:
         (["predict", "shapes-cnn", "shapes:test/999"], 2, "images 0 to 199, not 999"),
         (["predict", "shapes-cnn", "shapes:tset/3"], 2, "no split is called 'tset'; did you mean 'test'"),
         (["train", "shapes", "--model-arg", "kernels=x"], 2, "kernels of shapes-cnn must be 2 values"),
-        (["train", "crosses", "--model", "simple-cnn"], 1, "fails: pool (MaxPool2d) has a kernel of 2, larger than its input"),
+        (
+            ["train", "crosses", "--model", "simple-cnn"],
+            1,
+            "fails: pool (MaxPool2d) has a kernel of 2, larger than its input",
+        ),
         (["filter", "square", "--kernel", "sobelx"], 2, "did you mean 'sobel-x'"),
         (["nonsense"], 2, "nonsense"),
     ],

@@ -112,7 +112,8 @@ class Moody(nn.Module):
 def test_a_model_that_fails_on_the_data_gets_a_sentence_with_its_line(tmp_path: Path) -> None:
     data = digits()
     with pytest.raises(
-        ModelError, match=r"Moody on an image of 1x28x28 fails: fc \(Linear\) expects 112 .*test_training_refusals\.py, line \d"
+        ModelError,
+        match=r"Moody on an image of 1x28x28 fails: fc \(Linear\) expects 112 .*test_training_refusals\.py, line \d",
     ):
         cs.train(data, Moody(112), out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
