@@ -248,7 +248,7 @@ def passage(name: str, expr: Expr, mark: str, detail: Detail) -> list[str]:
 
 
 def _in_one_line(rows: list[Row | str]) -> str | None:
-    """The sum under a drawing as `−2.9386 + 2.2435 (conv.bias[0])`, or what it adds; None where it is more than that."""
+    """The sum under a drawing, `−2.9386 + 2.2435 (conv.bias[0])`, or what it adds; None where it is more than that."""
     terms = [row for row in rows if isinstance(row, Row) and row is not BLANK]
     if not any(isinstance(row, str) for row in rows) or any(t.label[:1] in "÷×" or t.label == "sum" for t in terms):
         return None
