@@ -262,6 +262,24 @@ def test_what_does_not_fit_is_left_out_and_named(page: Any, tmp_path: Path) -> N
     assert "convscope report --limit" in page.inner_text("[role=alert]")
 
 
+class Half(nn.Module):
+    """A model that fails half way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.fc = nn.Linear(7, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.conv(x).flatten(1))
+        return logits
+
+
+def test_a_model_that_fails_half_way_is_said_to(tmp_path: Path) -> None:
+    report = cs.report(Half(), np.random.default_rng(0).random((1, 6, 6), np.float32), out=tmp_path / "r.html")
+    assert re.match(r"The steps that did not run: .*expects 7 numbers", report.left_out[0])
+
+
 def test_the_size_counts_what_is_written() -> None:
     rng, contents = np.random.default_rng(1), Contents(400_000)
     added = [contents.tensor(rng.random((50, k + 1)).astype(np.float32)) for k in range(300)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.capture.call_inputs import Inputs
 from convscope.capture.tracing import trace
 from convscope.errors import UsageError
 from convscope.escaping import spelled
@@ -118,7 +119,7 @@ class Workbook:
 @takes(model="Module | Trace | Run | str | Path", at="tuple | list")
 def workbook(
     model: Model | Run | Trace,
-    image: object = None,
+    image: Inputs | str | Path | None = None,
     *,
     target: object = None,
     loss: object = None,
@@ -190,7 +191,7 @@ def workbook(
     return book
 
 
-def _traced(model: Model | Run, image: object, step: Mapping[str, Any]) -> tuple[Trace, str]:
+def _traced(model: Model | Run, image: Inputs | str | Path | None, step: Mapping[str, Any]) -> tuple[Trace, str]:
     """The trace, and the name of the image."""
     if step["target"] is None:
         loaded = as_model(model.model if isinstance(model, Run) else model)

@@ -85,7 +85,9 @@ def verify(
     if trace.training_step is None:
         return report
     unresolved = [step.id for step in report.unresolved]
-    check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved)
+    undecided = any(step.finding in {"underived", "unsupported"} for step in report.steps)
+    with np.errstate(all="ignore"):
+        check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved, undecided=undecided)
     return replace(report, training=trace.training_step.says, gradients=check)
 
 
@@ -121,7 +123,7 @@ def _verify_step(
             sum(c.recorded.size for c in checks) if checks else sum(math.prod(made.shape) for made in step.results),
             explained=sum(check.explained for check in checks),
             worst=max((check.worst for check in checks), default=0.0),
-            resolution=_resolution(step, checks, read),
+            resolution=max((c.resolution for c in checks if _is_read(step, c, read)), default=0.0),
             mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, tables),
             hidden=step.hidden,
             says=step.says,
@@ -139,30 +141,33 @@ def _verify_step(
         return report("unsupported")
     if not checks:
         return report("unsupported")
-    finding = _finding(checks, _resolution(step, checks, read), proved if explained else "recomputed")
+    read_checks = [check for check in checks if _is_read(step, check, read)]
+    open_ = [check.unbounded > 0 and check not in read_checks for check in checks]
+    whole = all(done or left for done, left in zip(explained, open_, strict=True))
+    finding = _finding(checks, read_checks, proved if whole else "recomputed")
     if trace.training_step is None or finding not in PROVED:
         return report(finding, checks)
     derived, wrong = derivatives_of(trace, tables.ops).status(step)
-    whole = report(derived or finding, checks)
-    return whole if wrong is None else replace(whole, mismatch=wrong)
+    result = report(derived or finding, checks)
+    return result if wrong is None else replace(result, mismatch=wrong)
 
 
-def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
-    """The finding of a step, from its checks.
+def _finding(checks: Sequence[StepCheck], read: Sequence[StepCheck], otherwise: StepStatus) -> StepStatus:
+    """The finding of a step, from its checks, and from those of the results that something reads.
 
     A number without a finite bound is not a mismatch, because the kernel may be right; nor is it proved, because any
     other number would be accepted too. The reference cannot decide: unsupported.
     """
     if any(check.mismatch for check in checks):
         return "mismatch"
-    if any(check.unbounded for check in checks):
+    if any(check.unbounded for check in read):
         return "unsupported"
-    return "unresolved" if resolution > RESOLVED else otherwise
+    return "unresolved" if any(check.resolution > RESOLVED for check in read) else otherwise
 
 
-def _resolution(step: Step, checks: Sequence[StepCheck], read: Collection[tuple[int, int]]) -> float:
-    """That of the result which is resolved least, of those that matter."""
-    return max((c.resolution for c in checks if (step.id, c.call.output - step.position) in read), default=0.0)
+def _is_read(step: Step, check: StepCheck, read: Collection[tuple[int, int]]) -> bool:
+    """Whether a result matters: it is the step's first, or something reads it."""
+    return (step.id, check.call.output - step.position) in read
 
 
 def _check(
@@ -173,8 +178,8 @@ def _check(
     tables: Tables,
     *,
     normwise: bool = False,
-) -> tuple[list[StepCheck], bool]:
-    """Each result that the reference gives against both witnesses; whether the rules could explain all of them."""
+) -> tuple[list[StepCheck], list[bool]]:
+    """Each result that the reference gives against both witnesses; whether the rule could explain each of them."""
     outputs = step.outputs
     checks: dict[int, StepCheck] = {}
     comparable: dict[int, bool] = {}
@@ -188,7 +193,7 @@ def _check(
         check.conclude(partial(_again, trace, step, output, tables, normwise=normwise))
     rule = tables.ops[step.op].rule if step.op in tables.ops else None
     explained = [comparable[output] and check.explain(rule, cells, random) for output, check in checks.items()]
-    return list(checks.values()), all(explained)
+    return list(checks.values()), explained
 
 
 def _again(

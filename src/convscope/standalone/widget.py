@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message
 
 from convscope.errors import UsageError
+from convscope.models import Module
 from convscope.models.loading import load_model
 from convscope.server.http.security import Access, new_token
 from convscope.server.jobs import NOBODY
@@ -28,7 +29,7 @@ MISSING = "a widget needs anywidget: pip install 'convscope[notebook]'; print(cs
 
 
 @takes(model="Module | Run | str | Path")
-def widget(model: Any, image: Any = None, *, data_dir: str | Path | None = None) -> Any:
+def widget(model: Module | Run | str | Path, image: object = None, *, data_dir: str | Path | None = None) -> Any:
     """The explorer in a notebook's cell: click any number of the network and read its sum.
 
     ```python
@@ -84,7 +85,7 @@ def _widget_type() -> Any:
         def __repr__(self) -> str:
             return f"<explorer of {self._trace!r}>"
 
-        def _repr_mimebundle_(self, **options: Any) -> Any:
+        def _repr_mimebundle_(self, **options: object) -> object:
             """The view, and the steps as text for a front end without widgets."""
             bundle = super()._repr_mimebundle_(**options)
             data, *more = bundle if isinstance(bundle, tuple) else (bundle,)
@@ -99,7 +100,7 @@ def _widget_type() -> Any:
             request = TraceRequest(model=handle.id, input=handle.start)
             return self._workspace.traces.make(handle, self._workspace.picture, request, NOBODY).trace
 
-        def _answer(self, _widget: Any, asked: Any, buffers: Any) -> None:
+        def _answer(self, _widget: object, asked: object, buffers: Sequence[bytes]) -> None:
             if not isinstance(asked, dict) or not {"id", "method", "path"} <= asked.keys():
                 return
             body = bytes(buffers[0]) if buffers else str(asked.get("body", "")).encode()
@@ -169,7 +170,7 @@ class Asker:
             return Answer(500, {"content-type": "application/json"}, json.dumps(message).encode())
         place, _, query = path.partition("?")
         headers = [*self._headers, (b"host", b"localhost"), (b"content-type", b"application/json")]
-        scope: dict[str, Any] = {
+        scope: dict[str, object] = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
             "method": method, "path": f"/api/{place}", "raw_path": f"/api/{place}".encode(), "headers": headers,
             "query_string": query.encode(), "client": ("notebook", 0), "server": ("localhost", 80),
