@@ -1,7 +1,6 @@
 """Joining and windows: concatenate, stack, constant padding, im2col and col2im, triangles."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from convscope.expr.cells import leaf, pair
 from convscope.expr.expr import Apply, Cells, Dot, Leaf, number
 from convscope.ops.movement import as_type
 from convscope.ops.vjp import VJP, Varies, only, wide
-from convscope.typing import Array
+from convscope.typing import Array, Index
 
 
 def cat(call: Call, cell: Cell) -> Leaf | Apply:
@@ -180,7 +179,7 @@ def _windows_vjp(call: Call, size: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in settings)
 
 
-def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]]:
+def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[Index, Index, Index]]:
     """For each position in the window: the pixels that it covers, and in which windows."""
     dilations, paddings, strides = (pair(call[n], 2) for n in ("dilation", "padding", "stride"))
     counts = _windows_vjp(call, size)

@@ -3,7 +3,7 @@
 `applied` names the primitive that an operation applies and its arguments; the rule reads one cell of each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from convscope.ops.op import together
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
 from convscope.typing import Array, Numbers
 
-Arguments = dict[str, Any]
-"""Argument names of a function -> `Operand` or number."""
+Given: TypeAlias = Operand | Leaf | float
+"""What a primitive is applied to: a tensor, a cell of one that was read already, or a number."""
+Arguments: TypeAlias = dict[str, Given]
+"""Argument names of a primitive -> what they are."""
 _X = {"x": "self"}
 _XY = {"x": "self", "y": "other"}
 SAME = (
@@ -120,7 +122,7 @@ def _quotient(call: Call) -> tuple[str, Arguments]:
 def _as_read(arguments: Arguments, dtype: str) -> Arguments:
     """Functions with jumps need written numbers exactly as the kernel reads them."""
     return {
-        name: given if isinstance(given, Operand) else number(rounded(float(given), dtype), name, dtype)
+        name: given if isinstance(given, Operand | Leaf) else number(rounded(float(given), dtype), name, dtype)
         for name, given in arguments.items()
     }
 
@@ -173,7 +175,9 @@ def _finite(call: Call) -> tuple[str, Arguments]:
     """nan_to_num: numbers for nan and infinities, by default 0 and the largest of the type."""
     largest = PRECISIONS[call.dtype].largest if call.dtype in PRECISIONS else 0.0
     defaults = {"nan": 0.0, "posinf": largest, "neginf": -largest}
-    given = {name: usual if call.get(name) is None else float(call[name]) for name, usual in defaults.items()}
+    given: Arguments = {
+        name: usual if call.get(name) is None else float(call[name]) for name, usual in defaults.items()
+    }
     return "nan_to_num", {"x": call["self"], **_as_read(given, call.dtype)}
 
 
@@ -233,7 +237,7 @@ def dropout(call: Call, cell: Cell) -> Apply | Leaf:
     return mask if call.output else Apply("dropout", {"x": x, "mask": mask, "p": number(call["p"], "p")})
 
 
-def _read(given: Any, cell: Cell, name: str) -> Leaf:
+def _read(given: Given, cell: Cell, name: str) -> Leaf:
     if isinstance(given, Leaf):
         return given
     return broadcast(given, cell, name)

@@ -1,7 +1,6 @@
 """Feature maps: of every step for one image, or of one step for many images, class beside class."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorte
 from convscope.plot.named import trace_of
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.type_checks import check_kind, takes
+from convscope.type_checks import takes
 from convscope.typing import Array
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
@@ -37,8 +36,8 @@ SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 @takes()
 def maps(
-    trace: Any,
-    image: Any = None,
+    trace: object,
+    image: object = None,
     *,
     steps: Sequence[str] = (),
     shared: bool = False,
@@ -66,12 +65,11 @@ def maps(
     Raises:
         UnknownName: no step has one of the names.
     """
-    trace, own_picture = trace_of(trace, image, "maps")
-    check_kind("maps", "trace", trace, "Trace")
+    recorded, own_picture = trace_of(trace, image, "maps")
     picture = own_picture if picture is None else picture
-    chosen, caption = _steps(trace, steps)
-    names = tuple(classes) or trace.card.classes
-    by_id = {step.id: step for step in trace.steps}
+    chosen, caption = _steps(recorded, steps)
+    names = tuple(classes) or recorded.card.classes
+    by_id = {step.id: step for step in recorded.steps}
     results = {step.id: numbers(step) for step in chosen}
     common = ColorScale.of_maps(*results.values()) if shared else None
     sheet = Sheet()
@@ -83,10 +81,10 @@ def maps(
     channels = _channels(chosen, results, most)
     side = _side(channels)
     rules = []
-    y = _image(sheet, y, picture_of(trace) if picture is None else np.asarray(picture))
+    y = _image(sheet, y, picture_of(recorded) if picture is None else np.asarray(picture))
     rules.append(y)
     for column, step in enumerate(chosen):
-        called = names if step is trace.steps[-1] else ()
+        called = names if step is recorded.steps[-1] else ()
         again = column > 0 and repeats(step, by_id)
         shown = None if again else results[step.id]
         y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), side=side, called=called)
