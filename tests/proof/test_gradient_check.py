@@ -78,6 +78,24 @@ def test_the_chain_is_the_gradient_of_the_same_network_in_float64() -> None:
         np.testing.assert_allclose(pulled[name], tensor.grad, rtol=1e-4, atol=1e-6)
 
 
+def photo() -> cs.Trace:
+    """A step whose bias has a gradient of 25,088 equal terms, which float32 rounds by 5e-4 of their sum."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(1, 2, 7, stride=2, padding=3)
+    model = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    return cs.trace(model, torch.rand(2, 1, 224, 224), target=[0, 1])
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_rounding_of_a_large_sum_is_not_taken_for_a_wrong_gradient(wrong: bool) -> None:
+    trace = photo()
+    if wrong:
+        overwrite(trace, "0.bias.grad", lambda gradient: gradient * np.float32(1.01))
+    check = check_gradients(trace)
+    assert check.agrees != wrong
+    assert (check.chain_worst == "0.bias") == wrong
+
+
 def test_a_gradient_that_lacks_a_term_is_not_confirmed() -> None:
     trace = traced()
     overwrite(trace, "0.weight.grad", lambda gradient: gradient * 1.01)

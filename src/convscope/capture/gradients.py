@@ -62,6 +62,8 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         """The nodes of the backward pass, in the order in which they ran."""
         self.loss_start = self.backward_start = self.update_start = 0
         """Times of the first calls of the loss, the backward pass and the update."""
+        self.nested = False
+        """Whether the forward pass or the loss ran a backward pass of its own."""
         self._nodes: dict[int, _Watched] = {}
         self._seen = -1
         self._handles: list[RemovableHandle] = []
@@ -71,6 +73,7 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
     ) -> object:
         if not self.backward_start:
             self.watch_last()
+            self.nested = self.nested or torch._C._current_autograd_node() is not None
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:

@@ -163,6 +163,15 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+def set_version(tensor: Tensor, count: int) -> None:
+    """Set torch's count of in-place writes to a tensor, whose former numbers have been restored."""
+    setter = torch._C._autograd._unsafe_set_version_counter
+    try:
+        setter((tensor,), (count,))
+    except TypeError:  # torch 2.6 takes one tensor
+        setter(tensor, count)  # type: ignore[arg-type]
+
+
 class _Walk:
     """Collects modules by path and tensors by name, in the order of definition, without torch.compile's wrappers."""
 

@@ -119,6 +119,13 @@ def check_optimizer(optimizer: Optimizer) -> Kind:
             f"the update of {type(optimizer).__name__} with hooks on its steps is not explained: they may change the "
             "weights; remove them, or leave the optimizer out to explain the gradients alone."
         )
+    step = optimizer.__dict__.get("step")
+    if step is not None and not getattr(step, "_wrapped_by_lr_sched", False):
+        raise UsageError(
+            f"the update of {type(optimizer).__name__} is not explained: its step was replaced by another function, "
+            "which may change the gradients (to clip them, for example); leave the optimizer out to explain the "
+            "gradients alone."
+        )
     for group in optimizer.param_groups:
         for setting in ("amsgrad", "capturable", "differentiable"):
             if group.get(setting):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convscope.capture.call_inputs import CallInputs
 from convscope.capture.model_inspection import KnownConstants, known_to, runs_other_code
-from convscope.capture.model_state import ModelState, RandomState, version
+from convscope.capture.model_state import ModelState, RandomState, set_version, version
 from convscope.capture.recorder import SHORTCUTS, Recorder, StopRecording
 from convscope.capture.tape import assign_data, finalize
 from convscope.progress import Progress
@@ -224,7 +224,7 @@ class TracingSession:
         for name, tensor in self.subject.parameters.items():
             before = self.stamps[name][1]
             if version(tensor) != before and name not in self.parameters:
-                torch._C._autograd._unsafe_set_version_counter((tensor,), (before,))
+                set_version(tensor, before)
 
     def changed(self) -> tuple[str, ...]:
         """The parameters and buffers that changed since the trace."""

@@ -23,7 +23,8 @@ from convscope.capture.optimizer_update import Update, check_optimizer, updates_
 from convscope.capture.recorder import Recorder
 from convscope.capture.recording import tensors_of
 from convscope.capture.session import TracingSession
-from convscope.errors import ShapeError, TrainingError, UsageError
+from convscope.capture.step_checks import check_batch, check_model, check_recorded
+from convscope.errors import ShapeError, UsageError
 from convscope.progress import Progress
 from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_optimizer
 from convscope.training.recipes import Recipe
@@ -143,6 +144,7 @@ class TrainingSession(TracingSession):
                 output = self.subject.model(*self.intake.arguments, **self.intake.keywords)
                 recorder.loss_start = self._starts(recorder)
                 loss = self._loss(output)
+                check_recorded(recorder)
                 recorder.begin_backward()
                 gradients = torch.autograd.grad(loss, [*leaves.values()], allow_unused=True)
         finally:
@@ -227,13 +229,13 @@ def training_session(
         ShapeError: another number of labels than of images.
         TrainingError: no parameter of the model can be trained.
     """
-    _check_model(subject)
+    check_model(subject)
     loss_name, loss = _loss(settings)
     target = _target(subject, intake, settings.target, whole=loss_name in LOSSES)
     intake.tensors = {**intake.tensors, "target": target}
     optimizer = _optimizer(subject, settings)
     if settings.trains:
-        _check_batch(subject, next(iter(intake.tensors.values())))
+        check_batch(subject, next(iter(intake.tensors.values())))
     return TrainingSession(
         subject,
         intake,
@@ -248,32 +250,6 @@ def training_session(
         all_train=settings.trains,
         origin=settings.origin,
     )
-
-
-def _check_model(subject: ModelState) -> None:
-    if subject.compiled:
-        raise UsageError(
-            "a training step of a compiled model is not explained, because torch.compile fuses its operations; pass "
-            "the model itself, before torch.compile."
-        )
-    trained = [name for name, tensor in subject.parameters.items() if tensor.requires_grad]
-    if not trained:
-        raise TrainingError("this model has no trainable parameters (there are none, or all of them are frozen).")
-    for name in trained:
-        kind = str(subject.parameters[name].dtype).removeprefix("torch.")
-        if kind not in {"float32", "float64"}:
-            raise UsageError(
-                f"a training step in {kind} is not explained (its parameter {name} is {kind}); use model.float()."
-            )
-        # Hooks change what training makes of a gradient, and the step runs on copies, which have none.
-        tensor = subject.parameters[name]
-        if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
-            raise UsageError(
-                f"a training step of parameters with hooks is not explained ({name} has one, which may change its "
-                "gradient); remove the hooks for this call."
-            )
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        raise UsageError("a training step under autocast is not explained; leave autocast for this call.")
 
 
 def _loss(settings: StepSettings) -> tuple[str, LossFunction]:
@@ -368,13 +344,3 @@ def _says(optimizer: torch.optim.Optimizer | None) -> str:
         return ""
     rates = ", ".join(dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups))
     return f"{type(optimizer).__name__} (learning rate {rates})"
-
-
-def _check_batch(subject: ModelState, images: Tensor) -> None:
-    """Refuse to train batch norm with one number per channel."""
-    for path, module in subject.modules.items():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and len(images) == 1:
-            raise UsageError(
-                f"batch norm ({path or 'the model'}) takes mean and variance from the batch when it trains, which "
-                "needs at least two images; pass more, or training=False."
-            )

@@ -1,53 +1,76 @@
 """The command line: parses, calls the API, prints. No logic lives here."""
 
+import importlib
 import sys
 import warnings
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.rich_utils import rich_format_error
 
 import convscope as cs
-from convscope.cli import catalog, explorer, exporting, inspection, lessons, plotting, training
 from convscope.cli.console import drop_output, hushed, notes_on_data, print_in_any_encoding, remark
-from convscope.cli.options import in_many
-from convscope.cli.probe import probe_app
 
-app = typer.Typer(
-    name="convscope",
-    help="Shows every number inside a convolutional network, and proves each one.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(explorer.demo)
-app.command()(in_many(training.train))
-app.command()(in_many(training.evaluate))
-app.command()(training.predict)
-app.command()(inspection.trace)
-app.command()(inspection.explain)
-app.command()(inspection.verify)
-app.command()(inspection.summary)
-app.command()(exporting.workbook)
-app.command()(exporting.report)
-app.command()(inspection.check)
-app.command("open")(explorer.open_model)
-app.command()(explorer.serve)
-app.command()(lessons.lesson)
-app.command()(lessons.notebook)
-app.command("filter")(plotting.filter_image)
-app.add_typer(plotting.plot_app, name="plot")
-app.add_typer(probe_app, name="probe")
-app.command()(catalog.datasets)
-app.command()(catalog.models)
+MODULES: Mapping[str, str] = {
+    "demo": "explorer",
+    "train": "training",
+    "evaluate": "training",
+    "predict": "training",
+    "trace": "inspection",
+    "explain": "inspection",
+    "verify": "inspection",
+    "summary": "inspection",
+    "workbook": "exporting",
+    "report": "exporting",
+    "check": "inspection",
+    "open": "explorer",
+    "serve": "explorer",
+    "lesson": "lessons",
+    "notebook": "lessons",
+    "filter": "plotting",
+    "plot": "plotting",
+    "probe": "probe",
+    "datasets": "catalog",
+    "models": "catalog",
+}
+"""Command -> the module whose `COMMANDS` has it, in the order of the help. Only a requested command's is imported."""
 
 
-@app.callback(invoke_without_command=True)
+def application(commands: Iterable[str] = MODULES) -> typer.Typer:
+    """The command line with these commands."""
+    result = typer.Typer(
+        name="convscope",
+        help="Shows every number inside a convolutional network, and proves each one.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    result.callback(invoke_without_command=True)(_options)
+    for name in commands:
+        command = importlib.import_module(f"convscope.cli.{MODULES[name]}").COMMANDS[name]
+        if isinstance(command, typer.Typer):
+            result.add_typer(command, name=name)
+        else:
+            result.command(name)(command)
+    return result
+
+
 def _options(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
     if version:
         typer.echo(f"convscope {cs.__version__}")
         raise typer.Exit
+
+
+if TYPE_CHECKING:
+    app: typer.Typer
+else:
+
+    def __getattr__(name: str) -> typer.Typer:
+        """`app`, the command line with every command."""
+        if name != "app":
+            raise AttributeError(f"convscope.cli has no {name!r}.")
+        return application()
 
 
 # Typer brings its own copy of Click or uses the one beside it, by version; this is the base of both ones' usage errors.
@@ -58,10 +81,13 @@ def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
     warnings.showwarning = _show_warning
     print_in_any_encoding()
+    requested = [name for name in sys.argv[1:2] if name in MODULES]
     try:
         with notes_on_data():
-            status = app(standalone_mode=False)
+            status = application(requested or MODULES)(standalone_mode=False)
     except ClickException as error:
+        from typer.rich_utils import rich_format_error  # noqa: PLC0415  # loads a parser of Markdown, used for help only
+
         message = cs.spelled(error.format_message())  # it may contain control characters from the arguments
         error.format_message = lambda: message
         rich_format_error(error)

@@ -2,7 +2,7 @@
 
 import convscope as cs
 from convscope.cli.console import say, show_json, show_table
-from convscope.cli.options import Json
+from convscope.cli.options import Commands, Json
 
 
 def datasets(as_json: Json = False) -> None:
@@ -46,3 +46,6 @@ def models(as_json: Json = False) -> None:
     )
     say()
     say("A model can also be file.py:Class, package.module:factory or a run folder.")
+
+
+COMMANDS: Commands = {"datasets": datasets, "models": models}

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -182,11 +182,23 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+class Bars(Progress):
+    """Progress bars on a terminal, and nothing elsewhere, where releases of Rich before 15 write an empty line."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        super().__init__(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal)
+
+    def stop(self) -> None:
+        """Remove the bars, if there are any."""
+        if not self.disable:
+            super().stop()
+
+
 @contextmanager
 def reading_progress() -> Iterator[Any]:
     """A progress callback: draws bars on a terminal, and nothing elsewhere."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(30), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bars:
+    with Bars(*columns) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:

@@ -12,13 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 import convscope as cs
 from convscope.cli.console import duration, out_is_terminal, remark, say
 from convscope.cli.inspection import Model
-from convscope.cli.options import DataDir, Inputs, Loading, spread
+from convscope.cli.options import Commands, DataDir, Inputs, Loading, spread
 from convscope.cli.training import training_progress
 from convscope.render.numbers import percent
 
@@ -276,7 +275,7 @@ def _trace(run: Any) -> Any:
 
 def _brightest(output: Any) -> tuple[int, ...]:
     """The cell with the largest number of a feature map (1, C, H, W)."""
-    return tuple(int(i) for i in np.unravel_index(int(output.argmax()), output.shape))
+    return tuple(int(axis[0]) for axis in (output == output.max()).nonzero())
 
 
 def _samples(_run: Any) -> Any:
@@ -305,3 +304,6 @@ NEXT = (
 
 def _confusion(result: Any) -> Any:
     return cs.plot.confusion(result.confusion, result.classes)
+
+
+COMMANDS: Commands = {"demo": demo, "open": open_model, "serve": serve}

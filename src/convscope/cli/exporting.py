@@ -8,7 +8,7 @@ import typer
 import convscope as cs
 from convscope.cli.console import say, show_text
 from convscope.cli.inspection import Image, Model, parse_cell
-from convscope.cli.options import DataDir, Inputs, Loading, is_run, spread
+from convscope.cli.options import Commands, DataDir, Inputs, Loading, is_run, spread
 
 
 @spread
@@ -59,3 +59,6 @@ def report(
     loaded = loading.load(model)
     subject = cs.load_run(model).holding(loaded) if is_run(model) and not loading.given else loaded
     show_text(str(cs.report(subject, images or None, out=out, limit=limit, data_dir=data_dir)))
+
+
+COMMANDS: Commands = {"workbook": workbook, "report": report}

@@ -8,7 +8,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
-from convscope.cli.options import DataDir, Inputs, Json, Loading, spread
+from convscope.cli.options import Commands, DataDir, Inputs, Json, Loading, spread
 from convscope.cli.training_step import StepOptions
 from convscope.render.numbers import grid_lines
 
@@ -340,3 +340,6 @@ def check(
         show_text(result.text)
     if not result.right:
         raise typer.Exit(1)
+
+
+COMMANDS: Commands = {"trace": trace, "explain": explain, "verify": verify, "summary": summary, "check": check}

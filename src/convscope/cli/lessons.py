@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 import convscope as cs
 from convscope.cli.console import out, out_is_terminal, remark, say, show_json, show_table, show_text
 from convscope.cli.explorer import AllowHost, Host, NoBrowser, Port, give_way, stay
-from convscope.cli.options import Json
+from convscope.cli.options import Commands, Json
 
 
 def lesson(
@@ -203,3 +203,6 @@ def show_markdown(text: str) -> None:
         out.print(Markdown(lines, hyperlinks=False))
     else:
         show_text(text)
+
+
+COMMANDS: Commands = {"lesson": lesson, "notebook": notebook}

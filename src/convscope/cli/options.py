@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -40,6 +40,8 @@ Strict = Annotated[bool, typer.Option("--strict", help="Treat an unreadable imag
 ModelArgs = Annotated[
     list[str] | None, typer.Option("--model-arg", metavar="NAME=VALUE", help="A model argument; repeatable.")
 ]
+Commands = Mapping[str, Callable[..., None] | typer.Typer]
+"""The commands of a module by their names; with subcommands as an application of their own."""
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

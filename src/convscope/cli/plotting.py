@@ -5,13 +5,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import typer
 
 import convscope as cs
 from convscope.cli.console import Out, reading_progress, remark, save, say, show_json, target, write
 from convscope.cli.inspection import explained, weight_lines, weights_of
-from convscope.cli.options import DataDir, Grey, Inputs, Json, Loading, Size, Trust, is_run, parse_size, spread
+from convscope.cli.options import (
+    Commands,
+    DataDir,
+    Grey,
+    Inputs,
+    Json,
+    Loading,
+    Size,
+    Trust,
+    is_run,
+    parse_size,
+    spread,
+)
 from convscope.cli.training import scores
 from convscope.render.numbers import decimal, grid_lines
 
@@ -166,6 +177,8 @@ def maps(
         data = cs.load_dataset(dataset, split=split, data_dir=data_dir)
         indices = cs.plot.spread(data, per_class)
         expected = replace(card.preprocess, background=None)
+        import numpy as np  # noqa: PLC0415  # not for the help of all commands
+
         batch = np.stack([expected.apply(data.images[i], data.preprocess.scale) for i in indices])
         write(cs.plot.maps_by_class(cs.trace(loaded, batch), step[0], data, indices, name=card.name), to)
         return
@@ -259,3 +272,6 @@ def _title(run: str) -> str:
 
 def _range(values: Any) -> dict[str, float]:
     return {"min": float(values.min()), "max": float(values.max())}
+
+
+COMMANDS: Commands = {"filter": filter_image, "plot": plot_app}

@@ -16,6 +16,7 @@ import convscope as cs
 from convscope.cli.console import hushed, reading_progress, save, show_json, show_text, target, write
 from convscope.cli.inspection import parse_cell
 from convscope.cli.options import (
+    Commands,
     DataDir,
     Grey,
     Inputs,
@@ -272,3 +273,6 @@ def borders() -> None:
         "borders is an example now, a question asked of many trainings: run examples/borders.py of convscope's "
         "repository; docs/how-to/many-trainings.md describes it."
     )
+
+
+COMMANDS: Commands = {"probe": probe_app}

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 import convscope as cs
 from convscope.cli.console import (
+    Bars,
     drop_output,
     duration,
-    err,
     hushed,
     reading_progress,
     remark,
@@ -23,6 +23,7 @@ from convscope.cli.console import (
 )
 from convscope.cli.inspection import weight_lines, weights_of
 from convscope.cli.options import (
+    Commands,
     DataDir,
     Grey,
     Json,
@@ -31,6 +32,7 @@ from convscope.cli.options import (
     Size,
     Strict,
     Trust,
+    in_many,
     is_run,
     panels,
     parse_size,
@@ -115,7 +117,7 @@ def training_progress() -> Iterator[TrainingProgress]:
     """A watcher whose bar is removed when the training ends; Ctrl-C prints the message of `cs.train`."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
     try:
-        with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bar:
+        with Bars(*columns) as bar:
             yield TrainingProgress(bar)
     except KeyboardInterrupt as stop:
         if not hushed():
@@ -285,3 +287,6 @@ def _show_prediction(prediction: Any, top: int) -> None:
     width = max(len(prediction.classes[k]) for k in order)
     for k in order:
         say(f"  {prediction.classes[k]:<{width}}  {percent(float(prediction.probabilities[k])):>8}")
+
+
+COMMANDS: Commands = {"train": in_many(train), "evaluate": in_many(evaluate), "predict": predict}

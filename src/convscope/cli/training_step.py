@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import typer
 
 import convscope as cs
@@ -64,6 +63,8 @@ class StepOptions:
         loaded = loading.load(model)
         if image is not None and is_batch(image):
             prepared = cs.prepare_batch(image, loaded, data_dir=data_dir)
+            import numpy as np  # noqa: PLC0415  # not for the help of all commands
+
             images, labels = np.stack([one.array for one in prepared]), [one.label for one in prepared]
         else:
             taken = inputs.take(loaded, image, data_dir)

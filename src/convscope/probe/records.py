@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from convscope import filters, probe
+import convscope as cs
+from convscope import probe
 from convscope.errors import UsageError
 from convscope.probe.support.record import Argument, Field, Probe, Setting, Settings, Subject
 from convscope.progress import Progress
@@ -30,7 +31,7 @@ def _kernels(arguments: Sequence[str]) -> dict[str, Any] | None:
     for text, (_, equals, _) in zip(arguments, pairs, strict=True):
         if not equals:
             raise UsageError(f"a kernel is given as TITLE=NUMBERS, such as 'vertical=-1 0 1; -1 0 1', not {text!r}.")
-    return {title.strip(): filters.parse_kernel(numbers) for title, _, numbers in pairs} or None
+    return {title.strip(): cs.filters.parse_kernel(numbers) for title, _, numbers in pairs} or None
 
 
 def _receptive_field(subject: Subject, settings: Settings, progress: Progress) -> Any:

@@ -14,9 +14,17 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
 from convscope.proof.backward import operands_of
-from convscope.proof.derivatives import UNABLE, addresses_of, chain, derivatives_of, layout_of, source_of_operand
+from convscope.proof.derivatives import (
+    UNABLE,
+    Derivatives,
+    addresses_of,
+    chain,
+    derivatives_of,
+    layout_of,
+    source_of_operand,
+)
 from convscope.proof.recomputation import arguments_of
-from convscope.proof.verification_report import GradientCheck
+from convscope.proof.verification_report import AGREES, GradientCheck
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
@@ -57,7 +65,7 @@ def check_gradients(
     names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(held.behind(ref))]
     unable, moved, flipped, furthest, worst = "", 0, 0, 0.0, ""
     try:
-        for name, cell, difference in _differences(trace, names, np.random.default_rng(seed)):
+        for name, cell, difference in _differences(held, names, np.random.default_rng(seed)):
             moved += 1
             if difference is None:
                 flipped += 1
@@ -71,7 +79,11 @@ def check_gradients(
             if name not in names:
                 continue
             recorded = _numbers(trace, step.gradients[name])
-            far[name] = _share(float(np.max(np.abs(recorded - whole), initial=0.0)), whole, floor)
+            apart = np.abs(recorded - whole)
+            far[name] = _share(float(np.max(apart, initial=0.0)), whole, floor)
+            if far[name] > AGREES:  # its own operation may have rounded that much
+                apart = np.maximum(0.0, apart - held.rounding(step.gradients[name]))
+                far[name] = _share(float(np.max(apart, initial=0.0)), whole, floor)
     except UNABLE as error:
         unable = _reason(error, "product of the chain")
     last = max(far, key=lambda name: far[name], default="")
@@ -114,9 +126,10 @@ def _share(difference: float, gradient: Array, floor: float) -> float:
 
 
 def _differences(
-    trace: Trace, names: Collection[str], random: np.random.Generator
+    held: Derivatives, names: Collection[str], random: np.random.Generator
 ) -> Iterator[tuple[str, Cell, float | None]]:
     """Parameter, cell and how far the finite difference is from the gradient; None where something flipped."""
+    trace = held.trace
     step = trace.training_step
     assert step is not None
     floor, rounded = _floor(trace), _rounding_of_the_loss(trace, names)
@@ -129,8 +142,12 @@ def _differences(
         more, less = Forward(trace, {ref: weights + change}), Forward(trace, {ref: weights - change})
         slope = (more.loss() - less.loss()) / (2 * size)
         flips = more.pattern != less.pattern
-        share = _share(abs(slope - float(gradient[cell])), gradient, floor)
-        yield ref.name, cell, None if flips else max(0.0, share - rounded)
+        apart = abs(slope - float(gradient[cell]))
+        share = _share(apart, gradient, floor) - rounded
+        if share > AGREES and not flips:
+            rounding = np.broadcast_to(held.rounding(step.gradients[ref.name]), gradient.shape)
+            share = _share(max(0.0, apart - float(rounding[cell])), gradient, floor) - rounded
+        yield ref.name, cell, None if flips else max(0.0, share)
 
 
 def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:

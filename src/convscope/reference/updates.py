@@ -167,7 +167,8 @@ def running_statistic(
 ) -> Inexact:
     """Batch norm's running mean, or with `spread` its running variance, after a batch.
 
-    The batch's variance is divided by n - 1 here, though batch norm itself divides it by n.
+    The batch's variance is divided by n - 1 here, though batch norm itself divides it by n. Kernels round the momentum
+    m itself, by u·m, and so 1 - m, which may be much smaller, by as much.
 
     Args:
         x: The input of batch norm, shape (N, C, ...).
@@ -181,8 +182,9 @@ def running_statistic(
     kernel: Kernel = "chunked" if layout == "contiguous" and u > 2.0**-40 else "in turn"
     batch = moments(x, axes, correction=1)[spread].ravel()
     off = moments_error(x, axes, u, 1, kernel, "chunked")[spread].ravel()
-    mixed = Inexact.of(running).times(1 - momentum, 2 * u).plus(Inexact(batch, off).times(momentum, 2 * u), u)
-    return Inexact(mixed.value, mixed.error + u * abs(mixed.value))
+    kept, new = Inexact.of(running).times(1 - momentum, 2 * u), Inexact(batch, off).times(momentum, 2 * u)
+    mixed = kept.plus(new, u)
+    return Inexact(mixed.value, mixed.error + u * abs(mixed.value) + 2 * u * momentum * abs(running))
 
 
 def _statistic(name: str, *, spread: bool) -> Operation:

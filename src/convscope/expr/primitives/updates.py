@@ -78,8 +78,11 @@ UPDATES: Mapping[str, Primitive] = {
         "(1 − {momentum}) × {before} + {momentum} × {batch}",
         lambda momentum, before, batch: (1 - momentum) * before + momentum * batch,
         roundings=lambda f, momentum, before, batch: (
-            np.abs(f) + 4 * np.abs((1 - momentum) * before) + 4 * np.abs(momentum * batch)
-        ),
+            np.abs(f)
+            + 4 * np.abs((1 - momentum) * before)
+            + 4 * np.abs(momentum * batch)
+            + 2 * np.abs(momentum * before)
+        ),  # the last term: the momentum itself is rounded, and 1 − momentum by as much
         slopes=lambda momentum, before, batch: (batch - before, 1 - momentum, momentum),
     ),
     "running_square": elementary(
