@@ -219,16 +219,7 @@ def maps_by_class(
     )
     order = sorted(range(len(indices)), key=lambda i: (int(dataset.labels[indices[i]]), i))
     columns = _columns(sheet, y, dataset, [indices[i] for i in order])
-    y += 0.12
-    w, h = tile(dataset.shape, 0.5)
-    sheet.text(0, y + h / 2, "image", points=SMALL, bold=True, middle=True)
-    for x, column in zip(columns, order, strict=True):
-        picture = dataset.picture(indices[column])
-        sheet.picture(
-            picture if len(picture) in {1, 3} else picture[:1], (x, snap(y), w, h), f"image {indices[column]}"
-        )
-        sheet.text(x, y + h + 0.09, str(indices[column]), points=TINY, mono=True, color=MUTED)
-    y += h + 0.2
+    y = _images(sheet, y + 0.12, dataset, [indices[i] for i in order], columns)
     w, h = tile(values.shape, 0.5)
     for k in chosen.shown:
         sheet.text(0, y + h / 2, f"channel {k}", points=SMALL, bold=True, middle=True)
@@ -237,6 +228,17 @@ def maps_by_class(
         y += h + 0.07
     sheet.legend(0, y + 0.14, 2.4, scale)
     return sheet.finish()
+
+
+def _images(sheet: Sheet, y: float, dataset: Dataset, indices: Sequence[int], columns: Sequence[float]) -> float:
+    """The line of the images with their indices; returns where the next begins."""
+    w, h = tile(dataset.shape, 0.5)
+    sheet.text(0, y + h / 2, "image", points=SMALL, bold=True, middle=True)
+    for x, index in zip(columns, indices, strict=True):
+        picture = dataset.picture(index)
+        sheet.picture(picture if len(picture) in {1, 3} else picture[:1], (x, snap(y), w, h), f"image {index}")
+        sheet.text(x, y + h + 0.09, str(index), points=TINY, mono=True, color=MUTED)
+    return y + h + 0.2
 
 
 def _columns(sheet: Sheet, y: float, dataset: Dataset, indices: Sequence[int]) -> list[float]:
