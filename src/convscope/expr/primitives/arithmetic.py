@@ -120,8 +120,8 @@ def _near_tie(precision: Precision, result: float, values: Sequence[float], erro
     return float(4 * precision.sum * abs(result) + (step if tie else 0.0))
 
 
-def _round_decimals(x: float, decimals: float) -> float:
-    return float(np.round(x, int(decimals)))
+def _round_decimals(x: Numbers, decimals: float) -> Numbers:
+    return np.round(x, int(decimals))
 
 
 def _middle(x: Numbers, low: Numbers, high: Numbers) -> Numbers:
