@@ -26,7 +26,9 @@ PICTURES: Mapping[str, str] = {
 """The picture of `cs.plot` that shows each kind of object; a picture shows itself."""
 
 WORDS: Mapping[str, Callable[[Any], str]] = {
-    "traces.difference.Difference": str,
+    **dict.fromkeys(
+        ("checking.result.Check", "export.summary.Summary", "filters.EdgeResponse", "traces.difference.Difference"), str
+    ),
     **{name: str for name in PICTURES if name.startswith(("probe.", "proof."))},
     "probe.receptive_field.ReceptiveFields": str,
     "proof.verification_report.Verification": lambda report: str(report.summary()),

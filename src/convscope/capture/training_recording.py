@@ -210,9 +210,9 @@ class TrainingRecording(Recording):
     def _nodes(self, names: Sequence[str], modules: Sequence[str]) -> dict[int, tuple[str, str, int]]:
         """Row of the backward pass -> the forward step during whose derivative it ran."""
         running = {time: run for run in self.recorder.runs for time in range(run.start, run.end)}
-        forward = {id(run): self._row_at[next(iter(run.results.values()))[0]] for run in self.recorder.runs}
+        forward = {id(run): self._row_at[time] for run in self.recorder.runs for time, _ in [*run.results.values()][:1]}
         timed = ((row, running.get(entry.time)) for row, entry in enumerate(self.entries))
-        rows = {row: forward[id(run)] for row, run in timed if run is not None}
+        rows = {row: forward[id(run)] for row, run in timed if run is not None and id(run) in forward}
         return {row: (names[made_by], modules[made_by], made_by) for row, made_by in rows.items()}
 
     @property
@@ -249,7 +249,9 @@ class TrainingRecording(Recording):
         )
         operations = sum(run.start <= entry.time < run.end for entry in self.entries)
         withheld = tuple(self._target(target) for target, grad in gradients if target is not None and grad is None)
-        return BackwardNode(run.kind, run.custom, received, gave, operations, withheld if run.custom else ())
+        return BackwardNode(
+            run.kind.rpartition("::")[2], run.custom, received, gave, operations, withheld if run.custom else ()
+        )
 
     def _target(self, target: Result | Tensor) -> Ref:
         if not isinstance(target, Tensor):
@@ -284,10 +286,22 @@ class TrainingRecording(Recording):
                 makers.setdefault(slot.serial, []).append((entry.time, row, output))
         return makers
 
+    @cached_property
+    def _writers(self) -> Mapping[int, Sequence[tuple[int, int]]]:
+        """Memory -> (time, row) of every call that wrote into it."""
+        writers: dict[int, list[tuple[int, int]]] = {}
+        for row, entry in enumerate(self.entries):
+            for slot in entry.writes:
+                writers.setdefault(slot.memory, []).append((entry.time, row))
+        return writers
+
     def _made(self, tensor: Tensor, before: int) -> Ref:
         """The reference of a tensor as it was before a time."""
-        made = [(row, output) for time, row, output in self._makers[self._slot(tensor).serial] if time < before]
-        return self._ref(*made[-1])
+        slot = self._slot(tensor)
+        first, output = [(row, output) for time, row, output in self._makers[slot.serial] if time < before][-1]
+        made = self._ref(first, output)
+        later = tuple(row for time, row in self._writers.get(slot.memory, ()) if first < row and time < before)
+        return replace(made, rewritten=later) if later else made
 
 
 def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:

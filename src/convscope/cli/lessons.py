@@ -100,10 +100,11 @@ def _described(found: Any) -> dict[str, Any]:
 def _teach(session: Any) -> None:
     """The section for the teacher, then every question with its answer."""
     asked = [shown for screen in session.screens() for shown in screen if isinstance(shown, cs.lessons.Asked)]
-    show_markdown(f"# {session.lesson.title}: for the teacher")
+    show_markdown(f"# {session.lesson.title}")
     for each in session.teacher():
         show_markdown(each)
     for number, question in enumerate(asked, 1):
+        say()
         show_markdown(f"**{number}. {question.name}.** {question.ask}\n\nAnswer: **{question.shown(question.answer)}**")
         for given, misconception in question.wrong:
             show_markdown(f"- {question.shown(given)}: {' '.join(misconception.split())}")
@@ -124,8 +125,8 @@ class TerminalLesson:
         lesson = self._session.lesson
         show_markdown(f"# {lesson.title}\n\nAbout {lesson.minutes} minutes. {lesson.needs}")
         for number, screen in enumerate(lesson.screens):
-            if number:
-                self._pause()
+            if number and not self._goes_on():
+                break
             for block in screen:
                 self._show(block)
         if self._judged:
@@ -166,8 +167,13 @@ class TerminalLesson:
         for number, text in enumerate(question.choices.values(), 1):
             show_markdown(f"{number}. {text}")
         while self._asking:
-            reply = self._line("Your answer (Enter: skip): ")
+            reply = self._line("Your answer (Enter to skip, ? for the answer): ")
             if not reply:
+                return
+            if reply == "?":
+                say()
+                show_markdown(f"The answer is **{question.shown(question.answer)}**.")
+                self._output(question.because)
                 return
             try:
                 verdict = question.judge(question.read(reply))
@@ -180,10 +186,12 @@ class TerminalLesson:
             self._output(verdict.because)
             return
 
-    def _pause(self) -> None:
-        if out_is_terminal() and sys.stdin.isatty():
-            say()
-            self._line("Enter: go on. ")
+    def _goes_on(self) -> bool:
+        """Whether to show the next screen; asked only on a terminal."""
+        if not (out_is_terminal() and sys.stdin.isatty()):
+            return True
+        say()
+        return self._line("Press Enter to continue, or q to end: ").lower() not in {"q", "quit"}
 
     def _line(self, prompt: str) -> str:
         """A line of standard input; nothing more is asked once it has ended."""

@@ -39,7 +39,7 @@ from convscope.cli.options import (
     spread,
     with_consent,
 )
-from convscope.render.numbers import decimal, percent
+from convscope.render.numbers import decimal, fixed, percent
 
 FEW = 4
 """A data set of up to this many training images is answered image by image when its training ends."""
@@ -67,11 +67,12 @@ class TrainingProgress:
     def _start(self, event: Mapping[str, Any]) -> None:
         self.start = event
         recipe = event["recipe"]
+        draws = f" of {recipe['draws']:,} random draws" if recipe["draws"] else ""
         self.task = self.bar.add_task("", total=event["total"], completed=event["step"], numbers="")
         say(
             f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} "
             f"({event['images']:,} images): "
-            f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}, batch {recipe['batch_size']}, "
+            f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}{draws}, batch {recipe['batch_size']}, "
             f"{recipe['optimizer']}, lr {recipe['lr']:g}, {recipe['loss']}, on {event['device']}"
         )
         for note in event["notes"]:
@@ -93,8 +94,10 @@ class TrainingProgress:
         self.bar.update(self.task, completed=event["step"], numbers=numbers)
 
     def _train(self, event: Mapping[str, Any]) -> None:
-        if self.start["recipe"]["log_every"]:
-            say(f"step {event['step']:>6,}  loss {decimal(event['loss'], 6)}")
+        every = self.start["recipe"]["log_every"]
+        if every:
+            mean = f"  mean of {every:,} steps" if every > 1 else ""
+            say(f"step {event['step']:>6,}  loss {fixed(event['loss'])}{mean}")
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         if not self._worth_a_line(event["epoch"]):

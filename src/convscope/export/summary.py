@@ -15,6 +15,7 @@ from convscope.capture.shape_trials import ShapeFailure, shape_failure
 from convscope.capture.tracing import trace as record
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
+from convscope.displayed import Displayed
 from convscope.errors import TraceError, UsageError
 from convscope.export.field_sums import FieldSum, field_sums
 from convscope.export.layer_sums import AxisSums, MemoryUse, Sum, memory_use, multiply_adds, parameter_sum, size_sums
@@ -88,7 +89,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Summary:
+class Summary(Displayed):
     """A model's layers and their totals, for one size of input.
 
     >>> import convscope as cs

@@ -284,7 +284,7 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
     left_out = np.delete(products, kept)
     for part in aligned:
         _keep(part, kept)
-    total = math.fsum(left_out) if np.isfinite(left_out).all() else float(left_out.sum())
+    total = math.fsum(left_out) if np.isfinite(np.abs(left_out).sum()) else float(left_out.sum())
     return kept, {"terms": len(left_out), "total": number(total)}
 
 
