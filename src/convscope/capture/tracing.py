@@ -190,6 +190,11 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
             for tensor in session.intake.tensors.values():
                 tensor.requires_grad_(False)
             return _training_step(session, keep)
+        if "use_reentrant=True" in str(error):
+            raise UsageError(
+                "a training step through reentrant checkpointing is not explained; use "
+                "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
+            ) from error
         raise failure(session, error, recorder, None) from error
     finally:
         session.progress = None

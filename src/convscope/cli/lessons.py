@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
@@ -86,7 +86,7 @@ def _list(as_json: bool) -> None:
     say("convscope notebook FOLDER  write all as Jupyter notebooks")
 
 
-def _described(found: Any) -> dict[str, Any]:
+def _described(found: "cs.lessons.Lesson") -> dict[str, object]:
     return {
         "name": found.name,
         "title": found.title,
@@ -97,7 +97,7 @@ def _described(found: Any) -> dict[str, Any]:
     }
 
 
-def _teach(session: Any) -> None:
+def _teach(session: "cs.lessons.LessonSession") -> None:
     """The section for the teacher, then every question with its answer."""
     asked = [shown for screen in session.screens() for shown in screen if isinstance(shown, cs.lessons.Asked)]
     show_markdown(f"# {session.lesson.title}")
@@ -113,7 +113,7 @@ def _teach(session: Any) -> None:
 class TerminalLesson:
     """A lesson in the terminal: text is printed, questions are asked until standard input ends."""
 
-    def __init__(self, session: Any, folder: Path) -> None:
+    def __init__(self, session: "cs.lessons.LessonSession", folder: Path) -> None:
         self._session = session
         self._folder = folder
         self._asking = session.execute
@@ -133,7 +133,7 @@ class TerminalLesson:
             say()
             say(f"{sum(self._judged)} of {len(self._judged)} answers were right at the first try.")
 
-    def _show(self, block: Any) -> None:
+    def _show(self, block: "cs.lessons.Block") -> None:
         say()
         if isinstance(block, cs.lessons.Code):
             show_text("\n".join(f"    {line}" for line in block.source.strip("\n").split("\n")))
@@ -150,7 +150,7 @@ class TerminalLesson:
             case cs.lessons.Asked():
                 self._ask(shown)
 
-    def _output(self, output: Any) -> None:
+    def _output(self, output: "cs.lessons.Output") -> None:
         if output.figure is not None and not output.text:
             self._pictures += 1
             path = self._folder / f"{Path(self._session.lesson.name).stem}-{self._pictures}.png"
@@ -162,7 +162,7 @@ class TerminalLesson:
         if output.prose:
             show_markdown(output.prose)
 
-    def _ask(self, question: Any) -> None:
+    def _ask(self, question: "cs.lessons.Asked") -> None:
         show_markdown(f"**Question.** {question.ask}")
         for number, text in enumerate(question.choices.values(), 1):
             show_markdown(f"{number}. {text}")

@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,6 +26,10 @@ from convscope.cli.options import (
 )
 from convscope.cli.training import scores
 from convscope.render.numbers import decimal, grid_lines
+
+if TYPE_CHECKING:
+    from convscope.typing import Array
+
 
 ANY_IMAGE = "shapes:test/0"
 NUMBERS = re.compile(r"[-−+.\d\s,/e]*;[-−+.\d\s,/e;]*")
@@ -283,7 +287,9 @@ def confusion(
     write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), to)
 
 
-def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None, inputs: Inputs) -> Any:
+def _prepare(
+    loaded: "cs.Module", model: str, image: str | None, data_dir: Path | None, inputs: Inputs
+) -> "cs.ModelInputs":
     """The requested inputs, else an image of the run's own data, else a default image."""
     if image is None and not inputs.named and not cs.card_of(loaded).inputs:
         data = cs.load_run(model).config["dataset"] if is_run(model) else {}
@@ -297,7 +303,7 @@ def _title(run: str) -> str:
     return Path(os.path.realpath(run)).name
 
 
-def _range(values: Any) -> dict[str, float]:
+def _range(values: "Array") -> dict[str, float]:
     return {"min": float(values.min()), "max": float(values.max())}
 
 

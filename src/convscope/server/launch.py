@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import convscope as cs
 from convscope.server.app import make_app, put_together
@@ -59,11 +59,13 @@ class Explorer:
         folder: Path,
         listening: socket.socket,
         allow_hosts: Sequence[str],
-        lesson: Any = None,
+        lesson: "cs.lessons.LessonSession | None" = None,
     ) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
         self._trainings = Trainings(workspace, folder)
-        app = make_app(workspace, access, self._trainings, lesson and LessonService(lesson, workspace))
+        app = make_app(
+            workspace, access, self._trainings, LessonService(lesson, workspace) if lesson is not None else None
+        )
         put_together(app)
         self._begin = partial(begin_first_views, workspace)
         self._begun = threading.Lock()
@@ -162,8 +164,8 @@ def _ends_like_ctrl_c() -> Iterator[None]:
 
 @takes()
 def open(  # noqa: A001  # users write cs.open
-    model: Any,
-    image: Any = None,
+    model: cs.Module | str | Path,
+    image: object = None,
     *,
     host: str = HOST,
     port: int | None = None,
@@ -241,7 +243,7 @@ def serve(
 
 
 def serve_lesson(
-    session: Any,
+    session: "cs.lessons.LessonSession",
     *,
     host: str = HOST,
     port: int | None = None,
@@ -280,7 +282,7 @@ def _launch(
     port: int | None,
     allow_hosts: Sequence[str],
     browser: bool | None,
-    lesson: Any = None,
+    lesson: "cs.lessons.LessonSession | None" = None,
 ) -> Explorer:
     for name in allow_hosts:
         if not is_host(name):

@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 import convscope as cs
 from convscope.server.session.schema import SourceInfo
+from convscope.server.trainings.events import TrainingOrder
 from convscope.server.trainings.schema import TrainCommand, TrainingInfo, TrainOptions, TrainRequest
 from convscope.server.trainings.training import Training
 
@@ -46,7 +47,7 @@ class TrainableModels(Protocol):
     def sources(self) -> Sequence[SourceInfo]:
         """The open data sources."""
 
-    def training_data(self, source: str, /) -> tuple[str, Mapping[str, Any]]:
+    def training_data(self, source: str, /) -> tuple[str, Mapping[str, object]]:
         """The arguments of `cs.train` for a source in another process: its name and `data_options`."""
 
     def has_model(self, model: str, /) -> bool:
@@ -102,13 +103,19 @@ class Trainings:
         with self._lock:
             self._check_room()
             name = self._free_name(request.model)
-            order = {
+            order: TrainingOrder = {
                 "dataset": dataset,
                 "model": request.model,
                 "options": dict(options),
                 "out": str(self.folder / name),
                 "paused": request.paused,
-                "settings": request.model_dump(include={"recipe", "epochs", "batch_size", "lr", "seed"}),
+                "settings": {
+                    "recipe": request.recipe,
+                    "epochs": request.epochs,
+                    "batch_size": request.batch_size,
+                    "lr": request.lr,
+                    "seed": request.seed,
+                },
             }
             self._all[name] = Training(name, request, order, self.workspace.add_run)
         return self._all[name].info()
