@@ -23,6 +23,7 @@ ORDER = (
     "files",
     "memory",
     "plugins",
+    "layer_arithmetic",
     "reference",
     "expr",
     "ops",

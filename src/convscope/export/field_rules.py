@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convscope.export.layer_sums import regrouped
+from convscope.layer_arithmetic import regrouped
 from convscope.ops.pointwise import pointwise_dependencies
 from convscope.ops.table import OPS
 from convscope.traces.step import Ref, Step
