@@ -24,6 +24,7 @@ ORDER = (
     "memory",
     "plugins",
     "layer_arithmetic",
+    "blocks",
     "reference",
     "expr",
     "ops",

@@ -26,6 +26,8 @@ IN_ALL = 100
 RECIPES = ("fast", "tutorial")
 ANY_DATA = "mnist-small"
 """The default model for data without a model of their own, as in `cs.train`."""
+OWN = "blocks"
+"""The network that a request describes by itself."""
 PIXELS = 3 * 128 * 128
 """Image size (in numbers) up to which every network is offered; with larger ones a linear layer could fill memory."""
 PATIENCE = 10.0
@@ -183,7 +185,8 @@ def models_for(shape: tuple[int, int, int], classes: int) -> tuple[str, ...]:
         classes: Number of classes.
     """
     small = np.prod(shape) <= PIXELS
-    return tuple(name for name in cs.MODELS if (small or name == ANY_DATA) and _fits(name, shape, classes))
+    offered = (name for name in cs.MODELS if name != OWN and (small or name == ANY_DATA))
+    return tuple(name for name in offered if _fits(name, shape, classes))
 
 
 def _fits(name: str, shape: tuple[int, int, int], classes: int) -> bool:
