@@ -80,8 +80,8 @@ def run(block: Block, names: dict[str, Any], convscope: Commands) -> None:
         exec(compile("\n" * block.line + block.body, str(block.page), "exec"), names)  # our own documents
         convscope.captured.readouterr()
     else:
-        for command, expected in block.commands:
-            command, _, file = command.partition(" > ")
+        for line, expected in block.commands:
+            command, _, file = line.partition(" > ")
             program, *arguments = shlex.split(command, comments=True)
             assert program == "convscope", f"{block}: {command}: mark the block as not run, with the reason"
             result = convscope(*arguments)

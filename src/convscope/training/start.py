@@ -43,7 +43,7 @@ from convscope.type_checks import takes
 @takes(dataset="Dataset | str | tuple", model="Module | str | Path")
 def train(
     dataset: DataSource | None = None,
-    model: str | nn.Module | None = None,
+    model: str | Path | nn.Module | None = None,
     *,
     recipe: str | None = None,
     epochs: int | None = None,
@@ -123,6 +123,7 @@ def train(
         "loss": loss,
         "schedule": schedule,
     }
+    model = str(model) if isinstance(model, Path) else model
     if is_network_file(model):
         model, model_args = "blocks", {"blocks": read_network_file(str(model))["blocks"], **(model_args or {})}
     others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
