@@ -69,6 +69,14 @@ def test_the_code_is_the_same_network(name: str, tmp_path: Path) -> None:
         assert torch.equal(written(images), model(images))
 
 
+def test_numbers_by_hand_may_be_in_one_row() -> None:
+    flat: list[Any] = template("detector")
+    flat[0]["values"]["weight"] = [number for row in flat[0]["values"]["weight"][0][0] for number in row]
+    networks = [cs.load_model("blocks", args={"blocks": blocks}) for blocks in (flat, template("detector"))]
+    assert torch.equal(*(network.get_parameter("conv1.weight") for network in networks))
+    assert cs.blocks.code(flat) == cs.blocks.code(template("detector"))
+
+
 def test_the_code_of_a_list_that_cannot_be_built_is_refused() -> None:
     with pytest.raises(UsageError, match="block 1"):
         cs.blocks.code([{"block": "linear"}])

@@ -47,6 +47,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "padding": ([{"block": "max-pool", "padding": 2}], "is at most half of its window, 2 // 2 = 1, not 2."),
     "negative": ([{**CONV, "kernels": -1}], "block 1: kernels of conv must be a whole number from 1 to 1,024, not -1."),
     "a fraction": ([{**CONV, "size": 2.5}], "size of conv must be a whole number from 1 to 64, not 2.5."),
+    "a huge number": ([{**CONV, "kernels": 10**5000}], "from 1 to 1,024, not a huge number."),
     "a flag": ([{**CONV, "stride": True}], "stride of conv must be a whole number from 1 to 64, not True."),
     "a text": ([{**CONV, "bias": "yes"}], "bias of conv must be true or false, not 'yes'."),
     "not a number": (

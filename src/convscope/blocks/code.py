@@ -5,7 +5,6 @@ from typing import Any
 
 from convscope.blocks.layers import Placed, described
 from convscope.blocks.plan import PlannedBlock, plan
-from convscope.blocks.reading import Values
 from convscope.layer_arithmetic import Shape
 
 
@@ -114,15 +113,16 @@ def _sums(each: PlannedBlock) -> str:
 def _by_hand(blocks: tuple[PlannedBlock, ...]) -> list[str]:
     """The lines that set numbers given by hand."""
     lines = [
-        f"            self.{each.name}.{name}.copy_(torch.tensor({_nested(values)}))"
+        f"            self.{each.name}.{name}.copy_(torch.tensor({values.nested(_shape(each, name))}))"
         for each in blocks
         for name, values in (each.block.values if each.block is not None else {}).items()
     ]
     return ["        with torch.no_grad():", *lines] if lines else []
 
 
-def _nested(values: Values) -> str:
-    return repr(values.nested())
+def _shape(each: PlannedBlock, parameter: str) -> Shape:
+    weight = each.weight or ()
+    return weight if parameter == "weight" else weight[:1]
 
 
 def _listed(shape: Shape | None) -> str:

@@ -195,7 +195,7 @@ def _unfitting(placed: Placed, weight: Shape) -> Problem | None:
     """Why the numbers that were given by hand do not fit."""
     for name, shape in (("weight", weight), ("bias", weight[:1])):
         values = placed.block.values.get(name)
-        if values is not None and values.shape != shape:
+        if values is not None and not values.fits(shape):
             return Problem(
                 f"its {name} of {described(values.shape)} numbers was given by hand, and the layer needs "
                 f"{described(shape)}; give as many, or leave them out.",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,6 +15,8 @@ BY_HAND = 50_000
 """Largest number of weights given by hand: as text of 20 letters each they take 1 MB."""
 DEEPEST = 4
 """Axes of the largest weight: (kernel, channel, row, column)."""
+HUGE = 256
+"""Numbers of more bits are not quoted in a message; Python refuses to write those of many thousands."""
 LARGEST = 3.4e38
 """Beyond it float32 is infinite."""
 
@@ -31,10 +34,14 @@ class Values:
     numbers: tuple[float, ...]
     """In row-major order."""
 
-    def nested(self) -> Any:
-        """As nested lists."""
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether they are the numbers of a parameter: in its shape, or all in one row."""
+        return self.shape in {shape, (prod(shape),)}
+
+    def nested(self, shape: tuple[int, ...] | None = None) -> Any:
+        """As nested lists, of their own shape or of a parameter's that they fit."""
         part: list[Any] = list(self.numbers)
-        for length in reversed(self.shape[1:]):
+        for length in reversed((shape or self.shape)[1:]):
             part = [part[at : at + length] for at in range(0, len(part), length)]
         return part
 
@@ -88,7 +95,7 @@ def read_block(value: Any) -> Block:
 
     Args:
         value: A mapping with the name of its kind as "block", settings by name, and for a convolution or linear layer
-            perhaps "values": {"weight": ..., "bias": ...} as nested lists.
+            perhaps "values": {"weight": ..., "bias": ...}, each as nested lists or with all numbers in one list.
 
     Raises:
         UsageError: another form, an unknown name, or a value of the wrong type or beyond its bounds.
@@ -141,8 +148,8 @@ def _values(kind: Kind, given: Any, *, bias: bool) -> dict[str, Values]:
     if not isinstance(given, Mapping) or not names:
         what = "values is a mapping with a weight" if names else "it has no weights, so leave values out"
         raise UsageError(f"{kind.name}: {what}{' and a bias' * bias}.")
-    for name in given:
-        if name not in names:
+    for name, part in given.items():
+        if part is not None and name not in names:
             raise UnknownName(f"parameter of {kind.name}", _shortened(name), names)
     return {name: read_values(part) for name, part in given.items() if part is not None}
 
@@ -170,6 +177,8 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def _shown(value: Any) -> str:
     """A value as a message quotes it."""
+    if isinstance(value, int) and value.bit_length() > HUGE:
+        return "a huge number"
     text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
     return text if len(text) <= 40 else f"{text[:40]}.."
 

@@ -101,4 +101,4 @@ def _fill(parameter: nn.Parameter, values: Values) -> None:
     if parameter.is_meta:
         return
     with torch.no_grad():
-        parameter.copy_(torch.tensor(values.numbers).reshape(values.shape))
+        parameter.copy_(torch.tensor(values.numbers).reshape(parameter.shape))

@@ -43,6 +43,7 @@ test("every part of the state survives the address", () => {
     other: "mlp",
     otherAt: 0,
     training: "shapes-cnn.1",
+    blocks: [{ block: "conv", kernels: 4, values: { weight: [0, -1.5], bias: [1] } }, { block: "relu" }],
     layer: "conv1.weight",
     kernel: "sobel-x",
     question: "patches",

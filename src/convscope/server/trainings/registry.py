@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 import convscope as cs
+from convscope.server.blocks import MODEL as OWN
+from convscope.server.blocks import plain, planned, source_of
 from convscope.server.session.schema import SourceInfo
 from convscope.server.trainings.schema import TrainCommand, TrainingInfo, TrainOptions, TrainRequest
 from convscope.server.trainings.training import Training
@@ -26,8 +28,6 @@ IN_ALL = 100
 RECIPES = ("fast", "tutorial")
 ANY_DATA = "mnist-small"
 """The default model for data without a model of their own, as in `cs.train`."""
-OWN = "blocks"
-"""The network that a request describes by itself."""
 PIXELS = 3 * 128 * 128
 """Image size (in numbers) up to which every network is offered; with larger ones a linear layer could fill memory."""
 PATIENCE = 10.0
@@ -97,9 +97,11 @@ class Trainings:
 
         Raises:
             Missing: unknown data source, or a model that does not fit it.
+            UsageError: a network of blocks that cannot be built, or that does not fit the classes.
             Busy: the limit of trainings is reached.
         """
         self._check(request)
+        own = self._own_settings(request)
         dataset, options = self.workspace.training_data(request.source)
         with self._lock:
             self._check_room()
@@ -110,7 +112,7 @@ class Trainings:
                 "options": dict(options),
                 "out": str(self.folder / name),
                 "paused": request.paused,
-                "settings": request.model_dump(include={"recipe", "epochs", "batch_size", "lr", "seed"}),
+                "settings": {**request.model_dump(include={"recipe", "epochs", "batch_size", "lr", "seed"}), **own},
             }
             self._all[name] = Training(name, request, order, self.workspace.add_run)
         return self._all[name].info()
@@ -150,10 +152,20 @@ class Trainings:
         if request.source not in known:
             raise Missing(f"unknown training data {request.source!r}; available: {', '.join(known) or 'none'}.")
         fitting = self._fitting(known[request.source])
-        if request.model not in fitting:
+        if request.model not in {*fitting, OWN}:
             raise Missing(
                 f"the model {request.model!r} does not fit {request.source}; models that do: {', '.join(fitting)}."
             )
+
+    def _own_settings(self, request: TrainRequest) -> dict[str, Any]:
+        """The arguments of `cs.train` for a network of blocks: its list, and the loss that its outputs call for."""
+        if request.model != OWN:
+            return {}
+        result = planned(source_of(self.workspace, request.source), request.blocks or [])
+        if result.problem or result.ending is not None:
+            raise cs.UsageError(result.problem or str(result.ending and result.ending.sentence))
+        single = result.blocks[-1].shape == (1,) and result.classes > 1
+        return {"model_args": {"blocks": plain(request.blocks or [])}, **({"loss": "mse"} if single else {})}
 
     def _check_room(self) -> None:
         if self._closed:
