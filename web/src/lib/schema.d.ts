@@ -2455,6 +2455,12 @@ export interface components {
             };
             /** Recipes */
             recipes: string[];
+            /** Unfit */
+            unfit: {
+                [key: string]: {
+                    [key: string]: string;
+                };
+            };
         };
         /**
          * TrainRequest

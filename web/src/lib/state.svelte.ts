@@ -130,8 +130,9 @@ const numberFrom = (text: string | null): number | null =>
 
 const STEP_WORDS: ReadonlyMap<string, number> = new Map([
   ["image", IMAGE],
-  ["softmax", SOFTMAX],
+  ["probabilities", SOFTMAX],
 ]);
+const LAST = "softmax"; // the probabilities too, unless a step of the network is called so
 const MARK = ":"; // in front of a name that would be read as a word or a number: a layer called "0"
 
 /** The names of the steps on screen, by id. */
@@ -140,7 +141,7 @@ let names: ReadonlyMap<number, string> = new Map();
 /** A step's text in the URL: its name, or its id while no trace is known. */
 function stepText(step: number): string {
   if (step === IMAGE) return "image";
-  if (step === SOFTMAX) return "softmax";
+  if (step === SOFTMAX) return [...names.values()].includes(LAST) ? "probabilities" : LAST;
   const name = names.get(step);
   if (name === undefined) return String(step);
   return STEP_WORDS.has(name) || numberFrom(name) !== null || name.startsWith(MARK) ? MARK + name : name;
@@ -155,7 +156,7 @@ function stepFrom(text: string): number | null {
   if (fixed !== null) return fixed;
   const name = text.startsWith(MARK) ? text.slice(MARK.length) : text;
   for (const [id, each] of names) if (each === name) return id;
-  return null;
+  return text === LAST ? SOFTMAX : null;
 }
 
 function trailFrom(text: string | null): Crumb[] {

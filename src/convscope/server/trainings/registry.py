@@ -10,14 +10,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 import convscope as cs
-from convscope.server.blocks import MODEL as OWN
+from convscope.server.blocks import MODEL as BLOCKS
 from convscope.server.blocks import plain, planned, source_of
 from convscope.server.session.schema import SourceInfo
+from convscope.server.trainings.own_networks import Networks, OwnNetworks
 from convscope.server.trainings.schema import TrainCommand, TrainingInfo, TrainOptions, TrainRequest
 from convscope.server.trainings.training import Training
 
@@ -64,18 +66,26 @@ class Trainings:
     Args:
         workspace: The source of data; runs are added to it once they have weights.
         folder: The folder to write runs to, each in a subfolder named after the training's id.
+        networks: The user's own networks, which are offered beside the built-in ones.
     """
 
-    def __init__(self, workspace: TrainableModels, folder: Path) -> None:
+    def __init__(self, workspace: TrainableModels, folder: Path, networks: Networks = MappingProxyType({})) -> None:
         self.workspace, self.folder = workspace, Path(os.path.realpath(folder))
+        self.own = OwnNetworks(networks)
         self._all: dict[str, Training] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def options(self) -> TrainOptions:
         """The models that fit each data source; sources that no built-in model fits are left out."""
-        fitting = {source.id: [*self._fitting(source)] for source in self.workspace.sources() if source.trainable}
-        return TrainOptions(models={name: models for name, models in fitting.items() if models}, recipes=[*RECIPES])
+        sources = [source for source in self.workspace.sources() if source.trainable]
+        fitting = {source.id: [*self._fitting(source)] for source in sources}
+        own = {source.id: {name: self.own.problem(name, source) for name in self.own.networks} for source in sources}
+        return TrainOptions(
+            models={name: models for name, models in fitting.items() if models},
+            recipes=[*RECIPES],
+            unfit={source: {name: why for name, why in known.items() if why} for source, known in own.items()},
+        )
 
     def infos(self) -> list[TrainingInfo]:
         """All trainings, in the order in which they were started."""
@@ -101,18 +111,22 @@ class Trainings:
             Busy: the limit of trainings is reached.
         """
         self._check(request)
-        own = self._own_settings(request)
+        arguments = self._arguments(request)
         dataset, options = self.workspace.training_data(request.source)
         with self._lock:
             self._check_room()
             name = self._free_name(request.model)
+            model, _ = self.own.networks.get(request.model, (request.model, {}))
             order = {
                 "dataset": dataset,
-                "model": request.model,
+                "model": model,
                 "options": dict(options),
                 "out": str(self.folder / name),
                 "paused": request.paused,
-                "settings": {**request.model_dump(include={"recipe", "epochs", "batch_size", "lr", "seed"}), **own},
+                "settings": {
+                    **request.model_dump(include={"recipe", "epochs", "batch_size", "lr", "seed"}),
+                    **arguments,
+                },
             }
             self._all[name] = Training(name, request, order, self.workspace.add_run)
         return self._all[name].info()
@@ -145,21 +159,28 @@ class Trainings:
         dataset, _ = self.workspace.training_data(source.id)
         fits = models_for((source.channels, source.height, source.width), len(source.classes))
         best = cs.DEFAULT_MODELS.get(dataset, ANY_DATA)
-        return tuple(sorted(fits, key=lambda name: (name != best, dataset not in cs.MODELS[name].data)))
+        built_in = sorted(fits, key=lambda name: (name != best, dataset not in cs.MODELS[name].data))
+        return (*built_in, *(name for name in self.own.networks if not self.own.problem(name, source)))
 
     def _check(self, request: TrainRequest) -> None:
         known = {source.id: source for source in self.workspace.sources() if source.trainable}
         if request.source not in known:
             raise Missing(f"unknown training data {request.source!r}; available: {', '.join(known) or 'none'}.")
         fitting = self._fitting(known[request.source])
-        if request.model not in {*fitting, OWN}:
+        if request.model not in {*fitting, BLOCKS}:
             raise Missing(
                 f"the model {request.model!r} does not fit {request.source}; models that do: {', '.join(fitting)}."
             )
 
-    def _own_settings(self, request: TrainRequest) -> dict[str, Any]:
-        """The arguments of `cs.train` for a network of blocks: its list, and the loss that its outputs call for."""
-        if request.model != OWN:
+    def _arguments(self, request: TrainRequest) -> dict[str, Any]:
+        """The arguments of `cs.train` for a network of the user's: for blocks also the loss that its outputs call for.
+
+        Raises:
+            UsageError: the blocks cannot be built, or do not fit the classes.
+        """
+        if request.model in self.own.networks:
+            return {"model_args": dict(self.own.networks[request.model][1])}
+        if request.model != BLOCKS:
             return {}
         result = planned(source_of(self.workspace, request.source), request.blocks or [])
         if result.problem or result.ending is not None:
@@ -197,7 +218,7 @@ def models_for(shape: tuple[int, int, int], classes: int) -> tuple[str, ...]:
         classes: Number of classes.
     """
     small = np.prod(shape) <= PIXELS
-    offered = (name for name in cs.MODELS if name != OWN and (small or name == ANY_DATA))
+    offered = (name for name in cs.MODELS if name != BLOCKS and (small or name == ANY_DATA))
     return tuple(name for name in offered if _fits(name, shape, classes))
 
 

@@ -13,7 +13,7 @@ class TrainRequest(Message):
 
     source: Id
     model: Name
-    """A built-in model's name; `blocks` for the network of `blocks`."""
+    """A name of the options' models; `blocks` for the network of `blocks`."""
     recipe: Literal["fast", "tutorial"] = "fast"
     epochs: int | None = Field(default=None, ge=1, le=10_000)
     batch_size: int | None = Field(default=None, ge=1, le=65_536)
@@ -29,8 +29,10 @@ class TrainOptions(Message):
     """The models that fit each data source."""
 
     models: dict[str, list[str]]
-    """Data source id -> built-in models that fit it, the default first."""
+    """Data source id -> models that fit it, the default first; the user's own ones last."""
     recipes: list[str]
+    unfit: dict[str, dict[str, str]]
+    """Data source id -> the user's own networks that do not fit it, and why."""
 
 
 class TrainingInfo(Message):
