@@ -63,5 +63,6 @@ class OwnNetworks:
             return str(error)
         made = trace.steps[-1].shape
         if made != (1, classes):
-            return f"{name} gives {'x'.join(map(str, made[1:])) or 'one number'}, and there are {classes} classes."
+            shown = "x".join(map(str, made[1:])) or "1"
+            return f"it gives {shown} number{'s' * (shown != '1')} for an image, and there are {classes} classes."
         return ""
