@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all fuzz sweep summary-study notebooks check format bench docs docs-cli dist clean web web-types web-check
+.PHONY: demo test test-all test-oldest test-newest fuzz sweep summary-study notebooks check format bench docs docs-cli dist clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -25,6 +25,29 @@ test: .venv/test.stamp
 
 test-all: .venv/test.stamp
 	$(PYTEST) -m "study or not study"
+
+# The tests but for browsers with the oldest versions that pyproject.toml allows, and with the newest there are. Each has an
+# environment beside .venv; torch comes first, as pip would otherwise choose a newer one. Libraries of different years may
+# call each other deprecated, which is no failure here.
+OTHER_VERSIONS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -W default::DeprecationWarning
+test-oldest: build/oldest/installed.stamp
+	CONVSCOPE_BROWSER=none build/oldest/bin/python $(OTHER_VERSIONS)
+
+test-newest: build/newest/installed.stamp
+	CONVSCOPE_BROWSER=none build/newest/bin/python $(OTHER_VERSIONS)
+
+build/oldest/installed.stamp: .venv/test.stamp pyproject.toml scripts/oldest_versions.py
+	$(PYTHON) -m venv build/oldest
+	$(BIN)/python scripts/oldest_versions.py > build/oldest/constraints.txt
+	build/oldest/bin/pip install -c build/oldest/constraints.txt torch
+	build/oldest/bin/pip install --quiet -c build/oldest/constraints.txt -e '.[test]'
+	@touch $@
+
+build/newest/installed.stamp: .venv/test.stamp pyproject.toml
+	$(PYTHON) -m venv build/newest
+	build/newest/bin/pip install --upgrade torch torchvision
+	build/newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
+	@touch $@
 
 # The long runs of all tests that generate their input; each is seeded and bounded, and has a short run in `make test`.
 FUZZ := tests/*/test_fuzz_*.py tests/*/test_*_fuzz.py tests/*/test_*_properties.py tests/capture/test_capture_networks.py \

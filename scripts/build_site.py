@@ -20,11 +20,16 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import openapi_page
 
+from convscope.lessons import is_short
+
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "site"
 SHIM = ROOT / "web" / "node_modules" / "iframe-worker"
 """Workers in frames, with which the search runs on file://."""
 SECTIONS = ("lessons", "how-to", "probes", "reference", "explanation")
+REPEATED = """
+[The tutorials, repeated](repeated.md): what each of them prints and draws, each with its command and output.
+"""
 LINK = re.compile(r"\[([^\]]+)\]\(([\w-]+\.md)\)(?::\s*(.*))?")
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 LOADED = {("img", "src"), ("script", "src"), ("link", "href"), ("source", "srcset"), ("iframe", "src")}
@@ -78,11 +83,15 @@ def lesson_pages(pages: Path) -> str:
     made = WORK / "lessons"
     if subprocess.run([sys.executable, "-m", "convscope.lessons.site", str(made)], check=False).returncode:
         raise SystemExit("a lesson cannot be executed; its mistake is above.")
+    short = ["--short"] if is_short() else []
+    repeat = [sys.executable, str(ROOT / "scripts" / "tutorial_table.py"), str(made), *short]
+    if subprocess.run(repeat, check=False).returncode:
+        raise SystemExit("an item of the tutorials is not shown; its row is above.")
     index = made / "index.md"
     table = index.read_text(encoding="utf-8").partition("\n")[2]
     index.unlink()
     shutil.copytree(made, pages / "lessons", dirs_exist_ok=True)
-    return table
+    return table + REPEATED
 
 
 def fill(page: Path, mark: str, text: str) -> None:

@@ -2,16 +2,17 @@
 
 import errno
 import os
-import resource
 import stat
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from convscope.files import write_whole
+from full_disk import largest_file
 
 FORMER = b"the former picture"
 
@@ -75,19 +76,15 @@ def test_what_was_there_survives_any_failure(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if failing == "write":
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    elif failing == "fsync":
+    if failing == "fsync":
         monkeypatch.setattr(os, "fsync", full)
-    else:
+    elif failing == "replace":
         monkeypatch.setattr(Path, "replace", full)
-    try:
-        with pytest.raises(OSError, match=r"No space left|File too large"):
-            write_whole(path, bytes(100_000))
-    finally:
-        if failing == "write":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        largest_file(4096) if failing == "write" else nullcontext(),
+        pytest.raises(OSError, match=r"No space left|File too large"),
+    ):
+        write_whole(path, bytes(100_000))
     assert path.read_bytes() == FORMER
     assert beside(tmp_path) == ["a.png"]
 

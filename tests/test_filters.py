@@ -16,7 +16,7 @@ from convscope.filters import FILTERS, Filter, Mode, apply_filter, edge_response
 from convscope.images import read_image
 
 VERTICAL = {"sobel-x", "vertical", "stripe-1", "stripe-2"}
-HORIZONTAL = {"sobel-y", "horizontal", "stripe-3", "stripe-4"}
+HORIZONTAL = {"sobel-y", "horizontal", "stripe-3", "stripe-4", "tutorial-horizontal"}
 KEEPS_BRIGHTNESS = {"blur", "sharpen"}
 
 
@@ -34,7 +34,7 @@ def square() -> np.ndarray[Any, Any]:
 
 
 def test_every_kernel_is_in_one_class_of_claims() -> None:
-    assert set(FILTERS) == VERTICAL | HORIZONTAL | KEEPS_BRIGHTNESS | {"edge", "corner"}
+    assert set(FILTERS) == VERTICAL | HORIZONTAL | KEEPS_BRIGHTNESS | {"edge", "corner", "tutorial-corner"}
     for name, known in FILTERS.items():
         assert known.name == name
         assert known.finds
@@ -54,7 +54,14 @@ def test_a_kernel_finds_the_direction_it_is_named_for_and_not_the_other(name: st
 def test_the_sign_says_which_side_is_bright(name: str) -> None:
     output = apply_filter(edge("vertical" if name in VERTICAL else "horizontal"), name)  # bright right, or below
     assert (output.min() == 0) != (output.max() == 0)
-    assert (output.max() > 0) == (name not in {"stripe-2", "stripe-4"})
+    assert (output.max() > 0) == (name not in {"stripe-2", "stripe-4", "tutorial-horizontal"})
+
+
+def test_the_tutorial_s_kernels_differ_from_ours_as_they_say() -> None:
+    np.testing.assert_array_equal(FILTERS["tutorial-horizontal"].kernel, -FILTERS["horizontal"].kernel)
+    output = apply_filter(square(), "tutorial-corner", mode="same")[0]
+    assert output[3, 3] == 2 * output[3, 4] > 0
+    assert edge_response("tutorial-corner").direction == "both"
 
 
 def test_edge_finds_both_directions_and_corner_none_but_corners() -> None:

@@ -43,6 +43,8 @@ ASKED = {
     "cs.explain(trace, 'fc', (0,)).to_input()": "svg",
     "cs.verify(trace)": "words",
     "cs.difference(trace, trace)": "words",
+    "cs.summary(model)": "words",
+    "cs.check(abs, as_='relu')": "words",
     "trained": "svg",
     "cs.evaluate(trained)": "svg",
     "cs.probe.receptive_field(trace, 'conv2', (0, 4, 4))": "svg",
@@ -76,6 +78,8 @@ def test_the_words_are_those_of_printing(shown: dict[str, dict[str, str]]) -> No
     assert "× kernel 2 of conv1, plus its bias" in shown["cs.explain(trace, 'conv1', (2, 10, 8))"]["text/plain"]
     assert "100 % proved" in shown["cs.verify(trace)"]["text/plain"]
     assert shown["cs.difference(trace, trace)"]["text/plain"].startswith("conv1: the same\n")
+    assert "parameters     1,538" in shown["cs.summary(model)"]["text/plain"]
+    assert "Likely cause: absolute value" in shown["cs.check(abs, as_='relu')"]["text/plain"]
     assert " of 2 images right" in shown["cs.evaluate(trained)"]["text/plain"]
 
 

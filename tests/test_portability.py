@@ -212,7 +212,7 @@ def test_no_open_file_is_replaced_when_a_run_is_cut_back(tmp_path: Path, monkeyp
     metrics.write_bytes(metrics_line({"event": "train", "step": 1, "epoch": 1}) + b"cut off\n")
     with RunWriter(tmp_path) as writer:
         writer.begin(Position(step=1), [], 0)
-        writer.log({"event": "train", "step": 2, "epoch": 1})
+        writer.log({"event": "train", "step": 2, "epoch": 1, "lr": 0.1, "seconds": 0.5})
     assert [event["step"] for event in read_metrics(tmp_path).events] == [1, 2]
     assert b"cut off" not in metrics.read_bytes()
 

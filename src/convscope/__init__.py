@@ -41,14 +41,18 @@ if TYPE_CHECKING:
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import read_image as read_image
+    from convscope.inputs.model_inputs import ModelInput as ModelInput
+    from convscope.inputs.model_inputs import ModelInputs as ModelInputs
     from convscope.inputs.model_inputs import prepare_inputs as prepare_inputs
     from convscope.inputs.model_inputs import random_inputs as random_inputs
+    from convscope.inputs.pictures import Prepared as Prepared
     from convscope.inputs.pictures import load_image as load_image
     from convscope.inputs.pictures import prepare as prepare
     from convscope.inputs.pictures import prepare_batch as prepare_batch
     from convscope.inputs.pictures import random_image as random_image
     from convscope.json_values import json_text as json_text
     from convscope.lessons.notebooks import lesson as lesson
+    from convscope.models import Module as Module
     from convscope.models.catalog import DEFAULT_MODELS as DEFAULT_MODELS
     from convscope.models.catalog import MODELS as MODELS
     from convscope.models.loading import load_model as load_model
@@ -66,7 +70,9 @@ if TYPE_CHECKING:
     from convscope.proof.step_effect import step_effect as step_effect
     from convscope.proof.step_effect import update_direction as update_direction
     from convscope.proof.verification import verify as verify
+    from convscope.proof.verification_report import StepReport as StepReport
     from convscope.proof.verification_report import Verification as Verification
+    from convscope.server.launch import Explorer as Explorer
     from convscope.server.launch import open as open  # noqa: A004  # people say cs.open
     from convscope.server.launch import serve as serve
     from convscope.server.launch import serve_lesson as serve_lesson
@@ -83,6 +89,11 @@ if TYPE_CHECKING:
     from convscope.training.evaluation import evaluate as evaluate
     from convscope.training.evaluation import interpret as interpret
     from convscope.training.evaluation import predict as predict
+    from convscope.training.events import EpochEvent as EpochEvent
+    from convscope.training.events import Event as Event
+    from convscope.training.events import ProgressEvent as ProgressEvent
+    from convscope.training.events import StartEvent as StartEvent
+    from convscope.training.events import TrainEvent as TrainEvent
     from convscope.training.processes import launch as launch
     from convscope.training.runs import Run as Run
     from convscope.training.runs import load_run as load_run
@@ -154,10 +165,21 @@ _PUBLIC = {
 """Names for users: where each is defined."""
 _INTERNAL = {
     "DEFAULT_MODELS": "models",
+    "EpochEvent": "training.events",
+    "Event": "training.events",
+    "Explorer": "server.launch",
     "FORMATS": "images",
+    "ModelInput": "inputs.model_inputs",
+    "ModelInputs": "inputs.model_inputs",
+    "Module": "models",
     "PLACES": "data",
+    "Prepared": "inputs.pictures",
+    "ProgressEvent": "training.events",
+    "StartEvent": "training.events",
+    "StepReport": "proof.verification_report",
     "Status": "proof.status",
     "Tone": "proof.status",
+    "TrainEvent": "training.events",
     "at_hand": "data",
     "check_workbook_path": "export.xlsx",
     "check_file": "checking.child",

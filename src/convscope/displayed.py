@@ -1,7 +1,6 @@
 """Displayed: what a notebook's front end asks a result for. Imports nothing of convscope before it is asked."""
 
 import importlib
-from typing import Any
 
 
 class Displayed:
@@ -13,7 +12,7 @@ class Displayed:
 
     __slots__ = ()
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:  # noqa: ARG002
         """Text and picture by MIME type."""
         bundle: dict[str, str] = importlib.import_module("convscope.notebook").bundle(self)
         return bundle

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.displayed import Displayed
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
 from convscope.reference.tutorial import conv2d
@@ -64,6 +65,8 @@ _STRIPE = np.array([[-1, -1, 1, 1]] * 4)
 _SOBEL_SOURCE = "I. Sobel, G. Feldman: A 3x3 isotropic gradient operator for image processing, 1968"
 _PREWITT_SOURCE = "J. M. S. Prewitt: Object enhancement and extraction, 1970"
 _DIGITAL = "R. C. Gonzalez, R. E. Woods: Digital Image Processing, chapter 3"
+_PLUS = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]])
+_SHAPES_SOURCE = "the fifth tutorial, Introduction to Convolutional Neural Networks"
 _STRIPE_SOURCE = "the second tutorial, Looking at layers: hand-made 4x4 stripes"
 
 FILTERS: Mapping[str, Filter] = MappingProxyType(
@@ -82,6 +85,18 @@ FILTERS: Mapping[str, Filter] = MappingProxyType(
             Filter("stripe-2", -_STRIPE, "vertical edges, bright left and dark right", _STRIPE_SOURCE),
             Filter("stripe-3", _STRIPE.T, "horizontal edges, dark above and bright below", _STRIPE_SOURCE),
             Filter("stripe-4", -_STRIPE.T, "horizontal edges, bright above and dark below", _STRIPE_SOURCE),
+            Filter(
+                "tutorial-horizontal",
+                -_PREWITT.T,
+                "horizontal edges, bright above and dark below: the negative of `horizontal`",
+                _SHAPES_SOURCE,
+            ),
+            Filter(
+                "tutorial-corner",
+                _PLUS,
+                "edges of every direction, corners twice as strongly: its title says corners alone",
+                _SHAPES_SOURCE,
+            ),
         )
     }
 )
@@ -108,25 +123,46 @@ def parse_kernel(text: str) -> Filter:
         return FILTERS[asked.lower()]
     if not any(c.isdigit() for c in asked) or (asked[0].isalpha() and ";" not in asked and " " not in asked):
         raise UnknownName("kernel", asked, FILTERS, HINT)
-    lines = [line for line in asked.replace("\n", ";").split(";") if line.strip(" ,")]
-    rows = [[_number(word, asked) for word in line.replace(",", " ").split()] for line in lines]
+    numbers = parse_numbers(asked, "kernel")
+    return Filter(f"custom {_size(numbers.shape)}", numbers, "")
+
+
+def parse_numbers(text: str, what: str = "picture") -> NDArray[np.float64]:
+    """A table of numbers: rows separated by semicolons, numbers by spaces or commas.
+
+    >>> parse_numbers("1 2 0 1; 0 1 3 1").shape
+    (2, 4)
+
+    Args:
+        text: The numbers.
+        what: What an error calls them.
+
+    Returns:
+        float64, shape (R, S).
+
+    Raises:
+        UsageError: the rows have different lengths, or hold something other than finite numbers.
+    """
+    lines = [line for line in text.replace("\n", ";").split(";") if line.strip(" ,")]
+    rows = [[_number(word, text, what) for word in line.replace(",", " ").split()] for line in lines]
     lengths = [len(row) for row in rows]
     if len(set(lengths)) > 1:
         raise UsageError(
-            f"the kernel {asked!r} has rows of {', '.join(map(str, lengths[:-1]))} and {lengths[-1]} numbers; "
+            f"the {what} {text!r} has rows of {', '.join(map(str, lengths[:-1]))} and {lengths[-1]} numbers; "
             "every row needs as many."
         )
-    return Filter(f"custom {len(rows)}x{lengths[0]}", np.array(rows), "")
+    return np.array(rows)
 
 
-def _number(word: str, asked: str) -> float:
+def _number(word: str, asked: str, what: str) -> float:
     top, _, below = word.replace("−", "-").partition("/")
     try:
         value = float(top) / float(below or 1)
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{word!r} in the kernel {asked!r} is not a number. {HINT}")
+        hint = f" {HINT}" if what == "kernel" else ""
+        raise UsageError(f"{word!r} in the {what} {asked!r} is not a number.{hint}")
     return value
 
 
@@ -176,7 +212,7 @@ def apply_filter(
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeResponse:
+class EdgeResponse(Displayed):
     """The response of a kernel to two test edges, beyond its responses to plain black and white.
 
     >>> EdgeResponse(vertical=4.0, horizontal=0.0).direction

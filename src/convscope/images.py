@@ -5,7 +5,7 @@ Knows Pillow and NumPy; no data sets, no models, no torch.
 
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -73,6 +73,7 @@ def read_image(
                     f"{name} has {opened.width}x{opened.height} pixels; at most {max_pixels:,} are read. Scale it down."
                 )
             if opened.format in {"JPEG", "MPO"}:
+                assert opened.fp is not None  # closed only after loading
                 _check_scans(opened.fp, name)
             opened.load()
             values = pixels(opened, name, alpha=alpha)
@@ -103,7 +104,7 @@ def _check_file(source: str | Path | BinaryIO, name: str) -> None:
         raise ImageError(f"{name} {why}.")
 
 
-def _check_scans(file: Any, name: str) -> None:
+def _check_scans(file: IO[bytes], name: str) -> None:
     """Refuse a JPEG of more scans than encoders write, before any is decoded."""
     position = file.tell()
     file.seek(0)

@@ -17,7 +17,7 @@ def plain_number(number: float) -> float | str:
     return float(number) if math.isfinite(number) else str(float(number))
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: object) -> object:
     """The same with each such number as a text, and tuples as lists.
 
     >>> plain_value({"loss": math.nan, "steps": (1, 2)})
@@ -47,7 +47,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("its brackets are nested too deeply") from None
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """The `to_json()` of a result as `--json` prints it, valid for any JSON parser.
 
     >>> print(json_text({"loss": float("nan")}))

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 UNLIMITED = 1 << 60
 """Control groups without a limit report a number of this size, or the word "max"."""
@@ -40,8 +39,8 @@ def _windows() -> int:
     """`ullAvailPhys` of GlobalMemoryStatusEx: two 32-bit numbers, then seven of 64 bits."""
     status = (ctypes.c_ulonglong * 8)()
     ctypes.cast(status, ctypes.POINTER(ctypes.c_ulong))[0] = ctypes.sizeof(status)
-    kernel: Any = getattr(ctypes, "windll").kernel32  # noqa: B009 - the name exists on Windows alone
-    kernel.GlobalMemoryStatusEx(ctypes.byref(status))
+    windll = getattr(ctypes, "windll")  # noqa: B009 - the name exists on Windows alone
+    windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
     return int(status[2])
 
 

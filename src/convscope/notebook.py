@@ -26,7 +26,9 @@ PICTURES: Mapping[str, str] = {
 """The picture of `cs.plot` that shows each kind of object; a picture shows itself."""
 
 WORDS: Mapping[str, Callable[[Any], str]] = {
-    "traces.difference.Difference": str,
+    **dict.fromkeys(
+        ("checking.result.Check", "export.summary.Summary", "filters.EdgeResponse", "traces.difference.Difference"), str
+    ),
     **{name: str for name in PICTURES if name.startswith(("probe.", "proof."))},
     "probe.receptive_field.ReceptiveFields": str,
     "proof.verification_report.Verification": lambda report: str(report.summary()),
@@ -54,7 +56,7 @@ def register(display: Any) -> None:
         display.formatters["image/svg+xml"].for_type_by_name(*_named(path), _svg)
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """The text that a notebook shows for a value.
 
     >>> text_of(1.5)
@@ -75,13 +77,13 @@ def picture_of(value: Any) -> Any:
         return None
 
 
-def _path_of(value: Any) -> str:
+def _path_of(value: object) -> str:
     """Module and name of a value's type, as the tables above name it."""
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix(f"{__package__}.")
 
 
-def bundle(result: Any) -> dict[str, str]:
+def bundle(result: object) -> dict[str, str]:
     """What any notebook shows of a result: its text and its picture, by MIME type.
 
     >>> trace = cs.trace(cs.load_model("crosses"), cs.load_image("crosses:plus"))
@@ -114,7 +116,7 @@ def _figure(found: Any, picture: str) -> Any:
     return draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
 
 
-def _svg(value: Any) -> str | None:
+def _svg(value: object) -> str | None:
     figure = picture_of(value)
     if figure is None:
         return None

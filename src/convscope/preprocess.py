@@ -155,7 +155,7 @@ class Preprocess:
         grey = {"grey": self.channels == 1}
         return grey | ({"image_size": self.size, "fit": self.fit, "crop_ratio": self.crop_ratio} if self.size else {})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON; `from_json` reads them back."""
         return asdict(self)
 

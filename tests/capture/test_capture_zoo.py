@@ -1,5 +1,7 @@
 """Capture on models of other libraries: the same bits, every step replayed, everything left as it was."""
 
+import re
+
 import pytest
 import torch
 
@@ -59,10 +61,8 @@ def test_encoder_layers_are_seen_step_by_step() -> None:
 def test_names_are_those_of_the_modules() -> None:
     model, image = born("ViT")
     names = {step.name for step in cs.trace(model, image).steps}
-    assert {
-        "vit.embeddings.patch_embeddings.projection",
-        "vit.layers.0.attention.q_proj",
-        "vit.layers.0.add",
-        "vit.layers.0.add#2",
-        "classifier",
-    } <= names
+    modules = dict(model.named_modules())
+    block = next(name for name in modules if re.fullmatch(r"vit\.(encoder\.layer|layers)\.0", name))  # by release
+    linear = {name for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
+    assert len(linear) > 6
+    assert linear | {"vit.embeddings.patch_embeddings.projection", f"{block}.add", f"{block}.add#2"} <= names

@@ -230,7 +230,7 @@ def test_clumsy_words_get_a_sentence(run: Path, empty: Path, convscope: Commands
             "have an empty name; each output needs a name of its own.",
         ),
         (["filter", "tiny.png", "--kernel", "edge"], 2, 'a smaller kernel, or mode="same" (--same).'),
-        (["plot", "kernels", run, "--most", "0"], 2, "greater than or equal to 1"),
+        (["plot", "kernels", run, "--most", "0"], 2, "--most"),
         (["probe", "lint", "shapes-cnn"], 2, "name the data set that shapes-cnn is trained on: shapes, mnist, folder:"),
     ):
         message = convscope(*command)

@@ -341,7 +341,7 @@ def test_an_evaluation_says_that_classes_go_by_number(tmp_path: Path) -> None:
     fill(tmp_path / "data", {"box": 2, "disc": 2})
     run = cs.train("shapes", epochs=1, out=tmp_path / "run")
     scored = cs.evaluate(run, f"folder:{tmp_path / 'data'}", split="all")
-    note = scored.to_json()["notes"][0]
+    note = scored.notes[0]
     assert "share no class name, so classes are matched by number: box is square, disc is circle" in note
 
 

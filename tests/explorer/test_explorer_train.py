@@ -56,7 +56,7 @@ def test_a_training_is_followed_to_its_end_and_scrubbed(page: Any, explorer: Any
     made = cs.load_run(folder / name)
     last = made.steps[-1]
     assert numbers(made.weights_at(last)["conv1.weight"]) == numbers(run.weights_at(run.steps[-1])["conv1.weight"])
-    epoch = next(point for point in reversed(made.history) if "test_loss" in point)
+    epoch = next(point for point in reversed(made.history) if point["event"] == "epoch")
     loss = float(f"{epoch['test_loss']:.3g}")
     curve = page.get_by_role("img", name=re.compile(f"^Loss over.*test {re.escape(str(loss))}$"))
     curve.wait_for()

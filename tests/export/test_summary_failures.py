@@ -35,6 +35,7 @@ def applied(net: nn.Module, repairs: tuple[Repair, ...]) -> nn.Module | None:
         if owner is None and repair.setting != "shape":
             return None
         if repair.setting == "shape":
+            assert isinstance(repair.value, tuple)
             setattr(net.get_submodule(parent_path), name, nn.Parameter(torch.zeros(repair.value)))
             continue
         assert owner is not None

@@ -91,6 +91,16 @@ def test_questions_are_asked_until_answered_and_any_answer_gets_its_sum(
     assert "1 of 1 answers were right" in convscope.said("lesson", mine, "--text", "--run")
 
 
+def test_a_question_mark_shows_the_answer_and_counts_for_nothing(
+    convscope: Commands, monkeypatch: pytest.MonkeyPatch, mine: Path
+) -> None:
+    replies(monkeypatch, "?\n?\n")
+    told = convscope.said("lesson", mine, "--text", "--run")
+    assert "The answer is **10**.\n" in told
+    assert "6 + 4 = 10" in told
+    assert "at the first try" not in told
+
+
 def test_the_teacher_gets_the_answers(convscope: Commands, mine: Path) -> None:
     told = convscope.said("lesson", mine, "--teacher", "--run")
     assert "Ten fingers: 10." in told

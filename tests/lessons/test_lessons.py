@@ -90,6 +90,9 @@ def test_a_notebook_runs_and_judges_every_answer(shipped: Lesson, answers: Mappi
         assert right == [True, *[False] * len(texts)], name
         assert all(reply.startswith(text) for reply, text in zip(replies[1:], texts, strict=True)), name
         assert all(reply.count("\n") >= 2 for reply in replies), name  # the calculation follows
+        assert not any(re.search(r"\b[A-Z]\w+\(\w+=", reply) for reply in replies), (
+            name
+        )  # not a record as Python writes it
 
 
 def test_lessons_ask_much_and_expect_misconceptions(shipped: Lesson) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -214,3 +215,16 @@ def test_what_is_installed_is_told_by_where_it_is_not_by_its_name() -> None:
     assert not is_library("evil/site-packages/net.py")
     assert not is_library(Path(np.__file__).parent / ".." / ".." / ".." / ".." / ".." / "net.py")
     assert not is_library(f"{sys.prefix}-of-others/lib/net.py")
+
+
+def test_a_file_that_torch_generated_in_its_temporary_folder_is_torchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older releases import such a file with torch.distributed.nn, so that runs made here would not be trusted."""
+    generated = ModuleType("torch.distributed.nn.jit.instantiator")
+    assert not is_library(tmp_path / "_remote_module_non_scriptable.py")
+    monkeypatch.setattr(generated, "INSTANTIATED_TEMPLATE_DIR_PATH", str(tmp_path), raising=False)
+    monkeypatch.setitem(sys.modules, generated.__name__, generated)
+    assert is_library(tmp_path / "_remote_module_non_scriptable.py")
+    assert not is_library(tmp_path / "below" / "net.py")
+    assert not is_library(tmp_path.parent / "net.py")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 
 import convscope as cs
 from commands import Commands
+from full_disk import largest_file
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,24 @@ def test_plot_writes_a_figure_and_says_where(
     assert re.fullmatch(rf"wrote {re.escape(file)} \({size} pixels, [\d,]+ kB\)\n", message)
 
 
+def test_filter_takes_typed_numbers_and_prints_small_outputs(command: Callable[..., str]) -> None:
+    message = command("filter", "1 2 0 1; 0 1 3 1; 2 2 1 0; 1 0 1 3", "--kernel", "1 0; 0 1").splitlines()
+    assert message[-4:-1] == ["  2  5  1", "  2  2  3", "  2  3  4"]
+    with pytest.raises(cs.UsageError, match="the picture '1 2; 3' has rows of 2 and 1 numbers"):
+        command("filter", "1 2; 3", "--kernel", "blur")
+
+
+def test_connections_has_a_line_for_each_product(command: Callable[..., str]) -> None:
+    command("plot", "connections", "--size", "4", "--kernel", "2", "--out", "lines.svg")
+    figure = cs.plot.connections(size=4, kernel=2)
+    colors = [line.get_color()[:7] for line in figure.axes[0].lines]
+    assert len(colors) == 16 * 9 + 4 * 9
+    assert len(set(colors[-36:])) == 4  # the convolution's weights
+    assert len(set(colors[:144])) > 100  # neighbours among so many are alike to the last bit
+    with pytest.raises(cs.UsageError, match="an image of 3x3 under a kernel of 4x4 cannot be drawn"):
+        command("plot", "connections", "--size", "3", "--kernel", "4")
+
+
 def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Callable[..., str]) -> None:
     message = command("filter", "square:0", "--kernel", "sobel-x", "--out", "edges.svg").splitlines()
     assert message[:4] == [
@@ -74,7 +92,8 @@ def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Cal
     assert message[4] == "response: 4 to a vertical edge, 0 to a horizontal one (measured on test edges)"
     assert message[5].split() == ["input", "1x10x10", "from", "0.0000", "to", "1.0000"]
     assert message[6].split() == ["output", "1x8x8", "from", "−4.0000", "to", "4.0000"]
-    assert message[7].startswith("wrote edges.svg (")
+    assert len(message) == 7 + 8 + 1  # its 8 rows
+    assert message[-1].startswith("wrote edges.svg (")
     assert "<text" in Path("edges.svg").read_text()
     values = json.loads(command("filter", "square:0", "--kernel", "-1 0.5; 0 1/2", "--same", "--json"))
     assert values["kernel"]["numbers"] == [[-1, 0.5], [0, 0.5]]
@@ -136,12 +155,8 @@ def test_on_a_full_disk_the_former_picture_stays(
 ) -> None:
     path = tmp_path / f"old.{end}"
     path.write_bytes(b"the former picture")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    try:
+    with largest_file(1024):
         message = convscope(*command, "--out", path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert message.status == 1
     assert message.err.splitlines()[-1] == f"error: {path} cannot be written: File too large."
     assert path.read_bytes() == b"the former picture"

@@ -89,6 +89,12 @@ def test_filtered_shows_kernel_picture_and_output_in_signed_colours() -> None:
     assert {"custom 3x2 on photo", "3×2", "1×20×24", "1×18×23", "−3.0000", "sum 1.5"} <= cells(figure)
 
 
+def test_small_pictures_and_outputs_are_numbers() -> None:
+    picture = np.arange(12.0).reshape(1, 3, 4)
+    figure = filtered(picture, parse_kernel("1 0; 0 1"), apply_filter(picture, "1 0; 0 1"))
+    assert {"11", "5", "15"} <= cells(figure)  # a pixel, the first sum, the last
+
+
 def test_a_kernel_that_sums_to_one_gives_a_picture_again() -> None:
     picture = image(3, 20, 20)
     for name in ("blur", "sharpen"):

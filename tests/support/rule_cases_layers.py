@@ -174,11 +174,14 @@ SAMPLING: Mapping[str, Case] = {
     "affine grid of corners": call(lambda x: F.affine_grid(x, [2, 3, 4, 5], align_corners=True), (2, 2, 3)),
     "affine grid of a volume": call(lambda x: F.affine_grid(x, [2, 3, 4, 5, 2], align_corners=False), (2, 3, 4)),
 }
+ANTIALIASED = tuple(  # lanczos since torch 2.13
+    mode for mode in ("bilinear", "bicubic", "lanczos") if hasattr(torch.ops.aten, f"_upsample_{mode}2d_aa")
+)
 ANTIALIASING: Mapping[str, Case] = {
     f"antialiased {mode} to {size}{' by corners' if corners else ''}": call(
         partial(F.interpolate, size=size, mode=mode, align_corners=corners, antialias=True), (2, 3, 9, 11)
     )
-    for mode in ("bilinear", "bicubic", "lanczos")
+    for mode in ANTIALIASED
     for size in ((4, 5), (13, 3), (20, 24))
     for corners in ((False,) if mode == "lanczos" else (False, True))
 }

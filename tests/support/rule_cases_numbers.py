@@ -61,7 +61,7 @@ REDUCED: Mapping[str, Does] = {
     "unique runs": lambda x: torch.unique_consecutive(x.sign(), return_inverse=True, return_counts=True),
     "repeat_interleave": lambda x: torch.repeat_interleave(x.relu()[0, 0].ceil().int()),
     "unique slices of nothing": lambda x: torch.unique(x[:, :0], dim=1),
-    "searchsorted": lambda x: torch.searchsorted(x.sort(-1).values, x[..., :2], right=True),
+    "searchsorted": lambda x: torch.searchsorted(x.sort(-1).values, x[..., :2].contiguous(), right=True),
     "bucketize": lambda x: torch.bucketize(x, torch.tensor([-0.5, 0.1, 0.7]).to(x)),
     "isin": lambda x: torch.isin(x.round(), x[0, 0].round()),
     "histc": lambda x: x.histc(4, -1, 1),

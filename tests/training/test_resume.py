@@ -45,6 +45,7 @@ main()
 FULL_DISK = """
 import resource, sys, convscope as cs
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.dont_write_bytecode = True  # it would be cut off
 cs.train(resume=True, out=sys.argv[1])
 """
 

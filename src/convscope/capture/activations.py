@@ -5,7 +5,7 @@ callback, and nothing is stored.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from convscope.errors import TraceError
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 
-Read = Callable[[Step, Tensor], Any]
+T = TypeVar("T")
 INPUT = -1
 
 
@@ -51,7 +51,11 @@ class ActivationWatch:
         self._names = tuple(names)
         self._calls: dict[bool, Mapping[int, Sequence[_Wanted]]] = {}
 
-    def __call__(self, images: Tensor, read: Read, *, whole: bool = False) -> dict[str, Any]:
+    @overload
+    def __call__(self, images: Tensor, read: Callable[[Step, Tensor], T]) -> dict[str, T]: ...
+    @overload
+    def __call__(self, images: Tensor, read: Callable[[Step, Tensor], T], *, whole: bool) -> dict[str, Any]: ...
+    def __call__(self, images: Tensor, read: Callable[[Step, Tensor], T], *, whole: bool = False) -> Mapping[str, Any]:
         """Run the model on a batch as it is; the caller sets eval mode and disables gradients.
 
         Args:
@@ -88,9 +92,11 @@ class ActivationWatch:
 class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
     """Counts the calls and hands out the results of the chosen ones."""
 
-    def __init__(self, wanted: Mapping[int, Sequence[_Wanted]], read: Read, whole: bool) -> None:
+    def __init__(
+        self, wanted: Mapping[int, Sequence[_Wanted]], read: Callable[[Step, Tensor], object], whole: bool
+    ) -> None:
         super().__init__()
-        self.found: dict[str, Any] = {}
+        self.found: dict[str, object] = {}
         self._wanted = wanted
         self._read = read
         self._last = float("inf") if whole else max(wanted, default=-1)

@@ -3,13 +3,14 @@
 Knows torch; the model's card, or trial runs of a copy of the model, decide whether an input has a batch axis.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from convscope.capture.model_state import ModelState
@@ -19,6 +20,7 @@ from convscope.cards.trial_copy import in_structure
 from convscope.cards.trial_runs import expectation, only_pictures, runs
 from convscope.errors import ShapeError, UsageError
 from convscope.type_checks import kind_of
+from convscope.typing import Array
 
 UNBATCHED = (
     nn.Embedding,
@@ -29,19 +31,21 @@ UNBATCHED = (
 )
 """Layers for which an input with three axes is not a picture."""
 _ARRAYS = (Tensor, np.ndarray)
+Inputs: TypeAlias = ArrayLike | Tensor | Sequence[object] | Mapping[str, object]
+"""What a model is called with: one array, a tuple of positional inputs, named inputs, or one input that is a list."""
 
 
 @dataclass(slots=True, eq=False)
 class CallInputs:
     """The inputs of one pass; tensors are copies, so later changes to the caller's do not affect the trace."""
 
-    arguments: tuple[Any, ...]
-    keywords: Mapping[str, Any]
+    arguments: tuple[object, ...]
+    keywords: Mapping[str, object]
     tensors: Mapping[str, Tensor]
     """By name: `input` for a single image, `input0`, `input1` for several, the keys of a dict; `input[0]` in a list."""
 
 
-def as_call_inputs(subject: ModelState, image: Any, batched: bool | None = None) -> CallInputs:
+def as_call_inputs(subject: ModelState, image: Inputs | None, batched: bool | None = None) -> CallInputs:
     """The inputs that a model is called with.
 
     Args:
@@ -73,7 +77,7 @@ def as_call_inputs(subject: ModelState, image: Any, batched: bool | None = None)
     return CallInputs(values, {name: given[name] for name in keywords}, dict(_named_tensors(given)))
 
 
-def _several(subject: ModelState, image: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _several(subject: ModelState, image: Inputs | None) -> tuple[dict[str, object], dict[str, object]]:
     """Positional inputs, by the names they get, and named inputs."""
     if isinstance(image, Mapping):
         return {}, {str(name): _structure(subject, value, str(name)) for name, value in image.items()}
@@ -90,7 +94,7 @@ def _several(subject: ModelState, image: Any) -> tuple[dict[str, Any], dict[str,
     )
 
 
-def _structure(subject: ModelState, value: Any, what: str) -> Any:
+def _structure(subject: ModelState, value: object, what: str) -> object:
     """The same lists, tuples and mappings, with arrays replaced by tensors."""
     if isinstance(value, list):
         return [_structure(subject, item, f"{what}[{i}]") for i, item in enumerate(value)]
@@ -98,10 +102,14 @@ def _structure(subject: ModelState, value: Any, what: str) -> Any:
         return tuple(_structure(subject, item, f"{what}[{i}]") for i, item in enumerate(value))
     if isinstance(value, Mapping):
         return {name: _structure(subject, item, f"{what}[{name}]") for name, item in value.items()}
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    if not isinstance(value, Tensor | np.ndarray | np.generic):
+        raise UsageError(f"{what} is {kind_of(value)}; pass a NumPy array or a tensor.")
     return _tensor(subject, value, what)
 
 
-def _named_tensors(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def _named_tensors(values: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor with its name, such as `images[0]` for the first item of a list."""
     for name, value in values.items():
         if isinstance(value, Tensor):
@@ -112,18 +120,14 @@ def _named_tensors(values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
             yield from _named_tensors({f"{name}[{key}]": item for key, item in value.items()})
 
 
-def _tensor(subject: ModelState, value: Any, what: str) -> Any:
-    """An array as a new tensor on the model's device; other values are returned unchanged."""
+def _tensor(subject: ModelState, value: Tensor | Array | np.generic, what: str) -> Tensor:
+    """An array as a new tensor on the model's device."""
     if isinstance(value, Tensor):
         tensor = value.detach().clone() if value.requires_grad else value.clone()
-    elif isinstance(value, np.ndarray | np.generic):
+    else:
         if value.dtype.kind not in "biufc":
             raise UsageError(f"{what} is an array of {value.dtype}; a model needs numbers.")
         tensor = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
-    elif isinstance(value, bool | int | float | str | None):
-        return value
-    else:
-        raise UsageError(f"{what} is {kind_of(value)}; pass a NumPy array or a tensor.")
     if tensor.is_meta:
         raise UsageError(f"{what} is on the meta device and has no data.")
     if subject.dtype in {None, tensor.dtype} or not tensor.dtype.is_floating_point:
@@ -174,7 +178,7 @@ def _lacks_batch(subject: ModelState, tensor: Tensor) -> bool:
     return tensor.dim() == (AXES[card_of(model).form] if sure else _axes(type(_first_layer(subject))))  # type: ignore[arg-type]  # a class is hashable
 
 
-def _lacking(subject: ModelState, arguments: Mapping[str, Any], keywords: Mapping[str, Any]) -> set[str]:
+def _lacking(subject: ModelState, arguments: Mapping[str, object], keywords: Mapping[str, object]) -> set[str]:
     """The inputs that lack a batch axis: those with three axes, if the model runs once they get one.
 
     If it also runs without, as a convolution does, they count as single pictures only in a model of pictures.
@@ -185,7 +189,7 @@ def _lacking(subject: ModelState, arguments: Mapping[str, Any], keywords: Mappin
         return set()
 
     def fits(lacking: set[str]) -> bool:
-        tried = {name: _with_batch(value) if name in lacking else value for name, value in given.items()}
+        tried = {name: in_structure(value, _with_batch) if name in lacking else value for name, value in given.items()}
         by_name = {name: tried[name] for name in keywords}
         return bool(runs(subject.model, [tried[name] for name in arguments], by_name))
 

@@ -4,16 +4,16 @@ Knows torch's schemas; holds no tensors.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from convscope.capture.recorder import writes_of
-from convscope.capture.tape import Call, Tape, memory, tensors_in
+from convscope.capture.tape import Call, Operator, Tape, memory, tensors_in
 from convscope.errors import TraceError
 
 
@@ -37,7 +37,7 @@ class CallRecord:
 
     op: str
     overload: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     """The arguments as in a Step, with a TensorMeta for each tensor."""
     results: tuple[TensorMeta, ...]
     writes: tuple[TensorMeta, ...]
@@ -57,7 +57,7 @@ class TensorIds:
 
     def __init__(self, *, weak: bool = False) -> None:
         self._weak = weak
-        self._known: dict[int, tuple[int, Any]] = {}
+        self._known: dict[int, tuple[int, object]] = {}
         self._lay: dict[int, set[int]] = {}
         """With `weak`: tensor -> the memories it has used; `.data = ...` gives it another."""
         self._memories: dict[int, int] = {}
@@ -85,7 +85,7 @@ class TensorIds:
         known = self._known.get(key)
         if known is None:
             self._count += 1
-            hold: Any = weakref.ref(tensor, partial(self._forget, key)) if self._weak else tensor
+            hold: object = weakref.ref(tensor, partial(self._forget, key)) if self._weak else tensor
             known = self._known[key] = (self._count, hold)
         if self._weak and lies not in self._lay.setdefault(key, set()):
             self._lay[key].add(lies)
@@ -127,6 +127,11 @@ def results_of(call: Call) -> list[Tensor]:
     return list(tensors_in(call[3])) or writes_of(call)
 
 
+def returned_by(call: Call) -> Sequence[object]:
+    """What a call returned, by position: also what is not a tensor, such as a gradient that was not asked for."""
+    return call[3] if isinstance(call[3], tuple | list) else (call[3],)
+
+
 def argument_of(call: Call, name: str, item: int) -> Tensor:
     """The tensor passed to a call as argument `name`."""
     func, args, kwargs, _, _ = call
@@ -141,11 +146,11 @@ def argument_of(call: Call, name: str, item: int) -> Tensor:
 class OpSignature(NamedTuple):
     """A function's schema, in the form needed for every call."""
 
-    function: Any
+    function: Operator
     op: str
     overload: str
     names: tuple[str, ...]
-    defaults: dict[str, Any]
+    defaults: dict[str, object]
     """Argument -> its default, without those that are only written into (`out=`)."""
     view: bool
     scalars: tuple[str, ...]
@@ -158,7 +163,7 @@ NUMBERS = {int, float, complex}
 _SIGNATURES: dict[int, OpSignature] = {}  # by id(function)
 
 
-def signature_of(func: Any) -> OpSignature:
+def signature_of(func: Operator) -> OpSignature:
     """The signature of an overload, cached."""
     known = _SIGNATURES.get(id(func))
     if known is None:
@@ -166,7 +171,7 @@ def signature_of(func: Any) -> OpSignature:
     return known
 
 
-def _signature(func: Any) -> OpSignature:
+def _signature(func: Operator) -> OpSignature:
     schema = func._schema
     space, _, name = schema.name.partition("::")
     writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
@@ -183,7 +188,7 @@ def _signature(func: Any) -> OpSignature:
     )
 
 
-def _plain(value: Any, slot: Callable[[Tensor], TensorMeta]) -> Any:
+def _plain(value: object, slot: Callable[[Tensor], TensorMeta]) -> object:
     """An argument with torch's own value types replaced by plain ones."""
     if isinstance(value, Tensor):
         return slot(value)

@@ -12,7 +12,6 @@ These rules, in this order, hide calls:
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from convscope.capture.call_records import CallRecord, TensorMeta
 from convscope.ops import role_of
@@ -117,7 +116,7 @@ def _end(slot: TensorMeta) -> int:
     return slot.offset + sum((n - 1) * s for n, s in zip(slot.shape, slot.stride, strict=True)) + 1
 
 
-def slots_in(arguments: Mapping[str, Any]) -> Iterator[tuple[str, int, TensorMeta]]:
+def slots_in(arguments: Mapping[str, object]) -> Iterator[tuple[str, int, TensorMeta]]:
     """The tensors among the arguments: name, index in a list of tensors, slot."""
     for name, value in arguments.items():
         if isinstance(value, TensorMeta):

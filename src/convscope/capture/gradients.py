@@ -8,20 +8,21 @@ a parameter, `input.grad` that of the image. If several paths contribute, their 
 and its terms are `conv1.grad#1`, `conv1.grad#2`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.hooks import RemovableHandle
 
 from convscope.capture.call_records import TensorMeta, results_of
 from convscope.capture.dataflow import LinkedCall, makes, moves_only
-from convscope.capture.recorder import Recorder
+from convscope.capture.recorder import Overload, Recorder
 from convscope.capture.step_builder import Label, plain_name
 
-Node = Any
-"""torch.autograd.graph.Node."""
 Result = tuple[int, int]
 """Time of a forward call, and which of its results."""
 
@@ -66,17 +67,17 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         """Whether the forward pass or the loss ran a backward pass of its own."""
         self._nodes: dict[int, _Watched] = {}
         self._seen = -1
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: Overload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         if not self.backward_start:
             self.watch_last()
             self.nested = self.nested or torch._C._current_autograd_node() is not None
         return super().__torch_dispatch__(func, types, args, kwargs)
 
-    def idles(self, layer: Any, x: Tensor) -> Tensor:
+    def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:
         """The gradient of what an inactive dropout layer returned is that of its input, which made the node."""
         self.watch_last()
         return super().idles(layer, x)
@@ -91,6 +92,9 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
             if node is not None:
                 watched = self._nodes.setdefault(id(node), _Watched(node))
                 watched.results.setdefault(tensor.output_nr, (time, index))
+                base = None if tensor._base is None else tensor._base.grad_fn
+                if base is not None and base.name() == SLICES and id(base) not in self._nodes:  # just written into
+                    self._nodes[id(base)] = _Watched(base, {0: (time, index)})
 
     def begin_backward(self) -> None:
         """Called between the loss and the backward pass: puts a hook before and after every node."""
@@ -106,8 +110,9 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
             handle.remove()
         self._handles.clear()
         self._nodes.clear()
+        self.runs = _joined(self.runs)
 
-    def _before_node(self, watched: _Watched) -> Any:
+    def _before_node(self, watched: _Watched) -> Callable[[tuple[Tensor | None, ...]], None]:
         node = watched.node
         custom = isinstance(node, torch.autograd.function.BackwardCFunction)
         targets = tuple(self._target(function, number) for function, number in node.next_functions)
@@ -119,10 +124,10 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
 
         return before
 
-    def _after_node(self, gave: tuple[Tensor | None, ...], _received: Any) -> None:
+    def _after_node(self, gave: tuple[Tensor | None, ...], _received: object) -> None:
         self.runs[-1].gave, self.runs[-1].end = tuple(gave), len(self.tape.calls)
 
-    def _target(self, function: Node, number: int) -> Result | Tensor | None:
+    def _target(self, function: Node | None, number: int) -> Result | Tensor | None:
         if function is None:
             return None
         known = self._nodes.get(id(function))
@@ -132,6 +137,28 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         return leaf if isinstance(leaf, Tensor) else None
 
 
+def _joined(runs: Sequence[NodeRun]) -> list[NodeRun]:
+    """Two nodes of an operation in place on a view as one.
+
+    Autograd differentiates it by the whole memory: the view's node gives the gradient of that memory after the write,
+    `CopySlices` takes it to the memory before. What the operation received is the gradient of the view.
+    """
+    joined: list[NodeRun] = []
+    for run in runs:
+        if run.kind == SLICES:
+            views = (each for each in joined if each.results == run.results and each.gave and each.kind != SLICES)
+            view = next((each for each in views if each.gave[0] is run.received[0]), None)
+            if view is not None:
+                joined.remove(view)
+                run.received = view.received
+            else:  # other steps read that memory too: its gradient is not that of the view
+                run.received, run.results = (), {}
+        joined.append(run)
+    return joined
+
+
+SLICES = "torch::autograd::CopySlices"
+"""Autograd's name for an operation in place on a view."""
 LOSS = "loss"
 SUM = "#sum"
 
@@ -172,9 +199,9 @@ class Naming:
 
 def labels_of(naming: Naming) -> list[Label]:
     """The label of every row from the loss on."""
-    makers = _makers(naming)
+    makers, writers = _makers(naming), _writers(naming)
     for gradient in naming.gradients:
-        row = _earliest_alike(naming.rows, makers, gradient)
+        row = _earliest_alike(naming.rows, makers, writers, gradient)
         if row is not None:
             naming._named.setdefault(row, []).append(gradient)
     used = dict.fromkeys(naming.reserved, 1)
@@ -221,7 +248,21 @@ def _makers(naming: Naming) -> dict[int, list[int]]:
     return makers
 
 
-def _earliest_alike(rows: Sequence[LinkedCall], makers: Mapping[int, list[int]], gradient: GradientOf) -> int | None:
+def _writers(naming: Naming) -> dict[int, list[int]]:
+    """Memory -> the rows that wrote into it."""
+    writers: dict[int, list[int]] = {}
+    for number in range(naming.backward, len(naming.rows)):
+        for slot in naming.rows[number].entry.writes:
+            writers.setdefault(slot.memory, []).append(number)
+    return writers
+
+
+def _earliest_alike(
+    rows: Sequence[LinkedCall],
+    makers: Mapping[int, list[int]],
+    writers: Mapping[int, list[int]],
+    gradient: GradientOf,
+) -> int | None:
     """The row that a gradient's name belongs to: the earliest whose cells are the gradient's, behind views of it.
 
     A linear layer's gradient is transposed twice, and a bias's sum loses an axis of length 1: such views change no
@@ -230,7 +271,21 @@ def _earliest_alike(rows: Sequence[LinkedCall], makers: Mapping[int, list[int]],
     made = [row for row in makers.get(gradient.slot.serial, ()) if rows[row].entry.time < gradient.time]
     if not made:
         return None
+    later = [
+        row for row in writers.get(gradient.slot.memory, ()) if made[-1] < row and rows[row].entry.time < gradient.time
+    ]
+    if later:
+        return _written_whole(rows, later[-1], gradient.slot)
     return max(_alike(rows, made[-1], gradient.slot), key=lambda pair: pair[0])[1]
+
+
+def _written_whole(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> int | None:
+    """The row that made all numbers of a gradient that was written later; None where only a part of it was."""
+    made = rows[row].entry.results[0]
+    if (made.offset, math.prod(made.shape)) != (slot.offset, math.prod(slot.shape)):
+        return None
+    source = rows[row].links[-1] if rows[row].entry.op == "copy" else None
+    return source.id if source is not None and source.kind == "step" and not source.rewritten else row
 
 
 def _alike(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> Iterator[tuple[int, int]]:

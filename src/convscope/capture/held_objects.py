@@ -7,12 +7,13 @@ import sys
 import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
+
+from convscope.typing import Array
 
 MOST = 10_000
 """Maximum number of objects to visit: a model may hold a whole data set."""
@@ -23,51 +24,47 @@ _NEITHER = (nn.Module, Tensor, type, types.ModuleType, types.FunctionType, types
 _SIMPLE = {str, bool, int, float, complex, bytes, type(None)}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldState:
-    """A container, an array or an object, and its saved content."""
-
-    holder: Any
-    held: Any
-
-    def put_back(self) -> None:
-        """Restore the saved content; unchanged parts are left alone."""
-        holder, held = self.holder, self.held
-        if isinstance(holder, np.ndarray):
-            if not np.array_equal(holder.view(np.uint8), held.view(np.uint8)):
-                holder[...] = held
-        elif isinstance(holder, dict):
-            kind = OrderedDict if isinstance(holder, OrderedDict) else dict  # it has an order of its own
-            if not _same([*kind.items(holder)], [*held.items()]):
-                kind.clear(holder)
-                kind.update(holder, held)
-        elif isinstance(holder, list):
-            list.__setitem__(holder, slice(None), held)
-        elif isinstance(holder, set | deque):
-            if not _same(holder, held):
-                holder.clear()
-                (holder.update if isinstance(holder, set) else holder.extend)(held)
-        else:
-            _put_back_attributes(holder, held)
+Restore: TypeAlias = Callable[[], None]
+"""Restores the saved content of a container, an array or an object; unchanged parts are left alone."""
 
 
-def states_of(roots: Iterable[Any]) -> list[HeldState]:
-    """The states of all containers, arrays and model objects that are reachable from `roots`."""
-    results = []
+def saved_states(roots: Iterable[object]) -> list[Restore]:
+    """Save all containers, arrays and model objects that are reachable from `roots`; what is returned restores them."""
+    results: list[Restore] = []
     for value in reached(roots):
         if isinstance(value, dict):
-            results.append(HeldState(value, dict(value)))
-        elif isinstance(value, list | set | deque):
-            results.append(HeldState(value, list(value)))
+            results.append(partial(_restore_dict, value, dict(value)))
+        elif isinstance(value, list):
+            results.append(partial(list.__setitem__, value, slice(None), list(value)))
+        elif isinstance(value, set | deque):
+            results.append(partial(_restore_items, value, list(value)))
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and value.flags.c_contiguous and not value.dtype.hasobject and value.ndim:
-                results.append(HeldState(value, value.copy()))
+                results.append(partial(_restore_array, value, value.copy()))
         elif is_own(value):
-            results.append(HeldState(value, attributes_of(value)))
+            results.append(partial(_restore_attributes, value, attributes_of(value)))
     return results
 
 
-def reached(roots: Iterable[Any], more: Callable[[Any], Iterable[Any]] = lambda _: ()) -> Iterator[Any]:
+def _restore_dict(holder: dict[object, object], held: dict[object, object]) -> None:
+    kind = OrderedDict if isinstance(holder, OrderedDict) else dict  # it has an order of its own
+    if not _same([*kind.items(holder)], [*held.items()]):
+        kind.clear(holder)
+        kind.update(holder, held)
+
+
+def _restore_items(holder: set[object] | deque[object], held: list[object]) -> None:
+    if not _same(holder, held):
+        holder.clear()
+        (holder.update if isinstance(holder, set) else holder.extend)(held)
+
+
+def _restore_array(holder: Array, held: Array) -> None:
+    if not np.array_equal(holder.view(np.uint8), held.view(np.uint8)):
+        holder[...] = held
+
+
+def reached(roots: Iterable[object], more: Callable[[object], Iterable[object]] = lambda _: ()) -> Iterator[object]:
     """Every reachable object, each once; modules, tensors and classes are not entered.
 
     Args:
@@ -92,7 +89,7 @@ def reached(roots: Iterable[Any], more: Callable[[Any], Iterable[Any]] = lambda 
         left.extend(more(value))
 
 
-def is_own(value: Any) -> bool:
+def is_own(value: object) -> bool:
     """Whether this is an object of the user's code, whose attributes are its state."""
     return _is_own_kind(type(value))  # type: ignore[arg-type]  # a class is hashable
 
@@ -110,7 +107,7 @@ def holds(kind: type) -> bool:
     return issubclass(kind, (*CONTAINERS, np.ndarray)) or _is_own_kind(kind)  # type: ignore[arg-type]  # a class is hashable
 
 
-def attributes_of(value: Any) -> dict[str, Any]:
+def attributes_of(value: object) -> dict[str, object]:
     """The attributes of an object, including those in slots."""
     attributes = dict(_dict_of(value))
     for name, member in _slots_of(value):
@@ -121,7 +118,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
     return attributes
 
 
-def _put_back_attributes(holder: Any, held: dict[str, Any]) -> None:
+def _restore_attributes(holder: object, held: dict[str, object]) -> None:
     attributes, slots = _dict_of(holder), dict(_slots_of(holder))
     for name, member in slots.items():
         if name in held:
@@ -136,7 +133,7 @@ def _put_back_attributes(holder: Any, held: dict[str, Any]) -> None:
     attributes.update({name: value for name, value in held.items() if name not in slots})
 
 
-def _dict_of(value: Any) -> dict[str, Any]:
+def _dict_of(value: object) -> dict[str, object]:
     try:
         result = object.__getattribute__(value, "__dict__")
     except (AttributeError, TypeError):
@@ -144,14 +141,14 @@ def _dict_of(value: Any) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def _slots_of(value: Any) -> Iterator[tuple[str, Any]]:
+def _slots_of(value: object) -> Iterator[tuple[str, types.MemberDescriptorType]]:
     for kind in type(value).__mro__:
         for name, member in vars(kind).items():
             if isinstance(member, types.MemberDescriptorType):
                 yield name, member
 
 
-def _same(now: Iterable[Any], before: Iterable[Any]) -> bool:
+def _same(now: Iterable[object], before: Iterable[object]) -> bool:
     """Whether both hold identical objects in the same order; pairs are compared item by item."""
     ours, theirs = [*now], [*before]
     return len(ours) == len(theirs) and all(
@@ -160,5 +157,5 @@ def _same(now: Iterable[Any], before: Iterable[Any]) -> bool:
     )
 
 
-def _is(a: Any, b: Any) -> bool:
+def _is(a: object, b: object) -> bool:
     return a is b

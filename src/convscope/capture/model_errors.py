@@ -13,9 +13,10 @@ from convscope.capture.session import TracingSession
 from convscope.cards.card import expected_input
 from convscope.cards.card_inference import card_of, entering
 from convscope.errors import InputError, TraceError
+from convscope.traces.trace import Trace
 
 
-def failure(session: TracingSession, error: Exception, recorder: Recorder, trace: Any) -> TraceError:
+def failure(session: TracingSession, error: Exception, recorder: Recorder, trace: Trace | None) -> TraceError:
     """The error to raise instead of the model's exception."""
     known = recorder.failed if recorder.failed is not None and recorder.failed[0] is error else None
     path, arguments = (known[1], known[2]) if known else ("", ())
@@ -59,7 +60,7 @@ def _unfit(module: nn.Module, received: Tensor) -> str:
     return reason
 
 
-def _convolution(module: Any, shape: tuple[int, ...]) -> str:
+def _convolution(module: nn.modules.conv._ConvNd, shape: tuple[int, ...]) -> str:
     kernel = module.kernel_size
     if len(shape) not in {len(kernel) + 1, len(kernel) + 2}:
         return f"expects {len(kernel) + 2} axes, the batch first, but received {shape}"
@@ -70,22 +71,22 @@ def _convolution(module: Any, shape: tuple[int, ...]) -> str:
     return f"has a kernel of {kernel}, larger than its input {shape}" if small else ""
 
 
-def _linear(module: Any, shape: tuple[int, ...]) -> str:
+def _linear(module: nn.Linear, shape: tuple[int, ...]) -> str:
     fits = shape[-1:] == (module.in_features,)
     return "" if fits else f"expects {module.in_features:,} numbers in the last axis, but received {shape}"
 
 
-def _batch_norm(module: Any, shape: tuple[int, ...]) -> str:
+def _batch_norm(module: nn.modules.batchnorm._NormBase, shape: tuple[int, ...]) -> str:
     fits = len(shape) > 1 and shape[1] == module.num_features
     return "" if fits else f"expects {_count(module.num_features)}, but received {shape}"
 
 
-def _layer_norm(module: Any, shape: tuple[int, ...]) -> str:
+def _layer_norm(module: nn.LayerNorm, shape: tuple[int, ...]) -> str:
     wanted = tuple(module.normalized_shape)
     return "" if shape[-len(wanted) :] == wanted else f"expects {wanted} as its last axes, but received {shape}"
 
 
-def _pooling(module: Any, shape: tuple[int, ...]) -> str:
+def _pooling(module: nn.modules.pooling._MaxPoolNd | nn.modules.pooling._AvgPoolNd, shape: tuple[int, ...]) -> str:
     return f"has a kernel of {module.kernel_size}, larger than its input {shape}"
 
 
@@ -93,7 +94,7 @@ def _count(channels: int) -> str:
     return f"{channels} channel{'s' * (channels != 1)}"
 
 
-EXPECTS: Mapping[Any, Callable[[Any, tuple[int, ...]], str]] = {
+EXPECTS: Mapping[type[nn.Module], Callable[[Any, tuple[int, ...]], str]] = {
     nn.modules.conv._ConvNd: _convolution,
     nn.Linear: _linear,
     nn.modules.batchnorm._NormBase: _batch_norm,

@@ -9,7 +9,7 @@ import types
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from convscope.capture.held_objects import reached
 from convscope.capture.model_state import OF_MODULES, PLAIN
 
 NUMBERS = (int, float, complex, np.number)
+Number: TypeAlias = complex | np.generic
+"""A number of Python (an int and a float are a complex to the type checker) or of NumPy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,14 +28,14 @@ class KnownConstants:
     """Tensors and numbers that existed before the pass and so do not depend on the image."""
 
     tensors: tuple[Tensor, ...]
-    numbers: frozenset[Any]
+    numbers: frozenset[Number]
 
 
 def known_to(modules: Iterable[nn.Module]) -> KnownConstants:
     """The tensors and numbers that modules hold, or that their functions refer to or contain."""
     tensors: list[Tensor] = []
-    numbers: set[Any] = {0, 1, -1, 2}
-    roots: list[Any] = []
+    numbers: set[Number] = {0, 1, -1, 2}
+    roots: list[object] = []
     for module in modules:
         roots += [value for name, value in module.__dict__.items() if name not in OF_MODULES]
         if type(module) in PLAIN:
@@ -49,13 +51,13 @@ def known_to(modules: Iterable[nn.Module]) -> KnownConstants:
     return KnownConstants(tuple(tensors), frozenset(numbers))
 
 
-def _of_functions(value: Any) -> Iterable[Any]:
+def _of_functions(value: object) -> Iterable[object]:
     if isinstance(value, types.FunctionType | types.MethodType | staticmethod | classmethod | property):
         return _of_function(value)
     return ()
 
 
-def _of_function(value: Any) -> list[Any]:
+def _of_function(value: object) -> list[object]:
     """A function's constants, defaults, closure and the globals that it names."""
     if isinstance(value, property):
         return [value.fget, value.fset]
@@ -66,7 +68,7 @@ def _of_function(value: Any) -> list[Any]:
     return [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *_of_code(function)]
 
 
-def _of_code(function: types.FunctionType) -> Iterator[Any]:
+def _of_code(function: types.FunctionType) -> Iterator[object]:
     scope, codes = function.__globals__, [function.__code__]
     while codes:
         code = codes.pop()
@@ -136,7 +138,7 @@ def _doubtful(kind: type[nn.Module]) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _harmless(thing: Any) -> bool:
+def _harmless(thing: object) -> bool:
     if thing is None or isinstance(thing, _HARMLESS) or _ours(thing):
         return True
     return not callable(thing) and not isinstance(thing, types.ModuleType | property)
@@ -149,7 +151,7 @@ _PLAIN_VALUES = (
 )  # fmt: skip
 
 
-def _ours(thing: Any) -> bool:
+def _ours(thing: object) -> bool:
     """Whether a module, class or function belongs to torch or to Python's math modules."""
     home = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
     return isinstance(home, str) and home.partition(".")[0] in {"torch", "math", "builtins", "typing"}

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscope.capture.held_objects import HeldState, holds, states_of
+from convscope.capture.held_objects import Restore, holds, saved_states
 from convscope.errors import ModelError, UnknownName, UsageError
 from convscope.type_checks import kind_of
 
@@ -37,12 +37,12 @@ class SavedState:
     """Saved attributes of modules."""
 
     grads: list[tuple[Tensor, Tensor | None]]
-    mappings: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    mappings: list[tuple[dict[str, object], dict[str, object]]] = field(default_factory=list)
     """Each dictionary with its copy."""
-    empty: list[dict[str, Any]] = field(default_factory=list)
+    empty: list[dict[str, object]] = field(default_factory=list)
     """Registries that were empty."""
-    states: list[HeldState] = field(default_factory=list)
-    """Saved states of the containers and objects that modules hold."""
+    held: list[Restore] = field(default_factory=list)
+    """Restore the containers and objects that modules hold."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,7 @@ class ModelState:
     """Whether the model was wrapped by torch.compile; then the original model is traced, uncompiled."""
 
     @classmethod
-    def of(cls, model: Any) -> "ModelState":
+    def of(cls, model: object) -> "ModelState":
         """Inspect a model.
 
         Raises:
@@ -86,7 +86,7 @@ class ModelState:
     def found(self) -> "SavedState":
         """Save everything that a pass may change in the modules, for `leave_as` to restore."""
         now = SavedState([(tensor, tensor.grad) for tensor in self.parameters.values()])
-        held: list[Any] = []
+        held: list[object] = []
         for module in self.modules.values():
             attributes = module.__dict__
             now.mappings.append((attributes, attributes.copy()))
@@ -102,7 +102,7 @@ class ModelState:
                     own = [value for name, value in attributes.items() if name not in OF_MODULES]
                     held += [value for value in own if holds(type(value))]  # type: ignore[arg-type]  # classes hash
         if held:
-            now.states = states_of(held)
+            now.held = saved_states(held)
         return now
 
     def leave_as(self, found: "SavedState") -> None:
@@ -114,8 +114,8 @@ class ModelState:
         for registry in found.empty:
             if registry:
                 registry.clear()
-        for state in found.states:
-            state.put_back()
+        for restore in found.held:
+            restore()
         for tensor, grad in found.grads:
             if tensor.grad is not grad:
                 tensor.grad = grad
@@ -161,6 +161,15 @@ class ModelState:
 def version(tensor: Tensor) -> int:
     """torch's count of in-place writes to a tensor; 0 if it does not count them."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def set_version(tensor: Tensor, count: int) -> None:
+    """Set torch's count of in-place writes to a tensor, whose former numbers have been restored."""
+    setter = torch._C._autograd._unsafe_set_version_counter
+    try:
+        setter((tensor,), (count,))
+    except TypeError:  # torch 2.6 takes one tensor
+        setter(tensor, count)  # type: ignore[arg-type]
 
 
 class _Walk:
@@ -216,7 +225,7 @@ class _Walk:
         return inner is not None
 
 
-def _remove_new(now: dict[str, Any], before: Mapping[str, Any]) -> None:
+def _remove_new(now: dict[str, object], before: Mapping[str, object]) -> None:
     if "forward" not in before:
         now.pop("forward", None)  # usually the only new attribute
     if len(now) != len(before):
@@ -249,10 +258,11 @@ def _unfollowable(kind: type[nn.Module]) -> str:
     return ""
 
 
+T = TypeVar("T")
 _COUNTING = threading.Lock()
 _DRAWING = threading.RLock()
-_FOUND: dict[Any, Any] = {}
-"""The states from before the current, overlapping runs, by generator."""
+_FOUND: dict[str | torch.device, Any] = {}
+"""The states from before the current, overlapping runs, by generator, each as its library represents it."""
 _running = 0
 
 
@@ -319,8 +329,9 @@ class RandomState:
             np.random.set_state(self._numpy)  # noqa: NPY002
 
 
-def _initial_state(name: Any, state: Callable[[], Any]) -> Any:
+def _initial_state(name: str | torch.device, state: Callable[[], T]) -> T:
     """The state of a generator from before the current, overlapping runs."""
     if name not in _FOUND:
         _FOUND[name] = state()
-    return _FOUND[name]
+    first: T = _FOUND[name]
+    return first

@@ -8,14 +8,18 @@ step to those after it, without the intermediate results. Knows torch's optimize
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C import FunctionSchema
 from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, RMSprop
 
 from convscope.capture.tape import Call
 from convscope.errors import UsageError
+
+Group: TypeAlias = Mapping[str, Any]
+"""Settings or state of parameters by name, each setting of its own type, as `torch.optim` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class UpdateFunction:
     """A stand-in for an ATen function in the recording; it is never called."""
 
     schema: str
-    _schema: Any = field(init=False)
+    _schema: FunctionSchema = field(init=False)
     is_view: bool = False
 
     def __post_init__(self) -> None:
@@ -172,10 +176,11 @@ def updates_of(
 
 def _twin(
     optimizer: Optimizer, names: Mapping[int, str], moved: Mapping[str, Tensor]
-) -> tuple[Optimizer, dict[str, dict[str, Any]]]:
+) -> tuple[Optimizer, dict[str, Group]]:
     """The same optimizer over other tensors, with a copy of its state; and the group of each parameter, by name."""
-    state: defaultdict[Tensor, Any] = defaultdict(dict)
-    param_groups, groups = [], {}
+    state: defaultdict[Tensor, dict[str, object]] = defaultdict(dict)
+    param_groups: list[Group] = []
+    groups: dict[str, Group] = {}
     for group in optimizer.param_groups:
         mine = [(names[id(p)], p) for p in group["params"] if names.get(id(p)) in moved]
         param_groups.append({**group, "params": [moved[name] for name, _ in mine]})
@@ -189,7 +194,7 @@ def _twin(
     return twin, groups
 
 
-def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor | None]:
+def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Group) -> dict[str, Tensor | None]:
     """The state of a parameter before the step; for a new optimizer zero, or None for the momentum of SGD."""
     unused = {"momentum_buffer": isinstance(optimizer, SGD) or not group["momentum"]} if "momentum" in group else {}
     unused["grad_avg"] = not group.get("centered")
@@ -203,7 +208,7 @@ def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Mapping[s
     return state
 
 
-def _settings(kind: Kind, group: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(kind: Kind, group: Group, after: Group) -> dict[str, object]:
     settings = {name: _number(group[name]) for name in kind.settings}
     if "exp_avg" in kind.state:
         settings["beta1"], settings["beta2"] = map(_number, group["betas"])
@@ -211,5 +216,5 @@ def _settings(kind: Kind, group: Mapping[str, Any], after: Mapping[str, Any]) ->
     return settings
 
 
-def _number(setting: Any) -> Any:
+def _number(setting: object) -> object:
     return setting.item() if isinstance(setting, Tensor) else setting

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +47,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self.sums: dict[int, int] = {}
         """Time -> checksum of a call's results, to check that a repetition gives the same."""
         self._unwritten: set[int] = set()
-        self.numbers: dict[int, Any] = {}
+        self.numbers: dict[int, complex] = {}
         """Serial -> value of a single-number tensor that entered during the pass."""
         self.kept = 0
         """Bytes of the tensors held."""
@@ -70,7 +69,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         given = (*self._session.tensors.values(), *self._session.intake.tensors.values())
         self._given = set(map(memory, given))
 
-    def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
+    def departs(self, tensor: Tensor, way: str, number: complex | None = None) -> None:
         """Record the departure with the tensor's slot, because the tensor may not be kept."""
         slot = self.census.slot(tensor, self.tape.shaped(tensor, len(self.tape.calls)))
         self.tape.departures.append(Departure(len(self.tape.calls), slot, way, number))
@@ -115,7 +114,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
             return False
         return True
 
-    def _note_numbers(self, arguments: list[Any]) -> None:
+    def _note_numbers(self, arguments: list[object]) -> None:
         """Record numbers that enter as tensors, because the tensors may not be kept."""
         for tensor in tensors_in(arguments):
             if not tensor.dim() and memory(tensor) not in self.born and memory(tensor) not in self._given:
@@ -177,7 +176,7 @@ def bytes_of(dtype: str) -> int:
 class Recomputing(Recording):
     """A pass of which only some calls were kept; the others are recomputed, a window at a time."""
 
-    def __init__(self, session: TracingSession, recorder: SparseRecorder, result: Any) -> None:
+    def __init__(self, session: TracingSession, recorder: SparseRecorder, result: object) -> None:
         super().__init__(session, recorder, result)
         self._recorder = recorder
         self._again: Tape | None = None
@@ -195,10 +194,10 @@ class Recomputing(Recording):
         kept = f"kept {readable(self._recorder.kept, made)} of {readable(made)}"
         return (f"{kept} of results; other steps are recomputed on demand.", *super().notes)
 
-    def _slots_outside(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _slots_outside(self) -> tuple[dict[str, TensorMeta], dict[str, TensorMeta]]:
         return self._recorder.outside
 
-    def _slots_returned(self) -> list[Any]:
+    def _slots_returned(self) -> list[TensorMeta]:
         return self._returned
 
     @property
@@ -209,7 +208,7 @@ class Recomputing(Recording):
         assert isinstance(gone.tensor, TensorMeta)
         return gone.tensor
 
-    def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> Any:
+    def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> complex | None:
         return self._recorder.numbers.get(use[1].serial)
 
     def fetch(self, time: int) -> tuple[Tape, Call]:
@@ -286,7 +285,7 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         if not self.whole:
             super().begin()
 
-    def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
+    def departs(self, tensor: Tensor, way: str, number: complex | None = None) -> None:
         """Record the departure with its tensor, as long as all tensors are kept."""
         if self.whole:
             self.tape.departures.append(Departure(len(self.tape.calls), tensor, way, number))
@@ -348,6 +347,7 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         self.window = budget / 2
         self.begin()
         for time, tensor, way, number in departures:
+            assert isinstance(tensor, Tensor)
             slot = self.census.slot(tensor, self.tape.shaped(tensor, time))
             self.tape.departures.append(Departure(time, slot, way, number))
         for call in calls:

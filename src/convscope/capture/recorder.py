@@ -5,29 +5,41 @@ dispatch to Python takes as long as a small layer, so common layers have shortcu
 layer, so numbers and record are the same; a test compares them. Any unusual configuration is left to the layer.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convscope.capture.tape import Call, Departure, Tape, memory, tensors_in
+from convscope.capture.tape import Call, Departure, Operator, Tape, memory, tensors_in
 from convscope.progress import Progress
 from convscope.typing import Array
 
-Made = tuple[Tensor, tuple[tuple[Any, tuple[Any, ...], Any], ...]]
+
+class Overload(Operator, Protocol):
+    """An ATen overload as torch dispatches it."""
+
+    @property
+    def tags(self) -> Collection[torch.Tag]:
+        """What it does besides computing its result."""
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Run the operation."""
+
+
+Made: TypeAlias = tuple[Tensor, tuple[tuple[Operator, tuple[object, ...], object], ...]]
 """A shortcut's result: the layer's output, and (function, arguments, result) of each ATen call."""
 
-Shortcut = Callable[[Any, Tensor], Made | None]
-"""(layer, input) -> result; None if the layer itself must run."""
+Shortcut: TypeAlias = Callable[[Any, Tensor], Made | None]
+"""(layer, input) -> result; None if the layer itself must run. Each takes layers of its own class."""
 
 
-def _convolution(layer: Any, x: Tensor) -> Made | None:
+def _convolution(layer: nn.Conv2d, x: Tensor) -> Made | None:
     axes, padding, parameters = len(layer.kernel_size) + 2, layer.padding, layer._parameters
     weight = parameters.get("weight")
-    if layer.padding_mode != "zeros" or x.dim() != axes or type(padding) is str or not _plain(weight):
+    if layer.padding_mode != "zeros" or x.dim() != axes or isinstance(padding, str) or not _plain(weight):
         return None
     args = (
         x,
@@ -44,7 +56,7 @@ def _convolution(layer: Any, x: Tensor) -> Made | None:
     return out, ((_CONVOLUTION, args, out),)
 
 
-def _linear(layer: Any, x: Tensor) -> Made | None:
+def _linear(layer: nn.Linear, x: Tensor) -> Made | None:
     parameters = layer._parameters
     weight, bias = parameters.get("weight"), parameters.get("bias")
     if x.dim() != 2 or not _plain(weight) or bias is None:
@@ -54,7 +66,7 @@ def _linear(layer: Any, x: Tensor) -> Made | None:
     return out, ((_T, (weight,), turned), (_ADDMM, (bias, x, turned), out))
 
 
-def _max_pool(layer: Any, x: Tensor) -> Made | None:
+def _max_pool(layer: nn.MaxPool2d, x: Tensor) -> Made | None:
     if layer.return_indices or x.dim() != 4 or not x.is_cpu:
         return None
     args = (x, _two(layer.kernel_size), _two(layer.stride), _two(layer.padding), _two(layer.dilation), layer.ceil_mode)
@@ -62,18 +74,18 @@ def _max_pool(layer: Any, x: Tensor) -> Made | None:
     return both[0], ((_MAX_POOL, args, both),)
 
 
-def _relu(layer: Any, x: Tensor) -> Made | None:
+def _relu(layer: nn.ReLU, x: Tensor) -> Made | None:
     if layer.inplace:
         return None
     out = torch.relu(x)
     return out, ((_RELU, (x,), out),)
 
 
-def _two(size: Any) -> Any:
-    return (size, size) if type(size) is int else size
+def _two(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else size
 
 
-def _plain(weight: Any) -> bool:
+def _plain(weight: Tensor | None) -> TypeGuard[Tensor]:
     """Whether a weight is an ordinary CPU tensor."""
     return type(weight) is nn.Parameter and weight.dtype is torch.float32 and weight.is_cpu
 
@@ -107,7 +119,7 @@ class StopRecording(BaseException):
 class OpTraits(NamedTuple):
     """An operation's side effects."""
 
-    function: Any
+    function: Operator | None
     writes: tuple[tuple[int, str], ...]
     """Index and name of the arguments that it writes into."""
     moves: bool
@@ -121,7 +133,7 @@ class OpTraits(NamedTuple):
     resizes: tuple[str, ...] = ()
     """Names of the arguments that take the result's shape: `out=`."""
 
-    def written(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    def written(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Tensor]:
         """The tensors that a call with these arguments writes into."""
         if self.training < 0 or args[self.training]:
             for place, name in self.writes:
@@ -129,7 +141,7 @@ class OpTraits(NamedTuple):
 
 
 _TRAITS: dict[int, OpTraits | None] = {}  # by id(function); None without any traits
-_HELD: list[Any] = []
+_HELD: list[Operator] = []
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
@@ -138,7 +150,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
     def __init__(self, replace: Mapping[int, Array] | None = None) -> None:
         self.tape = Tape()
         self.visit = 0
-        self.failed: tuple[BaseException, str, tuple[Any, ...]] | None = None
+        self.failed: tuple[BaseException, str, tuple[object, ...]] | None = None
         """The last exception, the innermost module that raised it, and that module's arguments."""
         self.born: set[int] | None = None
         """Memories allocated by the pass; only for a recorder that does not keep every call."""
@@ -165,8 +177,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         return False  # otherwise each call would go through torch.compile's guard, whose import takes a second
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: Overload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         traits = _TRAITS.get(id(func), _UNSEEN)
         if traits is not None:
             self._before(func, args, kwargs or {}, traits)
@@ -174,11 +186,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         if self.replaces:
             result = self._replaced(result, args)
         if traits is not None and func is _ITEM:
-            self.departs(args[0], "item()", result)
+            (tensor,) = tensors_in(args)
+            assert isinstance(result, complex | float | int)
+            self.departs(tensor, "item()", result)
         self._note((func, args, kwargs, result, self.visit))
         return result
 
-    def _before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], traits: OpTraits) -> None:
+    def _before(self, func: Overload, args: tuple[object, ...], kwargs: dict[str, object], traits: OpTraits) -> None:
         if traits is _UNSEEN:
             first_seen = _TRAITS[id(func)] = _traits(func)
             _HELD.append(func)
@@ -189,12 +203,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         for tensor in traits.written(args, kwargs):
             self.about_to_write(tensor, now)
         if traits.moves:
-            self.tape.save_shape(args[0], now)
+            self.tape.save_shape(next(tensors_in(args)), now)
         for name in traits.resizes:
             for tensor in tensors_in(kwargs.get(name)):
                 self.tape.save_shape(tensor, now)
         if traits.draws and self.drawing is not None:
-            self.drawing(kwargs.get("generator"))
+            generator = kwargs.get("generator")
+            assert generator is None or isinstance(generator, torch.Generator)
+            self.drawing(generator)
 
     def _note(self, call: Call) -> None:
         self.tape.calls.append(call)
@@ -203,7 +219,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         """Copy the memory that is about to be overwritten."""
         self.tape.save_memory(tensor, now)
 
-    def departs(self, tensor: Tensor, way: str, number: Any = None) -> None:
+    def departs(self, tensor: Tensor, way: str, number: complex | None = None) -> None:
         """Called when numbers of a tensor leave PyTorch: one by `item()`, or all of them by `numpy()` and the like."""
         self.tape.departures.append(Departure(len(self.tape.calls), tensor, way, number))
 
@@ -228,11 +244,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
     def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:
         """An inactive dropout layer returned its input, which torch does not dispatch: record it as a call."""
         self.tape.undispatched.append(len(self.tape.calls))
-        result: Tensor = self._replaced(x, ()) if self.replaces else x
+        result = self._replaced(x, ()) if self.replaces else x
+        assert isinstance(result, Tensor)
         self._note((_DROPOUT, (x, layer.p, False), None, result, self.visit))
         return result
 
-    def _replaced(self, result: Any, args: tuple[Any, ...]) -> Any:
+    def _replaced(self, result: object, args: tuple[object, ...]) -> object:
         """The result, or its override; an in-place operation stays in place."""
         array = self.replaces.get(len(self.tape.calls))
         if array is None:
@@ -242,9 +259,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         if any(first is argument for argument in args):
             first.copy_(given)
             return result
-        return given.clone() if isinstance(result, Tensor) else type(result)([given.clone(), *result[1:]])
+        if isinstance(result, Tensor):
+            return given.clone()
+        assert isinstance(result, tuple | list)
+        return type(result)([given.clone(), *result[1:]])
 
-    def follow(self, module: nn.Module, path: str, shortcuts: Mapping[Any, Shortcut]) -> None:
+    def follow(self, module: nn.Module, path: str, shortcuts: Mapping[type[nn.Module], Shortcut]) -> None:
         """Record each run of `module`, through an instance attribute `forward` that shadows its method.
 
         A hook would work too, but modules with hooks leave torch's fused paths, which changes the last bits.
@@ -254,7 +274,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         forward = module.forward
         visits = self.tape.visits
 
-        def followed(*args: Any, **kwargs: Any) -> Any:
+        def followed(*args: object, **kwargs: object) -> object:
             if self.progress is not None:
                 self.progress("tracing", len(visits), 0)
             if short is not None and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
@@ -269,12 +289,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             visits.append((path, outer))
             try:
                 result = forward(*args, **kwargs)
-                idle = dropout is not None and any(result is given for given in (*args, *kwargs.values()))
-                return self.idles(dropout, result) if dropout is not None and idle else result
             except Exception as error:
                 if self.failed is None or self.failed[0] is not error:
                     self.failed = (error, path, (*args, *kwargs.values()))
                 raise
+            else:
+                if dropout is not None and any(result is given for given in (*args, *kwargs.values())):
+                    return self.idles(dropout, result)
+                return result
             finally:
                 self.visit = outer
 
@@ -299,7 +321,7 @@ def writes_of(call: Call) -> list[Tensor]:
     return list(traits.written(args, kwargs or {})) if traits else []
 
 
-def _traits(func: Any) -> OpTraits | None:
+def _traits(func: Overload) -> OpTraits | None:
     schema = func._schema
     undeclared = UNDECLARED.get(schema.name, ())
     writes = tuple(

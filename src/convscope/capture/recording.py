@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +53,7 @@ def array_of(tensor: Tensor) -> Array:
     return frozen(tensor.resolve_conj().resolve_neg().cpu().numpy())
 
 
-def in_structure(value: Any, change: Callable[[Tensor], Any]) -> Any:
+def in_structure(value: object, change: Callable[[Tensor], object]) -> object:
     """A model's output with `change` applied to each tensor; mappings and dataclasses become dict, sequences tuple."""
     if isinstance(value, Tensor):
         return change(value)
@@ -67,7 +66,7 @@ def in_structure(value: Any, change: Callable[[Tensor], Any]) -> Any:
     return value
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
+def tensors_of(value: object) -> Iterator[Tensor]:
     """The tensors of a model's output, in order."""
     results: list[Tensor] = []
     in_structure(value, results.append)
@@ -79,7 +78,7 @@ class Recording:
 
     saved = False
 
-    def __init__(self, session: TracingSession, recorder: Recorder, result: Any) -> None:
+    def __init__(self, session: TracingSession, recorder: Recorder, result: object) -> None:
         self.session = session
         self.tape = recorder.tape
         self._result = result
@@ -132,6 +131,7 @@ class Recording:
         return rows, left
 
     def _slot_of(self, gone: Departure) -> TensorMeta:
+        assert isinstance(gone.tensor, Tensor)
         return self._census.slot(gone.tensor, self.tape.shaped(gone.tensor, gone.time))
 
     def _before(self, outside: OutsideTensors) -> Before:
@@ -148,19 +148,19 @@ class Recording:
             lambda visit: type(modules[visits[visit][0]]) in PLAIN,
         )
 
-    def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> Any:
+    def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> complex | None:
         """The value of a single-number constant, by its first use."""
         time, slot, name, item = use
         return None if slot.shape else self._argument(time, name, item).item()
 
-    def _slots_outside(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _slots_outside(self) -> tuple[dict[str, TensorMeta], dict[str, TensorMeta]]:
         """The slots of parameters and of inputs as they were at the start."""
         session, slot = self.session, self._census.slot
         parameters = {name: slot(tensor) for name, tensor in session.tensors.items()}
         inputs = {name: slot(t, self.tape.shaped(t, 0)) for name, t in session.intake.tensors.items()}
         return parameters, inputs
 
-    def _slots_returned(self) -> list[Any]:
+    def _slots_returned(self) -> list[TensorMeta]:
         return [self._census.slot(tensor) for tensor in tensors_of(self._result)]
 
     @property
@@ -231,7 +231,7 @@ class Recording:
             return self._argument(time, name, item)
         return array_of(self.tape.at(list(tensors_of(self._result))[item], time))  # returned but never read
 
-    def result(self) -> Any:
+    def result(self) -> object:
         """The model's return value, with tensors as arrays."""
         end = len(self.tape.calls)
         return in_structure(self._result, lambda tensor: array_of(self.tape.at(tensor, end)))

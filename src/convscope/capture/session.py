@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convscope.capture.call_inputs import CallInputs
 from convscope.capture.model_inspection import KnownConstants, known_to, runs_other_code
-from convscope.capture.model_state import ModelState, RandomState, version
+from convscope.capture.model_state import ModelState, RandomState, set_version, version
 from convscope.capture.recorder import SHORTCUTS, Recorder, StopRecording
 from convscope.capture.tape import assign_data, finalize
 from convscope.progress import Progress
@@ -26,7 +26,7 @@ from convscope.typing import Array
 
 _COUNTING = threading.Lock()
 _HERE = threading.local()
-_originals: dict[str, Any] = {}
+_originals: dict[str, object] = {}
 _running = 0
 
 SHARING = ("numpy", "data_ptr", "__dlpack__")
@@ -71,11 +71,11 @@ def _put_back() -> None:
             setattr(Tensor, name, original)
 
 
-def _watching(name: str, *, shares: bool) -> Callable[..., Any]:
+def _watching(name: str, *, shares: bool) -> Callable[..., object]:
     """A replacement method that notifies this thread's recorder and then calls the original."""
     own = getattr(Tensor, name)
 
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Tensor, *args: object, **kwargs: object) -> object:
         recorder = getattr(_HERE, "recorder", None)
         if recorder is not None:
             _HERE.recorder = None  # the original may call other intercepted methods
@@ -110,7 +110,9 @@ def _assign(tensor: Tensor, source: Tensor) -> None:
 _DATA = property(_data, _assign, doc=torch._C.TensorBase.data.__doc__)
 
 
-_LOCKS: WeakValueDictionary[int, Any] = WeakValueDictionary()  # by id(module): flags belong to modules, not threads
+_LOCKS: "WeakValueDictionary[int, threading.RLock]" = (
+    WeakValueDictionary()
+)  # by id(module): flags belong to modules, not threads
 _LOOKING = threading.Lock()
 _FASTPATH = threading.Lock()
 _fastpath_uses = [0, True]  # number of running passes, and the user's setting; guarded by _FASTPATH
@@ -145,7 +147,7 @@ class TracingSession:
         self.tensors = self.subject.parameters
         self.stamps = stamps(self.subject.parameters)
 
-    def run(self, recorder: Recorder) -> Any:
+    def run(self, recorder: Recorder) -> object:
         """Run the model once, recording each operation, and restore everything afterwards.
 
         Returns:
@@ -159,7 +161,7 @@ class TracingSession:
                 return self._run(recorder)
         return self._run(recorder)
 
-    def _run(self, recorder: Recorder) -> Any:
+    def _run(self, recorder: Recorder) -> object:
         with _alone(self.subject):
             result, gradients = self.subject.found(), torch.is_grad_enabled()
             torch._C._set_grad_enabled(False)
@@ -172,7 +174,7 @@ class TracingSession:
                 if recorder.tape.departures and self.known is None:
                     self.known = known_to(self.subject.modules.values())
 
-    def _prepared(self, recorder: Recorder) -> Any:
+    def _prepared(self, recorder: Recorder) -> object:
         subject = self.subject
         if self.parameters:
             given = {name: subject.put(name, value) for name, value in self.parameters.items()}
@@ -191,7 +193,7 @@ class TracingSession:
         finally:
             now.restore()
 
-    def _drawing_like(self, now: RandomState, recorder: Recorder) -> Any:
+    def _drawing_like(self, now: RandomState, recorder: Recorder) -> object:
         """Run from the random state of the first run."""
         subject = self.subject
         recorder.drawing, recorder.progress = now.drawing, self.progress
@@ -213,7 +215,7 @@ class TracingSession:
             if recorder.tape.writes:
                 self._uncount()
 
-    def call(self, recorder: Recorder) -> Any:  # noqa: ARG002  # a training step's needs it
+    def call(self, recorder: Recorder) -> object:  # noqa: ARG002  # a training step's needs it
         """Call the model, while `recorder` records."""
         return self.subject.model(*self.intake.arguments, **self.intake.keywords)
 
@@ -222,7 +224,7 @@ class TracingSession:
         for name, tensor in self.subject.parameters.items():
             before = self.stamps[name][1]
             if version(tensor) != before and name not in self.parameters:
-                torch._C._autograd._unsafe_set_version_counter((tensor,), (before,))
+                set_version(tensor, before)
 
     def changed(self) -> tuple[str, ...]:
         """The parameters and buffers that changed since the trace."""

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
@@ -26,12 +25,12 @@ class Repair:
     where: str
     """A layer, a parameter, or a function such as `view`."""
     setting: str
-    value: Any
+    value: int | str | tuple[int, ...]
 
     def __str__(self) -> str:
         if self.setting == "flatten before":
             return f"flatten before {layer_title(self.where)}"
-        if self.setting == "size":
+        if isinstance(self.value, tuple) and self.setting == "size":
             return f"{self.where}({', '.join(map(str, self.value))})"
         return f"{layer_title(self.where)}: {self.setting}={self.value}"
 
@@ -312,7 +311,7 @@ def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[in
     return Repair(call.parameter or call.name, "shape", tuple(shape))
 
 
-def _with(arguments: Arguments, **changed: Any) -> Arguments:
+def _with(arguments: Arguments, **changed: object) -> Arguments:
     """Arguments with some replaced."""
     return {**arguments, **changed}
 
@@ -335,7 +334,7 @@ def _origin(x: Tensor, before: Sequence[TorchCall]) -> str:
     return ""
 
 
-def _per_axis(value: Any, axes: int) -> list[int]:
+def _per_axis(value: object, axes: int) -> list[int]:
     if isinstance(value, list | tuple):
         return [int(n) for n in value] * (axes if len(value) == 1 else 1)
     return [value] * axes if isinstance(value, int) else []

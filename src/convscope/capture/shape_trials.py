@@ -8,10 +8,10 @@ The work is limited by a number of calls, not by time, so the result is determin
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
 from convscope.capture.recording import tensors_of
 from convscope.capture.shape_repairs import Diagnosis, Option, Repair, diagnosis
@@ -19,6 +19,7 @@ from convscope.capture.torch_calls import CallLog, Change, TorchCall
 from convscope.cards.card_inference import card_of
 from convscope.cards.trial_copy import Ghosts, Unrunnable
 from convscope.cards.trial_runs import USUAL, expectation
+from convscope.errors import TraceError
 
 CALLS = 8_000
 """Maximum number of torch calls in all trials: a few seconds."""
@@ -64,7 +65,7 @@ class ShapeFailure:
         else:
             yield "  no size or setting was found that makes it run"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain values for a JSON file."""
         return {
             "where": self.where,
@@ -78,7 +79,7 @@ class ShapeFailure:
         }
 
 
-def shape_failure(model: Any, inputs: Any, error: Any) -> ShapeFailure:
+def shape_failure(model: nn.Module, inputs: ArrayLike | Mapping[str, ArrayLike], error: TraceError) -> ShapeFailure:
     """Why a model failed on these inputs, and what would fit.
 
     Args:

@@ -8,10 +8,10 @@ indices choose the path and are not numbers on it. Knows linked calls; no torch.
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from convscope.capture.call_records import CallRecord, TensorMeta
 from convscope.capture.dataflow import LinkedCall, OutsideTensors, TensorLink, hidden_rows, makes, moves_only, slots_in
+from convscope.capture.model_inspection import Number
 from convscope.traces.step import Kind, Ref, Step, Values
 
 UNWRITTEN = ("empty", "new_empty")
@@ -25,7 +25,7 @@ class Left:
     link: TensorLink
     """The tensor whose numbers left."""
     way: str
-    number: Any = None
+    number: complex | None = None
     """The number, if it was a single one."""
     changed: bool = False
     """Whether other code then wrote into the tensor's memory."""
@@ -58,9 +58,9 @@ class Before:
 
     memories: Collection[int] = ()
     """Memories of the tensors that the model holds."""
-    numbers: Collection[Any] = ()
+    numbers: Collection[Number] = ()
     """Numbers that the model holds or its code contains."""
-    scalars: Callable[[int], Any] = lambda _: None
+    scalars: Callable[[int], complex | None] = lambda _: None
     """Constant -> its number if it holds exactly one, else None."""
     own: Callable[[int], bool] = lambda _: False
     """Visit -> whether a built-in torch layer ran, whose numbers come from its settings alone."""
@@ -140,7 +140,7 @@ PLACES = frozenset({"copy"})
 """Operations whose first operand is only the destination of a write."""
 
 
-def _of_number(chain: _Chain, name: str, number: Any, *, inside: bool = False) -> Iterator[Break]:
+def _of_number(chain: _Chain, name: str, number: object, *, inside: bool = False) -> Iterator[Break]:
     """The break, if a number, or a tensor of several (None), may be one that left."""
     same = next((left for left in reversed(chain.left) if number is not None and left.number == number), None)
     if same is not None:
@@ -354,11 +354,11 @@ def _ref(link: TensorLink, name: str) -> Ref:
     )
 
 
-def _named_arguments(row: LinkedCall, names: Mapping[tuple[Kind, int], str]) -> dict[str, Any]:
+def _named_arguments(row: LinkedCall, names: Mapping[tuple[Kind, int], str]) -> dict[str, object]:
     """The arguments, with a Ref for each tensor."""
     links = iter(row.links)
 
-    def named(value: Any) -> Any:
+    def named(value: object) -> object:
         if isinstance(value, TensorMeta):
             link = next(links)
             return _ref(link, names[link.kind, link.id])

@@ -5,12 +5,24 @@ Knows torch's memory: tensors that share it, and writes to it. No names, no step
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C import FunctionSchema
 
-Call = tuple[Any, tuple[Any, ...], dict[str, Any] | None, Any, int]
+
+class Operator(Protocol):
+    """An ATen overload such as `torch.ops.aten.relu.default`, or a stand-in for one."""
+
+    @property
+    def _schema(self) -> FunctionSchema: ...
+    @property
+    def is_view(self) -> bool:
+        """Whether its result is a view of its first argument."""
+
+
+Call: TypeAlias = tuple[Operator, tuple[object, ...], dict[str, object] | None, object, int]
 """Function, arguments, keyword arguments, result, and the visit (of a module) during which it ran."""
 
 
@@ -29,10 +41,10 @@ class Departure(NamedTuple):
 
     time: int
     """Time of the next call, or of the call that is the departure itself."""
-    tensor: Any
+    tensor: object
     """The tensor, or its slot if tensors are not kept."""
     way: str
-    number: Any = None
+    number: complex | None = None
     """The number, if it was a single one."""
 
 
@@ -164,10 +176,10 @@ def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
     return {memory(tensor): tensor for tensor in reversed(foreign)}
 
 
-_POSITIONS: dict[int, tuple[tuple[int, ...], Any]] = {}  # by id(function); the value keeps the function alive
+_POSITIONS: dict[int, tuple[tuple[int, ...], Operator]] = {}  # by id(function); the value keeps the function alive
 
 
-def _tensor_positions(function: Any) -> tuple[tuple[int, ...], Any]:
+def _tensor_positions(function: Operator) -> tuple[tuple[int, ...], Operator]:
     """Indices of a function's arguments that may be tensors or lists of them."""
     arguments = enumerate(function._schema.arguments)
     return tuple(position for position, argument in arguments if "Tensor" in str(argument.type)), function
@@ -200,7 +212,7 @@ def _seen(tensor: Tensor, copy: Tensor) -> Tensor:
     return view.set_(copy.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors of an argument or a result: the value itself, or those in its lists."""
     if isinstance(value, Tensor):
         yield value

@@ -114,7 +114,13 @@ class CallLog(CountingMode):
         self.log: list[TorchCall] = []
         self.failed: TorchCall | None = None
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         name = getattr(func, "__name__", "")
         call = TorchCall(self.calls, ALIASES.get(name, name), _bound(ALIASES.get(name, name), args, kwargs or {}), "")
         call.parameter = self._parameter(call.arguments)
@@ -133,14 +139,14 @@ class CallLog(CountingMode):
         self.log.append(call)
         return result
 
-    def _parameter(self, arguments: Mapping[str, Any]) -> str:
+    def _parameter(self, arguments: Arguments) -> str:
         return next(
             (self.names[id(arguments[n])] for n in ("weight", "other", "input") if id(arguments.get(n)) in self.names),
             "",
         )
 
 
-def _bound(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _bound(name: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments:
     """Arguments by name; of functions that are not known the first tensor, as `input`."""
     if name in {"view", "reshape"}:
         size = args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:]
@@ -150,7 +156,7 @@ def _bound(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[st
     return {**dict(zip(names, args, strict=False)), **{renamed.get(key, key): value for key, value in kwargs.items()}}
 
 
-def _called(func: Any, call: TorchCall) -> Any:
+def _called(func: Callable[..., object], call: TorchCall) -> object:
     """Call a function with changed arguments."""
     if call.name in {"view", "reshape"}:
         return func(call.arguments["input"], tuple(call.arguments["size"]))

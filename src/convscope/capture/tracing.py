@@ -1,15 +1,15 @@
 """Tracing: `trace` runs a model once and records every number."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from convscope.capture.call_inputs import as_call_inputs
+from convscope.capture.call_inputs import Inputs, as_call_inputs
 from convscope.capture.gradients import BackwardRecorder
 from convscope.capture.model_errors import failure
 from convscope.capture.model_state import ModelState, Unshaped
@@ -18,7 +18,13 @@ from convscope.capture.recorder import Recorder
 from convscope.capture.recording import Recording, tensors_of
 from convscope.capture.session import TracingSession
 from convscope.capture.training_recording import TrainingRecording
-from convscope.capture.training_step import StepSettings, TrainingSession, settings_of_run, training_session
+from convscope.capture.training_step import (
+    LossFunction,
+    StepSettings,
+    TrainingSession,
+    settings_of_run,
+    training_session,
+)
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.inputs.pictures import BATCH, prepare_batch
@@ -38,10 +44,10 @@ Keep = Literal["all"] | str | Iterable[str] | float | None
 @takes()
 def trace(
     model: nn.Module | Run | str | Path,
-    image: Any = None,
+    image: Inputs | str | Path | None = None,
     *,
-    target: Any = None,
-    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    target: ArrayLike | Tensor | None = None,
+    loss: str | LossFunction | None = None,
     optimizer: str | torch.optim.Optimizer | None = None,
     lr: float | None = None,
     training: bool | None = None,
@@ -144,11 +150,12 @@ def trace(
     return done
 
 
-def _named(image: str | Path, model: nn.Module) -> Any:
+def _named(image: str | Path, model: nn.Module) -> Inputs:
     """An image or a batch by its name, prepared as the model expects, as the commands take it."""
     if isinstance(image, str) and BATCH.fullmatch(image):
         return np.stack([prepared.array for prepared in prepare_batch(image, model)])
-    return prepare_inputs(image, model).value
+    prepared: Inputs = prepare_inputs(image, model).value
+    return prepared
 
 
 LEAF_WRITTEN = "a leaf Variable that requires grad is being used in an in-place operation"
@@ -176,7 +183,7 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
     return Trace(TrainingRecording(session, recorder, result))
 
 
-def _step_of_run(run: Any, step: int, *given: Any) -> Trace:
+def _step_of_run(run: nn.Module | Run, step: int, *given: object) -> Trace:
     """Repeat a run up to a step, and record that step."""
     if not isinstance(run, Run):
         raise UsageError(f"at_step repeats a step of a run, not of {kind_of(run)}; cs.load_run reads a run.")
@@ -202,7 +209,7 @@ def _step_of_run(run: Any, step: int, *given: Any) -> Trace:
     return before_step(run, step, record)  # type: ignore[no-any-return]  # what `record` returns
 
 
-def _only_with_a_target(**settings: Any) -> None:
+def _only_with_a_target(**settings: object) -> None:
     for name, value in settings.items():
         if value is not None:
             raise UsageError(f"{name} belongs to a training step; pass the labels of these images too: target=labels.")
@@ -257,7 +264,7 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
     return told
 
 
-def _told(session: TracingSession, recorder: Recorder, result: Any) -> Trace:
+def _told(session: TracingSession, recorder: Recorder, result: object) -> Trace:
     if isinstance(recorder, SparseRecorder) and not recorder.whole:
         return Trace(Recomputing(session, recorder, result))
     return Trace(Recording(session, recorder, result))

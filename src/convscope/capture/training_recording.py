@@ -7,11 +7,10 @@ badge. Knows torch; returns NumPy arrays.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor
 
-from convscope.capture.call_records import CallRecord, TensorMeta, argument_of
+from convscope.capture.call_records import CallRecord, TensorMeta, argument_of, returned_by
 from convscope.capture.dataflow import LinkedCall, Linker, slots_in
 from convscope.capture.gradients import SUM, BackwardRecorder, GradientOf, Naming, NodeRun, Result, labels_of
 from convscope.capture.recording import Recording, array_of
@@ -56,7 +55,7 @@ class RunningStatistic:
 class TrainingRecording(Recording):
     """A whole training step with all of its calls."""
 
-    def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: Any) -> None:
+    def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: object) -> None:
         super().__init__(session, recorder, result)
         self.training_session = session
         self.recorder = recorder
@@ -74,11 +73,11 @@ class TrainingRecording(Recording):
         if not isinstance(call[3], tuple) or entry.time < self.recorder.backward_start:
             yield entry
             return
-        made = [output for output, tensor in enumerate(call[3]) if isinstance(tensor, Tensor)]
+        made = [output for output, tensor in enumerate(returned_by(call)) if isinstance(tensor, Tensor)]
         for output, slot in zip(made, entry.results, strict=True):
             arguments = entry.arguments
             if "output_mask" in arguments:  # each step asks for its own gradient alone
-                arguments = {**arguments, "output_mask": [i == output for i in range(len(call[3]))]}
+                arguments = {**arguments, "output_mask": [i == output for i in range(len(returned_by(call)))]}
             scalars = () if entry.time >= self.recorder.update_start else entry.scalars  # settings, from no image
             yield replace(entry, arguments=arguments, results=(slot,), position=output, scalars=scalars)
 
@@ -114,7 +113,9 @@ class TrainingRecording(Recording):
         if entry.position is None:
             return super().output(step, index)
         tape, call = self.fetch(entry.time)
-        return array_of(tape.at(call[3][entry.position], entry.time + 1))
+        tensor = returned_by(call)[entry.position]
+        assert isinstance(tensor, Tensor)
+        return array_of(tape.at(tensor, entry.time + 1))
 
     @cached_property
     def linked(self) -> RecordedPass:
@@ -156,7 +157,7 @@ class TrainingRecording(Recording):
         for update in self.training_session.updates:
             first = self._row_at[update.time]
             module = self._module_of(update.parameter)
-            made = [output for output, tensor in enumerate(update.call[3]) if isinstance(tensor, Tensor)]
+            made = [output for output, tensor in enumerate(returned_by(update.call)) if isinstance(tensor, Tensor)]
             for row, output in enumerate(made, first):
                 yield row, (update.results[output], module, output > 0)
         for row, each in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
@@ -173,7 +174,7 @@ class TrainingRecording(Recording):
     def _gradients(self, names: Sequence[str], modules: Sequence[str], hidden: Sequence[bool]) -> Iterator[GradientOf]:
         """Every tensor of the backward pass that is the gradient of something, or one of its terms."""
         runs, end = self.recorder.runs, self.recorder.update_start
-        terms: dict[Any, list[tuple[Tensor, NodeRun]]] = {}
+        terms: dict[int | Result, list[tuple[Tensor, NodeRun]]] = {}
         for run in runs:
             for tensor, target in zip(run.gave, run.goes_to, strict=False):
                 if tensor is not None and target is not None:
@@ -209,9 +210,9 @@ class TrainingRecording(Recording):
     def _nodes(self, names: Sequence[str], modules: Sequence[str]) -> dict[int, tuple[str, str, int]]:
         """Row of the backward pass -> the forward step during whose derivative it ran."""
         running = {time: run for run in self.recorder.runs for time in range(run.start, run.end)}
-        forward = {id(run): self._row_at[next(iter(run.results.values()))[0]] for run in self.recorder.runs}
+        forward = {id(run): self._row_at[time] for run in self.recorder.runs for time, _ in [*run.results.values()][:1]}
         timed = ((row, running.get(entry.time)) for row, entry in enumerate(self.entries))
-        rows = {row: forward[id(run)] for row, run in timed if run is not None}
+        rows = {row: forward[id(run)] for row, run in timed if run is not None and id(run) in forward}
         return {row: (names[made_by], modules[made_by], made_by) for row, made_by in rows.items()}
 
     @property
@@ -248,7 +249,9 @@ class TrainingRecording(Recording):
         )
         operations = sum(run.start <= entry.time < run.end for entry in self.entries)
         withheld = tuple(self._target(target) for target, grad in gradients if target is not None and grad is None)
-        return BackwardNode(run.kind, run.custom, received, gave, operations, withheld if run.custom else ())
+        return BackwardNode(
+            run.kind.rpartition("::")[2], run.custom, received, gave, operations, withheld if run.custom else ()
+        )
 
     def _target(self, target: Result | Tensor) -> Ref:
         if not isinstance(target, Tensor):
@@ -283,12 +286,24 @@ class TrainingRecording(Recording):
                 makers.setdefault(slot.serial, []).append((entry.time, row, output))
         return makers
 
+    @cached_property
+    def _writers(self) -> Mapping[int, Sequence[tuple[int, int]]]:
+        """Memory -> (time, row) of every call that wrote into it."""
+        writers: dict[int, list[tuple[int, int]]] = {}
+        for row, entry in enumerate(self.entries):
+            for slot in entry.writes:
+                writers.setdefault(slot.memory, []).append((entry.time, row))
+        return writers
+
     def _made(self, tensor: Tensor, before: int) -> Ref:
         """The reference of a tensor as it was before a time."""
-        made = [(row, output) for time, row, output in self._makers[self._slot(tensor).serial] if time < before]
-        return self._ref(*made[-1])
+        slot = self._slot(tensor)
+        first, output = [(row, output) for time, row, output in self._makers[slot.serial] if time < before][-1]
+        made = self._ref(first, output)
+        later = tuple(row for time, row in self._writers.get(slot.memory, ()) if first < row and time < before)
+        return replace(made, rewritten=later) if later else made
 
 
-def replace_rows(naming: Naming, rows: Sequence[Any]) -> Naming:
+def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:
     """The same, for the first rows alone."""
     return Naming(rows, naming.first, naming.backward, naming.gradients, {}, {}, naming.reserved)

@@ -9,10 +9,11 @@ import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from convscope.capture.call_inputs import CallInputs
@@ -31,6 +32,8 @@ from convscope.training.runs import Run
 from convscope.training.snapshots import newest_good, restore_optimizer, snapshot_folders
 from convscope.type_checks import kind_of
 
+LossFunction: TypeAlias = Callable[..., Tensor]
+"""(output, target) -> the loss, one number."""
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out by default."""
 
@@ -39,8 +42,8 @@ IGNORED = -100
 class StepSettings:
     """The settings that a training step adds to a forward pass."""
 
-    target: Any
-    loss: str | Callable[[Any, Any], Tensor] | None = None
+    target: ArrayLike | Tensor
+    loss: str | LossFunction | None = None
     optimizer: str | torch.optim.Optimizer | None = None
     lr: float | None = None
     training: bool | None = None
@@ -92,15 +95,12 @@ def _lay_out(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter).copy_(value)
 
 
-LossFunction = Callable[[Any, Any], Tensor]
-
-
 @dataclass(slots=True, eq=False)
 class TrainingSession(TracingSession):
     """A session that also computes the loss, the gradients and, with an optimizer, the new parameters."""
 
     shortens: ClassVar[bool] = False
-    target: Any = None
+    target: Tensor | None = None
     loss: LossFunction | None = None
     optimizer: torch.optim.Optimizer | None = None
     """The user's own, or a new one over the model's parameters; only its copy takes a step."""
@@ -131,7 +131,7 @@ class TrainingSession(TracingSession):
         """The names of the parameters that get gradients."""
         return tuple(name for name, tensor in self.subject.parameters.items() if tensor.requires_grad)
 
-    def call(self, recorder: Recorder) -> Any:
+    def call(self, recorder: Recorder) -> object:
         """Forward, loss, backward and update, recorded by `recorder`; returns what the model returned."""
         assert isinstance(recorder, BackwardRecorder)
         if self.all_train:
@@ -176,7 +176,7 @@ class TrainingSession(TracingSession):
             if isinstance(module, torch.nn.RNNBase) and type(module) in PLAIN:
                 module.__dict__["_flat_weights"] = [getattr(module, name) for name in module._flat_weights_names]
 
-    def _loss(self, output: Any) -> Tensor:
+    def _loss(self, output: object) -> Tensor:
         """The loss of this output.
 
         Raises:
@@ -252,7 +252,7 @@ def training_session(
     )
 
 
-def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
+def _loss(settings: StepSettings) -> tuple[str, LossFunction]:
     """The loss's name and function."""
     loss = settings.loss if settings.loss is not None else "cross-entropy"
     if isinstance(loss, str):
@@ -262,7 +262,7 @@ def _loss(settings: StepSettings) -> tuple[str, Callable[[Any, Any], Tensor]]:
     return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "the given loss"), loss
 
 
-def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool) -> Tensor:
+def _target(subject: ModelState, intake: CallInputs, target: ArrayLike | Tensor, *, whole: bool) -> Tensor:
     """The labels as a tensor on the model's device; for a named loss, one integer for each image."""
     tensor = (target.detach().clone() if isinstance(target, Tensor) else _numbers(target)).to(subject.device)
     images = len(next(iter(intake.tensors.values())))
@@ -281,7 +281,7 @@ def _target(subject: ModelState, intake: CallInputs, target: Any, *, whole: bool
     return tensor.long()
 
 
-def _numbers(target: Any) -> Tensor:
+def _numbers(target: ArrayLike) -> Tensor:
     """An array, list or number as a tensor."""
     try:
         return torch.from_numpy(np.array(target))
@@ -292,10 +292,10 @@ def _numbers(target: Any) -> Tensor:
         ) from None
 
 
-def _checked(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+def _checked(loss: LossFunction) -> LossFunction:
     """A classification loss that first checks output and labels."""
 
-    def checked(output: Any, labels: Tensor) -> Tensor:
+    def checked(output: object, labels: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() < 2:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UsageError(f"a classification loss needs one score per class and image (N, K), not {shape}.")

@@ -3,17 +3,20 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard
 from weakref import WeakKeyDictionary
 
 from convscope.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ATTRIBUTE = "convscope_card"
 Form = Literal["picture", "signal", "volume", "tokens", "any"]
 AXES: Mapping[str, int] = {"picture": 3, "signal": 2, "volume": 4, "tokens": 0, "any": 0}
 """Axes of one input of each form, without its batch axis; 0: an input is given to the model as it is."""
 SHAPES: Mapping[str, str] = {"picture": "(C, H, W)", "signal": "(C, L)", "volume": "(C, D, H, W)"}
-_BESIDE: "WeakKeyDictionary[Any, Card]" = WeakKeyDictionary()
+_BESIDE: "WeakKeyDictionary[object, Card]" = WeakKeyDictionary()
 """The cards of models that refuse attributes."""
 
 
@@ -42,7 +45,7 @@ class Card:
     inputs: tuple[str, ...] = ()
     """The names of the inputs, where forward wants several."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON; `from_json` reads them back. Notes are not kept."""
         return {
             "name": self.name,
@@ -70,7 +73,12 @@ class Card:
         )
 
 
-def attach(model: Any, card: Card) -> None:
+def is_module(model: object) -> "TypeGuard[nn.Module]":
+    """Whether a model has layers; asked without loading torch."""
+    return hasattr(model, "named_modules")
+
+
+def attach(model: object, card: Card) -> None:
     """Let `card` travel with `model`: as a plain attribute that a copy keeps, or beside it where it refuses one."""
     try:
         object.__setattr__(model, ATTRIBUTE, card)
@@ -78,7 +86,7 @@ def attach(model: Any, card: Card) -> None:
         _BESIDE[model] = card
 
 
-def attached(model: Any) -> Card | None:
+def attached(model: object) -> Card | None:
     """The card that `attach` gave a model, or None."""
     card = getattr(model, ATTRIBUTE, None)
     if isinstance(card, Card):
@@ -104,13 +112,13 @@ class InputLayer:
         return f"{self.name or 'the layer'} takes {self.count:,} {unit}"
 
 
-def input_layers(model: Any) -> list[InputLayer]:
+def input_layers(model: object) -> list[InputLayer]:
     """All convolutions of a model in the order of its definition, or its linear layers where it has none.
 
     Which of them really comes first only a forward pass can say; mostly it is the first.
     """
     convolutions, linear = [], []
-    for name, module in model.named_modules() if hasattr(model, "named_modules") else ():
+    for name, module in model.named_modules() if is_module(model) else ():
         channels, numbers = getattr(module, "in_channels", None), getattr(module, "in_features", None)
         if isinstance(channels, int) and channels > 0 and hasattr(module, "kernel_size"):
             convolutions.append(InputLayer(name, "channels", channels))

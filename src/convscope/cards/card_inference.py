@@ -4,14 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convscope.cards.card import AXES, Card, Form, InputLayer, attached, input_layers, square
+from convscope.cards.card import AXES, Card, Form, InputLayer, attached, input_layers, is_module, square
 from convscope.errors import ModelError, UsageError
 from convscope.files import read_file
 from convscope.images import WHITE
 from convscope.json_values import parse_json
 from convscope.preprocess import Fit, Preprocess
+
+if TYPE_CHECKING:
+    from convscope.cards.trial_runs import Expectation
 
 Geometry = tuple[tuple[int, int] | None, Fit, float]  # size, fit and crop_ratio of a Preprocess
 
@@ -168,7 +171,7 @@ def _beyond(what: str) -> UsageError:
 PROCESSOR = "preprocessor_config.json"
 
 
-def card_of(model: Any) -> Card:
+def card_of(model: object) -> Card:
     """The card that a model carries, else what its own config says, or what runs of a copy of it show.
 
     >>> card_of(object()).name
@@ -177,7 +180,7 @@ def card_of(model: Any) -> Card:
     return attached(model) or infer_card(model)
 
 
-def infer_card(model: Any, folder: Path | None = None) -> Card:
+def infer_card(model: object, folder: Path | None = None) -> Card:
     """A card from the model's own config, else from trial runs of a copy, else from its layers.
 
     The card's `notes` say what was found where.
@@ -205,7 +208,7 @@ def infer_card(model: Any, folder: Path | None = None) -> Card:
     return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model), size_found=result)
 
 
-def _from_processor(path: Path, config: Any) -> tuple[Preprocess, tuple[str, ...]]:
+def _from_processor(path: Path, config: object) -> tuple[Preprocess, tuple[str, ...]]:
     try:
         settings = parse_json(read_file(path))
         result = preprocess_from_processor(settings)
@@ -226,7 +229,7 @@ def _other_filter(settings: Mapping[str, Any]) -> tuple[str, ...]:
 Found = tuple[Form, Preprocess, tuple[str, ...]]
 
 
-def _found(model: Any) -> Found:
+def _found(model: object) -> Found:
     """The form, channels and size of a model's input without a config."""
     declared = _declared(model)
     if declared is not None:
@@ -247,7 +250,7 @@ def _found(model: Any) -> Found:
     return result.form, preprocess, (note,)
 
 
-def entering(model: Any) -> list[InputLayer]:
+def entering(model: object) -> list[InputLayer]:
     """Layers by which to say what a model takes: those that runs of a copy reach, in that order, or all.
 
     A card that a model carries says what it takes already; then nothing is run.
@@ -257,27 +260,27 @@ def entering(model: Any) -> list[InputLayer]:
     return layers or input_layers(model)
 
 
-def at_size(model: Any, card: Card, size: tuple[int, int]) -> Preprocess:
+def at_size(model: object, card: Card, size: tuple[int, int]) -> Preprocess:
     """The card's Preprocess, without the size found by trial runs if the image's own size runs too."""
     expected = card.preprocess
-    if not card.size_found or size == expected.size or not hasattr(model, "named_modules"):
+    if not card.size_found or size == expected.size or not is_module(model):
         return expected
     from convscope.cards.trial_runs import runs_at  # noqa: PLC0415 - so that pictures alone do not load torch
 
     return replace(expected, size=None) if runs_at(model, expected.channels or 1, size) else expected
 
 
-def _expectation(model: Any) -> Any:
-    if not hasattr(model, "named_modules"):
+def _expectation(model: object) -> "Expectation | None":
+    if not is_module(model):
         return None
     from convscope.cards.trial_runs import expectation  # noqa: PLC0415 - so that pictures alone do not load torch
 
     return expectation(model)
 
 
-def _inputs(model: Any) -> tuple[str, ...]:
+def _inputs(model: object) -> tuple[str, ...]:
     """The names of a model's inputs, where it wants several."""
-    if not hasattr(model, "named_modules"):
+    if not is_module(model):
         return ()
     from convscope.cards.trial_copy import required_inputs  # noqa: PLC0415 - so that pictures alone do not load torch
 
@@ -285,7 +288,7 @@ def _inputs(model: Any) -> tuple[str, ...]:
     return wanted if len(wanted) > 1 else ()
 
 
-def _declared(model: Any) -> Found | None:
+def _declared(model: object) -> Found | None:
     """The inputs of a program of torch.export, from the shapes with which it was exported."""
     nodes = [node for node in getattr(getattr(model, "graph", None), "nodes", ()) if node.op == "placeholder"]
     shapes = [getattr(node.meta.get("val"), "shape", None) for node in nodes]
@@ -316,12 +319,12 @@ def _note(first: InputLayer, channels: int, edge: int) -> str:
     return f"{first}, so it is given {'grey' if channels == 1 else 'colour'} pictures of {edge}x{edge}"
 
 
-def _folder_of(config: Any) -> Path | None:
+def _folder_of(config: object) -> Path | None:
     name = getattr(config, "_name_or_path", None)
     return Path(name) if isinstance(name, str) and name and Path(name).is_dir() else None
 
 
-def _image_size(config: Any) -> tuple[int, int] | None:
+def _image_size(config: object) -> tuple[int, int] | None:
     size = getattr(config, "image_size", None)
     if isinstance(size, int) and size > 0:
         return size, size
@@ -330,12 +333,12 @@ def _image_size(config: Any) -> tuple[int, int] | None:
     return None
 
 
-def _channels(config: Any) -> int | None:
+def _channels(config: object) -> int | None:
     channels = getattr(config, "num_channels", None)
     return channels if isinstance(channels, int) and channels > 0 else None
 
 
-def _class_names(config: Any, model: Any) -> tuple[str, ...]:
+def _class_names(config: object, model: object) -> tuple[str, ...]:
     """Class names, without the placeholders LABEL_0, LABEL_1 that transformers fills in."""
     labels = getattr(config, "id2label", None)
     if isinstance(labels, Mapping) and labels:

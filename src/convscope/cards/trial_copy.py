@@ -86,14 +86,14 @@ class Ghosts:
         image = torch.zeros(shape, dtype=torch.int64) if whole else torch.ones(shape, dtype=dtype)
         return self.call([image] * self.inputs, {})
 
-    def call(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Attempt:
+    def call(self, arguments: Sequence[object], keywords: Mapping[str, object]) -> Attempt:
         """Run a ghost on copies of these inputs; nothing of it is seen outside."""
         watch, outcome = self.run_under(_Watch, arguments, keywords)
         return Attempt(not isinstance(outcome, Exception), watch.calls, tuple(watch.layers))
 
     def run_under(
-        self, mode_for: Callable[[Mapping[int, str]], M], arguments: Sequence[Any], keywords: Mapping[str, Any]
-    ) -> tuple[M, Any]:
+        self, mode_for: Callable[[Mapping[int, str]], M], arguments: Sequence[object], keywords: Mapping[str, object]
+    ) -> tuple[M, object]:
         """Run a ghost under a mode that counts its calls; the mode, and what forward returned or raised.
 
         Args:
@@ -120,7 +120,7 @@ class Ghosts:
         self.calls += watch.calls + ATTEMPT
         return watch, outcome
 
-    def _numberless(self, inputs: Sequence[Any]) -> bool:
+    def _numberless(self, inputs: Sequence[object]) -> bool:
         tensors = list(_tensors(self.model))
         if any(is_lazy(tensor) for tensor in tensors):
             return False
@@ -177,7 +177,7 @@ def in_structure(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _copy(model: nn.Module, numberless: bool) -> nn.Module:
     """A copy in evaluation mode, without hooks that would tell the user's own code of what is tried."""
-    memo: dict[int, Any] = {  # uninitialized buffers cannot be copied, only created again
+    memo: dict[int, object] = {  # uninitialized buffers cannot be copied, only created again
         id(buffer): _Uninitialized(requires_grad=False, device=buffer.device, dtype=buffer.dtype)
         for buffer in model.buffers()
         if isinstance(buffer, nn.UninitializedBuffer)

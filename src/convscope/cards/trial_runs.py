@@ -6,7 +6,7 @@ Knows torch, through `ghost`. Nothing here is timed: the work is bounded by coun
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -86,7 +86,7 @@ class _Known:
 _KNOWN: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
 
 
-def expectation(model: Any) -> Expectation | None:
+def expectation(model: object) -> Expectation | None:
     """The input that a model expects; None if no copy of it can be run.
 
     >>> result = expectation(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 2)))
@@ -98,10 +98,10 @@ def expectation(model: Any) -> Expectation | None:
     """
     if not isinstance(model, nn.Module):
         return None
-    model = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
-    known = _known(model)
+    module: nn.Module = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
+    known = _known(module)
     if not known.looked:
-        known.expectation, known.looked = _unless_unrunnable(lambda: _look(Ghosts(model))), True
+        known.expectation, known.looked = _unless_unrunnable(lambda: _look(Ghosts(module))), True
     return known.expectation
 
 
@@ -110,7 +110,7 @@ def only_pictures(modules: Iterable[nn.Module]) -> bool:
     return not any(_hints_of(frozenset(map(type, modules))))
 
 
-def runs(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool | None:
+def runs(model: nn.Module, arguments: Sequence[object], keywords: Mapping[str, object]) -> bool | None:
     """Whether a model runs on these inputs; None where no copy of it can be run.
 
     >>> import torch
@@ -135,7 +135,7 @@ def runs_at(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
     return bool(runs(model, [torch.zeros(1, channels, *size, dtype=dtype)], {}))
 
 
-def _described(inputs: Any) -> str:
+def _described(inputs: object) -> str:
     return str(in_structure(inputs, lambda tensor: (tuple(tensor.shape), tensor.dtype)))  # type: ignore[arg-type, return-value]
 
 

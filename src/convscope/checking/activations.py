@@ -234,6 +234,11 @@ SOFTMAX = Operation(
             "x is divided by its sum: take exp(x) first.",
             instead=_shares(lambda x: x / x.sum(-1, keepdims=True)),
         ),
+        Mistake(
+            "divided by the sum of the inputs",
+            "The exponentials are divided by the sum of x: divide by the sum of the exponentials.",
+            instead=_shares(lambda x: np.exp(x) / x.sum(-1, keepdims=True)),
+        ),
         Mistake("sigmoid", "That is a sigmoid of each number.", instead=_shares(lambda x: 1 / (1 + np.exp(-x)))),
         Mistake(
             "logarithm taken", "That is the logarithm of the softmax.", instead=_shares(lambda x: np.log(softmax(x)))

@@ -148,6 +148,21 @@ def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
     return after
 
 
+def _before_image(values: Values) -> Values:
+    """Zeros above and on the left, so that the first window holds only the image's first cell."""
+    r, s = values["weight"].shape[2:]
+    return values | {"x": np.pad(values["x"], ((0, 0), (0, 0), (r - 1, 0), (s - 1, 0)))}
+
+
+def _flipped(values: Values) -> Values:
+    return values | {"weight": values["weight"][:, :, ::-1, ::-1]}
+
+
+def _bias_times(results: Results, values: Values) -> Results:
+    bias = values["bias"].reshape(1, -1, 1, 1)
+    return {"out": (results["out"] - bias) * bias}
+
+
 def _matrix_product(values: Values) -> Results:
     """The window times the kernel as matrices, all cells added: for square kernels."""
     weight = values["weight"]
@@ -215,6 +230,7 @@ MISTAKES: Sequence[Mistake] = (
         lambda v: changed("bias", lambda b: b * v["weight"][0].size)(v),
     ),
     Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
+    Mistake("bias multiplied", "The sum is multiplied by the bias: add it.", after=_bias_times),
     Mistake(
         "first bias for all",
         "Every kernel gets the bias of the first; kernel k has bias[k].",
@@ -271,6 +287,15 @@ MISTAKES: Sequence[Mistake] = (
         "window one cell too late",
         "The windows start one cell too late: indices begin at 0.",
         changed("x", lambda x: np.pad(x[:, :, 1:, 1:], ((0, 0), (0, 0), (0, 1), (0, 1)))),
+    ),
+    *(
+        Mistake(
+            "windows begin outside the image",
+            "The result is the beginning of a full convolution: the first window must lie inside the image.",
+            change,
+            cropped,
+        )
+        for change in (_before_image, lambda v: _before_image(_flipped(v)))
     ),
     Mistake(
         "dilation ignored",
@@ -329,6 +354,11 @@ MISTAKES: Sequence[Mistake] = (
     ),
     FIRST_IMAGE,
     TRANSPOSED,
+    Mistake(
+        "positions column by column",
+        "The results are in the order of columns: the loop over rows is the outer one, or swap the axes after reshape.",
+        after=result(lambda out: out.swapaxes(2, 3).reshape(out.shape)),
+    ),
     Mistake("image transposed", "Rows and columns of the image are swapped.", changed("x", lambda x: x.swapaxes(2, 3))),
     Mistake(
         "channels last in the result",

@@ -24,7 +24,6 @@ OPERATIONS: Mapping[str, Operation] = {
 }  # fmt: skip
 
 PATTERNS: tuple[tuple[str, str], ...] = (
-    (r"im2col|unfold", "im2col"),
     (r"softmax_loss|cross_?entropy|xent|nll|compute_cost", "cross_entropy"),
     (r"mse|mean_?squared|squared_?error", "mse"),
     (r"batch_?norm|bn_|_bn", "batch_norm"),
@@ -34,6 +33,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     (r"relu", "relu"),
     (r"softmax", "softmax"),
     (r"linear|affine|dense|fully|fc", "linear"),
+    (r"im2col|unfold", "im2col"),  # last: conv_forward_im2col is a convolution
 )
 """Part of a function's name -> its operation; the first that occurs counts."""
 

@@ -236,6 +236,11 @@ AVG_MISTAKES = (
         after=lambda r, v: {"out": r["out"] * v["kernel_size"]},
     ),
     Mistake(
+        "divided by the square of the stride",
+        "The sum is divided by stride times stride: divide by the number of cells in the window.",
+        after=lambda r, v: {"out": r["out"] * (v["kernel_size"] / v["stride"]) ** 2},
+    ),
+    Mistake(
         "padding not counted",
         "The sum is divided by the number of cells inside the image: the padding counts too "
         "(count_include_pad=True, PyTorch's default).",

@@ -5,7 +5,7 @@ The text names the cause, shows the case, and sets the first wrong cell as two s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -189,7 +189,7 @@ class Check:
                 sides.append([*lines, f"= {short(total, 7)}"])
         return ["", *side_by_side(sides[0], sides[1], (f"{head} should be", f"{head} of your function"))]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The answer as plain values."""
         names = (
             "operation", "function", "right", "sentence", "cause", "advice", "cases", "wrong", "reproduced", "form",

@@ -13,20 +13,23 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 import convscope as cs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Output(Console):
@@ -145,7 +148,7 @@ class _Notes(logging.Handler):
             remark(f"note: {record.getMessage()}")
 
 
-def show_json(value: Any) -> None:
+def show_json(value: object) -> None:
     """Print as JSON; NaN and infinities as the strings "nan", "inf", "-inf"."""
     if hushed():
         return
@@ -182,12 +185,24 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+class Bars(Progress):
+    """Progress bars on a terminal, and nothing elsewhere, where releases of Rich before 15 write an empty line."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        super().__init__(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal)
+
+    def stop(self) -> None:
+        """Remove the bars, if there are any."""
+        if not self.disable:
+            super().stop()
+
+
 @contextmanager
-def reading_progress() -> Iterator[Any]:
+def reading_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress callback: draws bars on a terminal, and nothing elsewhere."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(30), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bars:
-        tasks: dict[str, Any] = {}
+    with Bars(*columns) as bars:
+        tasks: dict[str, TaskID] = {}
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -197,7 +212,7 @@ def reading_progress() -> Iterator[Any]:
         yield tell
 
 
-TIMELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+TIMELESS: Mapping[str, dict[str, str | None]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """Format -> options of its writer, so that the same figure gives the same file."""
 
 Out = Annotated[
@@ -247,7 +262,7 @@ def _short(word: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.")
 
 
-def save(figure: Any, to: Target) -> Path:
+def save(figure: "Figure", to: Target) -> Path:
     """Save the figure reproducibly; it is drawn in memory first, because the disk may be full."""
     if hushed():
         return to.path
@@ -261,7 +276,7 @@ def save(figure: Any, to: Target) -> Path:
     return path
 
 
-def write(figure: Any, to: Target) -> None:
+def write(figure: "Figure", to: Target) -> None:
     """Save the figure and print its path and size."""
     path = save(figure, to)
     if hushed():

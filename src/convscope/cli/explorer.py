@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,11 @@ from convscope.cli.inspection import Model
 from convscope.cli.options import Commands, DataDir, Inputs, Loading, spread
 from convscope.cli.training import training_progress
 from convscope.render.numbers import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from convscope.typing import Array
 
 Port = Annotated[int | None, typer.Option(help="Port to listen on, or the next free one; 0 chooses any.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; other than loopback, others can reach it.")]
@@ -50,8 +55,12 @@ def open_model(
     browser = out_is_terminal() and not no_browser
     given = inputs.source(loaded, image) if image is not None or inputs.named else None
     args = cs.parse_model_args(loading.model_arg or [])
-    others: dict[str, Any] = {"browser": browser, "data_dir": data_dir, "model_args": args}
-    stay(cs.open(loaded, given, host=host, port=port, allow_hosts=allow_host or (), **others))
+    stay(
+        cs.open(
+            loaded, given, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir,
+            model_args=args,
+        )
+    )  # fmt: skip
 
 
 def serve(
@@ -69,8 +78,12 @@ def serve(
     """Open the explorer on all runs of a folder."""
     give_way()
     browser = out_is_terminal() and not no_browser
-    others: dict[str, Any] = {"browser": browser, "data_dir": data_dir, "networks": model or ()}
-    stay(cs.serve(folder, host=host, port=port, allow_hosts=allow_host or (), **others))
+    stay(
+        cs.serve(
+            folder, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir,
+            networks=model or (),
+        )
+    )  # fmt: skip
 
 
 def give_way() -> None:
@@ -81,7 +94,7 @@ def give_way() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def stay(explorer: Any) -> None:
+def stay(explorer: "cs.Explorer") -> None:
     """Print the address of the page, and serve it until Ctrl-C."""
     for note in explorer.notes:
         remark(f"note: {note}")
@@ -267,7 +280,7 @@ def _make(stage: Path, out: Path) -> None:
         say(f"   {out / name}.png: {what}")
 
 
-def _open(run: Any) -> None:
+def _open(run: "cs.Run") -> None:
     try:
         explorer = cs.open(run.path, IMAGE)
     except cs.UsageError as error:  # the page is not built; the rest of the demo still works
@@ -276,20 +289,20 @@ def _open(run: Any) -> None:
         stay(explorer)
 
 
-def _trace(run: Any) -> Any:
+def _trace(run: "cs.Run") -> "cs.Trace":
     return cs.trace(run.model, cs.load_image(IMAGE, like=run.model))
 
 
-def _brightest(output: Any) -> tuple[int, ...]:
+def _brightest(output: "Array") -> tuple[int, ...]:
     """The cell with the largest number of a feature map (1, C, H, W)."""
     return tuple(int(axis[0]) for axis in (output == output.max()).nonzero())
 
 
-def _samples(_run: Any) -> Any:
+def _samples(_run: "cs.Run") -> "Figure":
     return cs.plot.samples(cs.load_dataset("shapes", seed=0))
 
 
-PICTURES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+PICTURES: Mapping[str, tuple[str, Callable[["cs.Run"], "Figure"]]] = {
     "samples": ("training images", _samples),
     "history": ("loss and accuracy", lambda run: cs.plot.history(run)),  # noqa: PLW0108  # loads matplotlib when called
     "kernels": ("the eight kernels of conv1, with their numbers", lambda run: cs.plot.kernels(run.model, "conv1")),
@@ -309,7 +322,7 @@ NEXT = (
 )
 
 
-def _confusion(result: Any) -> Any:
+def _confusion(result: "cs.Evaluation") -> "Figure":
     return cs.plot.confusion(result.confusion, result.classes)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from convscope.cli.console import reading_progress, say, show_json, show_table, 
 from convscope.cli.options import Commands, DataDir, Inputs, Json, Loading, spread
 from convscope.cli.training_step import StepOptions
 from convscope.render.numbers import grid_lines
+
+if TYPE_CHECKING:
+    from convscope.typing import Array
+
 
 MAX_WRITTEN = 32
 """Parameters of up to this many numbers are written out as text."""
@@ -176,7 +180,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, parts))
 
 
-def weights_of(model: Any, layer: str | None = None) -> dict[str, Any]:
+def weights_of(model: "cs.Module", layer: str | None = None) -> "dict[str, Array]":
     """The parameters of a model or of one of its layers, as arrays by name."""
     return {
         name: value.detach().cpu().numpy()
@@ -185,7 +189,7 @@ def weights_of(model: Any, layer: str | None = None) -> dict[str, Any]:
     }
 
 
-def weight_lines(parameters: Mapping[str, Any]) -> list[str]:
+def weight_lines(parameters: "Mapping[str, Array]") -> list[str]:
     """A few parameters as text, a grid for each kernel; empty if there are more than `MAX_WRITTEN` numbers."""
     if sum(value.size for value in parameters.values()) > MAX_WRITTEN:
         return []
@@ -211,7 +215,7 @@ def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
         raise cs.UsageError(f"a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not {at!r}.") from None
 
 
-def explained(trace: Any, at: str) -> Any:
+def explained(trace: "cs.Trace", at: str) -> "cs.Explanation":
     """The explanation of STEP:CELL; the cell is needed if the step has several numbers."""
     step, cell = parse_cell(at)
     shape = trace[step].shape[1:] if trace[step].shape[:1] == (1,) else trace[step].shape
@@ -232,7 +236,7 @@ def traced(
     *,
     noise: bool = False,
     step: StepOptions | None = None,
-) -> Any:
+) -> "cs.Trace":
     """A model's trace for its inputs, or for noise, or a training step; notes are printed."""
     if step is not None:
         return step.trace(model, image, loading, data_dir, inputs)
@@ -242,7 +246,7 @@ def traced(
     return inputs.trace(loaded, inputs.take(loaded, image, data_dir).value)
 
 
-def _show_report(report: Any) -> None:
+def _show_report(report: "cs.Verification") -> None:
     for line in report.lines:
         say(line)
     rows = [
@@ -266,9 +270,10 @@ def _show_report(report: Any) -> None:
         say(f"hidden steps that prepare what these read: {unlisted}")
     for step in report.mismatches:
         say(f"✗ {step.name} {step.mismatch}")
-    if report.mismatches and report.mismatches[0].mismatch.why:
+    first = report.mismatches[0].mismatch if report.mismatches else None
+    if first is not None and first.why:
         say()
-        show_text(report.mismatches[0].mismatch.why)
+        show_text(first.why)
         say()
     for note in report.notes:
         say(f"note: {note}")
@@ -278,14 +283,14 @@ def _show_report(report: Any) -> None:
     say(("✓ " if report.proved else "") + report.summary())
 
 
-def _resolution(step: Any) -> str:
+def _resolution(step: "cs.StepReport") -> str:
     """The resolution of a step as text: empty if it was not recomputed, "exact" for bounds of 0."""
     if step.finding in {"given", "unsupported"}:
         return ""
     return f"{step.resolution:.1e}" if step.resolution else "exact"
 
 
-def _as_json(trace: Any, step: Any) -> dict[str, Any]:
+def _as_json(trace: "cs.Trace", step: "cs.Step") -> dict[str, object]:
     low, high = _range(step)
     named = step.parameters.values()
     return {
@@ -308,7 +313,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def _range(step: Any) -> tuple[str, str]:
+def _range(step: "cs.Step") -> tuple[str, str]:
     values = step.output
     if not values.size:
         return "", ""

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
@@ -86,7 +86,7 @@ def _list(as_json: bool) -> None:
     say("convscope notebook FOLDER  write all as Jupyter notebooks")
 
 
-def _described(found: Any) -> dict[str, Any]:
+def _described(found: "cs.lessons.Lesson") -> dict[str, object]:
     return {
         "name": found.name,
         "title": found.title,
@@ -97,13 +97,14 @@ def _described(found: Any) -> dict[str, Any]:
     }
 
 
-def _teach(session: Any) -> None:
+def _teach(session: "cs.lessons.LessonSession") -> None:
     """The section for the teacher, then every question with its answer."""
     asked = [shown for screen in session.screens() for shown in screen if isinstance(shown, cs.lessons.Asked)]
-    show_markdown(f"# {session.lesson.title}: for the teacher")
+    show_markdown(f"# {session.lesson.title}")
     for each in session.teacher():
         show_markdown(each)
     for number, question in enumerate(asked, 1):
+        say()
         show_markdown(f"**{number}. {question.name}.** {question.ask}\n\nAnswer: **{question.shown(question.answer)}**")
         for given, misconception in question.wrong:
             show_markdown(f"- {question.shown(given)}: {' '.join(misconception.split())}")
@@ -112,7 +113,7 @@ def _teach(session: Any) -> None:
 class TerminalLesson:
     """A lesson in the terminal: text is printed, questions are asked until standard input ends."""
 
-    def __init__(self, session: Any, folder: Path) -> None:
+    def __init__(self, session: "cs.lessons.LessonSession", folder: Path) -> None:
         self._session = session
         self._folder = folder
         self._asking = session.execute
@@ -124,15 +125,15 @@ class TerminalLesson:
         lesson = self._session.lesson
         show_markdown(f"# {lesson.title}\n\nAbout {lesson.minutes} minutes. {lesson.needs}")
         for number, screen in enumerate(lesson.screens):
-            if number:
-                self._pause()
+            if number and not self._goes_on():
+                break
             for block in screen:
                 self._show(block)
         if self._judged:
             say()
             say(f"{sum(self._judged)} of {len(self._judged)} answers were right at the first try.")
 
-    def _show(self, block: Any) -> None:
+    def _show(self, block: "cs.lessons.Block") -> None:
         say()
         if isinstance(block, cs.lessons.Code):
             show_text("\n".join(f"    {line}" for line in block.source.strip("\n").split("\n")))
@@ -149,7 +150,7 @@ class TerminalLesson:
             case cs.lessons.Asked():
                 self._ask(shown)
 
-    def _output(self, output: Any) -> None:
+    def _output(self, output: "cs.lessons.Output") -> None:
         if output.figure is not None and not output.text:
             self._pictures += 1
             path = self._folder / f"{Path(self._session.lesson.name).stem}-{self._pictures}.png"
@@ -161,13 +162,18 @@ class TerminalLesson:
         if output.prose:
             show_markdown(output.prose)
 
-    def _ask(self, question: Any) -> None:
+    def _ask(self, question: "cs.lessons.Asked") -> None:
         show_markdown(f"**Question.** {question.ask}")
         for number, text in enumerate(question.choices.values(), 1):
             show_markdown(f"{number}. {text}")
         while self._asking:
-            reply = self._line("Your answer (Enter: skip): ")
+            reply = self._line("Your answer (Enter to skip, ? for the answer): ")
             if not reply:
+                return
+            if reply == "?":
+                say()
+                show_markdown(f"The answer is **{question.shown(question.answer)}**.")
+                self._output(question.because)
                 return
             try:
                 verdict = question.judge(question.read(reply))
@@ -180,10 +186,12 @@ class TerminalLesson:
             self._output(verdict.because)
             return
 
-    def _pause(self) -> None:
-        if out_is_terminal() and sys.stdin.isatty():
-            say()
-            self._line("Enter: go on. ")
+    def _goes_on(self) -> bool:
+        """Whether to show the next screen; asked only on a terminal."""
+        if not (out_is_terminal() and sys.stdin.isatty()):
+            return True
+        say()
+        return self._line("Press Enter to continue, or q to end: ").lower() not in {"q", "quit"}
 
     def _line(self, prompt: str) -> str:
         """A line of standard input; nothing more is asked once it has ended."""

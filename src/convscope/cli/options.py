@@ -65,7 +65,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     }
 
     @functools.wraps(command)
-    def run(**options: Any) -> None:
+    def run(**options: object) -> None:
         made = {name: kind(**{f.name: options.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
         command(**options, **made)
 
@@ -76,18 +76,6 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=laid_out)  # type: ignore[attr-defined]  # where inspect looks
     run.__annotations__ = {part.name: part.annotation for part in laid_out}
     return run
-
-
-def panels(**names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Show a command's options under headings: `@panels(Data=("data_dir", "size"))`; the others stay under Options."""
-
-    def grouped(command: Callable[..., None]) -> Callable[..., None]:
-        for heading, parameters in names.items():
-            for name in parameters:
-                command.__annotations__[name] = _under(heading, command.__annotations__[name])
-        return command
-
-    return grouped
 
 
 def _under(heading: str | None, annotation: Any) -> Any:
@@ -112,7 +100,9 @@ def _options(group: Any) -> list[inspect.Parameter]:
 
 Result = TypeVar("Result")
 
-Trust = Annotated[bool, typer.Option("--trust", help="Trust the code that a run names, as long as it does not change.")]
+TRUST = "Trust the code that a run names, as long as it does not change."
+Trust = Annotated[bool, typer.Option("--trust", help=TRUST)]
+RunTrust = Annotated[bool, typer.Option("--trust", help=TRUST, rich_help_panel="Run")]
 
 
 def with_consent(action: Callable[[bool], Result], *, trust: bool) -> Result:
@@ -175,9 +165,8 @@ def in_many(command: Callable[..., None]) -> Callable[..., None]:
     }
 
     @functools.wraps(command)
-    def run(**options: Any) -> None:
-        started = {name: options.pop(name) for name in added}
-        if cs.launch(**started) > 0:
+    def run(*, devices: int | None, num_nodes: int | None, patience: float, **options: object) -> None:
+        if cs.launch(devices=devices, num_nodes=num_nodes, patience=patience) > 0:
             hush()
         command(**options)
 
@@ -225,13 +214,13 @@ class Loading:
         """Whether any option other than --trust is set."""
         return replace(self, trust=False) != Loading()
 
-    def load(self, model: str) -> Any:
+    def load(self, model: str) -> "cs.Module":
         """The model, by its name; prints its notes, and a note if it is not trained."""
         args = cs.parse_model_args(self.model_arg or [])
         preprocess = parse_preprocess(self.preprocess or []) or None
         classes = [name.strip() for name in self.classes.split(",")] if self.classes else None
 
-        def load(trust: bool) -> Any:
+        def load(trust: bool) -> "cs.Module":
             return cs.load_model(
                 model,
                 weights=self.weights,
@@ -257,7 +246,7 @@ def is_run(model: str) -> bool:
     return Path(model, "config.json").is_file()
 
 
-def parse_preprocess(arguments: list[str]) -> dict[str, Any]:
+def parse_preprocess(arguments: list[str]) -> dict[str, object]:
     """Fields of a Preprocess from the command line; one number serves for all channels.
 
     >>> parse_preprocess(["size=48x64", "mean=0.5", "fit=crop"])
@@ -271,7 +260,7 @@ def parse_preprocess(arguments: list[str]) -> dict[str, Any]:
     return values
 
 
-def _trainable(model: Any) -> bool:
+def _trainable(model: "cs.Module") -> bool:
     return any(weight.requires_grad for weight in model.parameters())
 
 
@@ -302,7 +291,7 @@ class Inputs:
     named: Named = None
     batched: Batched = None
 
-    def take(self, loaded: Any, image: str | None, data_dir: Path | None) -> Any:
+    def take(self, loaded: "cs.Module", image: str | None, data_dir: Path | None) -> "cs.ModelInputs":
         """The command line's inputs prepared for this model, like `cs.prepare_inputs`; notes on them are printed.
 
         Raises:
@@ -313,11 +302,11 @@ class Inputs:
             remark(f"note: {note if prepared.prepared is None and self.named else f'{prepared.name}: {note}'}")
         return prepared
 
-    def trace(self, loaded: Any, value: Any) -> Any:
+    def trace(self, loaded: "cs.Module", value: "cs.ModelInput") -> "cs.Trace":
         """The model's trace for these inputs."""
         return cs.trace(loaded, value, batched=self.batched)
 
-    def source(self, loaded: Any, image: str | None) -> Any:
+    def source(self, loaded: "cs.Module", image: str | None) -> str | dict[str, str]:
         """The IMAGE, or the named inputs."""
         named = parse_inputs(self.named or [])
         card = cs.card_of(loaded)
@@ -327,10 +316,10 @@ class Inputs:
             wanted = f"each of its inputs by --input: {', '.join(card.inputs)}" if card.inputs else "an IMAGE"
             raise cs.UsageError(f"{card.name} needs {wanted}; a picture, an array (.npy), or one such as mnist:test/7.")
         _check_names(card.name, named, card.inputs, loaded)
-        return named or image
+        return named if image is None else image
 
 
-def _check_names(model: str, named: dict[str, str], wanted: tuple[str, ...], loaded: Any) -> None:
+def _check_names(model: str, named: dict[str, str], wanted: tuple[str, ...], loaded: "cs.Module") -> None:
     """Reject a name that forward does not have, and a missing input."""
     if not named:
         return

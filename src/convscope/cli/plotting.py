@@ -1,9 +1,10 @@
 """The commands that draw: filter, and the group plot. Each writes one figure and prints its path."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,7 +27,15 @@ from convscope.cli.options import (
 from convscope.cli.training import scores
 from convscope.render.numbers import decimal, grid_lines
 
+if TYPE_CHECKING:
+    from convscope.typing import Array
+
+
 ANY_IMAGE = "shapes:test/0"
+NUMBERS = re.compile(r"[-−+.\d\s,/e]*;[-−+.\d\s,/e;]*")
+"""A picture that is typed as rows of numbers, as kernels are."""
+PRINTED = 144
+"""Outputs of up to 12x12 numbers are printed."""
 
 plot_app = typer.Typer(no_args_is_help=True, help="Draw data, kernels, feature maps, networks and trainings.")
 
@@ -41,7 +50,7 @@ Crop = Annotated[
 
 
 def filter_image(
-    image: Image,
+    image: Annotated[str, typer.Argument(help="A file, an image of a data set, or numbers: '1 2 0; 0 1 3; 2 2 1'.")],
     kernel: Annotated[str, typer.Option(help="A name such as sobel-x, or numbers: '1 0; 0 1'.")],
     out: Out = None,
     same: Annotated[bool, typer.Option("--same", help="Pad with zeros to keep the picture's size.")] = False,
@@ -53,20 +62,28 @@ def filter_image(
 ) -> None:
     """Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."""
     chosen = cs.filters.parse_kernel(kernel)
-    to = target(out, "filter", chosen.name, image)
-    prepared = cs.prepare(image, data_dir=data_dir)
+    typed = NUMBERS.fullmatch(image) is not None
+    name = "numbers" if typed else image
+    to = target(out, "filter", chosen.name, name)
+    if typed:
+        picture: Any = cs.filters.parse_numbers(image)[None]
+    else:
+        prepared = cs.prepare(image, data_dir=data_dir)
+        picture, name = prepared.picture, prepared.name
     mode: Literal["valid", "same"] = "same" if same else "valid"
-    output = cs.filters.apply_filter(prepared.picture, chosen, mode=mode, per_channel=per_channel)
+    output = cs.filters.apply_filter(picture, chosen, mode=mode, per_channel=per_channel)
     answers = cs.filters.edge_response(chosen)
     facts: dict[str, Any] = {
-        "image": prepared.name,
+        "image": name,
         "kernel": {"name": chosen.name, "numbers": chosen.kernel.tolist(), "finds": chosen.finds},
         "answers": {"vertical": answers.vertical, "horizontal": answers.horizontal, "direction": answers.direction},
         "mode": mode,
-        "input": {"shape": list(prepared.picture.shape), **_range(prepared.picture)},
+        "input": {"shape": list(picture.shape), **_range(picture)},
         "output": {"shape": list(output.shape), **_range(output)},
     }
-    figure = cs.plot.filtered(prepared.picture, chosen, output, name=prepared.name)
+    if output[0].size <= PRINTED:
+        facts["output"]["numbers"] = output.tolist()
+    figure = cs.plot.filtered(picture, chosen, output, name=name)
     if as_json:
         show_json({**facts, "figure": str(save(figure, to))})
         return
@@ -79,6 +96,9 @@ def filter_image(
         made = ", converted to grey" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
         reach = f"from {decimal(fact['min'])} to {decimal(fact['max'])}"
         say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{made}")
+    for plane in output if "numbers" in facts["output"] else ():
+        for line in grid_lines(plane):
+            say(f"  {line}")
     write(figure, to)
 
 
@@ -233,6 +253,17 @@ def number(
 
 
 @plot_app.command()
+def connections(
+    size: Annotated[int, typer.Option(help="Rows and columns of the image, 2 to 8.")] = 5,
+    kernel: Annotated[int, typer.Option(help="Rows and columns of the kernel.")] = 3,
+    out: Out = None,
+) -> None:
+    """Draw a dense layer beside a convolution: each line is one product, each colour one weight."""
+    to = target(out, "connections", f"{size}x{size}", f"{kernel}x{kernel}")
+    write(cs.plot.connections(size=size, kernel=kernel), to)
+
+
+@plot_app.command()
 def history(run: RunFolder, out: Out = None) -> None:
     """Draw the loss and accuracy of a training."""
     to = target(out, "history", run)
@@ -256,7 +287,9 @@ def confusion(
     write(cs.plot.confusion(result.confusion, result.classes, name=f"{_title(run)} on {result.dataset}"), to)
 
 
-def _prepare(loaded: Any, model: str, image: str | None, data_dir: Path | None, inputs: Inputs) -> Any:
+def _prepare(
+    loaded: "cs.Module", model: str, image: str | None, data_dir: Path | None, inputs: Inputs
+) -> "cs.ModelInputs":
     """The requested inputs, else an image of the run's own data, else a default image."""
     if image is None and not inputs.named and not cs.card_of(loaded).inputs:
         data = cs.load_run(model).config["dataset"] if is_run(model) else {}
@@ -270,7 +303,7 @@ def _title(run: str) -> str:
     return Path(os.path.realpath(run)).name
 
 
-def _range(values: Any) -> dict[str, float]:
+def _range(values: "Array") -> dict[str, float]:
     return {"min": float(values.min()), "max": float(values.max())}
 
 

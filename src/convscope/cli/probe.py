@@ -8,7 +8,7 @@ import keyword
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -31,6 +31,9 @@ from convscope.cli.options import (
     spread,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 FITTED = ("folder:", "hub:")
 """Sources whose images are preprocessed as the model expects, unless options say otherwise."""
@@ -52,7 +55,7 @@ class Images:
         given = {"data_dir": self.data_dir, "image_size": parse_size(self.size), "grey": self.grey}
         return {name: value for name, value in {**given, "strict": self.strict}.items() if value}
 
-    def load(self, dataset: str, split: str, **more: Any) -> Any:
+    def load(self, dataset: str, split: str, **more: Any) -> "cs.Dataset":
         """A data set by its name."""
         with reading_progress() as progress:
             return cs.load_dataset(dataset, split=split, progress=progress, **{**more, **self.options()})
@@ -197,7 +200,7 @@ def _subject(probe: cs.probe.Probe, values: dict[str, Any], settings: dict[str, 
     return replace(subject, image=lambda: image)
 
 
-def _traced(model: Any, values: dict[str, Any]) -> Any:
+def _traced(model: "cs.Module", values: dict[str, Any]) -> "cs.Trace":
     inputs: Inputs = values["inputs_as"]
     if values["image"] is None and not inputs.named:
         return inputs.trace(model, cs.random_inputs(model))
@@ -210,7 +213,7 @@ def _data(
     settings: dict[str, Any],
     subject: cs.probe.Subject,
     names: Sequence[str],
-) -> Callable[[str], Any]:
+) -> "Callable[[str], cs.Dataset | None]":
     """The images of each split that the probe takes."""
     images: Images = values["images_as"]
     dataset: str | None = values["dataset"]
@@ -225,7 +228,9 @@ def _data(
     return parts.get
 
 
-def _scanned(name: str, model: Any, dataset: str | None, split: str, images: Images, seed: dict[str, int]) -> Any:
+def _scanned(
+    name: str, model: "cs.Module", dataset: str | None, split: str, images: Images, seed: dict[str, int]
+) -> "cs.Dataset":
     """A data set by name, or a part of the one that a run was trained on."""
     if dataset is not None:
         alike = cs.card_of(model).preprocess.as_loaded() if dataset.startswith(FITTED) else {}
@@ -241,24 +246,24 @@ def _scanned(name: str, model: Any, dataset: str | None, split: str, images: Ima
     return images.load(config["source"], split, **more)
 
 
-def _names_of(names: Sequence[str], models: Sequence[Any]) -> list[str]:
+def _names_of(names: Sequence[str], models: "Sequence[cs.Module]") -> list[str]:
     """What to call several models: what they are, or as they were named where two are the same."""
     cards = [cs.card_of(model).name for model in models]
     return list(names) if len(set(cards)) < len(cards) else cards
 
 
-def show_result(result: Any, draw: Callable[[Any], Any], shown: ProbeOutput) -> None:
+def show_result(result: "cs.probe.Result", draw: "Callable[[object], Figure]", shown: ProbeOutput) -> None:
     """Print a probe's result, and write its picture where one is asked for."""
     if hushed():
         return
     figure = None if shown.out is None else draw(result)
     if shown.as_json:
-        if shown.out is not None:
+        if figure is not None:
             save(figure, target(shown.out))
         show_json({**result.to_json(), **({} if shown.out is None else {"figure": str(shown.out)})})
         return
     show_text(str(result))
-    if shown.out is not None:
+    if figure is not None:
         write(figure, target(shown.out))
 
 

@@ -1,19 +1,20 @@
 """The commands train, evaluate and predict, and the progress of a training."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 import convscope as cs
 from convscope.cli.console import (
+    Bars,
     drop_output,
     duration,
-    err,
     hushed,
     reading_progress,
     remark,
@@ -29,17 +30,17 @@ from convscope.cli.options import (
     Json,
     Loading,
     ModelArgs,
+    RunTrust,
     Size,
     Strict,
     Trust,
     in_many,
     is_run,
-    panels,
     parse_size,
     spread,
     with_consent,
 )
-from convscope.render.numbers import decimal, percent
+from convscope.render.numbers import decimal, fixed, percent
 
 FEW = 4
 """A data set of up to this many training images is answered image by image when its training ends."""
@@ -50,28 +51,36 @@ class TrainingProgress:
 
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
-        self.start: Mapping[str, Any] = {}
+        self.start: cs.StartEvent | None = None
+        """The first event, which says what is trained and how."""
         self.began: tuple[int, float] | None = None
 
-    def tell(self, event: Mapping[str, Any]) -> None:
+    def tell(self, event: "cs.Event") -> None:
         """Draw one event; the training continues even if the output is closed or the disk is full."""
-        kinds = {"start": self._start, "progress": self._progress, "train": self._train, "epoch": self._epoch}
         try:
-            kinds[event["event"]](event)
+            if event["event"] == "start":
+                self._start(event)
+            elif event["event"] == "progress":
+                self._progress(event)
+            elif event["event"] == "train":
+                self._train(event)
+            else:
+                self._epoch(event)
         except OSError as error:
             if error.filename == "standard output":
                 drop_output()
                 with suppress(OSError):
                     remark(f"note: standard output: {error.strerror}; the training continues without it.")
 
-    def _start(self, event: Mapping[str, Any]) -> None:
+    def _start(self, event: "cs.StartEvent") -> None:
         self.start = event
         recipe = event["recipe"]
+        draws = f" of {recipe['draws']:,} random draws" if recipe["draws"] else ""
         self.task = self.bar.add_task("", total=event["total"], completed=event["step"], numbers="")
         say(
             f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} "
             f"({event['images']:,} images): "
-            f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}, batch {recipe['batch_size']}, "
+            f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}{draws}, batch {recipe['batch_size']}, "
             f"{recipe['optimizer']}, lr {recipe['lr']:g}, {recipe['loss']}, on {event['device']}"
         )
         for note in event["notes"]:
@@ -79,7 +88,7 @@ class TrainingProgress:
         if event["resumed"]:
             say(f"continuing after step {event['step']:,} of {event['total']:,}")
 
-    def _progress(self, event: Mapping[str, Any]) -> None:
+    def _progress(self, event: "cs.ProgressEvent") -> None:
         if self.began is None:
             self.began = event["step"], event["seconds"]
             return
@@ -89,14 +98,16 @@ class TrainingProgress:
         if steps and seconds > 0:
             rate = steps / seconds
             left = (event["total"] - event["step"]) / rate
-            numbers += f"  {rate * self.start['recipe']['batch_size']:,.0f} images/s  {duration(left)} left"
+            numbers += f"  {rate * self._recipe['batch_size']:,.0f} images/s  {duration(left)} left"
         self.bar.update(self.task, completed=event["step"], numbers=numbers)
 
-    def _train(self, event: Mapping[str, Any]) -> None:
-        if self.start["recipe"]["log_every"]:
-            say(f"step {event['step']:>6,}  loss {decimal(event['loss'], 6)}")
+    def _train(self, event: "cs.TrainEvent") -> None:
+        every = self._recipe["log_every"]
+        if every:
+            mean = f"  mean of {every:,} steps" if every > 1 else ""
+            say(f"step {event['step']:>6,}  loss {fixed(event['loss'])}{mean}")
 
-    def _epoch(self, event: Mapping[str, Any]) -> None:
+    def _epoch(self, event: "cs.EpochEvent") -> None:
         if not self._worth_a_line(event["epoch"]):
             return
         line = f"epoch {event['epoch']:>3}  loss {decimal(event['loss'])}  accuracy {percent(event['accuracy'])}"
@@ -106,9 +117,14 @@ class TrainingProgress:
             line += f"  ({event['skipped']:,} skipped)"
         say(f"{line}  {duration(event['seconds'])}")
 
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        assert self.start is not None
+        return self.start["recipe"]
+
     def _worth_a_line(self, epoch: int) -> bool:
         """Whether to print an epoch: all of up to thirty, else thirty of them evenly, and the last."""
-        epochs = self.start["recipe"]["epochs"]
+        epochs = self._recipe["epochs"]
         return bool(epoch == epochs or epoch % max(1, epochs // 30) == 0)
 
 
@@ -117,7 +133,7 @@ def training_progress() -> Iterator[TrainingProgress]:
     """A watcher whose bar is removed when the training ends; Ctrl-C prints the message of `cs.train`."""
     columns = (BarColumn(20), TextColumn("{task.fields[numbers]}"))
     try:
-        with Progress(*columns, console=err, transient=True, disable=hushed() or not err.is_terminal) as bar:
+        with Bars(*columns) as bar:
             yield TrainingProgress(bar)
     except KeyboardInterrupt as stop:
         if not hushed():
@@ -125,12 +141,68 @@ def training_progress() -> Iterator[TrainingProgress]:
         raise typer.Exit(130) from None
 
 
-@panels(
-    Settings=("epochs", "batch_size", "lr", "optimizer", "loss", "schedule", "seed"),
-    Data=("images", "data_dir", "size", "grey", "strict"),
-    Run=("out", "resume", "trust"),
-    Computation=("device", "precision", "engine"),
-)
+@dataclass(frozen=True, slots=True)
+class RecipeChanges:
+    """The options that override settings of the recipe."""
+
+    HEADING: ClassVar = "Settings"
+
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None
+    lr: Annotated[float | None, typer.Option(help="Learning rate; the peak, if the schedule varies it.")] = None
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd, adadelta, rmsprop, ...")] = None
+    loss: Annotated[str | None, typer.Option(help="cross-entropy, mse or nll.")] = None
+    schedule: Annotated[str | None, typer.Option(help="Learning rate schedule: constant or one-cycle.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of generated data, initial weights and order.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """The options of where and how it is computed."""
+
+    HEADING: ClassVar = "Computation"
+
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None
+    precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None
+    engine: Annotated[str | None, typer.Option(help="Compute engine: torch (default) or numpy.")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of the run's folder."""
+
+    HEADING: ClassVar = "Run"
+
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run in --out, or the newest unfinished one; start a new one if --out is empty.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """The options of how images are made or loaded."""
+
+    HEADING: ClassVar = "Data"
+
+    images: Annotated[int | None, typer.Option(help="Number of images to generate (shapes, color-shapes).")] = None
+    data_dir: DataDir = None
+    size: Size = None
+    grey: Grey = False
+    strict: Strict = False
+
+    def options(self) -> dict[str, object]:
+        """Those that are given, as `cs.load_dataset` takes them."""
+        size = parse_size(self.size)
+        given = {"size": self.images, "data_dir": self.data_dir, "image_size": size, "grey": self.grey}
+        return {name: value for name, value in {**given, "strict": self.strict}.items() if value}
+
+
+@spread
 def train(
     dataset: Annotated[
         str | None, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")
@@ -139,83 +211,53 @@ def train(
         str | None, typer.Option(help="A built-in model, file.py:Class, package.module:factory or net.json.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="fast (default), or tutorial for the published settings.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; the peak, if the schedule varies it.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd, adadelta, rmsprop, ...")] = None,
-    loss: Annotated[str | None, typer.Option(help="cross-entropy, mse or nll.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Learning rate schedule: constant or one-cycle.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of generated data, initial weights and order.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None,
-    engine: Annotated[str | None, typer.Option(help="Compute engine: torch (default) or numpy.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/MODEL.")] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the run in --out, or the newest unfinished one; start a new one if --out is empty.",
-        ),
-    ] = False,
-    images: Annotated[int | None, typer.Option(help="Number of images to generate (shapes, color-shapes).")] = None,
-    data_dir: DataDir = None,
-    size: Size = None,
-    grey: Grey = False,
-    strict: Strict = False,
+    *,
+    changes: RecipeChanges,
+    computation: Computation,
+    folder: RunOptions,
+    data: TrainingData,
     model_arg: ModelArgs = None,
-    trust: Trust = False,
+    trust: RunTrust = False,
 ) -> None:
     """Train a network and write a run folder: `convscope train shapes`."""
-    options: dict[str, Any] = {
-        "size": images,
-        "data_dir": data_dir,
-        "image_size": parse_size(size),
-        "grey": grey,
-        "strict": strict,
-    }
 
-    def begin(trusted: bool) -> tuple[Any, Any]:
+    def begin(trusted: bool) -> "tuple[cs.Run, cs.StartEvent | None]":
         with reading_progress() as progress, training_progress() as watcher:
             run = cs.train(
                 dataset,
                 model,
                 recipe=recipe,
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                optimizer=optimizer,
-                loss=loss,
-                schedule=schedule,
-                seed=seed,
-                device=device,
-                precision=precision,
-                engine=engine,
-                out=out,
-                resume=resume,
+                **asdict(changes),
+                **asdict(computation),
+                **asdict(folder),
                 model_args=cs.parse_model_args(model_arg or []),
-                data_options={key: value for key, value in options.items() if value},
+                data_options=data.options(),
                 watch=watcher.tell,
                 progress=progress,
                 trust=trusted,
             )
-        return run, watcher
+        return run, watcher.start
 
-    run, watcher = with_consent(begin, trust=trust)
+    _show_end(*with_consent(begin, trust=trust))
+
+
+def _show_end(run: "cs.Run", start: "cs.StartEvent | None") -> None:
+    """Print what a training ended with; `start` is None if there was nothing left to train."""
     if hushed():  # another process prints, and the run may exist only on its disk
         return
-    if not watcher.start:
+    if start is None:
         more = " Train longer with --epochs." if run.recipe.schedule == "constant" else ""
         say(f"{run.path} is already finished; nothing is left to train.{more}")
         return
     say(f"{run.path} was written after {duration(run.metrics['seconds'])} of training")
     for line in weight_lines(weights_of(run.model)):
         say(line)
-    if watcher.start["images"] <= FEW:
+    if start["images"] <= FEW:
         _answer_test_images(run)
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")
 
 
-def _answer_test_images(run: Any) -> None:
+def _answer_test_images(run: "cs.Run") -> None:
     """Print the prediction for each test image of a data set that has only a few."""
     source = run.config["dataset"]["source"]
     for name in cs.load_dataset(source, split="test").names or ():
@@ -241,13 +283,15 @@ def evaluate(
     show_text(result.to_text())
 
 
-def scores(run: str, trust: bool, dataset: str | None, **options: Any) -> Any:
+def scores(
+    run: str, trust: bool, dataset: str | None, *, split: str, data_dir: Path | None, strict: bool = False
+) -> "cs.Evaluation":
     """The result of `cs.evaluate` for a run, once its code is trusted."""
 
-    def measure(trusted: bool) -> Any:
+    def measure(trusted: bool) -> "cs.Evaluation":
         if trusted:
             cs.load_model(Path(run), trust=True)
-        return cs.evaluate(run, dataset, **options)
+        return cs.evaluate(run, dataset, split=split, data_dir=data_dir, strict=strict)
 
     return with_consent(measure, trust=trust)
 
@@ -263,9 +307,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict the classes of pictures, including your own."""
-    subject = loading.load(run)
-    if is_run(run) and not loading.given:
-        subject = cs.load_run(run)  # a run knows where its data is
+    loaded = loading.load(run)
+    subject = cs.load_run(run) if is_run(run) and not loading.given else loaded  # a run knows where its data is
     predictions = cs.predict(subject, *images, data_dir=data_dir)
     if as_json:
         show_json([prediction.to_json() for prediction in predictions])
@@ -274,7 +317,7 @@ def predict(
         _show_prediction(prediction, top)
 
 
-def _show_prediction(prediction: Any, top: int) -> None:
+def _show_prediction(prediction: "cs.Prediction", top: int) -> None:
     name = prediction.classes[prediction.best]
     truth = "" if prediction.label is None else f" (it is {prediction.classes[prediction.label]})"
     say(f"{prediction.image}: {name}{truth}")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -52,7 +52,9 @@ class StepOptions:
         )
         return has_option or is_batch(image) or OF_A_STEP.fullmatch(at.rpartition(":")[0] or at) is not None
 
-    def trace(self, model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs) -> Any:
+    def trace(
+        self, model: str, image: str | None, loading: Loading, data_dir: Path | None, inputs: Inputs
+    ) -> "cs.Trace":
         """The trace of a training step.
 
         Raises:
@@ -65,12 +67,14 @@ class StepOptions:
             prepared = cs.prepare_batch(image, loaded, data_dir=data_dir)
             import numpy as np  # noqa: PLC0415  # not for the help of all commands
 
-            images, labels = np.stack([one.array for one in prepared]), [one.label for one in prepared]
+            images: cs.ModelInput = np.stack([one.array for one in prepared])
+            labels = [one.label for one in prepared]
         else:
             taken = inputs.take(loaded, image, data_dir)
             images, labels = taken.value, [None if taken.prepared is None else taken.prepared.label]
-        target = labels if self.target is None else parse_labels(self.target)
-        if None in target:
+        given = labels if self.target is None else parse_labels(self.target)
+        target = [label for label in given if label is not None]
+        if len(target) < len(given):
             raise cs.UsageError(
                 "a gradient needs the class number of each image: --target 3, or 0,1,1 for several; images of a data "
                 "set, such as mnist:train/0-63, have labels."
@@ -78,7 +82,7 @@ class StepOptions:
         subject = cs.load_run(model).holding(loaded) if is_run(model) else loaded
         return cs.trace(subject, images, target=target, loss=self.loss, optimizer=self.optimizer, lr=self.lr)
 
-    def _repeated(self, model: str, image: str | None, loading: Loading) -> Any:
+    def _repeated(self, model: str, image: str | None, loading: Loading) -> "cs.Trace":
         """The trace of a step of a run's own history."""
         if not is_run(model):
             raise cs.UsageError(f"--at-step repeats a step of a run, and {model} is not a run folder.")

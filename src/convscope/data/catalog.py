@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from convscope.data import generated as crosses
 from convscope.data import generated as shapes
@@ -41,7 +40,7 @@ class DatasetEntry:
     options: frozenset[str] = frozenset()
     """Arguments of `load_dataset` that only some data sets take, this one included."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain values, without its loader."""
         return {
             "name": self.name,
@@ -195,24 +194,33 @@ def load_dataset(
         strict=strict,
         progress=progress,
     )
-    for option, flag, arguments in (
-        ("size", " (--images)", size is not None),
-        ("sampling", "", sampling != "split"),
-        ("image_size", " (--size)", image_size is not None),
-        ("fit", "", fit != "stretch"),
-        ("crop_ratio", "", crop_ratio != 1),
-        ("grey", " (--grey)", grey),
-    ):
-        if arguments and option not in entry.options:
-            known: list[DatasetEntry | DatasetSource] = [*DATASETS.values(), *PLACES.values()]
-            takers = [other.name for other in known if option in other.options]
-            raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")
-    if image_size is None and (fit != "stretch" or crop_ratio != 1):
-        raise UsageError("fit and crop_ratio say how images are brought to image_size; give image_size too.")
+    _check_options(entry, request)
     data = entry.load(request)
     for note in data.notes:
         log.info(note)
     return data
+
+
+def _check_options(entry: DatasetEntry | DatasetSource, request: DatasetOptions) -> None:
+    """Refuse options that this data set does not take.
+
+    Raises:
+        UsageError: with the data sets that take it.
+    """
+    for option, flag, given in (
+        ("size", " (--images)", request.size is not None),
+        ("sampling", "", request.sampling != "split"),
+        ("image_size", " (--size)", request.image_size is not None),
+        ("fit", "", request.fit != "stretch"),
+        ("crop_ratio", "", request.crop_ratio != 1),
+        ("grey", " (--grey)", request.grey),
+    ):
+        if given and option not in entry.options:
+            known: list[DatasetEntry | DatasetSource] = [*DATASETS.values(), *PLACES.values()]
+            takers = [other.name for other in known if option in other.options]
+            raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")
+    if request.image_size is None and (request.fit != "stretch" or request.crop_ratio != 1):
+        raise UsageError("fit and crop_ratio say how images are brought to image_size; give image_size too.")
 
 
 def entry_of(name: str) -> DatasetEntry | DatasetSource:

@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.data.lazy_images import LazyImages, places
+from convscope.data.lazy_images import LazyImages, Selection, places
 from convscope.displayed import Displayed
 from convscope.errors import DataError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
@@ -97,7 +97,7 @@ class Dataset(Displayed):
         """One image for display: float32 from 0 to 1, shape (C, H, W)."""
         return np.asarray(self.images[self.index(key)] / np.float32(self.preprocess.scale), np.float32)
 
-    def scaled(self, which: Any = slice(None)) -> NDArray[np.float32]:
+    def scaled(self, which: Selection = slice(None)) -> NDArray[np.float32]:
         """Several images as a model's input: float32, shape (n, C, H, W).
 
         Args:
@@ -105,7 +105,7 @@ class Dataset(Displayed):
         """
         return self.preprocess.normalize(self.images[which])
 
-    def readable(self, which: Any = slice(None)) -> tuple[Array, NDArray[np.intp]]:
+    def readable(self, which: Selection = slice(None)) -> tuple[Array, NDArray[np.intp]]:
         """Raw readable images, (n, C, H, W), and their indices, (n,): some images on disk may be corrupt.
 
         Args:
@@ -134,7 +134,7 @@ class Dataset(Displayed):
                 return result
         raise DataError(f"no image of {self.name}:{self.split} can be read.")
 
-    def part(self, which: Any) -> Self:
+    def part(self, which: Selection) -> Self:
         """A subset of the data set: the images at a slice, indices or booleans."""
         images = self.images.subset(which).as_array() if isinstance(self.images, LazyImages) else self.images[which]
         names = tuple(self.names[at] for at in places(which, len(self))) if self.names else ()

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from convscope.preprocess import Preprocess
 from convscope.typing import Array
 
 Indices = NDArray[np.intp]
+Selection = slice | list[int] | Array
+"""A slice, indices or booleans."""
+Record = TypeVar("Record")
 Encoded = bytes | Path | None
 """An encoded image or its file; None if both are missing."""
 Read = Callable[[Indices], Sequence[Encoded]]
@@ -115,7 +118,7 @@ class LazyImages:
         (encoded,) = self._read(np.array([number]))
         return decoded(encoded, f"image {index} of {self.name}")
 
-    def readable(self, which: Any) -> tuple[Array, Indices]:
+    def readable(self, which: Selection) -> tuple[Array, Indices]:
         """The images at some indices that can be read, (n, C, H, W), and their indices, (n,).
 
         Warns:
@@ -141,7 +144,7 @@ class LazyImages:
         """This object, typed as an array; `isinstance(data.images, LazyImages)` distinguishes the two."""
         return cast("Array", self)
 
-    def subset(self, which: Any) -> "LazyImages":
+    def subset(self, which: Selection) -> "LazyImages":
         """A subset of the images, still unread."""
         chosen = (np.arange(self._count) if self._where is None else self._where)[which]
         result = copy.copy(self)
@@ -211,7 +214,7 @@ class LazyImages:
         return np.rint(image).astype(np.uint8) if image.dtype != np.uint8 else image
 
 
-def places(which: Any, count: int) -> Indices:
+def places(which: Selection, count: int) -> Indices:
     """The indices, among `count` images, that a slice, indices or booleans select.
 
     >>> places(slice(2, None), 5)
@@ -234,7 +237,7 @@ def decoded(encoded: Encoded, name: str) -> Array:
         raise DataError(f"{error} Remove it from the data set.") from None
 
 
-class BlockShuffle:
+class BlockShuffle(Generic[Record]):
     """Records of a stream, kept a few windows at a time; going back restarts the stream.
 
     >>> windows = BlockShuffle(lambda start: iter(range(start, 10)), window=4)
@@ -242,17 +245,17 @@ class BlockShuffle:
     [5, 4, 1]
     """
 
-    def __init__(self, begin: Callable[[int], Iterator[Any]], window: int) -> None:
+    def __init__(self, begin: Callable[[int], Iterator[Record]], window: int) -> None:
         """Set the function that starts the stream at a record."""
         self._begin, self._window = begin, window
-        self._kept: dict[int, list[Any]] = {}
+        self._kept: dict[int, list[Record]] = {}
         self._next, self._records = 0, begin(0)
         self._lock = threading.Lock()
 
-    def __call__(self, indices: Indices) -> list[Any]:
+    def __call__(self, indices: Indices) -> list[Record]:
         """The records at some indices, in their order."""
         with self._lock:
-            results: dict[int, Any] = {}
+            results: dict[int, Record] = {}
             for number in np.unique(indices // self._window).tolist():
                 window = self._read(number)
                 chosen = indices[indices // self._window == number].tolist()
@@ -261,7 +264,7 @@ class BlockShuffle:
                 results |= {index: window[index - number * self._window] for index in chosen}
         return [results[index] for index in indices.tolist()]
 
-    def _read(self, number: int) -> list[Any]:
+    def _read(self, number: int) -> list[Record]:
         if number in self._kept:
             return self._kept[number]
         if number < self._next:

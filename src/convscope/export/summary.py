@@ -15,6 +15,7 @@ from convscope.capture.shape_trials import ShapeFailure, shape_failure
 from convscope.capture.tracing import trace as record
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
+from convscope.displayed import Displayed
 from convscope.errors import TraceError, UsageError
 from convscope.export.field_sums import FieldSum, field_sums
 from convscope.export.layer_sums import MemoryUse, memory_use, multiply_adds, size_sums
@@ -82,7 +83,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Summary:
+class Summary(Displayed):
     """A model's layers and their totals, for one size of input.
 
     >>> import convscope as cs

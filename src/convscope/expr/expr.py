@@ -19,7 +19,17 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.expr.call import Cell, Source
-from convscope.expr.precision import EXACT, WHOLE, Precision, exact, exact_sum, exact_sums, gamma, wrapped
+from convscope.expr.precision import (
+    EXACT,
+    WHOLE,
+    Precision,
+    exact,
+    exact_sum,
+    exact_sums,
+    gamma,
+    wrapped,
+    writing_error,
+)
 from convscope.expr.primitives import PRIMITIVES
 from convscope.expr.primitives.primitive import Primitive
 from convscope.typing import Array, Numbers
@@ -70,11 +80,8 @@ class Leaf:
         """
         coarsest = max(precision.sum, precision.stored)
         written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
-        if isinstance(self.number, np.ndarray):
-            numbers = self.number.astype(np.float64)
-            return Result(numbers, np.where(_short(numbers), 0.0, np.abs(numbers) * coarsest) if written else 0.0)
-        number = float(self.number)
-        return Result(number, abs(number) * coarsest if written and not _short(number) else 0.0)
+        value = self.number.astype(np.float64) if isinstance(self.number, np.ndarray) else float(self.number)
+        return Result(value, writing_error(value, precision) if written else 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,6 +261,9 @@ class Dot:
                 roundings = roundings + 1
             error = error + gamma(np.maximum(roundings, 0), precision.sum) * size
             error = error + gamma(self.narrow, precision.inner) * size
+            if self.right is not None and precision.flushes:  # products of numbers that the kernel takes for 0
+                small = np.minimum(np.abs(self.left.values), np.abs(self.right.values)) < precision.tiny
+                error = error + (magnitudes * small).sum(-1) * abs(self.factor)
             error = np.where(np.maximum(whole, size) >= precision.room, np.inf, error)
             error = error + (roundings > 0) * precision.tiny
         return Result(value, error) if products.ndim > 1 else Result(float(value), float(error))
@@ -378,12 +388,6 @@ def _over(dividend: Numbers, divisor: Numbers) -> Numbers:
     with np.errstate(all="ignore"):
         quotient = np.divide(dividend, divisor)
     return quotient if np.ndim(quotient) else float(quotient)
-
-
-def _short(value: Numbers) -> Numbers:
-    """Whether every floating-point type holds it exactly: bfloat16 has 8 significant bits."""
-    digits = np.frexp(value)[0] * 256
-    return ~np.isfinite(value) | (digits == np.floor(digits))
 
 
 def number(value: float, name: str, dtype: str = WRITTEN) -> Leaf:

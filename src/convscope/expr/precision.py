@@ -50,6 +50,14 @@ class Precision:
         """Beyond this a sum on its way is infinite: narrow types are added in float32, if not in themselves."""
         return PRECISIONS["float32"].largest if self.stored and self.sum < self.stored else self.largest
 
+    @property
+    def flushes(self) -> bool:
+        """Whether a kernel may take factors below the smallest normal number for 0: products of bfloat16 pairs.
+
+        Source: Intel, Instruction Set Extensions Programming Reference, VDPBF16PS.
+        """
+        return max(self.stored, self.inner) == 2.0**-8
+
     def finer(self, roundoff: float) -> bool:
         """Whether numbers of this type have to be rounded for a kernel that rounds by so much."""
         return max(self.sum, self.stored) < 0.9 * roundoff
@@ -115,6 +123,29 @@ def rounded(value: float, dtype: str) -> float:
     exponent = max(math.frexp(single)[1], -125)  # below that, subnormal: the digits stay where they are
     nearest = math.ldexp(round(math.ldexp(single, 8 - exponent)), exponent - 8)
     return nearest if abs(nearest) < 2.0**128 else math.copysign(math.inf, value)
+
+
+def _short(value: Numbers) -> Numbers:
+    """Whether every floating-point type holds it exactly: bfloat16 has 8 significant bits."""
+    digits = np.frexp(value)[0] * 256
+    return ~np.isfinite(value) | (digits == np.floor(digits))
+
+
+def writing_error(value: Numbers, precision: Precision) -> Numbers:
+    """How far a written number may be from what a type holds of it: half the distance of the type's numbers there.
+
+    That distance does not shrink below the smallest normal number.
+
+    >>> writing_error(0.5, Precision.of("float32")), writing_error(1e-40, Precision.of("float32")) > 1e-46
+    (0.0, True)
+    """
+    coarsest, size = max(precision.sum, precision.stored), np.abs(value)
+    with np.errstate(all="ignore"):
+        held = _short(value) & (
+            (size >= precision.tiny) | (size % (2 * 2.0 ** np.round(np.log2(coarsest)) * precision.tiny) == 0)
+        )
+    error = np.where(held, 0.0, coarsest * np.maximum(size, precision.tiny))
+    return error if error.ndim else float(error)
 
 
 BITS: Mapping[str, int] = {f"{sign}int{bits}": bits for bits in (8, 16, 32, 64) for sign in ("u", "")}

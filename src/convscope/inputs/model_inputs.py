@@ -3,22 +3,24 @@
 Knows pictures and cards, and how each input is prepared; no torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from convscope.cards.card import SHAPES, Card
-from convscope.cards.card_inference import card_of
 from convscope.errors import UsageError
 from convscope.inputs.arrays import side_by_side
-from convscope.inputs.pictures import Prepared, prepare, random_image
+from convscope.inputs.pictures import Prepared, card_for, prepare, random_image
 from convscope.type_checks import takes
 from convscope.typing import Array
+
+ModelInput: TypeAlias = ArrayLike | Sequence[object] | Mapping[str, object]
+"""What a model is called with: an array, or a tuple, list or mapping of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +29,8 @@ class ModelInputs:
 
     name: str
     """Where it comes from: a file's name, or `left=a.png, right=b.npy`."""
-    value: Any = field(repr=False)
-    """An array, or a tuple, mapping or list of them; arrays of pictures are prepared."""
+    value: ModelInput = field(repr=False)
+    """Arrays of pictures are prepared."""
     picture: NDArray[np.float32] = field(repr=False)
     """Shape (C, H, W), from 0 to 1: the picture, or else all planes side by side, each from its least to its most."""
     notes: tuple[str, ...] = ()
@@ -46,7 +48,7 @@ class ModelInputs:
 
 
 @takes()
-def prepare_inputs(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> ModelInputs:
+def prepare_inputs(source: object, like: object = None, *, data_dir: str | Path | None = None) -> ModelInputs:
     """Load everything that a model is called with, each input as `load_image` does.
 
     >>> prepare_inputs({"left": np.zeros((3, 4, 5), "f"), "right": np.ones((3, 4, 5), "f")}).picture.shape
@@ -63,7 +65,7 @@ def prepare_inputs(source: Any, like: Any = None, *, data_dir: str | Path | None
         UsageError: one input for a model that takes several, or no such data set, split or image.
         ShapeError: an array of a shape or type that is not expected.
     """
-    card = _card(like)
+    card = None if like is None else card_for(like)
     if not isinstance(source, Mapping | tuple | list):
         if card is not None and card.inputs:
             wanted = ", ".join(card.inputs)
@@ -78,11 +80,12 @@ def prepare_inputs(source: Any, like: Any = None, *, data_dir: str | Path | None
     names: list[str] = []
     notes: list[str] = []
     value = _prepared(source, "", like, data_dir, (names, notes))
+    assert isinstance(value, dict | tuple | list)  # as is what it was made from
     return ModelInputs(", ".join(names), value, side_by_side(list(_arrays(value))), tuple(notes))
 
 
 @takes()
-def random_inputs(like: Any, *, seed: int = 0) -> Any:
+def random_inputs(like: object, *, seed: int = 0) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
     """Noise in the shape that a model expects, for each of its inputs: the default input of a trace.
 
     >>> random_inputs(Card("net", form="signal")).shape
@@ -98,13 +101,13 @@ def random_inputs(like: Any, *, seed: int = 0) -> Any:
     Raises:
         UsageError: nothing says what the model takes.
     """
-    card = _card(like)
+    card = None if like is None else card_for(like)
     if card is None or not card.inputs:
         return random_image(like, seed=seed)
     return {name: random_image(like, seed=seed + i) for i, name in enumerate(card.inputs)}
 
 
-def shapes_of(value: Any) -> str:
+def shapes_of(value: object) -> str:
     """The shapes of all arrays, in words.
 
     >>> shapes_of((np.zeros((1, 4, 8, 8)), np.zeros(5)))
@@ -113,7 +116,9 @@ def shapes_of(value: Any) -> str:
     return " and ".join("x".join(map(str, array.shape)) or "one number" for array in _arrays(value))
 
 
-def _prepared(source: Any, what: str, like: Any, data_dir: Any, said: tuple[list[str], list[str]]) -> Any:
+def _prepared(
+    source: object, what: str, like: object, data_dir: str | Path | None, said: tuple[list[str], list[str]]
+) -> object:
     """The same structure, each input in it prepared; names and notes are added to `said`."""
     if isinstance(source, Mapping):
         return {k: _prepared(v, f"{what}[{k}]" if what else str(k), like, data_dir, said) for k, v in source.items()}
@@ -128,13 +133,9 @@ def _prepared(source: Any, what: str, like: Any, data_dir: Any, said: tuple[list
     return prepared.array
 
 
-def _arrays(value: Any) -> Iterator[Array]:
+def _arrays(value: object) -> Iterator[Array]:
     if isinstance(value, np.ndarray):
         yield value
     elif isinstance(value, Mapping | tuple | list):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _arrays(item)
-
-
-def _card(like: Any) -> Card | None:
-    return like if like is None or isinstance(like, Card) else card_of(like) if hasattr(like, "forward") else None

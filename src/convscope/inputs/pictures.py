@@ -6,7 +6,6 @@ Knows data sets, pictures and cards; a model is any object here, asked by its ca
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +53,7 @@ class Prepared:
 
 
 @takes()
-def load_image(source: Any, like: Any = None, *, data_dir: str | Path | None = None) -> NDArray[np.float32]:
+def load_image(source: object, like: object = None, *, data_dir: str | Path | None = None) -> NDArray[np.float32]:
     """Load one image, prepared as a model or data set expects it.
 
     >>> load_image("crosses:damaged-plus")
@@ -90,7 +89,9 @@ def load_image(source: Any, like: Any = None, *, data_dir: str | Path | None = N
 
 
 @takes()
-def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None, loose: bool = False) -> Prepared:
+def prepare(
+    source: object, like: object = None, *, data_dir: str | Path | None = None, loose: bool = False
+) -> Prepared:
     """Load one image as `load_image` does, with its picture, its label and what was done to it.
 
     >>> prepare("shapes:test/3", like=Preprocess(size=(14, 14))).notes
@@ -102,7 +103,7 @@ def prepare(source: Any, like: Any = None, *, data_dir: str | Path | None = None
         data_dir: As of `load_image`.
         loose: Whether it is one of several inputs, of which arrays may have any shape and type.
     """
-    card = None if like is None else _card(like)
+    card = None if like is None else card_for(like)
     expected = None if card is None else card.preprocess
     name = "array"
     if hasattr(source, "detach"):  # a tensor, of whatever device
@@ -137,7 +138,7 @@ def _alpha(expected: Preprocess | None) -> bool:
     return expected is not None and expected.channels == 4
 
 
-def check_input(like: Any, array: Array, remedy: str = PREPARES) -> None:
+def check_input(like: object, array: Array, remedy: str = PREPARES) -> None:
     """Refuse an array that a model cannot take, before it fails somewhere inside.
 
     What only a forward pass can tell is let through: another size than the card says, unless the card knows it as
@@ -165,7 +166,7 @@ def check_input(like: Any, array: Array, remedy: str = PREPARES) -> None:
         raise ShapeError(f"an image has the shape (C, H, W), not {array.shape}{batch}.")
     if like is None:
         return
-    card = _card(like)
+    card = card_for(like)
     layers = input_layers(like)
     expected, shape = card.preprocess, array.shape
     if card.fixed_size:
@@ -180,7 +181,8 @@ def check_input(like: Any, array: Array, remedy: str = PREPARES) -> None:
         raise ShapeError(f"the image is {'x'.join(map(str, shape))}, but {expected_input(card, layers)}; {remedy}.")
 
 
-def _card(like: Any) -> Card:
+def card_for(like: object) -> Card:
+    """The card of a model, or what a Card, Preprocess or Dataset says is expected."""
     if isinstance(like, Card):
         return like
     if isinstance(like, Preprocess):
@@ -191,23 +193,23 @@ def _card(like: Any) -> Card:
     return card_of(like)
 
 
-def _from_pixels(name: str, image: Array, expected: Preprocess, like: Any, white: float = WHITE) -> Prepared:
+def _from_pixels(name: str, image: Array, expected: Preprocess, like: object, white: float = WHITE) -> Prepared:
     expected = _at_size(like, expected, image)
     picture = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(image, white)
     array = replace(expected, scale=1.0).normalize(picture)
     return Prepared(name, array, picture, notes=expected.changes(image, white))
 
 
-def _at_size(like: Any, expected: Preprocess, image: Array) -> Preprocess:
+def _at_size(like: object, expected: Preprocess, image: Array) -> Preprocess:
     """The preprocessing for this picture; it keeps its own size if the model accepts that and no size was requested."""
     if expected.size is None or image.ndim != 3 or not hasattr(like, "named_modules"):
         return expected
     height, width = image.shape[1:]
-    return replace(expected, size=at_size(like, _card(like), (height, width)).size)
+    return replace(expected, size=at_size(like, card_for(like), (height, width)).size)
 
 
 def _from_name(
-    source: str, expected: Preprocess | None, data_dir: str | Path | None, like: Any, known: tuple[str, ...]
+    source: str, expected: Preprocess | None, data_dir: str | Path | None, like: object, known: tuple[str, ...]
 ) -> Prepared:
     path = Path(source).expanduser()
     if path.exists():
@@ -242,7 +244,7 @@ def _find(name: str, image: str, data_dir: str | Path | None, expected: Preproce
     return data, data.index(image)
 
 
-def _from_dataset(data: Dataset, index: int, expected: Preprocess | None, like: Any) -> Prepared:
+def _from_dataset(data: Dataset, index: int, expected: Preprocess | None, like: object) -> Prepared:
     """An image of a data set: as `data.image` gives it where that is what is expected."""
     name = f"{data.name}:{data.names[index]}" if data.names else f"{data.name}:{data.split}/{index}"
     label = int(data.labels[index])
@@ -281,7 +283,7 @@ def _known(label: int, classes: tuple[str, ...], known: tuple[str, ...]) -> int 
     return label if len(known) == len(classes) and not {*known} & {*classes} else None  # other names altogether
 
 
-def prepare_batch(source: str, like: Any = None, *, data_dir: str | Path | None = None) -> list[Prepared]:
+def prepare_batch(source: str, like: object = None, *, data_dir: str | Path | None = None) -> list[Prepared]:
     """Several images of a data set, `shapes:train/0-63`, each prepared as `prepare` does, with its label.
 
     >>> [image.name for image in prepare_batch("shapes:test/3-4")]
@@ -296,7 +298,7 @@ def prepare_batch(source: str, like: Any = None, *, data_dir: str | Path | None 
     name, split, first, last = match["name"], match["split"], int(match["first"]), int(match["last"])
     if last < first:
         raise UsageError(f"a batch goes from its first image to its last, and {source} goes from {first} to {last}.")
-    card = None if like is None else _card(like)
+    card = None if like is None else card_for(like)
     expected, known = (None, ()) if card is None else (card.preprocess, card.classes)
     data, _ = _find(name, f"{split}/{first}", data_dir, expected)
     if last >= len(data):
@@ -321,7 +323,7 @@ def _image_shaped(array: Array, expected: Preprocess | None = None) -> Array:
 
 
 @takes()
-def random_image(like: Any, *, seed: int = 0) -> NDArray[np.float32]:
+def random_image(like: object, *, seed: int = 0) -> NDArray[np.float32]:
     """An image of noise in the shape that a model expects, to trace without a picture.
 
     >>> random_image(Card("net", Preprocess(size=(28, 28), channels=1))).shape
@@ -338,7 +340,7 @@ def random_image(like: Any, *, seed: int = 0) -> NDArray[np.float32]:
     Raises:
         UsageError: nothing says what shape the model takes.
     """
-    card = _card(like)
+    card = card_for(like)
     expected, rng = card.preprocess, np.random.default_rng(seed)
     if card.form in {"tokens", "any"}:
         taken = "whole numbers" if card.form == "tokens" else "arrays of a shape that nothing says"

@@ -5,6 +5,7 @@
 the package; docs/how-to/write-a-lesson.md describes the format.
 """
 
+from convscope.lessons.lesson import Block as Block
 from convscope.lessons.lesson import Code as Code
 from convscope.lessons.lesson import Lesson as Lesson
 from convscope.lessons.lesson import Question as Question
@@ -21,9 +22,11 @@ from convscope.lessons.questions import AnswerError as AnswerError
 from convscope.lessons.questions import Asked as Asked
 from convscope.lessons.questions import Verdict as Verdict
 from convscope.lessons.session import LessonSession as LessonSession
+from convscope.lessons.session import Shown as Shown
 from convscope.lessons.session import ShownCode as ShownCode
 from convscope.lessons.session import ShownStop as ShownStop
 from convscope.lessons.session import ShownText as ShownText
 from convscope.lessons.session import check_stop as check_stop
 from convscope.lessons.session import in_temporary_folder as in_temporary_folder
 from convscope.lessons.session import model_of as model_of
+from convscope.lessons.values import Output as Output

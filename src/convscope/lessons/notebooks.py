@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from convscope.errors import LessonError, UnknownName, UsageError
 from convscope.files import write_whole
@@ -58,7 +57,7 @@ def _copy(source: Path, target: Path) -> None:
         write_whole(target, content)
 
 
-def notebook(lesson: Lesson) -> dict[str, Any]:
+def notebook(lesson: Lesson) -> dict[str, object]:
     """A lesson as the content of an .ipynb file (format 4.5).
 
     Source: The Jupyter Notebook Format (https://nbformat.readthedocs.io/en/latest/format_description.html).
@@ -75,7 +74,7 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     }
 
 
-def _first_cells(lesson: Lesson) -> Iterator[dict[str, Any]]:
+def _first_cells(lesson: Lesson) -> Iterator[dict[str, object]]:
     yield _markdown(
         f"# {lesson.title}\n\nAbout {lesson.minutes} minutes. {lesson.needs}\n\n"
         "Run the cells from top to bottom. At a question, predict first: replace `...` "
@@ -90,7 +89,7 @@ def _first_cells(lesson: Lesson) -> Iterator[dict[str, Any]]:
     yield _code("\n".join(["import convscope as cs", "", f"lesson = cs.lesson({lesson.name!r}, globals())", *settings]))
 
 
-def _cells(block: Block) -> Iterator[dict[str, Any]]:
+def _cells(block: Block) -> Iterator[dict[str, object]]:
     match block:
         case Text(source=source):
             yield from map(_text, _passages(source))
@@ -126,7 +125,7 @@ def _passages(source: str) -> Iterator[str]:
         yield from passage if filled else ["\n\n".join(passage)]
 
 
-def _text(source: str) -> dict[str, Any]:
+def _text(source: str) -> dict[str, object]:
     """A cell of Markdown; of code that fills in the values, if there are any."""
     if not holes(source):
         return _markdown(source)
@@ -139,11 +138,11 @@ def _text(source: str) -> dict[str, Any]:
     return _code(f"lesson.text(r{quotes}\n{source}\n{quotes})")
 
 
-def _markdown(source: str) -> dict[str, Any]:
+def _markdown(source: str) -> dict[str, object]:
     return {"cell_type": "markdown", "metadata": {}, "source": source.splitlines(keepends=True)}
 
 
-def _code(source: str) -> dict[str, Any]:
+def _code(source: str) -> dict[str, object]:
     return {
         "cell_type": "code",
         "execution_count": None,
@@ -204,7 +203,7 @@ class NotebookLesson:
         """Markdown with each `{{expression}}` replaced by its value."""
         return Note(fill(markdown, self._variables, "this text"))
 
-    def answer(self, name: str, value: Any = ...) -> Reply:
+    def answer(self, name: str, value: object = ...) -> Reply:
         """Check an answer: `lesson.answer("middle-window", 2.21)`; as long as it is `...` nothing is judged.
 
         Returns:

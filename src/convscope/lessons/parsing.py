@@ -10,10 +10,10 @@ import os
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from convscope.errors import LessonError, UnknownName
 from convscope.files import read_file
@@ -131,7 +131,7 @@ def _parts(text: str, name: str) -> Iterator[tuple[str, int, Block]]:
     yield from text_until(len(lines))
 
 
-def _tokens(text: str, name: str) -> list[Any]:
+def _tokens(text: str, name: str) -> list[Token]:
     parser = MarkdownIt("commonmark")
     parser.core.ruler.enableOnly(["normalize", "block"])  # text inside a block, such as links, is of no interest
     try:
@@ -141,10 +141,10 @@ def _tokens(text: str, name: str) -> list[Any]:
     return [token for token in tokens if token.level == 0]
 
 
-def _fence(token: Any, name: str) -> Block | None:
+def _fence(token: Token, name: str) -> Block | None:
     """The block of a fence; None for one that is only text."""
     kind, *words = token.info.split() or [""]
-    line = token.map[0] + 1
+    line = (token.map or [0])[0] + 1
     if kind == "python":
         return Code(line + 1, token.content)
     if kind not in {"question", "stop"}:
@@ -221,11 +221,11 @@ def is_expression(text: str) -> bool:
 class _Fields:
     """The fields of a block; each is read once, and those left over are mistakes."""
 
-    def __init__(self, where: str, content: Any) -> None:
+    def __init__(self, where: str, content: object) -> None:
         if not isinstance(content, dict):
             raise LessonError(f"{where}: expected lines such as `key: value`.")
         self.where = where
-        self._left: dict[str, Any] = dict(content)
+        self._left: dict[str, object] = dict(content)
 
     def has(self, key: str) -> bool:
         return key in self._left
@@ -256,7 +256,7 @@ class _Fields:
             raise LessonError(f"{self.where}: {key}: is a list of two or more texts, or lines such as `value: text`.")
         return {self._plain(key, value): self._plain(key, text) for value, text in entries.items()}
 
-    def mapping(self, key: str) -> dict[str, Any]:
+    def mapping(self, key: str) -> dict[str, object]:
         entries = self._left.pop(key, {})
         if not isinstance(entries, dict):
             raise LessonError(f"{self.where}: {key}: is lines such as `epochs: [5, 1]`.")
@@ -266,7 +266,7 @@ class _Fields:
         if self._left:
             raise LessonError(f"{self.where}: unknown key {next(iter(self._left))!r}.")
 
-    def _plain(self, key: str, value: Any) -> str:
+    def _plain(self, key: str, value: object) -> str:
         if not isinstance(value, str):
             raise LessonError(f"{self.where}: {key}: must be text; quote a value that starts with [ or {{.")
         return value.strip()
@@ -275,7 +275,7 @@ class _Fields:
 class _TextLoader(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML in which every value is text, and nothing refers to anything else."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: object, index: object) -> object:
         if self.check_event(yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(
                 None, None, "a value that starts with * needs quotes", self.peek_event().start_mark
@@ -283,7 +283,7 @@ class _TextLoader(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no types
         return super().compose_node(parent, index)
 
 
-def _yaml(text: str, where: str, line: int) -> Any:
+def _yaml(text: str, where: str, line: int) -> object:
     """The content of YAML text, whose first line follows `line` of the file."""
     if text.count("[") + text.count("{") > BRACKETS:
         raise LessonError(f"{where}: more than {BRACKETS} opening brackets; calculate such values in a block of code.")

@@ -95,7 +95,7 @@ class Asked:
                 continue
         raise self._wrong_kind(reply)
 
-    def check(self, value: Any) -> Answer:
+    def check(self, value: object) -> Answer:
         """A value that a learner gave in Python, as an answer of this kind.
 
         Raises:
@@ -123,7 +123,7 @@ class Asked:
             "numbers": f"{many} numbers, such as {' '.join(map(str, range(1, many + 1)))}",
         }[self.kind]
 
-    def _wrong_kind(self, reply: Any) -> AnswerError:
+    def _wrong_kind(self, reply: object) -> AnswerError:
         wanted = self.expects()
         shown = repr(reply)
         return AnswerError(
@@ -158,7 +158,7 @@ class Asked:
         return bool(np.all((one == other) | (np.abs(one - other) <= tolerance * (1 + 1e-9))))
 
 
-def answer_of(value: Any) -> Answer:
+def answer_of(value: object) -> Answer:
     """A value as an answer: a boolean, text, a float (of one number in any number of axes), or an array.
 
     >>> answer_of((2, 3)), answer_of(np.float32(0.5))
@@ -187,11 +187,11 @@ def shown_answer(answer: Answer) -> str:
     return in_words(_shown(answer))
 
 
-def _nested(values: Any) -> Any:
+def _nested(values: object) -> object:
     return [_nested(each) for each in values] if isinstance(values, list) else _shown(values)
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> object:
     """Whole numbers without their point."""
     return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -43,9 +42,9 @@ class ShownCode:
 class ShownStop:
     """A place in the explorer, with the model and the image that it shows."""
 
-    model: Any
+    model: cs.Module | cs.Run | str
     """A module, a run, or a name as `cs.load_model` takes it."""
-    image: Any
+    image: cs.ModelInput | None
     """As `cs.load_image` takes it; None: the model's own sample."""
     page: str
     command: str
@@ -208,7 +207,7 @@ WORDS = ("image", "softmax")
 """Steps of an address that are not steps of the trace."""
 
 
-def model_of(stop: ShownStop) -> Any:
+def model_of(stop: ShownStop) -> cs.Module:
     """The module that a stop shows.
 
     Raises:
@@ -216,7 +215,7 @@ def model_of(stop: ShownStop) -> Any:
     """
     if isinstance(stop.model, str):
         return load_model(stop.model)
-    return getattr(stop.model, "model", stop.model)  # a run has its model
+    return stop.model.model if isinstance(stop.model, cs.Run) else stop.model
 
 
 def check_stop(stop: ShownStop, *, trusted: bool = True) -> Iterator[str]:

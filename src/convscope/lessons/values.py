@@ -19,7 +19,7 @@ FORMAT = re.compile(r"[-+ ]?#?0?\d{0,3}[,_]?(\.\d{1,3})?[bcdeEfFgGnosxX%]?")
 Namespace = dict[str, Any]
 
 
-def evaluate(expression: str, namespace: Namespace, where: str) -> Any:
+def evaluate(expression: str, namespace: Namespace, where: str) -> object:
     """The value of an expression.
 
     >>> evaluate("a + 1", {"a": 2}, "lesson, line 3")
@@ -101,7 +101,7 @@ def _is_expression(text: str) -> bool:
     return True
 
 
-def in_words(value: Any) -> str:
+def in_words(value: object) -> str:
     """A value inside a sentence: numbers with five significant digits at most, and a true minus sign.
 
     >>> in_words(0.307431), in_words(15742), in_words((5, 24, 24)), in_words(True), in_words("left")
@@ -183,7 +183,7 @@ class Output:
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg()).decode()}"
 
 
-def output_of(value: Any, printed: str = "") -> Output:
+def output_of(value: object, printed: str = "") -> Output:
     """The output of a value: what a notebook shows for it.
 
     >>> output_of(None, "hello").plain()
@@ -197,7 +197,7 @@ def output_of(value: Any, printed: str = "") -> Output:
     return Output(printed, text=text_of(value) if figure is None else str(value), figure=figure)
 
 
-def explanation_of(value: Any) -> Output:
+def explanation_of(value: object) -> Output:
     """The output of an expression under `because`: text is Markdown, a figure a picture, anything else fixed width."""
     if isinstance(value, str):
         return Output(prose=value)

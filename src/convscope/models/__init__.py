@@ -1,5 +1,7 @@
 """Models: the built-in networks, and user-defined ones, loaded with a card that describes their input."""
 
+from torch.nn import Module
+
 from convscope.cards.card_inference import card_of
 from convscope.models.catalog import DEFAULT_MODELS, MODELS, ModelEntry
 from convscope.models.checked_imports import Imports, watching
@@ -14,6 +16,7 @@ __all__ = [
     "MODELS",
     "Imports",
     "ModelEntry",
+    "Module",
     "allowed_imports",
     "card_of",
     "failed",

@@ -72,7 +72,7 @@ class ModelEntry:
         notes = (PUBLISHED,) if args.get("published") else ()
         return Card(self.name, preprocess, source=self.name, fixed_size=height > 0, notes=notes)
 
-    def fits(self, shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+    def fits(self, shape: tuple[int, int, int], classes: int) -> dict[str, object]:
         """The arguments with which it takes images of another shape, or tells other classes apart, than it is made for.
 
         >>> MODELS["simple-cnn"].fits((3, 32, 32), 10)
@@ -94,7 +94,7 @@ class ModelEntry:
         wanted = {"channels": channels, "size": height, "classes": classes, "shape": shape}
         return {name: value for name, value in wanted.items() if name in takes and takes[name].default != value}
 
-    def check(self, args: Mapping[str, Any]) -> None:
+    def check(self, args: Mapping[str, object]) -> None:
         """Reject counts below 1, as all integer arguments of these networks are counts, and blocks that do not fit.
 
         Raises:

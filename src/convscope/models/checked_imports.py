@@ -250,7 +250,15 @@ def is_library(file: str | Path) -> bool:
     >>> is_library(os.__file__), is_library("site-packages/net.py")
     (True, False)
     """
-    return os.path.abspath(file).startswith(_LIBRARY)  # noqa: PTH100  # a link counts by where it is, not leads
+    path = os.path.abspath(file)  # noqa: PTH100  # a link counts by where it is, not leads
+    return path.startswith(_LIBRARY) or _written_by_torch(path)
+
+
+def _written_by_torch(path: str) -> bool:
+    """Whether PyTorch generated this file, as older releases do in a temporary folder of the process."""
+    instantiator = sys.modules.get("torch.distributed.nn.jit.instantiator")
+    folder = getattr(instantiator, "INSTANTIATED_TEMPLATE_DIR_PATH", None)
+    return isinstance(folder, str) and os.path.dirname(path) == folder  # noqa: PTH120
 
 
 def locate(name: str, folders: Sequence[str]) -> list[ModuleSpec]:

@@ -47,7 +47,7 @@ class OmittedMapping:
     The default factory of a defaultdict is one of the arguments, and so dropped.
     """
 
-    def __new__(cls, *_arguments: object) -> "OrderedDict[Any, Any]":  # type: ignore[misc]
+    def __new__(cls, *_arguments: object) -> "OrderedDict[object, object]":  # type: ignore[misc]
         """Empty; the unpickler adds the items."""
         return OrderedDict()
 
@@ -55,7 +55,7 @@ class OmittedMapping:
 class OmittedSequence:
     """Builds a plain list for a checkpoint's deques."""
 
-    def __new__(cls, *_arguments: object) -> list[Any]:  # type: ignore[misc]
+    def __new__(cls, *_arguments: object) -> list[object]:  # type: ignore[misc]
         """Empty; the unpickler adds the items."""
         return []
 
@@ -125,7 +125,7 @@ _reading = Lock()
 """`safe_globals` changes a process-wide table, so only one file is read at a time."""
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path) -> object:
     """The content of a weights file, with tensors on the CPU; objects other than containers and numbers are left out.
 
     Raises:
@@ -151,7 +151,7 @@ def read_checkpoint(path: Path) -> Any:
         raise WeightsError(f"{path} cannot be read: {reason or error}.") from None
 
 
-def _read_torch(path: Path, file: BinaryIO) -> Any:
+def _read_torch(path: Path, file: BinaryIO) -> object:
     try:
         return _unpickled(file, STAND_INS)
     except Exception as error:  # PyTorch's reader raises many kinds of errors for a damaged file
@@ -218,7 +218,7 @@ def _advice(path: Path, file: BinaryIO) -> str:
     return f"If you trust it, convert it once, where its code is: `{code}`."
 
 
-def _outline(file: BinaryIO, operations: Iterable[str]) -> Any:
+def _outline(file: BinaryIO, operations: Iterable[str]) -> object:
     """The file's content with every name replaced by `Omitted`; None if it cannot be read that way."""
     known = {name for _, name in STAND_INS}
     named = {operation.partition(" ")[2].replace(" ", ".") for operation in operations if operation[:7] == "GLOBAL "}

@@ -42,8 +42,8 @@ def load_model(
     *,
     weights: str | Path | None = None,
     weights_key: str | None = None,
-    args: Mapping[str, Any] | None = None,
-    preprocess: Preprocess | Mapping[str, Any] | None = None,
+    args: Mapping[str, object] | None = None,
+    preprocess: Preprocess | Mapping[str, object] | None = None,
     classes: Sequence[str] | None = None,
     seed: int = 0,
     trust: bool = False,
@@ -100,16 +100,22 @@ def load_model(
     elif weights_key is not None:
         raise UsageError("weights_key is the key of the weights in a file; pass weights too.")
     if preprocess is not None:
-        result, card = card.preprocess, replace(card, preprocess=_preprocess(preprocess, card.preprocess))
-        same = (result.size, result.channels) == (card.preprocess.size, card.preprocess.channels)
-        card = replace(card, fixed_size=card.fixed_size and same, size_found=card.size_found and same)
-        if not same and result.size is not None:  # what was noted of that size no longer holds
-            about = f"pictures of {result.size[0]}x{result.size[1]}"
-            card = replace(card, notes=tuple(note for note in card.notes if about not in note))
+        card = _expecting(card, _preprocess(preprocess, card.preprocess))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
     attach(model, _settled(model, card, seed))
     return evaluate(model)
+
+
+def _expecting(card: Card, wanted: Preprocess) -> Card:
+    """The card with this preprocessing; what was found out about another size no longer holds."""
+    found = card.preprocess
+    if (found.size, found.channels) == (wanted.size, wanted.channels):
+        return replace(card, preprocess=wanted)
+    notes = card.notes
+    if found.size is not None:
+        notes = tuple(note for note in notes if f"pictures of {found.size[0]}x{found.size[1]}" not in note)
+    return replace(card, preprocess=wanted, fixed_size=False, size_found=False, notes=notes)
 
 
 def _settled(model: nn.Module, card: Card, seed: int) -> Card:
@@ -148,7 +154,7 @@ def _as_path(folder: str | Path) -> str:
     return f"./{folder}" if str(folder) in MODELS else str(folder)
 
 
-def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed: int, *, trust: bool) -> Built:
+def _build(spec: str, weights: str | Path | None, args: Mapping[str, object], seed: int, *, trust: bool) -> Built:
     """The model that a string names, with fresh weights."""
     if is_network_file(spec):
         spec, args = "blocks", {**read_network_file(spec), **args}
@@ -174,7 +180,7 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, Any], seed:
     return *_from_code(spec, args, seed, Imports()), weights
 
 
-def _from_code(spec: str, args: Mapping[str, Any], seed: int, imports: Imports) -> tuple[nn.Module, Card]:
+def _from_code(spec: str, args: Mapping[str, object], seed: int, imports: Imports) -> tuple[nn.Module, Card]:
     with watching(imports):
         factory, path = user_code.find(spec)
         model = _seeded(seed, lambda: user_code.build(spec, factory, args, path))
@@ -204,7 +210,7 @@ def _from_run(run: Path, weights: str | Path | None, seed: int, *, trust: bool) 
     return model, card, filled
 
 
-def _check_size(run: Path, source: str, args: Mapping[str, Any], weights: Path) -> None:
+def _check_size(run: Path, source: str, args: Mapping[str, object], weights: Path) -> None:
     """Reject arguments that the network does not take, or that need far more numbers than the weights file can hold."""
     config, build = run / "config.json", MODELS[source].build
     try:
@@ -223,7 +229,7 @@ def _check_size(run: Path, source: str, args: Mapping[str, Any], weights: Path) 
         raise RunError(f"{config} describes a {source} of {numbers:,} numbers; its weights are {size:,} bytes.")
 
 
-def _trusted(run: Path, source: str, args: Mapping[str, Any], seed: int, *, trust: bool) -> tuple[nn.Module, Card]:
+def _trusted(run: Path, source: str, args: Mapping[str, object], seed: int, *, trust: bool) -> tuple[nn.Module, Card]:
     """The network that a run names by code, if the user trusts it.
 
     Raises:
@@ -281,7 +287,7 @@ def _classes(given: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _preprocess(given: Preprocess | Mapping[str, Any], found: Preprocess) -> Preprocess:
+def _preprocess(given: Preprocess | Mapping[str, object], found: Preprocess) -> Preprocess:
     if isinstance(given, Preprocess):
         return given
     if not isinstance(given, Mapping):

@@ -16,10 +16,10 @@ import numpy as np
 
 from convscope.errors import UnknownName, UsageError
 
-WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None, "null": None}
+WORDS: Mapping[str, object] = {"true": True, "false": False, "none": None, "null": None}
 """Spellings of Python's constants, in lower case too."""
 
-KINDS: Mapping[Any, tuple[str, tuple[type, ...]]] = {
+KINDS: Mapping[object, tuple[str, tuple[type, ...]]] = {
     bool: ("True or False", (bool, np.bool_, Integral)),
     int: ("a whole number", (Integral,)),
     float: ("a number", (Real,)),
@@ -29,7 +29,7 @@ KINDS: Mapping[Any, tuple[str, tuple[type, ...]]] = {
 """The type hints that are checked: description, and the accepted types."""
 
 
-def parse_model_args(arguments: list[str]) -> dict[str, Any]:
+def parse_model_args(arguments: list[str]) -> dict[str, object]:
     """Read `name=value` as typed on a command line: Python literals, true, false and none, everything else as text.
 
     >>> parse_model_args(["kernels=(4, 8)", "softmax=true", "act=relu"])
@@ -38,7 +38,7 @@ def parse_model_args(arguments: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: an argument without a name or without `=`.
     """
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, object] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or not name.strip().isidentifier():
@@ -112,7 +112,7 @@ def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, gu
     return problems
 
 
-def _hints(factory: Any) -> dict[str, Any]:
+def _hints(factory: object) -> dict[str, object]:
     """The type hints of a callable; empty if they cannot be read."""
     called = factory.func if isinstance(factory, partial) else factory
     try:
@@ -128,7 +128,7 @@ def _defaults(factory: Any) -> dict[str, Any]:
         return {}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: object) -> bool:
     """Whether a value may be meant for a hint; whatever is not known here may."""
     parts = typing.get_args(hint)
     origin = typing.get_origin(hint)
@@ -143,13 +143,13 @@ def _fits(value: Any, hint: Any) -> bool:
     return hint not in KINDS or isinstance(value, KINDS[hint][1])
 
 
-def _all_fit(values: Sequence[Any], origin: Any, parts: tuple[Any, ...]) -> bool:
+def _all_fit(values: Sequence[object], origin: object, parts: tuple[object, ...]) -> bool:
     if origin is tuple and parts[-1] is not Ellipsis:
         return len(values) == len(parts) and all(map(_fits, values, parts))
     return all(_fits(value, parts[0]) for value in values)
 
 
-def _in_words(hint: Any) -> str:
+def _in_words(hint: object) -> str:
     """A type hint in plain words.
 
     >>> _in_words(tuple[int, int]), _in_words(int | None), _in_words(typing.Literal["max", "mean"])

@@ -61,7 +61,7 @@ def lacks_shapes(model: nn.Module) -> bool:
     return any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
 
-def give_shapes(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any] | None = None) -> None:
+def give_shapes(model: nn.Module, arguments: Sequence[object], keywords: Mapping[str, object] | None = None) -> None:
     """Run a lazy model once to give it shapes; its weights are drawn with the seed that it was loaded with.
 
     >>> net = nn.Sequential(nn.LazyConv2d(4, 3))
@@ -139,7 +139,7 @@ def _become(module: Any) -> None:
         module.__class__ = module.cls_to_become
 
 
-def _run(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any], seed: int) -> None:
+def _run(model: nn.Module, arguments: Sequence[object], keywords: Mapping[str, object], seed: int) -> None:
     with (
         torch.random.fork_rng(devices=[]),
         warnings.catch_warnings(),

@@ -77,7 +77,7 @@ class ModelPart(Checked):
     """The network and how to build it; `source` is None if only the user can."""
 
     source: Text | None
-    args: dict[str, Any]
+    args: dict[str, object]
     name: Text | None = None
 
 
@@ -126,7 +126,7 @@ class RunConfig(ModelConfig):
 
     dataset: DatasetPart
     test: Text | None = None
-    recipe: dict[str, Any]
+    recipe: dict[str, object]
     recipe_name: Text = "fast"
     seed: Seed
     device: Text = "auto"
@@ -135,7 +135,7 @@ class RunConfig(ModelConfig):
     environment: EnvironmentPart
 
 
-def config_text(config: Mapping[str, Any]) -> str:
+def config_text(config: Mapping[str, object]) -> str:
     """The text of config.json."""
     rest = {name: value for name, value in config.items() if name not in {"format", DIGEST}}
     digest = _digest({"format": FORMAT, **rest})
@@ -204,7 +204,7 @@ def _damaged(path: Path, why: str) -> RunError:
     return RunError(f"{path} is damaged, or not written by a training of convscope: {why}.")
 
 
-def _digest(config: Mapping[str, Any]) -> str:
+def _digest(config: Mapping[str, object]) -> str:
     """SHA-256 of the values, independent of formatting."""
     try:
         text = json.dumps(config, sort_keys=True, separators=(",", ":"))

@@ -40,7 +40,7 @@ def state_folder() -> Path:
     return Path(named).expanduser() if named else user_state_path("convscope")
 
 
-def allowed_imports(run: Path, source: str, args: Mapping[str, Any], *, trust: bool = False) -> Imports:
+def allowed_imports(run: Path, source: str, args: Mapping[str, object], *, trust: bool = False) -> Imports:
     """The files that the code named by a run may import, according to the record; imports nothing.
 
     Args:
@@ -70,7 +70,7 @@ def allowed_imports(run: Path, source: str, args: Mapping[str, Any], *, trust: b
     return Imports(record["files"])
 
 
-def refusal(run: Path, source: str, args: Mapping[str, Any], why: str) -> TrustError:
+def refusal(run: Path, source: str, args: Mapping[str, object], why: str) -> TrustError:
     """The error that says which code a run names, why it is not executed, and how to allow it."""
     command = shlex.join(["convscope", "open", str(run), "--trust"])
     return TrustError(
@@ -80,7 +80,7 @@ def refusal(run: Path, source: str, args: Mapping[str, Any], why: str) -> TrustE
     )
 
 
-def _in_words(source: str, args: Mapping[str, Any]) -> str:
+def _in_words(source: str, args: Mapping[str, object]) -> str:
     """Code and arguments quoted for a message, so that a run's text cannot be mistaken for the message itself."""
     message = ", ".join(f"{name if name.isidentifier() else repr(name)}={value!r}" for name, value in args.items())
     if len(message) > SHOWN:
@@ -88,7 +88,7 @@ def _in_words(source: str, args: Mapping[str, Any]) -> str:
     return f"{source!r} with {message}" if args else repr(source)
 
 
-def remember(run: Path, source: str, args: Mapping[str, Any], imports: Imports) -> str:
+def remember(run: Path, source: str, args: Mapping[str, object], imports: Imports) -> str:
     """Trust a run from now on, in these versions of the files that its code comes from.
 
     Args:
@@ -115,7 +115,7 @@ def remember(run: Path, source: str, args: Mapping[str, Any], imports: Imports) 
     return ""
 
 
-def _digest(source: str, args: Mapping[str, Any]) -> str:
+def _digest(source: str, args: Mapping[str, object]) -> str:
     """A digest of code and arguments, the same whether they come from Python or from config.json."""
     plain = json.loads(json.dumps([source, dict(args)]))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -110,7 +110,7 @@ def files_of(spec: str) -> list[str]:
     return reachable(locate(location, folders), folders)
 
 
-def build(what: str, factory: Any, args: Mapping[str, Any], path: Path | None = None) -> nn.Module:
+def build(what: str, factory: object, args: Mapping[str, object], path: Path | None = None) -> nn.Module:
     """Call a class or factory with keyword arguments that were checked against its signature.
 
     Args:
@@ -156,7 +156,7 @@ def as_module(value: Any) -> Any:
     return value.module() if isinstance(value, torch.export.ExportedProgram) else value
 
 
-def _is_module_class(factory: Any) -> bool:
+def _is_module_class(factory: object) -> bool:
     return inspect.isclass(factory) and issubclass(factory, nn.Module)
 
 
@@ -249,7 +249,7 @@ def _of_another_user(module: ModuleType, folder: str) -> bool:
     return file is not None and not is_library(file) and not Path(file).is_relative_to(folder)
 
 
-def _called(what: str, args: Mapping[str, Any]) -> str:
+def _called(what: str, args: Mapping[str, object]) -> str:
     call = ", ".join(f"{name}={value!r}" for name, value in args.items())
     return f"{what} with {call}" if args else what
 

@@ -68,7 +68,7 @@ class Match:
         return all(part in PLAIN for part in self.key.split(".")) if self.key else True
 
 
-def entries_of(content: Any) -> dict[str, CheckpointEntry]:
+def entries_of(content: object) -> dict[str, CheckpointEntry]:
     """The tensors of a checkpoint by their dotted names.
 
     >>> [*entries_of({"epoch": 3, "net": {"fc.bias": torch.zeros(2)}})]

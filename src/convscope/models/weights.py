@@ -6,7 +6,6 @@ Knows what loading has to say; `checkpoint` reads, `matching` finds the model's 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -81,7 +80,7 @@ def _as_path(path: object) -> Path:
     raise UsageError(f"weights is the path of a file, not {kind_of(path)}{way}.")
 
 
-def _described(content: Any) -> str:
+def _described(content: object) -> str:
     if isinstance(content, dict):
         return f"its names are {_some(map(str, dict.keys(content)))}" if content else "it is an empty dict"
     return f"it is {kind_of(content)}"

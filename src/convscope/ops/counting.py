@@ -1,6 +1,7 @@
 """Counts, ranks and running results: nonzero, unique, searchsorted, histogram; median, mode; cumprod, cummax."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,6 +38,10 @@ def searched(call: Call, cell: Cell) -> Apply:
     operand: Operand = call["boundaries"] if call.op == "bucketize" else call["sorted_sequence"]
     one_row = len(operand.shape) == 1
     cells = _all(operand) if one_row else row(operand, (*cell[:-1], 0), [len(operand.shape) - 1])
+    sorter: Operand | None = call.get("sorter")
+    if sorter is not None:
+        order = sorter.array if one_row else sorter.array[tuple(cell[:-1])]
+        cells = replace(cells, values=cells.values[order], places=cells.cells[order])
     value = call["self"]
     x = broadcast(value if isinstance(value, Operand) else rounded(float(value), operand.source.dtype), cell, "x")
     right = call.get("right") or call.get("side") == "right"
@@ -121,9 +126,11 @@ def histogram(call: Call, cell: Cell) -> Expr:
     """histc and histogram: how many numbers are in a bin, or the sum of their weights; then the edges.
 
     Raises:
-        UsageError: edges that are not sorted.
+        UsageError: edges that are not sorted, or a range so wide that a kernel's number of bins times it overflows.
     """
     cells, edges = _all(call["self"]), Edges(call)
+    if call.op == "histc" and not edges.width() * (call.shape[0] + 1) < call.precision.largest:
+        raise UsageError("a histogram is explained for ranges whose product with the number of bins has a number.")
     if call.output == 1:
         return edges(cell[0])
     count = call.shape[0]
@@ -161,6 +168,11 @@ class Edges:
         if place in {0, self.bins}:
             return ends["end" if place else "start"]
         return Apply("evenly", {**ends, "index": number(place, "index"), "last": number(self.bins, "last")})
+
+    def width(self) -> float:
+        """How far the range goes."""
+        low, high = self._range()
+        return high.value() - low.value()
 
     def _range(self) -> tuple[Expr, Expr]:
         """The given range (for histc: if min and max differ); otherwise that of the data, widened if it is empty."""

@@ -263,6 +263,8 @@ def embedding_bag(call: Call, cell: Cell) -> Expr:
 def _bags(call: Call) -> Array:
     """The bag of each index, shape (L,); −1 where it does not count."""
     indices, offsets = call["indices"].array, call["offsets"].array
+    if call["include_last_offset"] and len(offsets) and int(offsets[-1]) != len(indices):
+        raise UsageError("an embedding bag is explained where the last offset is the number of indices.")
     starts = offsets[:-1] if call["include_last_offset"] else offsets
     result: Array = np.searchsorted(starts, np.arange(len(indices)), side="right") - 1
     padding = call["padding_idx"]

@@ -225,8 +225,8 @@ def margin(call: Call, cell: Cell) -> Expr:
     wished, power = _wished(call)
     gaps, sizes = _gaps(call, hinges, wished)
     off = 4 * call.precision.sum * sizes  # what the difference rounds; the hinge has slope 0 or 1
-    values = np.maximum(gaps, 0.0) ** power * hinges.weights
-    slope = 1.0 if power == 1 else 2 * np.maximum(gaps, 0.0) + off
+    values = np.where(gaps > 0, gaps, 0.0) ** power * hinges.weights
+    slope = 1.0 if power == 1 else 2 * np.where(gaps > 0, gaps, 0.0) + off
     errors = hinges.weights * (off * slope) + gamma(3, call.precision.sum) * values
     errors = np.where(gaps + off > 0, errors, 0.0)
 
@@ -292,7 +292,7 @@ def _hinge(call: Call, hinges: _Hinges, index: int) -> Apply:
     right, wrong = (leaf(call["self"], (*lead, int(at[index]))) for at in (hinges.right, hinges.wrong))
     wished, power = _wished(call)
     gap = Apply("add", {"x": Apply("sub", {"x": number(wished, "margin"), "y": right}), "y": wrong})
-    hinge = Apply("maximum", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair violates the margin")
+    hinge = Apply("fmax", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair violates the margin")
     hinge = hinge if power == 1 else Apply("square", {"x": hinge})
     weight: Operand | None = call.get("weight")
     return hinge if weight is None else Apply("mul", {"x": leaf(weight, (int(hinges.right[index]),)), "y": hinge})

@@ -54,7 +54,8 @@ def as_type(found: Leaf, dtype: str) -> Leaf | Apply:
     if dtype in BITS:
         return _as_integer(found, dtype)
     into = Precision.of(dtype)
-    coarse = max(into.stored, into.sum) > max(Precision.of(source).stored, Precision.of(source).sum)
+    held = Precision.of(source)
+    coarse = max(into.stored, into.sum) > max(held.stored, held.sum) or into.tiny > held.tiny
     return Apply(f"to_{dtype}", {"x": found}) if coarse or source in BITS else found
 
 

@@ -38,6 +38,9 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
     kept = (_kept(mean, call), _kept(var, call)) if training else (mean, var)
     if call.output:
         return _statistic(call, *kept)
+    if _is_narrow(call) and call.extra.get("layout") == "other":
+        x, average, spread = (_in_steps(part) for part in (leaf(image, cell), *kept))
+        return _normalized(call, x, average, spread, (channel,))
     return _normalized(call, leaf(image, cell), *kept, (channel,))
 
 
@@ -77,18 +80,33 @@ def group_norm(call: Call, cell: Cell) -> Expr:
     return _normalized(call, leaf(image, cell), mean, var, (cell[1],))
 
 
-def _normalized(call: Call, x: Leaf, mean: Expr, var: Expr, place: Cell) -> Apply:
+def _normalized(call: Call, x: Expr, mean: Expr, var: Expr, place: Cell) -> Apply:
     eps = number(call["eps"], "eps")
     stored = isinstance(var, Apply) and var.function == "stored"
-    parts = {"x": x, "mean": mean, "var": var, "eps": Apply("stored", {"x": eps}) if stored else eps}
+    parts: dict[str, Expr] = {"x": x, "mean": mean, "var": var, "eps": Apply("stored", {"x": eps}) if stored else eps}
     return _affine(parts, call["weight"], call["bias"], place)
 
 
 def _kept(part: Expr, call: Call) -> Expr:
     """A statistic as batch norm stores it between its two passes: in the narrow type, where its weights are narrow."""
+    return Apply("stored", {"x": part}) if _is_narrow(call) else part
+
+
+def _is_narrow(call: Call) -> bool:
+    """Whether image and weights are both of a narrow type."""
     weight = call["weight"]
-    narrow = call.precision.inner and (weight is None or weight.source.dtype == call.dtype)
-    return Apply("stored", {"x": part}) if narrow else part
+    return bool(call.precision.inner) and (weight is None or weight.source.dtype == call.dtype)
+
+
+def _in_steps(part: Expr) -> Apply:
+    """A number of a kernel that rounds each operation of the normalization to the narrow type.
+
+    Of memory in another order than contiguous or channels last, the kernel rounds x - mean and both products (3 u), and
+    adds eps, takes the root and divides (3 u more of the rate). Twice stored, x and mean move by 4 u, and the variance
+    moves the rate by 2 u.
+    Source: PyTorch, aten/src/ATen/native/Normalization.cpp, batch_norm_cpu_transform_input_template.
+    """
+    return Apply("stored", {"x": Apply("stored", {"x": part})})
 
 
 def _affine(parts: dict[str, Expr], weight: Operand | None, bias: Operand | None, place: Cell) -> Apply:

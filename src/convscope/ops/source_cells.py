@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.expr.call import Call, Operand
 from convscope.typing import Array
 
@@ -123,15 +124,22 @@ def repeat(call: Call, cells: Array) -> Array:
 
 
 def as_strided(call: Call, cells: Array) -> Array:
-    """A view by strides in memory, as PyTorch lays out dense tensors."""
+    """A view by strides in the memory of the tensor, whose own strides and first cell the trace knows.
+
+    Raises:
+        UsageError: a cell is none of the tensor's.
+    """
     array: Array = call["self"].array
-    memory = call.get("storage_offset") or 0
-    flat = cells @ np.array(call["stride"], np.int64).reshape(-1) + memory
-    steps = [stride // array.itemsize for stride in array.strides]
+    steps, first = call.extra.get("memory") or ([stride // array.itemsize for stride in array.strides], 0)
+    offset = call.get("storage_offset")
+    rest = cells @ np.array(call["stride"], np.int64).reshape(-1) + ((first if offset is None else offset) - first)
     result = np.zeros((len(cells), array.ndim), np.int64)
     for axis in sorted(range(array.ndim), key=lambda a: -steps[a]):
-        if array.shape[axis] > 1:
-            result[:, axis], flat = flat // steps[axis], flat % steps[axis]
+        if array.shape[axis] > 1 and steps[axis]:
+            result[:, axis] = np.clip(rest // steps[axis], 0, array.shape[axis] - 1)
+            rest = rest - result[:, axis] * steps[axis]
+    if rest.any():
+        raise UsageError("as_strided reads memory beside its input, whose numbers are not recorded.")
     return result
 
 

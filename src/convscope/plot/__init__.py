@@ -10,6 +10,7 @@ from convscope.plot.figures.attribution import attribution as attribution
 from convscope.plot.figures.attribution import contributions as contributions
 from convscope.plot.figures.compare import compare as compare
 from convscope.plot.figures.confusion import confusion as confusion
+from convscope.plot.figures.connections import connections as connections
 from convscope.plot.figures.explanation import explanation as explanation
 from convscope.plot.figures.feature_maps import maps as maps
 from convscope.plot.figures.feature_maps import maps_by_class as maps_by_class

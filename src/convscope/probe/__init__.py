@@ -14,13 +14,13 @@ Knows torch, traces, data and trainings; no pictures, no command line.
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from convscope.probe.public import *  # noqa: F403
 else:
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name.startswith("_"):
             raise AttributeError(f"convscope.probe has no {name!r}.")
         value = getattr(importlib.import_module("convscope.probe.public"), name)
@@ -35,7 +35,7 @@ else:
 class _ProbePackage(ModuleType):
     """A probe's function has the name of its file: importing the file must not take the function's place."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if not (isinstance(value, ModuleType) and name in _FUNCTIONS):
             super().__setattr__(name, value)
 
@@ -45,6 +45,7 @@ from convscope.probe.records import PROBES as PROBES  # noqa: E402
 from convscope.probe.support.record import Argument as Argument  # noqa: E402
 from convscope.probe.support.record import Field as Field  # noqa: E402
 from convscope.probe.support.record import Probe as Probe  # noqa: E402
+from convscope.probe.support.record import Result as Result  # noqa: E402
 from convscope.probe.support.record import Setting as Setting  # noqa: E402
 from convscope.probe.support.record import Subject as Subject  # noqa: E402
 

@@ -7,7 +7,6 @@ linear network it is the output itself, taken apart; the other methods answer ot
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +82,7 @@ class Attribution(Displayed):
     broken: tuple[str, ...] = ()
     """The steps that take numbers which left PyTorch: what pixels add through these is unknown."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON; the maps in row-major order."""
         return {
             "model": self.model,
@@ -120,7 +119,7 @@ class Attribution(Displayed):
 @takes(model="Module")
 def attribution(
     model: nn.Module,
-    image: Any,
+    image: object,
     output: int | str | None = None,
     *,
     methods: Sequence[str] = (),
@@ -273,7 +272,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _plain(found: Attributed) -> dict[str, Any]:
+def _plain(found: Attributed) -> dict[str, object]:
     return {
         "method": found.method,
         "refused": found.refused,

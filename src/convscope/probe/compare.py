@@ -2,11 +2,10 @@
 how alike their layers represent the images. Knows scans, costs and similarities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +105,7 @@ class Compare(Displayed):
     notes: tuple[str, ...] = ()
     """Caveats of the accuracies."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON, without pixels."""
         return {
             "dataset": self.dataset,
@@ -197,9 +196,7 @@ def compare(
             f"compare takes two or more models, and as many names or none, not {len(models)} and {len(names)}."
         )
     nets, data = [as_model(model) for model in models], as_data(data, "test")
-    for net in nets:
-        with torch.no_grad(), in_eval_mode(net):
-            answer(net, first_of(data, net).to(*kind_of(net)))  # refuses what gives an image no class
+    _refuse_other_answers(nets, data)
     sketches = [trace(model, first_of(data, model), keep=0) for model in nets]
     layers = [layers_of(sketch) for sketch in sketches]
     asked = Answers(data, nets, layers, shown)
@@ -212,9 +209,6 @@ def compare(
         Compared(name, cost, Proportion(int(right), images), named)
         for name, cost, right, named in zip(called, paid, result["right"], layers, strict=True)
     )
-    picture = pictures(data, nets[0])
-    rows = zip(result["indices"].tolist(), result["labels"].tolist(), result["answers"].tolist(), strict=True)
-    disagreements = tuple(Disagreement(i, label, tuple(answers), picture(i)) for i, label, answers in rows)
     return Compare(
         f"{data.name}:{data.split}",
         data.classes,
@@ -222,12 +216,24 @@ def compare(
         data.listed - images,
         compared,
         tuple(_pair(result, one, other, images) for one, other in combinations(range(len(nets)), 2)),
-        disagreements,
+        _disagreements(result, pictures(data, nets[0])),
         int(result["disagreeing"]),
         int(result["alike on"]),
         machine,
         asked.notes,
     )
+
+
+def _refuse_other_answers(models: Sequence[nn.Module], data: Dataset) -> None:
+    """Refuse models that do not answer an image with a score per class, before anything is measured."""
+    for model in models:
+        with torch.no_grad(), in_eval_mode(model):
+            answer(model, first_of(data, model).to(*kind_of(model)))
+
+
+def _disagreements(result: BatchResult, picture: Callable[[int], NDArray[np.float32]]) -> tuple[Disagreement, ...]:
+    rows = zip(result["indices"].tolist(), result["labels"].tolist(), result["answers"].tolist(), strict=True)
+    return tuple(Disagreement(i, label, tuple(answers), picture(i)) for i, label, answers in rows)
 
 
 def _pair(found: BatchResult, one: int, other: int, images: int) -> Pair:
@@ -259,7 +265,7 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return [name if (n := names[: k + 1].count(name)) == 1 else f"{name} ({n})" for k, name in enumerate(names)]
 
 
-def _plain(model: Compared) -> dict[str, Any]:
+def _plain(model: Compared) -> dict[str, object]:
     cost = model.cost
     return {
         "model": model.name,
@@ -273,7 +279,7 @@ def _plain(model: Compared) -> dict[str, Any]:
     }
 
 
-def _plain_pair(pair: Pair) -> dict[str, Any]:
+def _plain_pair(pair: Pair) -> dict[str, object]:
     shift, low, high = pair.difference
     return {
         "models": [pair.one, pair.other],

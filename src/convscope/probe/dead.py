@@ -265,7 +265,7 @@ def _findings(step: StepUnits) -> list[str]:
     return lines
 
 
-def _plain(step: StepUnits) -> dict[str, Any]:
+def _plain(step: StepUnits) -> dict[str, object]:
     none = Proportion(0, step.images).to_json()
     return {
         "step": step.step,

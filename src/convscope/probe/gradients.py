@@ -62,7 +62,7 @@ class Gradients:
         compared = f"at {first.layer} its norm is {compact(share, 3)} times that at {last.layer}"
         return f"the gradient {what}: {compared} ({interval})."
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "model": self.model,
@@ -153,10 +153,7 @@ def gradients(
     run = _run_of(model)
     module = run.model if run is not None else load_model(model) if isinstance(model, str | Path) else model
     assert isinstance(module, nn.Module)
-    chosen = data if data is not None or run is None else data_of(run, None, "train", None)
-    if chosen is None:
-        raise UsageError("gradients are those of labelled images; pass a data set: cs.probe.gradients(model, data).")
-    train = as_dataset(chosen, "train")
+    train = _images(data, run)
     loss_name, function = _loss(loss, run)
     batches = _batches(train, module, images, batch, seed)
     made: list[GradientPoint] = []
@@ -178,6 +175,14 @@ def _run_of(model: Any) -> Run | None:
         return model
     is_folder = isinstance(model, str | Path) and Path(model, "config.json").is_file()
     return load_run(model) if is_folder else None
+
+
+def _images(data: DataSource | None, run: Run | None) -> Dataset:
+    """The training images that are given, or those of the run."""
+    chosen = data if data is not None or run is None else data_of(run, None, "train", None)
+    if chosen is None:
+        raise UsageError("gradients are those of labelled images; pass a data set: cs.probe.gradients(model, data).")
+    return as_dataset(chosen, "train")
 
 
 def _loss(loss: str | None, run: Run | None) -> tuple[str, Loss]:
@@ -229,7 +234,7 @@ def _row(layer: LayerGradients, last: LayerGradients) -> tuple[str, ...]:
     )
 
 
-def _plain(point: GradientPoint) -> dict[str, Any]:
+def _plain(point: GradientPoint) -> dict[str, object]:
     share, low, high = point.share
     return {
         "step": point.step,

@@ -57,7 +57,7 @@ def lint(
     loss: str | Loss | None = None,
     step: Step | None = None,
     predict: Predict | None = None,
-    kernels: Mapping[str, Any] | None = None,
+    kernels: Mapping[str, object] | None = None,
     figure: Any = None,
     images: int = 256,
     seed: int = 0,
@@ -109,14 +109,11 @@ def lint(
         progress("checks", 0, len(CHECKS))
         seen = _evidence(model, data, test, loss=loss, step=step, predict=predict, which=which)
         subject = seen.card.name
-        for name, check in CHECKS.items():
-            why = _impossible(name, seen)
-            if why:
-                skipped[name] = why
-            else:
-                made.append(name)
-                findings += check(seen)
-            progress("checks", len(made) + len(skipped), len(CHECKS))
+        skipped = {name: why for name in CHECKS if (why := _impossible(name, seen))}
+        made = [name for name in CHECKS if name not in skipped]
+        for number, name in enumerate(made, 1):
+            findings += CHECKS[name](seen)
+            progress("checks", len(skipped) + number, len(CHECKS))
     if kernels is not None:
         made.append("kernel-title")
         findings += data_checks.kernel_titles(kernels)
@@ -170,7 +167,7 @@ def _loss(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def _ask(model: nn.Module, images: Tensor) -> Any:
+def _ask(model: nn.Module, images: Tensor) -> object:
     return model(images)
 
 

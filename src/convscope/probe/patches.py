@@ -73,7 +73,7 @@ class Patches(Displayed):
     least: Mapping[int, tuple[Patch, ...]] = field(repr=False)
     """By channel, the smallest number first."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON, without pixels."""
         return {
             "model": self.model,
@@ -251,7 +251,7 @@ def last_convolution(steps: Iterable[Step]) -> str:
     return next((step.name for step in reversed(listed) if step.op == "convolution"), listed[-1].name)
 
 
-def _plain(patch: Patch) -> dict[str, Any]:
+def _plain(patch: Patch) -> dict[str, object]:
     return {
         "image": patch.image,
         "value": patch.value,

@@ -5,12 +5,11 @@ Loads no torch: the functions are looked up in `convscope.probe` when a question
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 import convscope as cs
 from convscope import probe
 from convscope.errors import UsageError
-from convscope.probe.support.record import Argument, Field, Probe, Setting, Settings, Subject
+from convscope.probe.support.record import Argument, Field, Probe, Result, Setting, Settings, Subject
 from convscope.progress import Progress
 
 MODEL = Argument("model", "A run folder, a built-in model, file.py:Class or package.module:factory.")
@@ -25,7 +24,7 @@ def _channels_for(shape: tuple[int, ...]) -> int:
     return max(1, PATCH_CELLS // (12 * prod(shape)))
 
 
-def _kernels(arguments: Sequence[str]) -> dict[str, Any] | None:
+def _kernels(arguments: Sequence[str]) -> "dict[str, cs.filters.Filter] | None":
     """Kernels by title, from TITLE=NUMBERS."""
     pairs = [text.partition("=") for text in arguments]
     for text, (_, equals, _) in zip(arguments, pairs, strict=True):
@@ -34,7 +33,7 @@ def _kernels(arguments: Sequence[str]) -> dict[str, Any] | None:
     return {title.strip(): cs.filters.parse_kernel(numbers) for title, _, numbers in pairs} or None
 
 
-def _receptive_field(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _receptive_field(subject: Subject, settings: Settings, progress: Progress) -> Result:
     assert subject.trace is not None
     trace = subject.trace(progress)
     if settings.get("step") is None:
@@ -42,41 +41,41 @@ def _receptive_field(subject: Subject, settings: Settings, progress: Progress) -
     return probe.receptive_field(trace, **settings)
 
 
-def _shift(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _shift(subject: Subject, settings: Settings, progress: Progress) -> Result:
     named = dict(zip(subject.names, subject.models, strict=True))
     return probe.shift(named, subject.data, **settings, progress=progress)
 
 
-def _compare(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _compare(subject: Subject, settings: Settings, progress: Progress) -> Result:
     return probe.compare(subject.models, subject.data, names=subject.names, **settings, progress=progress)
 
 
-def _dead(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _dead(subject: Subject, settings: Settings, progress: Progress) -> Result:
     return probe.dead(subject.model, subject.data, **settings, progress=progress)
 
 
-def _shortcut(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _shortcut(subject: Subject, settings: Settings, progress: Progress) -> Result:
     train, test = subject.split("train"), subject.split("test")
     if train is None:
         raise UsageError("these data have no training images to fit a rule on; choose others.")
     return probe.shortcut(train, test, **settings, progress=progress)
 
 
-def _lint(subject: Subject, settings: Settings, progress: Progress) -> Any:
-    model = subject.model if subject.run is None else subject.run  # a run knows what it was trained by
+def _lint(subject: Subject, settings: Settings, progress: Progress) -> Result:
+    model = subject.run or next(iter(subject.models), None)  # a run knows what it was trained by
     return probe.lint(model, subject.split("train"), test=subject.split("test"), **settings, progress=progress)
 
 
-def _gradients(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _gradients(subject: Subject, settings: Settings, progress: Progress) -> Result:
     model = subject.model if subject.run is None else subject.run  # a run has the weights of its training's steps
     return probe.gradients(model, subject.split("train"), **settings, progress=progress)
 
 
-def _patches(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _patches(subject: Subject, settings: Settings, progress: Progress) -> Result:
     return probe.patches(subject.model, subject.data, **settings, progress=progress)
 
 
-def _attribution(subject: Subject, settings: Settings, progress: Progress) -> Any:
+def _attribution(subject: Subject, settings: Settings, progress: Progress) -> Result:
     assert subject.image is not None
     return probe.attribution(subject.model, subject.image(), **settings, progress=progress)
 

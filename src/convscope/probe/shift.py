@@ -82,19 +82,7 @@ def shift(
     nets = list(named.values())
     black = np.zeros((1, *images.shape), images.images.dtype)
     fills = [feeder(images, net)(black)[0, :, :1, :1] for net in nets]  # (C, 1, 1) each
-    sample = [first_of(images, net, 32) for net in nets]
-    with torch.no_grad(), ExitStack() as stack:
-        for net in nets:
-            stack.enter_context(in_eval_mode(net))
-        for net, x in zip(nets, sample, strict=True):
-            answer(net, x[:1].to(_like(net)))
-        sharing = [share(net) if kind == "translation" else None for net in nets]
-        fits = [_same(s, net, x, wanted, fill) for s, net, x, fill in zip(sharing, nets, sample, fills, strict=True)]
-        sharing = [s if fit else None for s, fit in zip(sharing, fits, strict=True)]
-        moved = [
-            motions(net, x.to(_like(net)), fill.to(_like(net))) if kind == "translation" else ()
-            for net, x, fill in zip(nets, sample, fills, strict=True)
-        ]
+    sharing, moved = _tried(kind, wanted, nets, fills, [first_of(images, net, 32) for net in nets])
     classes = [classes_of(net, images) for net in nets]
     work = partial(
         _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted, classes=classes, seed=seed,
@@ -111,6 +99,26 @@ def shift(
         ),
         notes_of(classes),
     )  # fmt: skip
+
+
+def _tried(
+    kind: str, levels: Sequence[Level], nets: Sequence[nn.Module], fills: Sequence[Tensor], samples: Sequence[Tensor]
+) -> tuple[list[ShiftCache | None], list[tuple[Motion, ...]]]:
+    """Which models can share layers between translations, and how the maps of each move; tried on a few images."""
+    with torch.no_grad(), ExitStack() as stack:
+        for net in nets:
+            stack.enter_context(in_eval_mode(net))
+        for net, x in zip(nets, samples, strict=True):
+            answer(net, x[:1].to(_like(net)))
+        if kind != "translation":
+            return [None] * len(nets), [()] * len(nets)
+        sharing = [share(net) for net in nets]
+        fits = [_same(s, net, x, levels, fill) for s, net, x, fill in zip(sharing, nets, samples, fills, strict=True)]
+        moved = [
+            motions(net, x.to(_like(net)), fill.to(_like(net)))
+            for net, x, fill in zip(nets, samples, fills, strict=True)
+        ]
+    return [s if fit else None for s, fit in zip(sharing, fits, strict=True)], moved
 
 
 def _named(models: Model | Sequence[Model] | Mapping[str, Model]) -> dict[str, nn.Module]:

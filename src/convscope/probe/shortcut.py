@@ -6,7 +6,6 @@ more than this number, not that it does so.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,7 @@ class FeatureRule:
     counts: NDArray[np.int64] = field(repr=False)
     """Training images of each class in each bin, shape (K, B)."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         exact = {} if self.exact is None else {"of_all_possible_images": self.exact}
         return {
@@ -106,7 +105,7 @@ class Shortcut(Displayed):
             )
         return f"{message} A network that scores no more need not have seen more."
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "dataset": self.dataset,

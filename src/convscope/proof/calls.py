@@ -24,6 +24,8 @@ from convscope.type_checks import check_rows
 def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | None = None) -> bool:
     """Whether a recorded convolution holds nan wherever multiplied padding makes it; True where that shows nowhere.
 
+    A kernel that leaves some of its padding out and multiplies the rest counts as one that leaves it out.
+
     Args:
         arguments: The step's, by name, where the caller has them already.
     """
@@ -40,7 +42,7 @@ def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | 
     except ConvscopeError:
         return True
     differs = np.isnan(with_zeros) & ~np.isnan(without)  # type: ignore[arg-type]  # one result
-    return not differs.any() or bool(np.isnan(step.output[differs]).any())
+    return not differs.any() or bool(np.isnan(step.output[differs]).all())
 
 
 DRAWN = frozenset(
@@ -59,6 +61,10 @@ LAID_OUT = frozenset(
     }
 )  # fmt: skip
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
+
+
+STRIDED = frozenset({"as_strided", "as_strided_copy"})
+"""Operations that read their input's memory by strides of their own."""
 
 
 def check_tables(function: str, ops: Mapping[str, Op], references: Mapping[str, Operation]) -> None:
@@ -110,6 +116,11 @@ def layout_of(ref: Ref) -> str:
     return "channels last" if len(axes) in {4, 5} and _dense((axes[0], *axes[2:], axes[1])) else "other"
 
 
+def memory_of(ref: Ref) -> tuple[tuple[int, ...], int]:
+    """The strides of a tensor and its first cell, in the memory that it shares with others."""
+    return ref.stride, ref.offset
+
+
 def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
     """Whether these axes, the fastest last, leave no gap."""
     size, dense = 1, True
@@ -128,4 +139,6 @@ def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
         return {"states": Operand.of(step.outputs[0], step.name)}
     if step.op in LAID_OUT:
         return {"layout": layout_of(step.arguments["input"])}
+    if step.op in STRIDED:
+        return {"memory": memory_of(step.arguments["self"])}
     return MappingProxyType({})

@@ -5,7 +5,7 @@ function can return anything. So every gradient is compared with the vector-Jaco
 float64, from that step's recorded inputs. Knows traces and rules, not the reference.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -15,30 +15,26 @@ import numpy as np
 
 from convscope.errors import ConvscopeError, UsageError
 from convscope.ops import OPS, Op
-from convscope.ops.source_cells import MOVES
-from convscope.proof.backward import WRITES, operands_of
-from convscope.proof.calls import call_of
+from convscope.ops.source_cells import MOVES, SOURCES
+from convscope.proof.final_numbers import final
+from convscope.proof.gradient_range import range_of
+from convscope.proof.pulling import Layout, Tensor, addresses_of, key_of, layout_of, pull, target_of
 from convscope.proof.recomputation import recomputed
 from convscope.proof.status import StepStatus
-from convscope.proof.verification_report import Mismatch
-from convscope.traces.step import BackwardNode, Kind, Ref, Step
+from convscope.proof.tolerance import root_mean_square
+from convscope.proof.verification_report import RESOLVED, Mismatch
+from convscope.traces.step import BackwardNode, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
 
-Layout = tuple[tuple[int, ...], tuple[int, ...], int]
-"""Shape, strides and offset."""
-Tensor = tuple[Kind, int, int, Layout | None]
-"""Kind, id and output of a result or an input; of a parameter also its layout, because steps read it through views."""
 UNIT = 2.0**-24
 """The unit roundoff of float32, in which gradients are recorded."""
 KEPT = 4
 """Number of nodes whose derivatives are cached: several steps contain gradients of the same node."""
-IDLE = "dropout"
-"""A dropout layer in evaluation mode; an active one is recorded as the operations that it consists of."""
 OF_RESULT = frozenset({"Sigmoid", "Tanh", "Expm1", "Elu"})
 """Nodes whose slope is calculated from a recorded result between -1 and 1."""
-STOPS = frozenset({"detach"})
-"""Forward operations through which no gradient goes."""
+SLICES = "CopySlices"
+"""Node of an operation in place on a view: it continues to the memory behind the view."""
 UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
 
 
@@ -68,10 +64,13 @@ class Derivative:
         A slope such as y·(1 - y) or y + 1, taken from a result y near 1 or -1, holds the rounding of y.
         """
         assert self.expected is not None
-        size = np.abs(self.expected)
-        finite = size[np.isfinite(size)]
-        typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-        return np.asarray(bounds + self.slack * (size + typical) + 4 * UNIT * self.received)
+        return np.asarray(bounds + self.slack * (np.abs(self.expected) + self.typical) + 4 * UNIT * self.received)
+
+    @property
+    def typical(self) -> float:
+        """The root mean square of the derivative, where it is finite."""
+        assert self.expected is not None
+        return root_mean_square(self.expected) if np.isfinite(self.expected).any() else 0.0
 
     def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
         """A mask of the cells in which a recorded gradient is not the derivative."""
@@ -113,11 +112,13 @@ class Derivatives:
     def status(self, step: Step) -> tuple[StepStatus | None, Mismatch | None]:
         """The status that the derivatives give a step: None if it has no gradient, or the correct one."""
         held = self.of_step(step)
+        open_ = any(one.expected is None for one in held)
         for one in held:
-            mismatch = self._mismatch(one) if one.expected is not None else None
+            mismatch, left = self._judged(one) if one.expected is not None else (None, False)
             if mismatch is not None:
                 return "wrong derivative", mismatch
-        return ("underived" if any(one.expected is None for one in held) else None), None
+            open_ = open_ or left
+        return ("underived" if open_ else None), None
 
     def _bounds(self, gradient: Ref) -> Array | float:
         """The reference's bounds of a gradient; behind views of it the largest one."""
@@ -155,19 +156,28 @@ class Derivatives:
             largest = max(largest, float(np.max(own, initial=0.0)))
         return largest
 
-    def _mismatch(self, one: Derivative) -> Mismatch | None:
-        """The first cell that is not the derivative; the step's own bounds are found only where they are needed."""
+    def _judged(self, one: Derivative) -> tuple[Mismatch | None, bool]:
+        """The first cell that is not the derivative, and whether nothing can be said of some, which left the type.
+
+        The step's own bounds, and what underflows on the way, are found only where they are needed.
+        """
         recorded = self._numbers(one.gradient)
-        bounds: Array | float = 0.0
-        if one.disagrees(recorded, bounds).any():
-            bounds = self._bounds(one.gradient)
-        wrong = one.disagrees(recorded, bounds)
-        if not wrong.any():
-            return None
+        if not one.disagrees(recorded, 0.0).any():
+            return None, False
+        bounds = self._bounds(one.gradient)
+        left = bool(np.any(one.disagrees(recorded, 0.0) & np.isinf(bounds)))
+        if not one.disagrees(recorded, bounds).any():
+            return None, left
         assert one.expected is not None
-        cell = tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))
-        limit = float(np.broadcast_to(one.allowed(bounds), wrong.shape)[cell])
-        return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative")
+        numbers = range_of(self.trace, one.node, one.gradient)
+        bounds = bounds + numbers.lost
+        wrong, apart = one.disagrees(recorded, bounds), ~np.isfinite(recorded) | ~np.isfinite(one.expected)
+        unsettled = wrong & apart & numbers.overflows
+        if (wrong & ~unsettled).any():
+            cell = tuple(int(i) for i in np.unravel_index(int((wrong & ~unsettled).argmax()), wrong.shape))
+            limit = float(np.broadcast_to(one.allowed(bounds), wrong.shape)[cell])
+            return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative"), False
+        return None, left or bool(unsettled.any()) or numbers.lost > RESOLVED * one.typical
 
     def of_step(self, step: Step) -> tuple[Derivative, ...]:
         """The derivatives whose gradients a step of the backward pass contains, if any."""
@@ -177,10 +187,11 @@ class Derivatives:
 
     def behind(self, gradient: Ref) -> Iterator[int]:
         """The step that made a gradient, and those whose numbers it only moved."""
-        step = self.trace.all_steps[gradient.id]
+        step = self.trace.all_steps[(gradient.id, *gradient.rewritten)[-1]]
         yield step.id
         while step.op in MOVES:
-            source = next((ref for _, _, ref in step.refs()), None)
+            moved = SOURCES.get(step.op, "")
+            source = next((ref for name, _, ref in step.refs() if moved in {"", name}), None)
             if source is None or source.kind != "step" or source.id <= self._first:
                 return
             step = self.trace.all_steps[source.id]
@@ -202,12 +213,14 @@ class Derivatives:
 
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
         targets = {target_of(self.trace, of) for of, _ in node.gave}
-        weights = {_key(made): self._numbers(gradient) for made, gradient in node.received}
+        weights = {key_of(made): self._numbers(gradient) for made, gradient in node.received}
         of_result = node.kind.rstrip("0123456789").removesuffix("Backward") in OF_RESULT
         received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
         pulled: dict[Tensor, list[Array]]
         try:
-            pulled = pull(self.trace, weights, targets.__contains__, through=node.custom, ops=self.ops)
+            through = node.custom or node.kind == SLICES
+            with np.errstate(all="ignore"):
+                pulled = pull(self.trace, weights, targets.__contains__, through=through, ops=self.ops)
         except UNABLE:
             pulled = {}
         for target in dict.fromkeys(target_of(self.trace, of) for of, _ in node.gave):
@@ -222,7 +235,7 @@ class Derivatives:
     def withheld(self) -> Iterator[tuple[BackwardNode, Ref]]:
         """The gradients that custom functions should have given: they gave none, and the derivative is not zero."""
         for node in self.nodes:
-            weights = {_key(made): self._numbers(gradient) for made, gradient in node.received}
+            weights = {key_of(made): self._numbers(gradient) for made, gradient in node.received}
             for of in node.withheld:
                 try:
                     parts = pull(
@@ -235,7 +248,19 @@ class Derivatives:
                     yield node, of
 
     def _numbers(self, ref: Ref) -> Array:
-        return self.trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
+        return numbers_of(self.trace, ref)
+
+
+def numbers_of(trace: Trace, ref: Ref) -> Array:
+    """The numbers of a gradient or loss, in float64, also where they were written into its memory later.
+
+    Raises:
+        UsageError: not all of them are recorded.
+    """
+    whole = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
+    if whole is None:
+        raise UsageError(f"{ref.name} was written into by what no step holds.")
+    return whole.astype(np.float64)
 
 
 def derivatives_of(trace: Trace, ops: Mapping[str, Op] = OPS) -> Derivatives:
@@ -259,7 +284,7 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
     leaves = {(ref.kind, ref.id): ref for ref in trace.outside.values() if ref.name in step.gradients}
     leaves = {key: ref for key, ref in leaves.items() if key[0] in {"parameter", "input"}}
     gradients = {ref.name: np.zeros(ref.shape) for ref in leaves.values()}
-    arrived: dict[Tensor, Array] = {_key(step.loss): np.ones(step.loss.shape)}
+    arrived: dict[Tensor, Array] = {key_of(step.loss): np.ones(step.loss.shape)}
     for node in step.nodes:  # in the order in which they ran: all that meets in a result has arrived before it is used
         for target, total in _through(trace, node, arrived, ops).items():
             kind, number, _, layout = target
@@ -279,11 +304,13 @@ def _through(
     Raises:
         UsageError: the rule lacks the gradient of an input.
     """
-    arriving = {_key(made): arrived.pop(_key(made)) for made, _ in node.received if _key(made) in arrived}
+    arriving = {key_of(made): arrived.pop(key_of(made)) for made, _ in node.received if key_of(made) in arrived}
+    if not arriving and node.kind == SLICES:
+        raise UsageError("an operation wrote into a part of a tensor that other steps read too, which is not followed.")
     if not arriving:
         return {}
     targets = {target_of(trace, of) for of, _ in node.gave}
-    pulled = pull(trace, arriving, targets.__contains__, through=node.custom, ops=ops)
+    pulled = pull(trace, arriving, targets.__contains__, through=node.custom or node.kind == SLICES, ops=ops)
     missing = targets - pulled.keys()
     if missing:
         raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
@@ -297,114 +324,3 @@ def _onto(whole: Ref, layout: Layout | None, gradient: Array) -> Array:
     memory = np.zeros(max(int(addresses.max(initial=0)), int(cells.max(initial=0))) + 1)
     np.add.at(memory, addresses, gradient)
     return np.asarray(memory[cells])
-
-
-def addresses_of(layout: Layout) -> Array:
-    """The address of every cell, in the tensor's shape."""
-    shape, stride, offset = layout
-    return np.asarray(offset + sum(i * s for i, s in zip(np.indices(shape), stride, strict=True)), np.int64)
-
-
-def layout_of(ref: Ref) -> Layout:
-    """The memory layout of a tensor."""
-    return ref.shape, ref.stride, ref.offset
-
-
-def pull(
-    trace: Trace,
-    weights: Mapping[Tensor, Array],
-    is_target: Callable[[Tensor], bool],
-    *,
-    through: bool,
-    ops: Mapping[str, Op],
-) -> dict[Tensor, list[Array]]:
-    """Propagate weights on results back to the targets: one array for each operand.
-
-    Args:
-        weights: Result -> weights on its cells.
-        is_target: Whether to stop at a source and collect its weights.
-        through: Whether to continue through the steps in between; otherwise only operands that are targets count.
-
-    Raises:
-        UsageError: a step on the way cannot be followed.
-    """
-    pending = dict(weights)
-    collected: dict[Tensor, list[Array]] = {}
-    varies = _varying(trace, is_target) if through else frozenset()
-    while pending:
-        key = max(pending, key=lambda result: result[1])
-        weight, step = pending.pop(key), trace.all_steps[key[1]]
-        sources = {name: source_of_operand(trace, ref) for name, ref in operands_of(step) if _counts(step, name, ref)}
-        wanted = {name: s for name, s in sources.items() if is_target(s) or (s[0] == "step" and s[1:3] in varies)}
-        if not wanted or step.op in STOPS:
-            continue
-        op = ops.get(step.op)
-        if op is None or op.vjp is None:
-            raise UsageError(f"{step.name} is a {step.op}, which has no vector-Jacobian product.")
-        pulled = op.vjp(call_of(trace, step, key[2]), weight, frozenset(wanted))
-        for name, source in wanted.items():
-            if name not in pulled.gradients:
-                continue
-            gradient = pulled.gradients[name]
-            if is_target(source):
-                collected.setdefault(source, []).append(gradient)
-            else:
-                pending[source] = pending[source] + gradient if source in pending else gradient
-    return collected
-
-
-def _varying(trace: Trace, is_target: Callable[[Tensor], bool]) -> frozenset[tuple[int, int]]:
-    """The results that depend on a target through steps that pass gradients on."""
-    varies: set[tuple[int, int]] = set()
-    for step in trace.all_steps:
-        if step.op in STOPS or step.role in {"create", "random"}:
-            continue
-        sources = [source_of_operand(trace, ref, partly=True) for n, ref in operands_of(step) if _counts(step, n, ref)]
-        if any(is_target(source) or (source[0] == "step" and source[1:3] in varies) for source in sources):
-            varies |= {(step.id, output) for output, made in enumerate(step.results) if "float" in made.dtype}
-    return frozenset(varies)
-
-
-def _counts(step: Step, name: str, ref: Ref) -> bool:
-    return "float" in ref.dtype and not (step.op in WRITES and name == "self")
-
-
-def target_of(trace: Trace, of: Ref) -> Tensor:
-    """The tensor of a gradient as the forward steps read it: a view of a parameter counts as that parameter."""
-    if of.kind == "step" and trace.all_steps[of.id].view:
-        viewed = next(ref for _, _, ref in trace.all_steps[of.id].refs())
-        if viewed.kind == "parameter":
-            return ("parameter", viewed.id, 0, layout_of(of))
-    return _key(of)
-
-
-def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor:
-    """The step that made an operand's numbers: its own, or the last that overwrote it in place.
-
-    Raises:
-        UsageError: only a part of it was written, unless `partly`.
-    """
-    ref = _before_idle(trace, ref)
-    if not ref.rewritten:
-        return _key(ref)
-    writer = trace.all_steps[ref.rewritten[-1]]
-    for output, made in enumerate(writer.results):
-        if partly or (made.shape, made.stride, made.offset) == (ref.shape, ref.stride, ref.offset):
-            return ("step", writer.id, output, None)
-    raise UsageError(f"{ref.name} was written into in parts, which is not followed.")
-
-
-def _before_idle(trace: Trace, ref: Ref) -> Ref:
-    """The tensor that inactive dropout layers returned as it was: autograd sees only this one."""
-    while ref.kind == "step" and not ref.rewritten and trace.all_steps[ref.id].op == IDLE:
-        ref = trace.all_steps[ref.id].arguments["input"]
-    return ref
-
-
-def _key(ref: Ref) -> Tensor:
-    return (
-        ref.kind,
-        ref.id,
-        ref.output if ref.kind == "step" else 0,
-        layout_of(ref) if ref.kind == "parameter" else None,
-    )

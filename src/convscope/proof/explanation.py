@@ -1,6 +1,5 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +21,8 @@ from convscope.proof.paths import Paths, Walk, paths_to, walk_along
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
-from convscope.proof.tolerance import agree, may_be_lost, mixes, resolves, root_mean_square, whole_bound
+from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
+from convscope.proof.undecided import undecided
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
 from convscope.render.series import Inner, parts
@@ -122,12 +122,12 @@ class Explanation(Displayed):
             return "weights changed"
         witness = recomputed(self.trace, self.step, self.output, normwise=self.normwise, references=self.references)
         if self.raw is not None and not self.agrees:
-            lost = math.isnan(self.recorded) and bool(may_be_lost(self.call, self.value))
-            return "unresolved" if lost else "mismatch"
+            return "unresolved" if bool(undecided(self.call, self.value, self.recorded)) else "mismatch"
         if witness is None:
             return "unsupported" if self.raw is None else "not recomputed"
         if not witness.agrees(self.cell, self.recorded, self.call.dtype):
-            return "mismatch"
+            open_ = bool(undecided(self.call, witness.values[self.cell], self.recorded))
+            return "unresolved" if open_ else "mismatch"
         return self._derived(self._within(witness))
 
     def _derived(self, status: Status) -> Status:

@@ -15,15 +15,8 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
 from convscope.proof.backward import operands_of
-from convscope.proof.derivatives import (
-    UNABLE,
-    Derivatives,
-    addresses_of,
-    chain,
-    derivatives_of,
-    layout_of,
-    source_of_operand,
-)
+from convscope.proof.derivatives import UNABLE, Derivatives, chain, derivatives_of, numbers_of
+from convscope.proof.pulling import addresses_of, layout_of, source_of_operand
 from convscope.proof.recomputation import arguments_of
 from convscope.proof.verification_report import AGREES, GradientCheck
 from convscope.reference.table import OPERATIONS
@@ -50,7 +43,12 @@ KINKS: Mapping[str, tuple[str | float, ...]] = {
 
 
 def check_gradients(
-    trace: Trace, *, seed: int = 0, ops: Mapping[str, Op] = OPS, unresolved: Collection[int] = ()
+    trace: Trace,
+    *,
+    seed: int = 0,
+    ops: Mapping[str, Op] = OPS,
+    unresolved: Collection[int] = (),
+    undecided: bool = False,
 ) -> GradientCheck:
     """Compare the gradients of a training step with finite differences and with the product of the chain.
 
@@ -59,11 +57,14 @@ def check_gradients(
         seed: Selects the weights that are changed, besides those with the largest gradients.
         ops: The rules.
         unresolved: Steps whose numbers are within their rounding errors; their gradients are left out.
+        undecided: Whether numbers left their type on the way, so that gradients with infinities or nan are left out.
     """
     step = trace.training_step
     assert step is not None
     held = derivatives_of(trace, ops)
     names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(held.behind(ref))]
+    if undecided:
+        names = [name for name in names if np.isfinite(numbers_of(trace, step.gradients[name])).all()]
     unable, moved, flipped, furthest, worst = "", 0, 0, 0.0, ""
     try:
         for name, cell, difference in _differences(held, names, np.random.default_rng(seed)):
@@ -79,7 +80,7 @@ def check_gradients(
         for name, whole in chain(trace, ops).items():
             if name not in names:
                 continue
-            recorded = _numbers(trace, step.gradients[name])
+            recorded = numbers_of(trace, step.gradients[name])
             apart = np.abs(recorded - whole)
             far[name] = _share(float(np.max(apart, initial=0.0)), whole, floor)
             if far[name] > AGREES:  # its own operation may have rounded that much
@@ -112,7 +113,7 @@ def _floor(trace: Trace) -> float:
     """
     step = trace.training_step
     assert step is not None
-    sizes = (_size(_numbers(trace, ref)) for ref in step.gradients.values())
+    sizes = (_size(numbers_of(trace, ref)) for ref in step.gradients.values())
     return ZERO * max(sizes, default=0.0)
 
 
@@ -135,7 +136,7 @@ def _differences(
     assert step is not None
     floor, rounded = _floor(trace), _rounding_of_the_loss(trace, names)
     for ref, cell in _chosen(trace, names, random):
-        gradient = _numbers(trace, step.gradients[ref.name])
+        gradient = numbers_of(trace, step.gradients[ref.name])
         weights = trace.parameters[ref.name].astype(np.float64)
         size = STEP * max(_size(weights), LEAST)
         change = np.zeros(weights.shape)
@@ -159,7 +160,7 @@ def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
     step = trace.training_step
     assert step is not None
     first = next((ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names), None)
-    recorded = float(_numbers(trace, step.loss))
+    recorded = float(numbers_of(trace, step.loss))
     if first is None or not recorded:
         return 0.0
     exact = Forward(trace, {first: trace.parameters[first.name].astype(np.float64)}).loss()
@@ -171,7 +172,7 @@ def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -
     step = trace.training_step
     assert step is not None
     trained = [ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names]
-    pairs = [(ref, cell) for ref in trained for cell in _cells(_numbers(trace, step.gradients[ref.name]), random)]
+    pairs = [(ref, cell) for ref in trained for cell in _cells(numbers_of(trace, step.gradients[ref.name]), random)]
     numbers = sum(math.prod(made.shape) for each in trace.all_steps[: step.loss.id] for made in each.results)
     most = max(2, min(COST // max(1, numbers), STEPS // step.loss.id))
     if len(pairs) <= most:
@@ -184,10 +185,6 @@ def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
     drawn = random.choice(gradient.size, min(EACH, gradient.size), replace=False).tolist()
     places = dict.fromkeys([int(np.abs(gradient).argmax()), *drawn])
     return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in [*places][:EACH]]
-
-
-def _numbers(trace: Trace, ref: Ref) -> Array:
-    return trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
 
 
 class Forward:
@@ -213,7 +210,7 @@ class Forward:
             if changed and each.role != "random":
                 self._run(each, changed)
         if (step.loss.id, step.loss.output) not in self._made:
-            return float(_numbers(self._trace, step.loss))
+            return float(numbers_of(self._trace, step.loss))
         return float(self._made[step.loss.id, step.loss.output])
 
     def _changed(self, ref: Ref) -> Iterator[Array]:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from convscope.errors import ConvscopeError
-from convscope.proof.calls import LAID_OUT, layout_of, multiplies_padding
+from convscope.proof.calls import LAID_OUT, STRIDED, layout_of, memory_of, multiplies_padding
 from convscope.proof.tolerance import agree
 from convscope.reference.operation import Operation
 from convscope.reference.parts import CELLS, Box, parts_of
@@ -183,6 +183,8 @@ def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
         arguments["states"] = step.outputs[0]  # each step of a sequence is recomputed from the recorded one before it
     if step.op in LAID_OUT:
         arguments["layout"] = layout_of(step.arguments["input"])
+    if step.op in STRIDED:
+        arguments["memory"] = memory_of(step.arguments["self"])
     if step.op == "nan_to_num":
         arguments["result_type"] = step.dtype  # its largest number takes the place of an infinity
     if not multiplies_padding(trace, step, arguments):

@@ -58,7 +58,9 @@ STATUSES: Mapping[Status, StatusText] = {
         "bad",
     ),
     "underived": StatusText(
-        "underived", "recomputed, but not compared with the derivative of its forward step, which has no rule", "open"
+        "underived",
+        "recomputed, but not compared with the derivative of its forward step, which has no rule or leaves its type",
+        "open",
     ),
     "recomputed": StatusText(
         "recomputed", "the NumPy reference agrees within the bound, but no rule explains the operation", "open"

@@ -4,6 +4,7 @@ Where a rule is vectorized, it explains many cells at once. Knows rules and call
 """
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -16,7 +17,8 @@ from convscope.ops import convolution
 from convscope.ops.op import Rule, Vectorized
 from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
 from convscope.proof.recomputation import Recomputation
-from convscope.proof.tolerance import agree, may_be_lost, resolution_of, whole_bound, within_reach
+from convscope.proof.tolerance import agree, resolution_of, whole_bound, within_reach
+from convscope.proof.undecided import Reach, reach_of, undecided
 from convscope.proof.verification_report import Mismatch, Witness
 from convscope.reference.parts import Box, boxes
 from convscope.typing import Array
@@ -111,9 +113,7 @@ class StepCheck:
         if np.isinf(recorded).any():
             beyond, perhaps = within_reach(recorded, expected, bounds, self.call.dtype)
             exact, open_ = exact | beyond, open_ | perhaps
-        if recorded.dtype.kind == "f" and np.isnan(recorded).any():
-            open_ = open_ | (np.isnan(recorded) & may_be_lost(self.call, expected))
-        open_ = open_ & ~exact
+        open_ = (open_ | self._undecided(expected, recorded)) & ~exact
         self.unbounded += int(np.count_nonzero(open_))
         ratio[exact | open_] = 0.0
         ratio[np.isnan(ratio)] = np.inf
@@ -169,11 +169,19 @@ class StepCheck:
         if self.recorded.dtype.kind != "f":
             return np.ones(len(values), bool)
         closed = np.isfinite(bounds)
-        if np.isnan(recorded).any():
-            closed = closed & ~(np.isnan(recorded) & may_be_lost(self.call, values))
         if np.isinf(recorded).any():
             closed = np.where(np.isinf(recorded), ~within_reach(recorded, values, bounds, self.call.dtype)[1], closed)
-        return np.asarray(closed | (values == recorded) | np.isnan(values))
+        return np.asarray((closed | (values == recorded) | np.isnan(values)) & ~self._undecided(values, recorded))
+
+    def _undecided(self, values: Array, recorded: Array) -> Array:
+        """For which numbers neither is settled."""
+        if np.isfinite(values).all() and np.isfinite(recorded).all():
+            return np.zeros(recorded.shape, bool)
+        return np.asarray(undecided(self.call, values, recorded, self._reach))
+
+    @cached_property
+    def _reach(self) -> Reach:
+        return reach_of(self.call)
 
     def _sample(self, count: int, random: np.random.Generator) -> Array:
         """Corners and middles of borders, first and last channel, the worst cell, and random ones; each once.

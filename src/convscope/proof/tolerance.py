@@ -91,28 +91,6 @@ def within_reach(recorded: Numbers, value: Numbers, bound: Numbers, dtype: str) 
         return beyond, infinite & ~beyond & ((reached >= largest / 8) | ~np.isfinite(bound))
 
 
-ADDS_PRODUCTS = frozenset({"addmm", "addmv", "baddbmm", "bmm", "convolution", "dot", "mm", "mv"})
-"""Operations that add products of their operands, and so may add infinities of opposite signs that they made."""
-
-
-def may_be_lost(call: Call, values: Numbers) -> Array:
-    """For which exact values a kernel of this type may end with no number: it subtracts infinities on the way.
-
-    Either all operands are finite and the value is too large for the type; or an operand holds an infinity, and
-    products of its finite numbers may exceed the type beside it.
-    """
-    precision = Precision.of(call.dtype)
-    large = np.abs(values) >= 0.999 * precision.largest
-    if not np.any(large):
-        return large
-    arrays = [np.abs(operand.array) for operand in call.operands().values()]
-    if all(bool(np.isfinite(array).all()) for array in arrays):
-        return large
-    largest = [float(array[np.isfinite(array)].max(initial=0.0)) for array in arrays]
-    terms = max((array.size for array in arrays), default=0)
-    return large & (call.op in ADDS_PRODUCTS and math.prod(max(n, 1.0) for n in largest) * terms >= precision.room)
-
-
 def root_mean_square(numbers: Array) -> float:
     """Of the numbers that are finite; nan where there are none.
 

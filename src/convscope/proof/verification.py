@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.ops import OPS, Op
@@ -19,6 +18,7 @@ from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of, check_tables
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.explanation import explain
+from convscope.proof.final_numbers import final, outside_numbers
 from convscope.proof.gradient_check import check_gradients
 from convscope.proof.recomputation import Recomputation, recompute_in_parts
 from convscope.proof.status import PROVED, StepStatus
@@ -85,7 +85,9 @@ def verify(
     if trace.training_step is None:
         return report
     unresolved = [step.id for step in report.unresolved]
-    check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved)
+    undecided = any(step.finding in {"underived", "unsupported"} for step in report.steps)
+    with np.errstate(all="ignore"):
+        check = check_gradients(trace, seed=seed, ops=ops, unresolved=unresolved, undecided=undecided)
     return replace(report, training=trace.training_step.says, gradients=check)
 
 
@@ -121,7 +123,7 @@ def _verify_step(
             sum(c.recorded.size for c in checks) if checks else sum(math.prod(made.shape) for made in step.results),
             explained=sum(check.explained for check in checks),
             worst=max((check.worst for check in checks), default=0.0),
-            resolution=_resolution(step, checks, read),
+            resolution=max((c.resolution for c in checks if _is_read(step, c, read)), default=0.0),
             mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, tables),
             hidden=step.hidden,
             says=step.says,
@@ -139,30 +141,33 @@ def _verify_step(
         return report("unsupported")
     if not checks:
         return report("unsupported")
-    finding = _finding(checks, _resolution(step, checks, read), proved if explained else "recomputed")
+    read_checks = [check for check in checks if _is_read(step, check, read)]
+    open_ = [check.unbounded > 0 and check not in read_checks for check in checks]
+    whole = all(done or left for done, left in zip(explained, open_, strict=True))
+    finding = _finding(checks, read_checks, proved if whole else "recomputed")
     if trace.training_step is None or finding not in PROVED:
         return report(finding, checks)
     derived, wrong = derivatives_of(trace, tables.ops).status(step)
-    whole = report(derived or finding, checks)
-    return whole if wrong is None else replace(whole, mismatch=wrong)
+    result = report(derived or finding, checks)
+    return result if wrong is None else replace(result, mismatch=wrong)
 
 
-def _finding(checks: Sequence[StepCheck], resolution: float, otherwise: StepStatus) -> StepStatus:
-    """The finding of a step, from its checks.
+def _finding(checks: Sequence[StepCheck], read: Sequence[StepCheck], otherwise: StepStatus) -> StepStatus:
+    """The finding of a step, from its checks, and from those of the results that something reads.
 
     A number without a finite bound is not a mismatch, because the kernel may be right; nor is it proved, because any
     other number would be accepted too. The reference cannot decide: unsupported.
     """
     if any(check.mismatch for check in checks):
         return "mismatch"
-    if any(check.unbounded for check in checks):
+    if any(check.unbounded for check in read):
         return "unsupported"
-    return "unresolved" if resolution > RESOLVED else otherwise
+    return "unresolved" if any(check.resolution > RESOLVED for check in read) else otherwise
 
 
-def _resolution(step: Step, checks: Sequence[StepCheck], read: Collection[tuple[int, int]]) -> float:
-    """That of the result which is resolved least, of those that matter."""
-    return max((c.resolution for c in checks if (step.id, c.call.output - step.position) in read), default=0.0)
+def _is_read(step: Step, check: StepCheck, read: Collection[tuple[int, int]]) -> bool:
+    """Whether a result matters: it is the step's first, or something reads it."""
+    return (step.id, check.call.output - step.position) in read
 
 
 def _check(
@@ -173,8 +178,8 @@ def _check(
     tables: Tables,
     *,
     normwise: bool = False,
-) -> tuple[list[StepCheck], bool]:
-    """Each result that the reference gives against both witnesses; whether the rules could explain all of them."""
+) -> tuple[list[StepCheck], list[bool]]:
+    """Each result that the reference gives against both witnesses; whether the rule could explain each of them."""
     outputs = step.outputs
     checks: dict[int, StepCheck] = {}
     comparable: dict[int, bool] = {}
@@ -188,7 +193,7 @@ def _check(
         check.conclude(partial(_again, trace, step, output, tables, normwise=normwise))
     rule = tables.ops[step.op].rule if step.op in tables.ops else None
     explained = [comparable[output] and check.explain(rule, cells, random) for output, check in checks.items()]
-    return list(checks.values()), all(explained)
+    return list(checks.values()), explained
 
 
 def _again(
@@ -213,10 +218,6 @@ def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Ta
 
 
 # What the model returned, against the steps that made it.
-
-
-CHUNK = 2**18
-"""Cells that are looked up at a time, so that their places take little memory."""
 
 
 def returned(trace: Trace) -> tuple[Returned, ...]:
@@ -274,68 +275,13 @@ def _held(trace: Trace, name: str, array: Array) -> Returned:
             if numbers is not None and _same(array, numbers):
                 return Returned(name, step.name, True)
     for ref in trace.outside.values():
-        if ref.shape == array.shape and _same(array, _outside(trace, ref)):
+        if ref.shape == array.shape and _same(array, outside_numbers(trace, ref)):
             return Returned(name, ref.name, True)
     return Returned(name, "", False, "is held by no step, parameter or input of the trace")
 
 
 def _wrote(step: Step, memory: int) -> bool:
     return not step.view and any(ref.memory == memory for ref in step.results)
-
-
-def final(trace: Trace, ref: Ref) -> Array | None:
-    """The final values of a tensor: those it was created with, and everything written into its memory since.
-
-    None where they are not recorded: writes that are not a step's result, or that have another data type.
-    """
-    whole, base = _made(trace, ref)
-    if not ref.rewritten and (ref.kind == "step" or _lie_alike(base, ref)):
-        return whole
-    addresses = _addresses(ref)
-    numbers, known = np.zeros(len(addresses), whole.dtype), np.zeros(len(addresses), bool)
-    written = [(base, whole)]
-    for writer in map(trace.all_steps.__getitem__, ref.rewritten):
-        results = [made for made in writer.results if made.memory == ref.memory]
-        if not results:
-            return None
-        written += [(made, writer.outputs[made.output]) for made in results]
-    if any(made.dtype != ref.dtype for made, _ in written):
-        return None
-    for made, array in written:
-        for start in range(0, len(addresses), CHUNK):
-            part = slice(start, start + CHUNK)
-            cells, inside = made.cells_at(addresses[part])
-            numbers[part][inside] = array[tuple(cells[inside].T)]
-            known[part] |= inside
-    return numbers.reshape(ref.shape) if known.all() else None
-
-
-def _lie_alike(one: Ref, other: Ref) -> bool:
-    return (one.shape, one.stride, one.offset) == (other.shape, other.stride, other.offset)
-
-
-def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
-    """The numbers of the whole tensor that a reference refers to, and a reference that gives their memory layout."""
-    if ref.kind == "step":
-        step = trace.all_steps[ref.id]
-        return step.outputs[ref.output], step.results[ref.output]
-    whole = trace.outside[ref.kind, ref.id]
-    return _outside(trace, whole), whole
-
-
-def _outside(trace: Trace, ref: Ref) -> Array:
-    if ref.kind == "constant":
-        return trace.constants[ref.id]
-    numbers: Array = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
-    return numbers
-
-
-def _addresses(ref: Ref) -> NDArray[np.int64]:
-    """The memory offset of each cell of a tensor, in the order of its cells."""
-    place = np.full((), ref.offset, np.int64)
-    for n, stride in zip(ref.shape, ref.stride, strict=True):
-        place = place[..., None] + np.arange(n, dtype=np.int64) * stride
-    return np.ravel(place)
 
 
 def _same(one: Array, other: Array) -> bool:

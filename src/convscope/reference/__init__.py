@@ -13,6 +13,8 @@ from convscope.reference.operation import Operation, Result
 from convscope.reference.table import OPERATIONS, lookup
 from convscope.reference.training import LAYERS, LOSSES, OPTIMIZERS, Layer, adadelta, adam, backward, forward, sgd, step
 from convscope.reference.tutorial import (
+    PUBLISHED_IMAGE,
+    PUBLISHED_KERNEL,
     avg_pool2d,
     avg_pool2d_backward,
     conv2d,
@@ -37,6 +39,8 @@ __all__ = [
     "LOSSES",
     "OPERATIONS",
     "OPTIMIZERS",
+    "PUBLISHED_IMAGE",
+    "PUBLISHED_KERNEL",
     "Layer",
     "Operation",
     "Result",

@@ -15,9 +15,16 @@ from convscope.reference.special_functions import erf
 from convscope.typing import Array, Numbers
 
 
-def sloped(slope: Callable[..., Array], off: Callable[..., Array], *, narrow: bool = False) -> Operation:
+def sloped(
+    slope: Callable[..., Array],
+    off: Callable[..., Array],
+    *,
+    narrow: bool = False,
+    lost: Callable[..., Numbers] = lambda **_: 1.0,
+) -> Operation:
     """`grad_output` times a slope that a kernel may miss by `off`, in units of u.
 
+    Where an exponential overflows or underflows, it also misses the smallest number, times `lost`.
     With `narrow`, kernels calculate in the tensors' own type also where that is float16 or bfloat16.
 
     >>> double = sloped(lambda x: 2 + 0 * x, lambda x: 0 * x)
@@ -29,7 +36,7 @@ def sloped(slope: Callable[..., Array], off: Callable[..., Array], *, narrow: bo
         return np.asarray(grad_output * slope(**given))
 
     def error(y: Array, u: float, grad_output: Array, **given: object) -> Array:
-        return np.asarray(2 * u * np.abs(y) + np.abs(grad_output) * (u * off(**given) + smallest(u)))
+        return np.asarray(2 * u * np.abs(y) + np.abs(grad_output) * (u * off(**given) + smallest(u) * lost(**given)))
 
     return Operation(compute, error if narrow else wide(error))
 
@@ -152,6 +159,11 @@ def silu_off(x: Array) -> Array:
     return np.asarray((FUNCTION + 6) * sigmoid(x) * (2 + far))
 
 
+def steep(x: Array) -> Array:
+    """What a lost σ(x) is multiplied by in the slopes of silu and mish."""
+    return 1 + np.minimum(np.abs(x), FLAT)
+
+
 def gelu_slope(x: Array, approximate: str = "none") -> Array:
     """The normal distribution below x, plus x times its density; or the slope of the approximation by tanh."""
     if approximate == "tanh":
@@ -242,7 +254,7 @@ def glu_backward(grad_output: Array, x: Array, dim: int = -1) -> Array:
 def glu_backward_error(y: Array, u: float, grad_output: Array, x: Array, dim: int = -1) -> Array:
     """σ is off by FUNCTION + 4 roundings, 1 - σ by as much of 1."""
     left, right = np.split(x, 2, dim)
-    gate = np.abs(grad_output) * sigmoid(right) * (FUNCTION + 5) * u
+    gate = np.abs(grad_output) * (sigmoid(right) * (FUNCTION + 5) * u + smallest(u))
     return np.concatenate([gate, 2 * gate * np.abs(left)], dim) + 3 * u * np.abs(y)
 
 

@@ -7,7 +7,7 @@ from convscope.reference import backward_activations as act_back
 from convscope.reference import backward_loss as loss_back
 from convscope.reference import backward_resampling as up_back
 from convscope.reference import padding as pads
-from convscope.reference.operation import Operation, moved, ulps, wide
+from convscope.reference.operation import Operation, flushing, moved, ulps, wide
 
 _MAX_BACK = Operation(pooling.max_pool_backward, pooling.max_pool_backward_error)
 _ADAPTIVE_MAX_BACK = Operation(pooling.adaptive_max_pool_backward, pooling.adaptive_max_pool_backward_error)
@@ -19,7 +19,14 @@ _REFLECT_BACK, _REPLICATE_BACK = (up_back.bordered_backward(place) for place in 
 
 BACKWARD: Mapping[str, Operation] = {
     "convolution_backward": Operation(
-        backward_convolution.convolution_backward, backward_convolution.convolution_backward_error
+        backward_convolution.convolution_backward,
+        flushing(
+            backward_convolution.convolution_backward_error,
+            backward_convolution.convolution_backward,
+            "grad_output",
+            "x",
+            "weight",
+        ),
     ),
     "max_pool2d_with_indices_backward": _MAX_BACK,
     "max_pool3d_with_indices_backward": _MAX_BACK,
@@ -71,9 +78,9 @@ BACKWARD: Mapping[str, Operation] = {
     "hardswish_backward": Operation(act_back.hardswish_backward, wide(act_back.hardswish_backward_error)),
     "sigmoid_backward": act_back.sloped(act_back.sigmoid_slope, act_back.sigmoid_off, narrow=True),
     "tanh_backward": act_back.sloped(act_back.tanh_slope, act_back.tanh_off, narrow=True),
-    "silu_backward": act_back.sloped(act_back.silu_slope, act_back.silu_off),
+    "silu_backward": act_back.sloped(act_back.silu_slope, act_back.silu_off, lost=act_back.steep),
     "gelu_backward": act_back.sloped(act_back.gelu_slope, act_back.gelu_off),
-    "mish_backward": act_back.sloped(act_back.mish_slope, act_back.mish_off),
+    "mish_backward": act_back.sloped(act_back.mish_slope, act_back.mish_off, lost=act_back.steep),
     "softplus_backward": act_back.sloped(act_back.softplus_slope, act_back.softplus_off),
     "log_sigmoid_backward": Operation(act_back.log_sigmoid_backward, wide(act_back.log_sigmoid_backward_error)),
     "elu_backward": Operation(act_back.elu_backward, wide(act_back.elu_backward_error)),

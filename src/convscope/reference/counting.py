@@ -1,13 +1,12 @@
 """Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows precision, NumPy."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.operation import Errors
-from convscope.reference.precision import cast, gamma, written
+from convscope.reference.precision import cast, gamma, largest, written
 from convscope.reference.reductions import Axes, axes_of, total, total_error
 from convscope.reference.selection import Selected, ties
 from convscope.typing import Array, DType, Numbers
@@ -202,7 +201,13 @@ def unique_slices(
     return_inverse: bool = False,
     return_counts: bool = False,
 ) -> tuple[Array | None, ...]:
-    """unique_dim: like `unique`, for the slices of an axis."""
+    """unique_dim: like `unique`, for the slices of an axis.
+
+    Raises:
+        UsageError: a slice holds nan, which no order of slices has a place for.
+    """
+    if np.isnan(x).any():
+        raise UsageError("slices that hold nan have no order.")
     return _unique(x, dim, (return_inverse, return_counts), in_turn=False)
 
 
@@ -217,14 +222,26 @@ def search(
     sorted_sequence: Array, x: Numbers, out_int32: bool = False, right: bool = False, side: str | None = None,
     sorter: Array | None = None,
 ) -> Array:  # fmt: skip
-    """searchsorted: how many numbers of a sorted row come before the insertion point of `x`."""
-    where: Literal["left", "right"] = "right" if right or side == "right" else "left"
+    """searchsorted: how many numbers of a sorted row come before the insertion point of `x`.
+
+    The search halves the row, so that its result is defined also where the row is not sorted, or holds nan.
+
+    >>> search(np.array([1.0, 3.0, 5.0]), np.array([3.0, 4.0])).tolist(), search(np.array([3.0, 1.0]), 2.0).tolist()
+    ([1, 2], 2)
+
+    Source: PyTorch, aten/src/ATen/native/Bucketization.cpp, cus_lower_bound and cus_upper_bound.
+    """
     rows = sorted_sequence if sorter is None else np.take_along_axis(sorted_sequence, sorter, -1)
-    if rows.ndim == 1:
-        return _as_index(np.searchsorted(rows, x, where), out_int32)
     wanted = np.asarray(x)
-    lead = [np.searchsorted(rows[at], wanted[at], where) for at in np.ndindex(rows.shape[:-1])]
-    return _as_index(np.array(lead).reshape(wanted.shape), out_int32)
+    rows = np.broadcast_to(rows, (*wanted.shape[:-1], rows.shape[-1])) if rows.ndim == 1 and wanted.ndim else rows
+    low, high = np.zeros(wanted.shape, np.int64), np.full(wanted.shape, rows.shape[-1], np.int64)
+    while (searching := low < high).any():
+        middle = (low + high) // 2
+        at = np.minimum(middle, rows.shape[-1] - 1)
+        number = np.take_along_axis(rows, at, -1) if wanted.ndim else rows[at]
+        before = ~(number > wanted if right or side == "right" else number >= wanted)
+        low, high = np.where(searching & before, middle + 1, low), np.where(searching & ~before, middle, high)
+    return _as_index(low, out_int32)
 
 
 def search_error(_y: Array, u: float, sorted_sequence: Array, x: Numbers, **_: object) -> Numbers:
@@ -259,8 +276,13 @@ def fixed_histogram(x: Array, bins: int = 100, low: float = 0, high: float = 0) 
 
 
 def fixed_histogram_error(_y: Array, u: float, x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
-    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number."""
+    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number.
+
+    A kernel multiplies distances by the number of bins: of so wide a range that this overflows, nothing is known.
+    """
     edges = _edges(x, bins, (low, high) if low != high else None, 1.0)
+    if len(edges) * (edges[-1] - edges[0]) >= largest(u):
+        return np.full(bins, np.inf)
     count = _counted(x.reshape(-1), edges, None)
     return _near(x.reshape(-1), edges, None, u, exact=False) + np.where(count * u > 0.5, gamma(x.size, u) * count, 0.0)
 

@@ -179,7 +179,13 @@ def embedding_bag_error(
 def _bags(
     weight: Array, indices: Array, offsets: Array, scale: Array | None, include_last_offset: bool, padding_idx: int
 ) -> Iterator[Array]:
-    """The rows of each bag, shape (n, D)."""
+    """The rows of each bag, shape (n, D).
+
+    Raises:
+        UsageError: the last offset is not where the indices end; kernels differ in what the last bag holds then.
+    """
+    if include_last_offset and len(offsets) and int(offsets[-1]) != len(indices):
+        raise UsageError(f"the last offset is {int(offsets[-1])}, but there are {len(indices)} indices.")
     ends = [*offsets[1:], *([] if include_last_offset else [len(indices)])]
     for start, end in zip(offsets, ends, strict=False):
         part = slice(int(start), int(end))

@@ -208,7 +208,7 @@ def _nll_each(x: Array, target: Array, weight: Array | None, ignore_index: int) 
     classes = np.where(counts, target, 0)
     axis = min(1, target.ndim)
     scores = np.take_along_axis(x, np.expand_dims(classes, axis), axis).squeeze(axis)
-    weights = counts * (1.0 if weight is None else weight[classes])
+    weights = np.where(counts, 1.0 if weight is None else weight[classes], 0.0)
     return np.where(counts, -scores, 0.0) * weights, np.asarray(weights, np.float64)
 
 
@@ -221,7 +221,7 @@ def multi_margin(
     0.0
     """
     gaps, scale = _margin_gaps(x, target, margin, weight)
-    each = (np.maximum(gaps, 0) ** p * scale).sum(1) / gaps.shape[1]
+    each = (_opened(gaps) ** p * scale).sum(1) / gaps.shape[1]
     return _reduced(each if x.ndim > 1 or reduction else each.reshape(target.shape), reduction)
 
 
@@ -233,7 +233,7 @@ def multi_margin_error(
     gaps, scale = _margin_gaps(x, target, margin, weight)
     rows = np.atleast_2d(x)
     off = 3 * u * (abs(margin) + np.abs(rows) + np.abs(np.take_along_axis(rows, target.reshape(-1, 1), 1)))
-    open_, off = np.maximum(gaps, 0), np.where(scale * (gaps + off) > 0, off, 0.0)
+    open_, off = _opened(gaps), np.where(scale * (gaps + off) > 0, off, 0.0)
     moved = scale * (off if p == 1 else 2 * open_ * off + off**2)
     each, classes = (open_**p * scale).sum(1) / gaps.shape[1], gaps.shape[1]
     errors = moved.sum(1) / classes + gamma(classes + 4, u) * (each + moved.sum(1) / classes)
@@ -248,6 +248,11 @@ def _margin_gaps(x: Array, target: Array, margin: float, weight: Array | None) -
     return margin - np.take_along_axis(rows, classes, 1) + rows, scale
 
 
+def _opened(gaps: Array) -> Array:
+    """The hinge: a gap above 0, else 0, as for nan, which is not above."""
+    return np.where(gaps > 0, gaps, 0.0)
+
+
 def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, Array]:
     """multilabel_margin_loss_forward: max(0, 1 - correct + wrong) over all pairs, by classes; the correct ones.
 
@@ -255,7 +260,7 @@ def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, A
     array([1., 0., 0., 1.])
     """
     gaps, right = _label_gaps(x, target)
-    each = np.array([np.maximum(g, 0).sum() for g in gaps]) / max(np.atleast_2d(x).shape[1], 1)
+    each = np.array([_opened(g).sum() for g in gaps]) / max(np.atleast_2d(x).shape[1], 1)
     each = each if x.ndim > 1 else each.reshape(())
     return _reduced(each, reduction), right
 
@@ -265,7 +270,7 @@ def multilabel_margin_error(_y: object, u: float, x: Array, target: Array, reduc
     gaps, _ = _label_gaps(x, target)
     rows, classes = np.atleast_2d(x), max(np.atleast_2d(x).shape[1], 1)
     sizes = [3 * u * (1 + 2 * np.abs(row).max(initial=0.0)) * g.size for row, g in zip(rows, gaps, strict=True)]
-    each = np.array([np.maximum(g, 0).sum() for g in gaps]) / classes
+    each = np.array([_opened(g).sum() for g in gaps]) / classes
     off = np.array(sizes) / classes + np.array([gamma(g.size + 2, u) for g in gaps]) * each
     each, off = (each, off) if x.ndim > 1 else (each.reshape(()), off.reshape(()))
     return _reduced_error(each, off, reduction, u), np.zeros(())

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from convscope.errors import ShapeError
-from convscope.reference.operation import Operation
+from convscope.reference.operation import Operation, flushing
 from convscope.reference.precision import carried, gamma
 from convscope.typing import Array
 
@@ -162,7 +162,7 @@ def trilinear_error(
 
 
 OUTER_PRODUCTS: Mapping[str, Operation] = {
-    "addbmm": Operation(addbmm, addbmm_error),
+    "addbmm": Operation(addbmm, flushing(addbmm_error, addbmm, "left", "batch2")),
     "addr": Operation(addr, addr_error),
     "_trilinear": Operation(trilinear, trilinear_error),
 }

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
+from convscope.errors import UsageError
 from convscope.reference.precision import cast
 from convscope.typing import Array, Index
 
@@ -198,10 +198,40 @@ def upper(x: Array, diagonal: int = 0) -> Array:
     return np.triu(x, diagonal)
 
 
-def strided(x: Array, size: Sizes, stride: Sizes, storage_offset: int | None = None) -> Array:
-    """as_strided: cells of memory at fixed steps; `x` is assumed to be contiguous in memory."""
-    memory = np.ascontiguousarray(x).ravel()[storage_offset or 0 :]
-    return as_strided(memory, tuple(size), tuple(s * memory.itemsize for s in stride), writeable=False)
+def strided(
+    x: Array, size: Sizes, stride: Sizes, storage_offset: int | None = None, memory: tuple[Sizes, int] | None = None
+) -> Array:
+    """as_strided: cells of memory at fixed steps.
+
+    >>> strided(np.array([[1, 2], [3, 4]]), [2], [2], memory=([1, 2], 0)).tolist()
+    [1, 2]
+
+    Args:
+        x: Any array.
+        size, stride: Of the result, in cells.
+        storage_offset: The first cell of the result in memory; that of `x` unless said.
+        memory: Strides of `x` and its first cell, in the same memory; row by row from 0 unless said.
+
+    Raises:
+        UsageError: a cell of the result is none of `x`.
+    """
+    steps, first = memory or ([math.prod(x.shape[axis + 1 :]) for axis in range(x.ndim)], 0)
+    places, wanted = _addresses(x.shape, steps, first), _addresses(size, stride, first if storage_offset is None else
+                                                                   storage_offset)  # fmt: skip
+    cell_of = np.full(int(max(places.max(initial=-1), wanted.max(initial=-1))) + 1, -1)
+    cell_of[places.ravel()] = np.arange(x.size)
+    cells = cell_of[wanted]
+    if (cells < 0).any():
+        raise UsageError("as_strided reads memory beside its input, whose numbers are not recorded.")
+    return np.asarray(x.reshape(-1)[cells])
+
+
+def _addresses(size: Sizes, stride: Sizes, first: int) -> Array:
+    """Where each cell is in memory, in the shape `size`."""
+    at = np.full((), first, np.int64)
+    for n, step in zip(size, stride, strict=True):
+        at = at[..., None] + np.arange(n, dtype=np.int64) * step
+    return at
 
 
 def windows(x: Array, dimension: int, size: int, step: int) -> Array:

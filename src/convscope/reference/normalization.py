@@ -57,14 +57,18 @@ def batch_norm_error(
     """In evaluation the running values are exact, so |x·s| + |mean·s| + |bias| in a few u; else as `_error`.
 
     In training mean, sum of squares and rate are stored in the tensors' type before they are used, one rounding each.
+    Kernels calculate in float32, but for other layouts than contiguous and channels last in the tensors' type: then eps
+    is added, the root taken and 1 divided by it with three roundings.
     """
     kernel: Kernel = "in turn" if layout != "contiguous" or u_out or u < 2.0**-40 else "chunked"
     mean, variance, off, spread = _batch(x, running_mean, running_var, training, u, kernel)
+    inside = max(u, u_out) if layout == "other" else u
     if not training:
-        return _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, u), None, None
+        rate_off = _rate_error(variance, spread, eps, u) + 3 * (inside - u) * _rate(variance, eps)
+        scales = _channels(weight, x), _channels(bias, x)
+        return _error(x, mean, variance, off, spread, *scales, eps, inside, rate_off), None, None
     off, spread = off + u_out * np.abs(mean), spread + u_out * (variance + spread) + (u_out * mean) ** 2
     rate_off = _rate_error(variance, spread, eps, u) + u_out * _rate(variance, eps)
-    inside = max(u, u_out) if layout == "other" else u  # vectorized kernels calculate in float32
     error = _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, inside, rate_off)
     return error, off.ravel(), rate_off.ravel()
 

@@ -193,6 +193,33 @@ def wide(error: Callable[..., T]) -> Callable[..., T]:
     return off
 
 
+def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors: str) -> Callable[..., Any]:
+    """`error`, of kernels that may take factors of bfloat16 below the smallest normal number for 0.
+
+    Processors multiply pairs of bfloat16 so (Intel, Instruction Set Extensions Programming Reference, VDPBF16PS, which
+    rounds denormal inputs to 0); a product then loses all of its magnitude.
+
+    Args:
+        error: Of the operation.
+        magnitude: The operation itself: a sum of products of the factors, of which it takes the magnitudes.
+        *factors: The names of the arguments that are multiplied.
+    """
+
+    def off(y: Any, u: float, u_out: float = 0.0, **arguments: Any) -> Any:
+        narrow = {"u_out": u_out} if "u_out" in _signature(error).parameters else {}
+        bound = error(y, u, **narrow, **arguments)
+        sizes = {name: np.abs(arguments[name]) for name in factors}
+        normal = {name: np.where(size < smallest(u_out), 0.0, size) for name, size in sizes.items()}
+        if u_out != 2.0**-8 or all(np.array_equal(sizes[name], normal[name], equal_nan=True) for name in factors):
+            return bound
+        whole, kept = (magnitude(**{**arguments, **given}) for given in (sizes, normal))
+        if not isinstance(bound, tuple):
+            return bound + (whole - kept)
+        return tuple(b if b is None else b + (w - k) for b, w, k in zip(bound, whole, kept, strict=True))
+
+    return off
+
+
 def first(function: Callable[P, tuple[T, *tuple[object, ...]]]) -> Callable[P, T]:
     """`function` (or an error) of several outputs, as an operation that returns the first alone."""
 

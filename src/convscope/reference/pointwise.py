@@ -112,7 +112,9 @@ def divide_error(y: Array, u: float, x: Array, right: Numbers, rounding_mode: st
         return 0.0
     quotient = np.abs(x / np.asarray(right))
     if rounding_mode is None:
-        return 4 * u * quotient
+        share = np.where(np.equal(right, 0), 0.0, scalar(right, u) / np.abs(np.asarray(right)))  # 1 where it may be 0
+        written = np.where(share < 1, share / (1 - share), np.inf) * quotient + scalar(x, u) / np.abs(np.asarray(right))
+        return 3 * u * quotient + np.where(quotient > 0, written, 0.0)
     near = np.abs(quotient - np.round(quotient)) <= 4 * u * quotient
     return np.where(near, 1.0, 0.0) + np.where(quotient * u > 0.1, 8 * u * quotient, 0.0)
 
@@ -163,14 +165,15 @@ def add_quotient(x: Array, tensor1: Array, tensor2: Array, value: float = 1) -> 
 
 
 def add_quotient_error(_y: Array, u: float, x: Array, tensor1: Array, tensor2: Array, value: float = 1) -> Array:
-    """Four roundings of the quotient, one of the sum."""
+    """Four roundings of the quotient, one of the sum; unknown where a part of it is beyond the type."""
     quotient = np.abs(value * tensor1 / tensor2)
-    return carried(u * np.abs(x) + 5 * u * quotient, quotient, u)
+    largest = np.maximum(np.abs(value * tensor1), np.maximum(quotient, np.abs(tensor1 / tensor2)))
+    return carried(u * np.abs(x) + 5 * u * quotient, largest, u)
 
 
 def interpolate(x: Array, end: Array, weight: Numbers) -> Array:
-    """lerp: x + weight·(end - x)."""
-    return np.asarray(x + weight * (end - x))
+    """lerp: x + weight·(end - x); from the end where the weight is 1/2 or more, so that an infinity there stays one."""
+    return np.asarray(np.where(np.abs(weight) < 0.5, x + weight * (end - x), end - (end - x) * (1 - weight)))
 
 
 def interpolate_error(_y: Array, u: float, x: Array, end: Array, weight: Numbers) -> Array:
@@ -228,7 +231,7 @@ def rounded_error(y: Array, u: float, x: Array, decimals: int = 0) -> Numbers:
         return 0.0
     scaled = np.abs(x) * 10.0**decimals
     half = np.abs(scaled - np.floor(scaled) - 0.5) <= 4 * u * scaled
-    return 4 * u * np.abs(y) + np.where(half, 10.0**-decimals, 0.0)
+    return carried(4 * u * np.abs(y) + np.where(half, 10.0**-decimals, 0.0), np.maximum(scaled, np.abs(x)), u)
 
 
 def dropped(x: Array, p: float = 0.5, train: bool | None = True, mask: Array | None = None) -> tuple[Array, Array]:

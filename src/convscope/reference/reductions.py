@@ -1,15 +1,14 @@
-"""Reductions: sum, mean, variance, product, norm, running sums, log of a sum of exponentials, sums of segments.
+"""Reductions: sum, mean, variance, product, norm, running sums, log of a sum of exponentials.
 
 Knows precision and NumPy. `dim` is an axis, several, or None (or none of them) for all, as in PyTorch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 
-from convscope.errors import UsageError
-from convscope.reference.precision import FUNCTION, carried, cast, gamma, scalar, smallest
+from convscope.reference.precision import FUNCTION, carried, cast, gamma, smallest
 from convscope.typing import Array, DType, Numbers
 
 Axes = int | Sequence[int] | None
@@ -161,18 +160,30 @@ def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = Fa
 def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes = None, **_: object) -> Numbers:
     """No term cancels: n additions and two powers are a relative error, which the root divides by |order|.
 
-    Powers of small numbers underflow. If a sum S may be off by b, n times the smallest number, its root is off by at
-    most S^(1/order)·b/S for S >= b, because the root is concave, and by b^(1/order) below.
+    Of other orders than 1 and 2, 1 / order is written, which turns the root S^(1/order) by a share u·|log y|, and so is
+    the order, which turns each power by u·|order·log x| and the root by a share of it.
+
+    Powers of small numbers underflow, and those of large ones with a negative order. If a sum S may be off by b, n
+    times the smallest number, its root is off by at most S^(1/order)·b/S for S >= b and an order of 1 or more, because
+    the root is concave, and by b^(1/order) below. Of other orders, it is between the roots of S - b and S + b.
     """
     if np.isinf(order) or order == 0:
         return 0.0
-    inside = count_of(x, dim) + (FUNCTION if order not in {1, 2} else 1)
-    off = (gamma(inside, u) / abs(order) + (0 if order == 1 else FUNCTION * u)) * np.abs(y)
+    plain, count = order in {1, 2}, count_of(x, dim)
+    share = gamma(count + (1 if plain else FUNCTION), u) / abs(order) + (0 if order == 1 else FUNCTION * u)
+    if not plain:
+        logs = np.abs(np.log(np.where((x != 0) & np.isfinite(x), np.abs(x), 1.0)))
+        share = share + u * (logs.max(initial=0.0) + np.abs(np.log(np.where(y > 0, y, 1.0))))
+    size, lost = np.abs(y), count * smallest(u)
+    total = size**order
+    off = np.where(size > 0, share * size, 0.0)
     if order > 1:
-        total, lost = np.abs(y) ** order, count_of(x, dim) * smallest(u)
-        share = np.abs(y) * lost / np.where(total >= lost, total, 1.0)
-        off = off + np.where(total >= lost, share, np.where(y != 0, lost ** (1 / order), 0.0))
-    return carried(off, np.abs(y) ** order, u)
+        rest = size * lost / np.where(total >= lost, total, 1.0)
+        off = off + np.where(total >= lost, rest, np.where(y != 0, lost ** (1 / order), 0.0))
+    elif order != 1:
+        around = [np.abs(np.maximum(total + by, 0.0) ** (1 / order) - size) for by in (-lost, lost)]
+        off = off + np.where(y != 0, np.maximum(*around), 0.0)
+    return carried(off, total, u)
 
 
 def _choice(x: Array, dim: Axes, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:
@@ -322,64 +333,6 @@ def _mean(x: Array, axes: tuple[int, ...]) -> Array:
 
 def _count(x: Array, axes: tuple[int, ...]) -> int:
     return int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
-
-
-# Segments: the sum, mean, product or extreme of each of several runs of an axis
-
-
-REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
-EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
-
-
-def segment_reduce(
-    data: Array, reduce: str, lengths: Array | None = None, indices: Array | None = None, offsets: Array | None = None,
-    axis: int = 0, unsafe: bool = False, initial: float | None = None,
-) -> Array:  # fmt: skip
-    """Runs of an axis, one after the other, each reduced to one number that an initial one goes into.
-
-    >>> segment_reduce(np.array([1.0, 2.0, 4.0]), "mean", lengths=np.array([1, 2])).tolist()
-    [1.0, 3.0]
-
-    Raises:
-        UsageError: segments that are named cell by cell.
-    """
-    del unsafe
-    if (lengths is None and offsets is None) or indices is not None:
-        raise UsageError("the reference knows segment_reduce by lengths and by offsets.")
-    starts = offsets if lengths is None else np.concatenate(
-        [np.zeros((*lengths.shape[:-1], 1), np.int64), np.cumsum(lengths, -1)], -1)  # fmt: skip
-    assert starts is not None
-    lead = starts.shape[:-1]
-    result = np.empty((*lead, starts.shape[-1] - 1, *data.shape[axis + 1 :]))
-    for at in np.ndindex(lead):
-        for k, (start, end) in enumerate(zip(starts[at][:-1], starts[at][1:], strict=True)):
-            result[(*at, k)] = _reduced(data[at][start:end], reduce, initial)
-    return result
-
-
-def _reduced(cells: Array, reduce: str, initial: float | None) -> Numbers:
-    if not len(cells):
-        return EMPTY[reduce] if initial is None else initial
-    first = {"sum": 0.0, "mean": 0.0, "prod": 1.0}.get(reduce) if initial is None else initial
-    values = cells if first is None else np.concatenate([np.full((1, *cells.shape[1:]), first), cells])
-    result = REDUCE[reduce](values, axis=0)
-    return result / len(cells) if reduce == "mean" else result
-
-
-def segment_reduce_error(
-    y: Array, u: float, data: Array, reduce: str, initial: float | None = None, axis: int = 0,
-    lengths: Array | None = None, indices: Array | None = None, offsets: Array | None = None, unsafe: bool = False,
-) -> Numbers:  # fmt: skip
-    """At most one addition or product for each cell of the axis, and a division; a Python number is rounded."""
-    lost = 0.0 if initial is None else float(scalar(initial, u))
-    if reduce in {"max", "min"}:
-        return np.where(y == initial, lost, 0.0) if initial is not None else 0.0
-    terms = data.shape[axis] + 2
-    if reduce == "prod":
-        return gamma(terms, u) * np.abs(y) * (1 + bool(lost))
-    start = None if initial is None else abs(initial)
-    size = segment_reduce(np.abs(data), reduce, lengths, indices, offsets, axis, unsafe, start)
-    return carried(gamma(terms, u) * size + lost, size, u)
 
 
 def log_sum_exp(x: Array, dim: Axes = None, keepdim: bool = False) -> Array:

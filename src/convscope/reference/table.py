@@ -18,6 +18,7 @@ from convscope.reference import (
     movement,
     normalization,
     resampling,
+    segments,
     selection,
     writing,
 )
@@ -32,7 +33,7 @@ from convscope.reference.distances import DISTANCES
 from convscope.reference.indexing import EMBEDDING_BAG
 from convscope.reference.losses import LOSSES
 from convscope.reference.matmul import OUTER_PRODUCTS
-from convscope.reference.operation import Operation, Result, exact, first, moved, wide
+from convscope.reference.operation import Operation, Result, exact, first, flushing, moved, wide
 from convscope.reference.pointwise_table import POINTWISE
 from convscope.reference.quantization import QUANTIZATION
 from convscope.reference.randomized import RANDOMIZED
@@ -47,14 +48,15 @@ def _carry(function: Callable[..., Result]) -> Operation:
 
 
 _CONVOLUTION = Operation(
-    convolution.convolution, convolution.convolution_error, normwise=convolution.convolution_normwise
+    convolution.convolution,
+    flushing(convolution.convolution_error, convolution.convolution, "x", "weight"),
+    normwise=convolution.convolution_normwise,
 )
-_TRANSPOSED = Operation(
-    partial(convolution.convolution, transposed=True), partial(convolution.convolution_error, transposed=True)
-)
+_UP = partial(convolution.convolution, transposed=True)
+_TRANSPOSED = Operation(_UP, flushing(partial(convolution.convolution_error, transposed=True), _UP, "x", "weight"))
 _BATCH_NORM = Operation(normalization.batch_norm, normalization.batch_norm_error)
-_PRODUCT = Operation(matmul.product, wide(matmul.product_error))
-_ADDED_PRODUCT = Operation(matmul.addmm, matmul.addmm_error)
+_PRODUCT = Operation(matmul.product, flushing(matmul.product_error, matmul.product, "x", "right"))
+_ADDED_PRODUCT = Operation(matmul.addmm, flushing(matmul.addmm_error, matmul.addmm, "left", "right"))
 _MAX_POOL = moved(pool.max_pool)
 _AVG_POOL = Operation(pool.avg_pool, wide(pool.avg_pool_error))
 _MAX_UNPOOL = moved(pool.max_unpool)
@@ -100,7 +102,7 @@ _ROWS: Mapping[str, Operation] = {
     "conv_transpose2d": _TRANSPOSED,
     "conv_transpose3d": _TRANSPOSED,
     # matrix products
-    "linear": Operation(matmul.linear, wide(matmul.linear_error)),
+    "linear": Operation(matmul.linear, flushing(matmul.linear_error, matmul.linear, "x", "weight")),
     "mm": _PRODUCT,
     "bmm": _PRODUCT,
     "mv": _PRODUCT,
@@ -284,7 +286,7 @@ _ROWS: Mapping[str, Operation] = {
     "isin": moved(counting.is_among),
     "histc": Operation(counting.fixed_histogram, counting.fixed_histogram_error),
     "histogram": Operation(counting.histogram, counting.histogram_error),
-    "segment_reduce": Operation(red.segment_reduce, red.segment_reduce_error),
+    "segment_reduce": Operation(segments.segment_reduce, segments.segment_reduce_error),
     # writing
     "index_add": Operation(writing.add_slices, writing.add_slices_error),
     "index_copy": moved(writing.copy_slices),

@@ -18,6 +18,16 @@ from convscope.typing import Array
 
 Size = int | tuple[int, int]
 
+PUBLISHED_IMAGE = np.array([[1.0, 2, 0, 1], [0, 1, 3, 1], [2, 2, 1, 0], [1, 0, 1, 3]])
+"""The image of the tutorial that calculates a convolution by hand, shape (4, 4); read-only.
+
+>>> max_pool2d(relu(conv2d(PUBLISHED_IMAGE, PUBLISHED_KERNEL)), 2)
+array([[5.]])
+"""
+PUBLISHED_KERNEL = np.array([[1.0, 0], [0, 1]])
+"""Its kernel, shape (2, 2); read-only."""
+PUBLISHED_IMAGE.flags.writeable = PUBLISHED_KERNEL.flags.writeable = False
+
 
 def conv2d(
     x: ArrayLike,

@@ -110,7 +110,7 @@ def reduced_slices_error(
 
 def put(x: Array, index: Array, source: Array, accumulate: bool = False) -> Array:
     """put: numbers written, or added, to cells at flat indices."""
-    out = np.array(x)
+    out = np.array(x, order="C")
     flat = out.reshape(-1)
     at = np.asarray(index).reshape(-1)
     if accumulate:

@@ -56,7 +56,7 @@ def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
     values = [_exact(a) for a in apply.arguments.values()]
     with np.errstate(all="ignore"):
         taken = function.taken(*values) if function.taken else function.formula
-        with_shown = float(function.value(*(number_of(text) for text in shown.values())))
+        with_shown = float(function.value(*(np.float64(number_of(text)) for text in shown.values())))
     value = apply.value()
     digits = _digits(apply, value)
     scale = NumberScale.fine(value or with_shown, digits)

@@ -7,6 +7,7 @@ shown numbers can be added up exactly.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +58,26 @@ class NumberScale:
         return cls(max(digits - 1 - exponent + power, 0), power)
 
     def units(self, number: float) -> int:
-        """The number in whole units of the last decimal."""
-        scaled: float = number / 10.0**self.power * 10**self.decimals
-        return round(scaled)
+        """The number in whole units of the last decimal.
+
+        >>> NumberScale(4, -324).units(5e-324)
+        49407
+        """
+        scaled = number / 10.0**self.power * 10**self.decimals if self.power > -300 else math.inf
+        return round(scaled if math.isfinite(scaled) else Fraction(number) * self._units_in_one())
+
+    def number(self, units: int) -> float:
+        """Whole units of the last decimal as a number.
+
+        >>> NumberScale(4, -324).number(49407)
+        5e-324
+        """
+        if self.power > -300:
+            return float(units / 10**self.decimals * 10.0**self.power)
+        return float(units / self._units_in_one())
+
+    def _units_in_one(self) -> Fraction:
+        return Fraction(10) ** (self.decimals - self.power)
 
     def text(self, units: int) -> str:
         """Whole units of the last decimal as text."""
@@ -172,6 +190,15 @@ def decimal(value: float, digits: int = 4) -> str:
     ('0.6931', '7.544e30', '−2.000000')
     """
     return signed(f"{value:.{digits}f}") if abs(value) < 1e6 else compact(value)
+
+
+def fixed(value: float) -> str:
+    """A loss with six decimals; one that they would round to a digit or two, by its power of ten.
+
+    >>> fixed(0.693147), fixed(0.0000087499), fixed(0.0)
+    ('0.693147', '8.7499e-06', '0.000000')
+    """
+    return f"{value:.4e}" if 0 < abs(value) < 1e-4 else decimal(value, 6)
 
 
 def percent(share: float | None) -> str:

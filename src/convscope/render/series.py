@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
+from convscope.expr.precision import exact_sum
 from convscope.render.numbers import NumberScale, number_of, short, table
 from convscope.render.sums import BLANK, ROUNDING, Detail, Row, chosen, region
 from convscope.typing import Array
@@ -88,24 +89,27 @@ def draw_variance(apply: Apply, detail: Detail) -> list[Row | str]:
     """Squared distances from the mean, the largest first, their sum, divided by their number."""
     cells = _cells(apply)
     mean, correction = (a.value() for a in list(apply.arguments.values())[1:] if not isinstance(a, Cells))
-    squares = (cells.values - mean) ** 2
+    with np.errstate(all="ignore"):
+        squares = (cells.values - mean) ** 2
     order = best(-squares, detail)
-    total, value = math.fsum(squares.tolist()), apply.value()
+    total, value = exact_sum(squares), apply.value()
     scale = NumberScale.of([*map(float, squares[order]), total])
     texts = [f"({short(float(cells.values[i]))} − mean)²" for i in order]
     head = table([(cells.leaf(int(i)).label, t) for i, t in zip(order, texts, strict=True)], "<<", "   ")
     lines: list[Row | str] = [Row(f"mean of {len(cells):,} cells", short(mean)), BLANK]
+    if not np.isfinite([*squares, value]).all():
+        return [*lines, Row(f"sum of the {len(cells):,} squared distances from it", short(total))]
     lines += [Row(text, scale.show(float(squares[i])), term=int(i)) for text, i in zip(head, order, strict=True)]
     shown = sum(scale.units(float(squares[i])) for i in order)
     if len(order) < len(cells):
-        rest = total - math.fsum(squares[order].tolist())
+        rest = exact_sum(np.delete(squares, order))
         lines.append(Row(f"{len(cells) - len(order):,} others", scale.show(rest)))
         shown += scale.units(rest)
     if scale.units(total) != shown:
         lines.append(Row(ROUNDING, scale.text(scale.units(total) - shown)))
     lines.append(Row("sum", scale.show(total)))
     count, fine = len(cells) - correction, NumberScale.fine(value)
-    divided = scale.units(total) / 10**scale.decimals * 10.0**scale.power / count if count > 0 else value
+    divided = scale.number(scale.units(total)) / count if count > 0 else value
     rest = fine.units(value) - fine.units(divided) if np.isfinite([value, divided]).all() else 0
     left = [Row(ROUNDING, fine.text(rest))] if rest else []
     return [*lines, Row(f"÷ {count:,.9g}", fine.show(divided)), *left]
@@ -140,7 +144,7 @@ def _from_sum(apply: Apply, top: float, total: float) -> list[Row | str]:
         assert not isinstance(x, Cells)
         part = short(math.exp(x.value() - top))
         text, shown = f"{part} ÷ {added}", number_of(part) / float(added)
-    rest = scale.units(value) - scale.units(shown)
+    rest = scale.units(value) - scale.units(shown) if math.isfinite(shown) else 0  # 1.7977e308 is beyond the largest
     return [Row(text, short(shown)), *([Row(ROUNDING, scale.text(rest))] if rest else [])]
 
 

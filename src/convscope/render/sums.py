@@ -1,12 +1,12 @@
 """Sums: a sum of products, every number of it as grids, or the largest terms and the total of the others."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from convscope.expr.expr import Cells, Dot, Leaf
+from convscope.expr.precision import exact_sum
 from convscope.render.numbers import NumberScale, beside, right, short, table
 from convscope.typing import Array
 
@@ -243,11 +243,7 @@ def _bracket(text: str) -> str:
 
 
 def _others(dot: Dot, order: Array) -> float:
-    return (
-        math.fsum([*dot.products.tolist(), *(-dot.products[order]).tolist()])
-        if np.isfinite(dot.products).all()
-        else math.nan
-    )
+    return exact_sum(np.delete(dot.products, order))
 
 
 def _totals(dot: Dot, scale: NumberScale, detail: Detail, *, drawn: bool) -> list[Row | str]:
@@ -279,7 +275,7 @@ def closing(dot: Dot, scale: NumberScale, shown: int, *, drawn: bool) -> list[Ro
     lines += _rest(total - shown, scale)
     if not drawn or total != shown:
         lines.append(Row("sum", scale.text(total)))
-    return [*lines, *_scaled(dot, total / 10**scale.decimals * 10.0**scale.power)]
+    return [*lines, *_scaled(dot, scale.number(total))]
 
 
 def _scaled(dot: Dot, total: float) -> list[Row | str]:

@@ -92,21 +92,22 @@ class Worksheet:
     """The number, rounded as the calculation shows it."""
     lines: tuple[WorksheetLine, ...]
     """Terms or channel sums, the largest first, then the others; sum, rounding, bias, result, comparison."""
-    scale: NumberScale | None = field(default=None, repr=False)
-    """The format of the products; None without products."""
+    dot: Dot | None = field(default=None, repr=False)
+    """The sum of products that it calculates; None if it has none."""
+    scale: NumberScale = field(default=NumberScale(0), repr=False)
+    """The format of the products."""
 
-    def products(self, dot: Dot, terms: Iterable[int]) -> list[str]:
+    def products(self, terms: Iterable[int]) -> list[str]:
         """Some products of the sum as they are shown."""
-        scale = self.scale or NumberScale(0)
-        products = dot.products
-        return [scale.show(float(products[i])) for i in terms]
+        products = self._sum.products
+        return [self.scale.show(float(products[i])) for i in terms]
 
-    def sums(self, dot: Dot, terms: Iterable[int]) -> list[str]:
+    def sums(self, terms: Iterable[int]) -> list[str]:
         """The sum of the products as shown, added one after the other; each channel of a window separately.
 
         The last one of a channel is what its line says; of a sum without channels, it is the sum of these terms.
         """
-        scale, area, products = self.scale or NumberScale(0), area_of(dot), dot.products
+        scale, area, products = self.scale, area_of(self._sum), self._sum.products
         finite = bool(np.isfinite(products).all())
         texts: list[str] = []
         so_far: float = 0
@@ -116,6 +117,11 @@ class Worksheet:
             so_far = added if area and i % area == 0 else so_far + added
             texts.append(scale.text(int(so_far)) if finite else scale.show(so_far))
         return texts
+
+    @property
+    def _sum(self) -> Dot:
+        assert self.dot is not None
+        return self.dot
 
 
 def worksheet(expr: Expr, recorded: float, bound: float) -> Worksheet:
@@ -128,8 +134,9 @@ def worksheet(expr: Expr, recorded: float, bound: float) -> Worksheet:
     """
     last = Row("calculated", result(expr), rounding(expr))
     lines = [*_calculation(expr), *_lines([RULE, last, *compared(expr, recorded, bound)])]
-    scale = scale_of(expr) if isinstance(expr, Dot) and len(expr.left) else None
-    return Worksheet(headline(expr), result(expr), tuple(lines), scale)
+    if isinstance(expr, Dot) and len(expr.left):
+        return Worksheet(headline(expr), result(expr), tuple(lines), expr, scale_of(expr))
+    return Worksheet(headline(expr), result(expr), tuple(lines))
 
 
 def _calculation(expr: Expr) -> list[WorksheetLine]:

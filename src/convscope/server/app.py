@@ -6,7 +6,7 @@ Knows FastAPI and the shape of what is served; no models, no ports.
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, get_args
+from typing import get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +26,7 @@ from convscope.server.session import routes as session_routes
 from convscope.server.session.inputs import Misfit
 from convscope.server.traces import routes as trace_routes
 from convscope.server.trainings import routes as training_routes
+from convscope.server.trainings.registry import TrainableModels, Trainings
 
 log = logging.getLogger("convscope.server")
 
@@ -41,7 +42,7 @@ ROUTERS = (
     lessons.router,
 )
 """All routes of the API, under /api, in the order in which paths are matched."""
-PROBLEMS: dict[int | str, dict[str, Any]] = {
+PROBLEMS: dict[int | str, dict[str, object]] = {
     "default": {"description": "An error, with its status code and one sentence.", "model": Problem}
 }
 """What every route answers instead, in the OpenAPI document: any code but 200 comes with a `Problem`."""
@@ -53,14 +54,20 @@ SENTENCES: Mapping[str, str] = {
 """The framework's message -> ours."""
 
 
-def make_app(gallery: Any, access: Access, trainings: Any = None, lesson: Any = None) -> FastAPI:
+def make_app(
+    gallery: TrainableModels | None,
+    access: Access,
+    trainings: Trainings | None = None,
+    lesson: lessons.LessonService | None = None,
+) -> FastAPI:
     """The explorer as an ASGI application.
 
     >>> make_app(None, Access("secret")).title
     'convscope'
 
     Args:
-        gallery: What is open: models, data sources, stored inputs. Routes find it as `request.app.state.gallery`.
+        gallery: The `Workspace`, or as much of it as is asked for: models, data sources, stored inputs. Routes find it
+            as `request.app.state.gallery`.
         access: Who may ask.
         trainings: The trainings that this server can start, `request.app.state.trainings`; None: it trains nothing.
         lesson: The lesson beside the page, `request.app.state.lesson`; None: there is none.

@@ -1,7 +1,7 @@
 """Backward: the gradients of one image as a pass: how the loss, or the score of a class, changes with every cell."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,16 +14,17 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server.http.message import Id, Message, Number
 from convscope.server.jobs import client_of
-from convscope.server.session.inputs import take
+from convscope.server.session.inputs import Taken, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import number, planes_of
 from convscope.server.traces.passes import Find, TracePass, overrides_of
 from convscope.server.traces.routes import RAW, StepId, answers_of, on, raw, step_info
 from convscope.server.traces.schema import TraceInfo, TraceRequest
 from convscope.server.training_steps import described
+from convscope.typing import Array
 
 router = APIRouter(tags=["gradients"])
-PASSES: dict[str, Callable[[Any, Any], NDArray[np.bool_]]] = {
+PASSES: dict[str, Callable[[Array, Mapping[str, Any]], NDArray[np.bool_]]] = {
     "relu": lambda x, _: x <= 0,
     "threshold": lambda x, arguments: x <= arguments["threshold"],
     "hardtanh": lambda x, arguments: (x <= arguments["min_val"]) | (x >= arguments["max_val"]),
@@ -76,7 +77,7 @@ def record_backward(opened: ModelHandle, find: Find, request: BackwardRequest) -
     taken = take(find(forward.input), cs.card_of(model), forward.change, forward.fit)
     overrides = overrides_of(opened, model, taken, at, forward.edits)
     index = _index(request, model, taken, overrides)
-    loss: Any = _loss_of(opened) if request.of == "loss" else lambda output, target: output[0, target[0]]
+    loss = _loss_of(opened) if request.of == "loss" else lambda output, target: output[0, target[0]]
     trace = cs.trace(model, taken.value, target=[index], loss=loss, overrides=overrides or None)
     done = TracePass(backward_name(opened, request), opened, model, forward, taken, trace, None, (), frozenset())
     done.blocked.update(_blocked(trace))
@@ -125,7 +126,7 @@ def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.floa
     return np.asarray(planes_of(products).sum(axis=(1, 2)))
 
 
-def _index(request: BackwardRequest, model: Any, taken: Any, overrides: Any) -> int:
+def _index(request: BackwardRequest, model: cs.Module, taken: Taken, overrides: Mapping[str, Array]) -> int:
     """The class: the one that is asked for, or the image's label, or the model's answer."""
     if request.index is not None:
         return request.index

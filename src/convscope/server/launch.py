@@ -61,12 +61,14 @@ class Explorer:
         listening: socket.socket,
         allow_hosts: Sequence[str],
         *,
-        lesson: Any = None,
+        lesson: "cs.lessons.LessonSession | None" = None,
         networks: Networks = MappingProxyType({}),
     ) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
         self._trainings = Trainings(workspace, folder, networks)
-        app = make_app(workspace, access, self._trainings, lesson and LessonService(lesson, workspace))
+        app = make_app(
+            workspace, access, self._trainings, LessonService(lesson, workspace) if lesson is not None else None
+        )
         put_together(app)
         self._begin = partial(begin_first_views, workspace)
         self._begun = threading.Lock()
@@ -165,8 +167,8 @@ def _ends_like_ctrl_c() -> Iterator[None]:
 
 @takes()
 def open(  # noqa: A001  # users write cs.open
-    model: Any,
-    image: Any = None,
+    model: cs.Module | str | Path,
+    image: object = None,
     *,
     host: str = HOST,
     port: int | None = None,
@@ -264,7 +266,7 @@ def _code_of(network: str) -> str:
 
 
 def serve_lesson(
-    session: Any,
+    session: "cs.lessons.LessonSession",
     *,
     host: str = HOST,
     port: int | None = None,
@@ -303,7 +305,7 @@ def _launch(
     port: int | None,
     allow_hosts: Sequence[str],
     browser: bool | None,
-    lesson: Any = None,
+    lesson: "cs.lessons.LessonSession | None" = None,
     networks: Networks = MappingProxyType({}),
 ) -> Explorer:
     for name in allow_hosts:

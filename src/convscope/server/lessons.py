@@ -6,7 +6,7 @@ HTML is made from Markdown whose own HTML is escaped; pictures are PNG in base64
 import base64
 import io
 from threading import RLock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Path, Request
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server.http.message import Id, Message
+from convscope.server.session.schema import StoredRef
 from convscope.server.session.workspace import Workspace
 
 
@@ -118,12 +119,12 @@ MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 class LessonService:
     """One lesson for all who look at it: code is executed once, in the order of the lesson."""
 
-    def __init__(self, session: Any, workspace: Workspace) -> None:
+    def __init__(self, session: "cs.lessons.LessonSession", workspace: Workspace) -> None:
         self._session = session
         self._workspace = workspace
-        self._shown: list[Any] = []
+        self._shown: list[cs.lessons.Shown] = []
         """What each block showed, as far as the lesson was executed."""
-        self._opened: list[tuple[Any, str]] = []
+        self._opened: list[tuple[cs.Module | cs.Run | str, str]] = []
         """Models that stops opened, with their ids."""
         self._lock = RLock()
 
@@ -170,7 +171,7 @@ class LessonService:
             return LessonVerdict(right=None, html=MARKDOWN.render(str(error)))
         return LessonVerdict(right=verdict.right, html=MARKDOWN.render(verdict.text), because=_output(verdict.because))
 
-    def _executed(self, many: int) -> list[Any]:
+    def _executed(self, many: int) -> "list[cs.lessons.Shown]":
         """The first blocks, executed."""
         with self._lock:
             blocks = list(self._session.lesson.blocks)
@@ -178,7 +179,7 @@ class LessonService:
                 self._shown.append(self._session.show(blocks[len(self._shown)]))
             return self._shown[:many]
 
-    def _block(self, shown: Any) -> LessonBlock:
+    def _block(self, shown: "cs.lessons.Shown") -> LessonBlock:
         match shown:
             case cs.lessons.ShownText():
                 return LessonText(html=MARKDOWN.render(shown.markdown))
@@ -194,7 +195,7 @@ class LessonService:
             case _:
                 return self._stop(shown)
 
-    def _stop(self, stop: Any) -> LessonStop:
+    def _stop(self, stop: "cs.lessons.ShownStop") -> LessonStop:
         query, problem = "", " ".join(cs.lessons.check_stop(stop, trusted=self._session.execute))
         if not problem:
             model, ref = self._open(stop)
@@ -202,7 +203,7 @@ class LessonService:
             query = urlencode([*place, *parse_qsl(stop.page, keep_blank_values=True)], safe="~,.")
         return LessonStop(html=MARKDOWN.render(stop.caption), command=stop.command, query=query, problem=problem)
 
-    def _open(self, stop: Any) -> tuple[str, Any]:
+    def _open(self, stop: "cs.lessons.ShownStop") -> tuple[str, StoredRef | None]:
         """The id of a stop's model, opened if it is not, and the reference of its image."""
         with self._lock:
             known = next((name for model, name in self._opened if model is stop.model), None)
@@ -213,7 +214,7 @@ class LessonService:
         return known, ref
 
 
-def _output(output: Any) -> LessonOutput:
+def _output(output: "cs.lessons.Output") -> LessonOutput:
     picture = ""
     if output.figure is not None:
         file = io.BytesIO()

@@ -2,12 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
+from numpy.typing import NDArray
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
@@ -20,7 +21,7 @@ from convscope.server.session.schema import SampleRef
 from convscope.server.traces.array_pictures import base64url, number, shades, shrunk
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.routes import RAW, on, raw, step_info
-from convscope.server.traces.schema import ParameterInfo, StepInfo, TraceInfo, TraceRequest
+from convscope.server.traces.schema import Answer, ParameterInfo, StepInfo, TraceInfo, TraceRequest
 from convscope.typing import Array
 
 router = APIRouter(tags=["gradients"])
@@ -153,22 +154,23 @@ def step_answer(done: TracePass, step: int) -> TrainingStepInfo:
     )
 
 
-def described(done: TracePass, steps: list[StepInfo], **more: Any) -> TraceInfo:
+def described(
+    done: TracePass, steps: list[StepInfo], answers: Sequence[Answer] = (), output: int | None = None
+) -> TraceInfo:
     """The description of a pass with gradients, as far as a page needs it to name and explain its numbers."""
     shapes = {ref.name: ref.shape for ref in done.trace.outside.values() if ref.kind == "parameter"}
-    found: dict[str, Any] = {
-        "id": done.id,
-        "model": done.opened.id,
-        "input": done.taken.info(),
-        "steps": steps,
-        "modules": dict(done.trace.modules),
-        "parameters": [ParameterInfo(name=n, shape=list(s), changed=False) for n, s in shapes.items()],
-        "answers": [],
-        "output": None,
-        "notes": [],
-        "error": None,
-    }
-    return TraceInfo(**{**found, **more})
+    return TraceInfo(
+        id=done.id,
+        model=done.opened.id,
+        input=done.taken.info(),
+        steps=steps,
+        modules=dict(done.trace.modules),
+        parameters=[ParameterInfo(name=n, shape=list(s), changed=False) for n, s in shapes.items()],
+        answers=list(answers),
+        output=output,
+        notes=[],
+        error=None,
+    )
 
 
 def _update(trace: cs.Trace, name: str) -> ParameterUpdate:
@@ -208,24 +210,24 @@ def _images(trace: cs.Trace) -> list[BatchImage]:
             index=index,
             label=labels[index] if labels else None,
             loss=None if losses is None else number(float(losses[index])),
-            **_thumbnail(trace, images[index]),
+            picture=base64url(picture),
+            shape=(picture.shape[0], picture.shape[1], picture.shape[2]),
         )
-        for index in order[:IMAGES].tolist()
+        for index, picture in ((index, _thumbnail(trace, images[index])) for index in order[:IMAGES].tolist())
     ]
 
 
-def _labels(inputs: Mapping[str, Array], classes: Any) -> list[str]:
+def _labels(inputs: Mapping[str, Array], classes: Sequence[str]) -> list[str]:
     target = inputs.get("target")
     if target is None or target.ndim != 1 or target.dtype.kind not in "iu":
         return []
     return [classes[label] if 0 <= label < len(classes) else str(label) for label in target.tolist()]
 
 
-def _thumbnail(trace: cs.Trace, image: Array) -> dict[str, Any]:
+def _thumbnail(trace: cs.Trace, image: Array) -> NDArray[np.uint8]:
     shown = np.clip(trace.card.preprocess.restore(image)[:3], 0, 1)
     small = shades(shrunk(shown, SIDE), 0, 1)
-    small = small[:1] if len(small) == 2 else small
-    return {"picture": base64url(small), "shape": small.shape}
+    return small[:1] if len(small) == 2 else small
 
 
 def effect_info(done: TracePass, times: float) -> StepEffectInfo:

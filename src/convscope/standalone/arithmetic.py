@@ -7,11 +7,11 @@ NumPy reference says about each number goes with it: a page cannot recompute a s
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from convscope.expr.call import Source
+from convscope.expr.call import Kind, Source
 from convscope.expr.cells import pair
 from convscope.proof.calls import call_of
 from convscope.proof.provenance import provenance
@@ -23,17 +23,34 @@ from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
 
-Plain = dict[str, Any]
 Find = Callable[[Source], "int | None"]
 """A tensor's number among those that are embedded; None if it was left out."""
 TYPES = {"float32": np.float32, "float64": np.float64}
+
+
+class Operand(TypedDict):
+    """A tensor that a step reads: where its numbers were made, and in which order they are read."""
+
+    name: str
+    kind: Kind
+    output: int
+    shape: list[int]
+    made: list[int]
+    """The shape in which they were made."""
+    tensor: int
+    """Its number among the tensors that are embedded."""
+    transposed: bool
+
+
+Rule = dict[str, object]
+"""How a step calculates: the name of the page's rule, its operands and settings."""
 
 
 class NotEmbedded(Exception):
     """The page cannot calculate this step."""
 
 
-def arithmetic_of(trace: Trace, step: Step, find: Find) -> Plain | None:
+def arithmetic_of(trace: Trace, step: Step, find: Find) -> dict[str, object] | None:
     """The description of a step; None if the page cannot calculate it.
 
     Args:
@@ -47,7 +64,7 @@ def arithmetic_of(trace: Trace, step: Step, find: Find) -> Plain | None:
     if output is None or not np.isfinite(step.output).all():
         return None
     try:
-        rule = RULES[step.op](_Operands(trace, step, find), step.arguments, step)
+        rule = RULES[step.op](_Operands(trace, step, find), step)
         witness = _witness(trace, step)
     except NotEmbedded:
         return None
@@ -61,7 +78,7 @@ class _Operands:
     def __init__(self, trace: Trace, step: Step, find: Find) -> None:
         self._trace, self._step, self._find = trace, step, find
 
-    def __call__(self, name: str) -> Plain:
+    def __call__(self, name: str) -> Operand:
         """A tensor argument: where its numbers were made, and in which order they are read.
 
         Raises:
@@ -103,12 +120,12 @@ class _Operands:
             return True
         raise NotEmbedded
 
-    def optional(self, name: str) -> Plain | None:
+    def optional(self, name: str) -> Operand | None:
         """A tensor argument that may be None."""
         return None if self._step.arguments.get(name) is None else self(name)
 
 
-def _witness(trace: Trace, step: Step) -> Plain:
+def _witness(trace: Trace, step: Step) -> dict[str, str | None]:
     """For each number, whether the reference agrees with it within its bound, and whether that bound is narrow.
 
     Raises:
@@ -134,39 +151,41 @@ def _bits(mask: Array) -> str | None:
     return None if mask.all() else "".join("1" if each else "0" for each in mask.ravel())
 
 
-def _convolution(operand: _Operands, arguments: Mapping[str, Any], _: Step) -> Plain:
+def _convolution(operand: _Operands, step: Step) -> Rule:
+    arguments = step.arguments
     if arguments["transposed"]:
         raise NotEmbedded
     axes = len(arguments["stride"])
     return {
         "rule": "convolution", "input": operand("input"), "weight": operand("weight"),
-        "bias": operand.optional("bias"), "groups": arguments["groups"], **_sliding(arguments, axes),
+        "bias": operand.optional("bias"), "groups": arguments["groups"], **_sliding(step, axes),
     }  # fmt: skip
 
 
-def _sliding(arguments: Mapping[str, Any], axes: int, size: Any = None) -> Plain:
+def _sliding(step: Step, axes: int, size: tuple[int, ...] | None = None) -> dict[str, list[int]]:
+    arguments = step.arguments
     settings = {"stride": arguments["stride"] or size, "padding": arguments["padding"]}
     settings["dilation"] = arguments.get("dilation", 1)
     return {name: list(pair(value, axes)) for name, value in settings.items()}
 
 
-def _pooling(operand: _Operands, arguments: Mapping[str, Any], step: Step) -> Plain:
+def _pooling(operand: _Operands, step: Step) -> Rule:
     axes = int(step.op.split("pool")[1][0])
-    size = pair(arguments["kernel_size"], axes)
-    return {"input": operand("self"), "size": list(size), **_sliding(arguments, axes, size)}
+    size = pair(step.arguments["kernel_size"], axes)
+    return {"input": operand("self"), "size": list(size), **_sliding(step, axes, size)}
 
 
-def _largest(operand: _Operands, arguments: Mapping[str, Any], step: Step) -> Plain:
-    return {"rule": "max", **_pooling(operand, arguments, step)}
+def _largest(operand: _Operands, step: Step) -> Rule:
+    return {"rule": "max", **_pooling(operand, step)}
 
 
-def _mean(operand: _Operands, arguments: Mapping[str, Any], step: Step) -> Plain:
-    counted, divisor = arguments["count_include_pad"], arguments.get("divisor_override")
-    return {"rule": "mean", "counted": counted, "divisor": divisor, **_pooling(operand, arguments, step)}
+def _mean(operand: _Operands, step: Step) -> Rule:
+    counted, divisor = step.arguments["count_include_pad"], step.arguments.get("divisor_override")
+    return {"rule": "mean", "counted": counted, "divisor": divisor, **_pooling(operand, step)}
 
 
-def _linear(operand: _Operands, arguments: Mapping[str, Any], _: Step) -> Plain:
-    if (arguments["alpha"], arguments["beta"]) != (1, 1):
+def _linear(operand: _Operands, step: Step) -> Rule:
+    if (step.arguments["alpha"], step.arguments["beta"]) != (1, 1):
         raise NotEmbedded
     bias = operand("self")
     if len(bias["shape"]) != 1:
@@ -174,21 +193,21 @@ def _linear(operand: _Operands, arguments: Mapping[str, Any], _: Step) -> Plain:
     return {"rule": "product", "left": operand("mat1"), "right": operand("mat2"), "bias": bias}
 
 
-def _product(operand: _Operands, _: Mapping[str, Any], _step: Step) -> Plain:
+def _product(operand: _Operands, _: Step) -> Rule:
     return {"rule": "product", "left": operand("self"), "right": operand("mat2"), "bias": None}
 
 
-def _function(operand: _Operands, _: Mapping[str, Any], step: Step) -> Plain:
+def _function(operand: _Operands, step: Step) -> Rule:
     return {"rule": "function", "function": step.op, "input": operand("self")}
 
 
-def _moved(operand: _Operands, _: Mapping[str, Any], step: Step) -> Plain:
+def _moved(operand: _Operands, step: Step) -> Rule:
     return {"rule": "moved", "input": operand("input" if step.op == "dropout" else "self"), "shape": list(step.shape)}
 
 
 IN_ORDER = frozenset({"view", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze"})
 """Operations that give the same numbers in the same order another shape."""
-RULES: Mapping[str, Callable[[_Operands, Mapping[str, Any], Step], Plain]] = {
+RULES: Mapping[str, Callable[[_Operands, Step], Rule]] = {
     "convolution": _convolution,
     "max_pool2d_with_indices": _largest,
     "avg_pool2d": _mean,

@@ -12,7 +12,6 @@ import zlib
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -108,7 +107,7 @@ class Contents:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: dict[tuple[bytes, tuple[int, ...], str], int] = {}
-        self._tensors: list[dict[str, Any]] = []
+        self._tensors: list[dict[str, object]] = []
         self._parts: list[bytes] = []
         self.size = 0.0
         """Bytes so far, in base64."""
@@ -136,7 +135,7 @@ class Contents:
         self._known[key] = len(self._tensors) - 1
         return self._known[key]
 
-    def room_for(self, answer: Any, share: float = 1.0) -> bool:
+    def room_for(self, answer: object, share: float = 1.0) -> bool:
         """Whether a part of the header still fits, and if so, count it, compressed by itself."""
         return self._take(len(zlib.compress(json.dumps(plain_value(answer)).encode(), 1)), share)
 
@@ -149,7 +148,7 @@ class Contents:
             self.size += more * ENLARGED
         return fits
 
-    def encoded(self, header: Mapping[str, Any]) -> str:
+    def encoded(self, header: Mapping[str, object]) -> str:
         """Header and tensors as the page reads them."""
         text = json.dumps(plain_value({**header, "tensors": self._tensors}), allow_nan=False, separators=(",", ":"))
         head = zlib.compress(text.encode("utf-8", "replace"), 9)
@@ -157,10 +156,10 @@ class Contents:
 
 
 def _stored(array: Array) -> Array:
-    kinds: dict[Any, Any] = {np.dtype(np.uint8): np.uint8, np.dtype(np.float64): "<f8"}
+    kinds = {"u1": "u1", "f8": "<f8"}
     plain = np.abs(array) if array.dtype.kind == "c" else array
     with np.errstate(all="ignore"):
-        stored: Array = np.ascontiguousarray(plain, kinds.get(plain.dtype, "<f4"))
+        stored: Array = np.ascontiguousarray(plain, kinds.get(f"{plain.dtype.kind}{plain.dtype.itemsize}", "<f4"))
         return stored
 
 

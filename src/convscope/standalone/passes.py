@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -11,6 +11,7 @@ import convscope as cs
 from convscope.expr.call import Source
 from convscope.server.explanations.explanations import explained, probability, softmax_of
 from convscope.server.explanations.origins import contributions_of, paths_info
+from convscope.server.http.message import Number
 from convscope.server.session.schema import InputRef, SampleRef, StoredRef
 from convscope.server.traces.array_pictures import extent, number
 from convscope.server.traces.passes import TracePass
@@ -30,6 +31,32 @@ THUMBNAILS, SIDE = 16, 32
 """As the page's strip asks for them."""
 
 
+class PassJson(TypedDict):
+    """A pass for the page; tensors by their numbers among those that are embedded, None where one was left out."""
+
+    ref: dict[str, object]
+    info: dict[str, object]
+    input: int | None
+    shown: int | None
+    """The image, before preprocessing."""
+    outputs: dict[int, int]
+    """Step -> its numbers."""
+    ranges: dict[int, list[Number]]
+    """Step -> its smallest and its largest number."""
+    arithmetic: dict[int, dict[str, object]]
+    """Step -> how it calculates."""
+    thumbnails: dict[int, dict[str, object]]
+    """Step whose numbers were left out -> a small picture of it."""
+
+
+class ParameterJson(TypedDict):
+    """A parameter for the page."""
+
+    tensor: int
+    low: Number
+    high: Number
+
+
 class PassWriter:
     """Writes passes into the contents of a page.
 
@@ -39,10 +66,10 @@ class PassWriter:
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._passes: dict[str, Any] = {}
-        self._parameters: dict[str, Any] = {}
-        self._answers: dict[str, Any] = {}
-        self._contributions: dict[str, Any] = {}
+        self._passes: dict[str, PassJson] = {}
+        self._parameters: dict[str, ParameterJson] = {}
+        self._answers: dict[str, dict[str, object]] = {}
+        self._contributions: dict[str, dict[str, object]] = {}
         self._refusals: dict[str, str] = {}
         self._short: dict[str, None] = {}
         self._recorded: dict[str, None] = {}
@@ -57,15 +84,16 @@ class PassWriter:
         if not self._parameters:
             self._add_parameters(done)
         array, shown = done.taken.array, done.taken.picture
-        entry: dict[str, Any] = {
+        entry: PassJson = {
             "ref": ref.model_dump(),
             "info": info,
+            "input": self._contents.tensor(array),
+            "shown": self._contents.tensor(shown),
             "outputs": {},
             "ranges": {},
             "arithmetic": {},
             "thumbnails": {},
         }
-        entry["input"], entry["shown"] = self._contents.tensor(array), self._contents.tensor(shown)
         self._passes[key_of(ref)] = entry
         for step in done.trace.steps:
             self._add_step(done, step, entry)
@@ -84,7 +112,7 @@ class PassWriter:
             else:
                 self._parameters[name] = {"tensor": index, "low": number(low), "high": number(high)}
 
-    def _add_step(self, done: TracePass, step: cs.Step, entry: dict[str, Any]) -> None:
+    def _add_step(self, done: TracePass, step: cs.Step, entry: PassJson) -> None:
         low, high = done.extent(step)
         entry["ranges"][step.id] = [number(low), number(high)]
         index = self._contents.tensor(step.output[0] if _alone(step) else step.output)
@@ -97,13 +125,13 @@ class PassWriter:
         if small is not None:
             entry["thumbnails"][step.id] = {"about": {**about, "shape": list(picture.shape)}, "tensor": small}
 
-    def _add_arithmetic(self, done: TracePass, step: cs.Step, entry: dict[str, Any]) -> None:
+    def _add_arithmetic(self, done: TracePass, step: cs.Step, entry: PassJson) -> None:
         outputs = {each.name: entry["outputs"].get(each.id) for each in done.trace.steps}
 
         def find(source: Source) -> int | None:
             if source.kind == "parameter":
                 known = self._parameters.get(source.name)
-                return None if known is None else int(known["tensor"])
+                return None if known is None else known["tensor"]
             if source.kind == "step" and source.output == 0:
                 return outputs.get(source.name)
             return entry["input"] if source.kind == "input" and len(done.trace.inputs) == 1 else None
@@ -170,7 +198,7 @@ class PassWriter:
         self._keep(path, paths_info(done, step, (int(index or 0),), minus).model_dump())
         self._seconds += time.monotonic() - before
 
-    def _keep(self, path: str, answer: dict[str, Any]) -> None:
+    def _keep(self, path: str, answer: dict[str, object]) -> None:
         if self._contents.room_for(answer):
             self._answers[path] = answer
         else:
@@ -188,7 +216,7 @@ class PassWriter:
             texts.append("Some contributions of pixels, paths and probabilities.")
         return [text[:1].upper() + text[1:] for text in texts]
 
-    def header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, object]:
         """The passes for the page."""
         return {
             "passes": self._passes,

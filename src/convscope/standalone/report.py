@@ -1,10 +1,10 @@
 """Report: a model, its training and all numbers of some images as one HTML file that explains itself offline."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.escaping import spelled
 from convscope.files import write_whole
 from convscope.inputs.model_inputs import prepare_inputs
+from convscope.models import Module
 from convscope.models.loading import load_model
 from convscope.proof.explanation import explain
 from convscope.proof.status import STATUSES
@@ -39,6 +40,42 @@ MOST = 200
 RANGE = re.compile(r"(?P<split>.+:\w+)/(?P<first>\d+)-(?P<last>\d+)")
 
 
+class TrainingJson(TypedDict):
+    """The training of a run, for the page."""
+
+    points: list[dict[str, object]]
+    """The metrics, for curves."""
+    lines: list[str]
+    """What was trained on what, and how well."""
+
+
+class ConfusionJson(TypedDict):
+    """The confusion matrix on the test images, for the page."""
+
+    dataset: str
+    classes: list[str]
+    counts: list[list[int]]
+    accuracy: float
+    images: int
+
+
+class TextJson(TypedDict):
+    """A titled text of the page."""
+
+    title: str
+    text: str
+
+
+class PageJson(TypedDict):
+    """What the report says beside the numbers."""
+
+    training: TrainingJson | None
+    confusion: ConfusionJson | None
+    step: list[TextJson]
+    """One training step: the loss, a gradient and a new weight."""
+    probes: list[TextJson]
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A written report: `print` it to see what it holds and what was left out."""
@@ -59,12 +96,12 @@ class Report:
 
 @takes(model="Module | Run | str | Path")
 def report(
-    model: Any,
-    images: Any = None,
+    model: Module | Run | str | Path,
+    images: object = None,
     *,
     out: str | Path = "report.html",
     limit: float = LIMIT,
-    probes: Sequence[Any] = (),
+    probes: Sequence[object] = (),
     data_dir: str | Path | None = None,
 ) -> Report:
     """Write a model, its training and every number of some images to one HTML file.
@@ -105,7 +142,7 @@ def report(
         workspace.close()
 
 
-def _loaded(model: Any) -> tuple[Run | None, Any]:
+def _loaded(model: Module | Run | str | Path) -> tuple[Run | None, Module]:
     """The run, if it is one, and the model."""
     if isinstance(model, Run):
         return model, model.model
@@ -116,7 +153,7 @@ def _loaded(model: Any) -> tuple[Run | None, Any]:
     return (Run(Path(model)).holding(loaded) if is_run else None), loaded
 
 
-def _split(images: Any) -> Iterator[Any]:
+def _split(images: object) -> Iterator[object]:
     """Several images one by one."""
     if hasattr(images, "detach"):
         images = images.detach().cpu().numpy()
@@ -134,7 +171,9 @@ def _split(images: Any) -> Iterator[Any]:
         yield images
 
 
-def _references(workspace: Workspace, handle: ModelHandle, images: Any, data_dir: Any) -> Iterator[InputRef]:
+def _references(
+    workspace: Workspace, handle: ModelHandle, images: object, data_dir: str | Path | None
+) -> Iterator[InputRef]:
     if images is not None:
         for image in list(_split(images))[:MOST]:
             yield workspace.keep_inputs(prepare_inputs(image, like=handle.session_model, data_dir=data_dir), handle)
@@ -156,7 +195,7 @@ def _written(
     run: Run | None,
     out: Path,
     room: int,
-    probes: Sequence[Any],
+    probes: Sequence[object],
 ) -> Report:
     contents = Contents(room)
     page, left_out = _page(run, probes)
@@ -175,19 +214,21 @@ def _written(
         left_out.append(f"{len(refs) - len(taken)} of {len(refs)} images.")
     left_out += writer.left_out
     if run is not None:
-        _add(page, "step", step_of(run, [p.taken.array for p in taken], [p.taken.label for p in taken]), left_out)
-        if not contents.room_for(page["step"]):
-            page["step"] = []
+        step = step_of(run, [p.taken.array for p in taken], [p.taken.label for p in taken])
+        if isinstance(step, str):
+            left_out.append(step)
+        elif contents.room_for(step):
+            page["step"] = step
     title = spelled(handle.name)
-    page |= {"title": title, "left_out": left_out, "parameters": handle.info().parameters}
-    header = {
+    header: dict[str, object] = {
         "session": _session(workspace, handle, refs[0]),
         "statuses": {name: {"word": s.word, "sentence": s.sentence, "tone": s.tone} for name, s in STATUSES.items()},
         "missing": "It was left out to keep the file small: convscope report --limit makes a larger one.",
-        "page": page,
+        "page": {**page, "title": title, "left_out": left_out, "parameters": handle.info().parameters},
         **writer.header(),
     }
-    words = "\n".join([title, *(page["training"] or {"lines": []})["lines"], *left_out])
+    training = [] if page["training"] is None else page["training"]["lines"]
+    words = "\n".join([title, *training, *left_out])
     content = document(f"{title} · convscope", contents.encoded(header), words).encode("utf-8", "replace")
     try:
         write_whole(out, content)
@@ -196,25 +237,21 @@ def _written(
     return Report(out, len(content), title, len(taken), tuple(left_out))
 
 
-def _page(run: Run | None, probes: Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
+def _page(run: Run | None, probes: Sequence[object]) -> tuple[PageJson, list[str]]:
     """What the report says beside the numbers, and what it lacks."""
-    page: dict[str, Any] = {"training": None, "confusion": None, "step": [], "probes": answers_of(probes)}
+    page: PageJson = {"training": None, "confusion": None, "step": [], "probes": answers_of(probes)}
     left_out: list[str] = []
     if run is not None:
         page["training"] = training_of(run)
-        _add(page, "confusion", confusion_of(run), left_out)
+        confusion = confusion_of(run)
+        if isinstance(confusion, str):
+            left_out.append(confusion)
+        else:
+            page["confusion"] = confusion
     return page, left_out
 
 
-def _add(page: dict[str, Any], name: str, part: Any, left_out: list[str]) -> None:
-    """Put a part into the page, or the sentence that says why it is missing to what was left out."""
-    if isinstance(part, str):
-        left_out.append(part)
-    else:
-        page[name] = part
-
-
-def _session(workspace: Workspace, handle: ModelHandle, first: InputRef) -> dict[str, Any]:
+def _session(workspace: Workspace, handle: ModelHandle, first: InputRef) -> dict[str, object]:
     """The description of the one model, whose inputs are those of the report."""
     whole = workspace.session()
     model = handle.info().model_copy(update={"source": None, "start": first, "history": []})
@@ -224,7 +261,6 @@ def _session(workspace: Workspace, handle: ModelHandle, first: InputRef) -> dict
 # beside the numbers: the training, the confusion matrix, one training step, results of probes
 
 
-Plain = dict[str, Any]
 POINTS = 1500
 """Points of a curve: more cannot be told apart."""
 SCORES = ("event", "step", "loss", "accuracy", "test_loss", "test_accuracy")
@@ -232,7 +268,7 @@ EXAMPLES = 8
 """Images of the training step."""
 
 
-def training_of(run: Run) -> Plain | None:
+def training_of(run: Run) -> TrainingJson | None:
     """The curves of a training and its settings; None if it has no metrics yet."""
     events = run.history
     if not events:
@@ -241,12 +277,12 @@ def training_of(run: Run) -> Plain | None:
     batches = [event for event in events if event["event"] != "epoch"]
     points = [*batches[:: len(batches) // POINTS + 1], *epochs]
     return {
-        "points": [{name: point[name] for name in SCORES if name in point} for point in points],
+        "points": [{name: value for name, value in point.items() if name in SCORES} for point in points],
         "lines": str(run).splitlines(),
     }
 
 
-def confusion_of(run: Run) -> Plain | str:
+def confusion_of(run: Run) -> ConfusionJson | str:
     """The confusion matrix on the run's test images; a sentence where these cannot be read."""
     try:
         result = evaluate(run)
@@ -262,7 +298,7 @@ def confusion_of(run: Run) -> Plain | str:
     }
 
 
-def step_of(run: Run, images: Sequence[Array], labels: Sequence[int | None]) -> list[Plain] | str:
+def step_of(run: Run, images: Sequence[Array], labels: Sequence[int | None]) -> list[TextJson] | str:
     """One training step on the report's images: why the loss, a gradient and a new weight are what they are.
 
     Args:
@@ -292,18 +328,18 @@ def _telling(step: Trace) -> list[tuple[str, tuple[int, ...]]]:
     return told
 
 
-def _order(step: Trace) -> Any:
+def _order(step: Trace) -> Callable[[str], tuple[int, str]]:
     """The place of a gradient's parameter in the model, so that the first layer comes first."""
     places = {f"{name}.grad": place for place, name in enumerate(step.parameters)}
     return lambda name: (places.get(name, len(places)), name)
 
 
-def _part(step: Trace, name: str, cell: tuple[int, ...]) -> Plain:
+def _part(step: Trace, name: str, cell: tuple[int, ...]) -> TextJson:
     why = explain(step, name, cell)
     return {"title": spelled(why.name), "text": why.to_text()}
 
 
-def answers_of(probes: Sequence[Any]) -> list[Plain]:
+def answers_of(probes: Sequence[object]) -> list[TextJson]:
     """Results of probes, each as its own text."""
     return [{"title": _words(type(result).__name__), "text": str(result)} for result in probes]
 

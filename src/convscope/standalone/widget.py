@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message
 
 from convscope.errors import UsageError
+from convscope.models import Module
 from convscope.models.loading import load_model
 from convscope.server.app import make_app, put_together
 from convscope.server.http.security import Access, new_token
@@ -25,7 +26,7 @@ MISSING = "a widget needs anywidget: pip install 'convscope[notebook]'; print(cs
 
 
 @takes(model="Module | str | Path")
-def widget(model: Any, image: Any = None, *, data_dir: str | Path | None = None) -> Any:
+def widget(model: Module | str | Path, image: object = None, *, data_dir: str | Path | None = None) -> Any:
     """The explorer in a notebook's cell: click any number of the network and read its sum.
 
     ```python
@@ -82,7 +83,7 @@ def _widget_type() -> Any:
         def __repr__(self) -> str:
             return f"<explorer of {self._trace!r}>"
 
-        def _repr_mimebundle_(self, **options: Any) -> Any:
+        def _repr_mimebundle_(self, **options: object) -> object:
             """The view, and the steps as text for a front end without widgets."""
             bundle = super()._repr_mimebundle_(**options)
             data, *more = bundle if isinstance(bundle, tuple) else (bundle,)
@@ -97,7 +98,7 @@ def _widget_type() -> Any:
             request = TraceRequest(model=handle.id, input=handle.start)
             return self._workspace.traces.make(handle, self._workspace.picture, request, NOBODY).trace
 
-        def _answer(self, _widget: Any, asked: Any, buffers: Any) -> None:
+        def _answer(self, _widget: object, asked: object, buffers: Sequence[bytes]) -> None:
             if not isinstance(asked, dict) or not {"id", "method", "path"} <= asked.keys():
                 return
             body = bytes(buffers[0]) if buffers else str(asked.get("body", "")).encode()
@@ -147,7 +148,7 @@ class Asker:
     async def _asked(self, method: str, path: str, body: bytes) -> Answer:
         place, _, query = path.partition("?")
         headers = [*self._headers, (b"host", b"localhost"), (b"content-type", b"application/json")]
-        scope: dict[str, Any] = {
+        scope: dict[str, object] = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
             "method": method, "path": f"/api/{place}", "raw_path": f"/api/{place}".encode(), "headers": headers,
             "query_string": query.encode(), "client": ("notebook", 0), "server": ("localhost", 80),

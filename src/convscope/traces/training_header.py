@@ -5,7 +5,7 @@ and between which tensors each node of the backward pass ran. Knows steps and JS
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from convscope.traces.header import pack, unpack
@@ -175,7 +175,13 @@ def _of_step(ref: object, steps: Sequence[Step], where: str) -> Ref:
     _require(right, f"{where} is not a result of a step")
     assert isinstance(ref, Ref)
     right = 0 <= ref.id < len(steps) and 0 <= ref.output < len(steps[ref.id].results)
-    _require(right and steps[ref.id].results[ref.output] == ref, f"{where} is a result that no step has")
+    right = right and steps[ref.id].results[ref.output] == replace(ref, rewritten=())
+    _require(right, f"{where} is a result that no step has")
+    later = isinstance(ref.rewritten, tuple) and all(type(row) is int for row in ref.rewritten)
+    later = later and all(ref.id < row < len(steps) for row in ref.rewritten)
+    _require(
+        later and [*ref.rewritten] == sorted({*ref.rewritten}), f"{where} was rewritten by steps that it cannot be"
+    )
     return ref
 
 

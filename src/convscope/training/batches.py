@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -278,7 +278,7 @@ def _runs(model: nn.Module, data: Dataset) -> bool:
     return True
 
 
-def _ask_channels_last(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+def _ask_channels_last(_module: nn.Module, _inputs: object, output: Tensor) -> None:
     """Give the gradient of a pooling result the result's memory format: else backward copies the whole map twice."""
     if output.requires_grad and output.dim() == 4:
         output.register_hook(_channels_last)  # type: ignore[no-untyped-call]  # torch ships this one without types

@@ -121,7 +121,7 @@ def make_engine(
 # The NumPy engine
 
 
-def _pooling(module: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+def _pooling(module: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, object]:
     return {"kernel_size": module.kernel_size, "stride": module.stride, "padding": module.padding}
 
 
@@ -140,7 +140,7 @@ LAYERS: Mapping[type[nn.Module], tuple[str, Callable[[Any], dict[str, Any]]]] = 
 }
 """Module class -> its name in `convscope.reference.LAYERS`, and a function that gives its settings there."""
 
-PLAIN: Mapping[type[nn.Module], Mapping[str, tuple[Any, ...]]] = {
+PLAIN: Mapping[type[nn.Module], Mapping[str, tuple[object, ...]]] = {
     nn.Conv2d: {"padding_mode": ("zeros",)},
     nn.Softmax: {"dim": (1, -1)},  # the last layer gives (N, classes)
     nn.MaxPool2d: {"dilation": (1, (1, 1)), "ceil_mode": (False,), "return_indices": (False,)},
@@ -149,7 +149,7 @@ PLAIN: Mapping[type[nn.Module], Mapping[str, tuple[Any, ...]]] = {
 }
 """The supported values of settings for which the reference has no argument."""
 
-FUNCTIONS: Mapping[Any, str] = {torch.flatten: "flatten", torch.relu: "relu", torch.tanh: "tanh"}
+FUNCTIONS: Mapping[object, str] = {torch.flatten: "flatten", torch.relu: "relu", torch.tanh: "tanh"}
 """Functions that a `forward` may call."""
 
 OPTIMIZERS = ("adam", "adadelta")

@@ -99,7 +99,7 @@ class Evaluation(Displayed):
             for k, name in enumerate(self.classes)
         ]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "dataset": self.dataset,
@@ -131,7 +131,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     """The preprocessing of the image, and caveats about the prediction."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "image": self.image,
@@ -274,7 +274,7 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None,
 
 @takes(model="Module | Run | str | Path")
 def predict(
-    model: nn.Module | Run | str | Path, *images: Any, data_dir: str | Path | None = None, device: str = "auto"
+    model: nn.Module | Run | str | Path, *images: object, data_dir: str | Path | None = None, device: str = "auto"
 ) -> list[Prediction]:
     """A model's predictions for images.
 
@@ -315,7 +315,7 @@ def _predict_one(model: nn.Module, card: Card, prepared: Prepared) -> Prediction
     return replace(result, image=prepared.name, label=prepared.label, notes=(*prepared.notes, *result.notes))
 
 
-def interpret(model: nn.Module, output: Any, *, card: Card | None = None) -> Prediction:
+def interpret(model: nn.Module, output: object, *, card: Card | None = None) -> Prediction:
     """The class that a model's output for one image means, and the probabilities if there are several outputs.
 
     >>> interpret(nn.Linear(1, 2), np.zeros((1, 2), np.float32)).probabilities

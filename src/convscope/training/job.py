@@ -34,7 +34,7 @@ MODEL_OF_STRANGERS = "mnist-small"
 BY_HAND = "given by hand"
 JOINED = "the last batch of an epoch would be too small for batch norm, so its images are added to the batch before it."
 
-DataSource = str | Dataset | tuple[Any, Any]
+DataSource = str | Dataset | tuple[object, object]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class Settings:
 
     dataset: DataSource | None
     model: str | nn.Module | None = None
-    model_args: Mapping[str, Any] | None = None
+    model_args: Mapping[str, object] | None = None
     model_name: str | None = None
     """The model's name, if the run that is resumed already has one."""
     recipe: str | Recipe = "fast"
@@ -197,7 +197,7 @@ def check_alike(train: Dataset, test: Dataset | None) -> None:
 
 def build_model(
     settings: Settings, name: str, recipe: Recipe, data: Dataset, seed: int
-) -> tuple[nn.Module, str | None, dict[str, Any]]:
+) -> tuple[nn.Module, str | None, dict[str, object]]:
     """The model with a card that describes its data; how to build it again, or None if only the user can."""
     args = dict(settings.model_args or {})
     if isinstance(settings.model, nn.Module):

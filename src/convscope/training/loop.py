@@ -9,12 +9,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from convscope.errors import TrainingError
 from convscope.training.batches import Batches, Stream, batch_count, batch_parts, epoch_order, shifted
 from convscope.training.engines import Engine
 from convscope.training.evaluation import measure
+from convscope.training.events import Alone, Means, MetricsEvent, Tested, Watch
 from convscope.training.objectives import Loss
 from convscope.training.outputs import decide
 from convscope.training.processes import gathered
@@ -67,13 +67,6 @@ def interruptible() -> Iterator[Interrupt]:
             signal.signal(number, handler)
 
 
-Watch = Callable[[Mapping[str, Any]], float | None]
-"""Called with each event: "progress" once before the first step and then about ten times a second, and the "train"
-and "epoch" events of the metrics. The training waits until it returns. Its return value for "progress" sets the pace:
-seconds until the next one, or 0 for a single step, whose weights are then kept too; None keeps a tenth of a second.
-"progress" has the mean loss of the epoch so far, and after a single step that of its batch: `step_loss`.
-(Several processes ignore the pace.)"""
-
 TICK = 0.1
 MANY = 1_000_000
 """More steps than the longest possible history has."""
@@ -114,8 +107,8 @@ class Loop:
     room: int = field(init=False)
     """Number of points that the history may still take in addition to `kept`."""
     saved_at: float = field(init=False, default_factory=time.perf_counter)
-    alone: dict[str, float] = field(init=False, default_factory=dict)
-    """Loss and accuracy of the newest step, if it was taken alone: "step_loss", "step_accuracy"."""
+    alone: Alone = field(init=False, default_factory=Alone)
+    """Loss and accuracy of the newest step, if it was taken alone."""
     cost: float = field(init=False, default=0.0)
     """Seconds that it took to write the newest snapshot."""
 
@@ -204,7 +197,7 @@ class Loop:
             seconds=self.position.seconds + time.perf_counter() - start,
         )
 
-    def _added(self, sums: Mapping[str, float]) -> dict[str, float]:
+    def _added(self, sums: Mapping[str, float]) -> Alone:
         """The means of the images that these sums have more than the position's."""
         loss, hits, images = (sums[f"epoch_{name}"] - self.position.sums[f"epoch_{name}"] for name in SUMS)
         return {"step_loss": loss / images, "step_accuracy": hits / images} if images else {}
@@ -266,7 +259,16 @@ class Loop:
         """Between two chunks: a metrics line, a point of the history, a snapshot, a report to the watcher."""
         step = self.position.step
         if step % self.log_every == 0:
-            self._log("train", **self._means(""))
+            self._log(
+                {
+                    "event": "train",
+                    "step": step,
+                    "epoch": self.position.epoch + 1,
+                    **self._means(""),
+                    "lr": self._lr,
+                    "seconds": round(self.position.seconds, 3),
+                }
+            )
             self._reset("")
         self._keep()
         if self.due and self.position.batch < self.batches:
@@ -275,26 +277,48 @@ class Loop:
 
     def _report(self) -> None:
         """Report progress to the watcher, which may take its time before it returns."""
-        event = self._event("progress", total=self.total, epochs=self.recipe.epochs, **self._means("epoch_"))
-        event |= self.alone if self.pace == 0 else {}
-        self.pace = self.watch(event)
+        alone: Alone = self.alone if self.pace == 0 else {}
+        self.pace = self.watch(
+            {
+                "event": "progress",
+                "step": self.position.step,
+                "epoch": self.position.epoch + 1,
+                "total": self.total,
+                "epochs": self.recipe.epochs,
+                **self._means("epoch_"),
+                "lr": self._lr,
+                "seconds": round(self.position.seconds, 3),
+                **alone,
+            }
+        )
 
     def _end_epoch(self) -> None:
         means = self._means("epoch_")
+        tested: Tested = {}
         skipped = (self.recipe.draws or len(self.train)) - int(self.position.sums["epoch_images"])
         if skipped:
-            means["skipped"] = skipped
+            tested["skipped"] = skipped
         self._reset("epoch_")
         self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         if self.test is not None:
             self.runtime.share_buffers(self.model)
             result = measure(self.model, self.test, self.loss, self.runtime)
-            means |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
-        self._log("epoch", **means)
+            tested["test_loss"], tested["test_accuracy"] = result.loss, result.accuracy
+        self._log(
+            {
+                "event": "epoch",
+                "step": self.position.step,
+                "epoch": self.position.epoch,
+                **means,
+                **tested,
+                "lr": self._lr,
+                "seconds": round(self.position.seconds, 3),
+            }
+        )
         if self.due:
             self._save()
 
-    def _means(self, prefix: str) -> dict[str, float]:
+    def _means(self, prefix: str) -> Means:
         """Mean loss and accuracy; empty before the first image."""
         sums = self.position.sums
         images = sums[prefix + "images"]
@@ -304,14 +328,12 @@ class Loop:
         zeros = {prefix + name: 0.0 for name in SUMS}
         self.position = replace(self.position, sums={**self.position.sums, **zeros})
 
-    def _event(self, kind: str, **more: Any) -> dict[str, Any]:
-        epoch = self.position.epoch + (kind != "epoch")
-        seconds = round(self.position.seconds, 3)
-        lr = self.optimizer.param_groups[0]["lr"]
-        return {"event": kind, "step": self.position.step, "epoch": epoch, **more, "lr": lr, "seconds": seconds}
+    @property
+    def _lr(self) -> float:
+        lr: float = self.optimizer.param_groups[0]["lr"]
+        return lr
 
-    def _log(self, kind: str, **more: Any) -> None:
-        event = self._event(kind, **more)
+    def _log(self, event: MetricsEvent) -> None:
         self.writer.log(event)
         self.watch(event)
 

@@ -296,7 +296,7 @@ def _outcome(work: Callable[[], Value]) -> tuple[Value | None, ConvscopeError | 
         return None, error
 
 
-def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
+def agree(what: str, facts: Callable[[], Mapping[str, object]]) -> None:
     """Raise an error in all processes if they differ in a fact.
 
     >>> agree("training", lambda: {"data": "6bc1"})

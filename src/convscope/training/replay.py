@@ -160,5 +160,5 @@ def _check_weights(run: Run, step: int, model: nn.Module, job: TrainingJob) -> N
             )
 
 
-def _ignore(_event: Any) -> None:
+def _ignore(_event: object) -> None:
     """The watcher of a repetition."""

@@ -108,7 +108,7 @@ SMALL = 5_000
 """Models up to this many parameters train as fast on one thread, and are less disturbed by other programs."""
 
 
-def environment(parameters: int, runtime: Runtime) -> dict[str, Any]:
+def environment(parameters: int, runtime: Runtime) -> dict[str, object]:
     """Versions, processor, device, processes, and how many threads to train a model of `parameters` parameters with."""
     return {
         "convscope": convscope.__version__,
@@ -124,7 +124,7 @@ def environment(parameters: int, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, ...]:
+def differences(stored: Mapping[str, object], here: Mapping[str, object]) -> tuple[str, ...]:
     """Notes on what has changed since a training began, so that resumed weights may differ in the last bit."""
     return tuple(
         f"resumed with {name} {here[name]}, started with {stored[name]}: the last bits of the weights may differ."

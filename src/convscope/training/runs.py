@@ -29,6 +29,7 @@ from convscope.models import run_config
 from convscope.models.loading import load_model
 from convscope.models.weights_files import check_seal
 from convscope.render.numbers import decimal
+from convscope.training.events import MetricsEvent
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position
 from convscope.training.writer import METRICS, history_step, read_metrics
@@ -77,7 +78,7 @@ class Run(Displayed):
         return read_config(self.path)
 
     @cached_property
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[MetricsEvent]:
         """The metrics in order: "train" events every few batches, an "epoch" event after each epoch.
 
         Raises:
@@ -94,7 +95,7 @@ class Run(Displayed):
     @property
     def metrics(self) -> dict[str, Any]:
         """The last epoch's metrics: loss, accuracy, test_loss, test_accuracy, ...; empty before the first has ended."""
-        return next((event for event in reversed(self.history) if event["event"] == "epoch"), {})
+        return next((dict(event) for event in reversed(self.history) if event["event"] == "epoch"), {})
 
     @cached_property
     def model(self) -> nn.Module:
@@ -138,7 +139,7 @@ class Run(Displayed):
         position = newest_position(self.path / "snapshots")
         return position is not None and bool(position.epoch == self.recipe.epochs)
 
-    def report(self, images: Any = None, *, out: str | Path = "report.html", **options: Any) -> Any:
+    def report(self, images: object = None, *, out: str | Path = "report.html", **options: Any) -> Any:
         """Write the run and all numbers of some images as one HTML file; see `cs.report`.
 
         >>> print(run.report("mnist:test/0-9", out="digits.html"))  # doctest: +SKIP
@@ -231,7 +232,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def intact_metrics(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def intact_metrics(run: Path) -> tuple[list[MetricsEvent], list[str]]:
     """A run's metrics without damaged lines, and a sentence where any are missing.
 
     Raises:

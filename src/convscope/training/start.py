@@ -19,8 +19,9 @@ from convscope.progress import Progress, silent
 from convscope.render.numbers import decimal, percent
 from convscope.training.batches import Batches, as_batches, trained_channels_last
 from convscope.training.engines import check_engine, make_engine, runtime_for
+from convscope.training.events import Event, StartEvent, Watch
 from convscope.training.job import DataSource, Settings, TrainingJob, prepare_job
-from convscope.training.loop import ALL_SUMS, Loop, Watch, interruptible
+from convscope.training.loop import ALL_SUMS, Loop, interruptible
 from convscope.training.objectives import make_loss
 from convscope.training.processes import agree, all_do, companions, first_says, join
 from convscope.training.reproducibility import own_random_state
@@ -59,8 +60,8 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     test: DataSource | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    data_options: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, object] | None = None,
+    data_options: Mapping[str, object] | None = None,
     watch: Watch | None = None,
     progress: Progress = silent,
     snapshot_seconds: float = 10.0,
@@ -99,7 +100,7 @@ def train(
         test: Data to evaluate on after each epoch, if `dataset` is not a name.
         model_args: Keyword arguments for the model.
         data_options: More arguments of `cs.load_dataset`: size, data_dir, image_size, grey, strict.
-        watch: Called with every event, see `Watch` in training/loop.py. Without it, a terminal or a notebook shows
+        watch: Called with every event, see `Watch` in training/events.py. Without it, a terminal or a notebook shows
             a line for each epoch; `lambda event: None` shows nothing.
         progress: Called while data is read or downloaded.
         snapshot_seconds: Time between two snapshots.
@@ -116,33 +117,60 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when everything is saved.
     """
     changes = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "optimizer": optimizer,
-        "loss": loss,
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "loss": loss,
         "schedule": schedule,
-    }
+    }  # fmt: skip
     model = str(model) if isinstance(model, Path) else model
     if is_network_file(model):
         model, model_args = "blocks", {"blocks": read_network_file(str(model))["blocks"], **(model_args or {})}
-    others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
+    given = Settings(dataset, model, model_args, test=test, data_options=data_options)
     join()
     begun = find_run(out, may_begin=dataset is not None) if resume else run_before_restart(out)
-    if begun is not None:
-        given = Settings(dataset, model, model_args, test=test, data_options=data_options)
+    if begun is None:
+        settings = _settings(
+            replace(given, changes=changes), recipe=recipe, seed=seed, device=device, precision=precision, engine=engine
+        )
+    else:
+        others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
         asked = {**changes, **others}
         settings = settings_of(begun, given, asked, trust=trust) if resume else settings_again(begun, given)
         if epochs in {None, begun.recipe.epochs} and first_says(lambda: begun.finished):
             return begun
-    else:
-        if dataset is None:
-            raise UsageError("name a data set to train on, such as shapes or mnist, or continue with --resume.")
-        others["device"], others["precision"] = check_engine(engine or "torch", device, precision)
-        chosen: dict[str, Any] = {key: value for key, value in others.items() if value is not None}
-        settings = Settings(
-            dataset, model, model_args=model_args, changes=changes, test=test, data_options=data_options, **chosen
-        )
+    return _trained(
+        settings, begun, out=out, resume=resume, watch=watch or default_watcher(), progress=progress,
+        snapshot_seconds=snapshot_seconds,
+    )  # fmt: skip
+
+
+def _settings(
+    given: Settings,
+    *,
+    recipe: str | None,
+    seed: int | None,
+    device: str | None,
+    precision: str | None,
+    engine: str | None,
+) -> Settings:
+    """The settings of a new training; those that are None keep their defaults."""
+    if given.dataset is None:
+        raise UsageError("name a data set to train on, such as shapes or mnist, or continue with --resume.")
+    device, precision = check_engine(engine or "torch", device, precision)
+    others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
+    chosen: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
+    return replace(given, **chosen)
+
+
+def _trained(
+    settings: Settings,
+    begun: Run | None,
+    *,
+    out: str | Path | None,
+    resume: bool,
+    watch: Watch,
+    progress: Progress,
+    snapshot_seconds: float,
+) -> Run:
+    """Prepare the job, in every process the same, choose or open its folder, and train."""
     runtime = runtime_for(settings.engine, settings.device, settings.precision)
     job = all_do(lambda: prepare_job(settings, runtime, progress))
     agree("training", job.facts)
@@ -155,9 +183,7 @@ def train(
         writer = all_do(lambda: stack.enter_context(RunWriter(path) if runtime.rank == 0 else Writer()))
         stack.enter_context(own_random_state(job.config["seed"]))
         stack.enter_context(companions())
-        return _run(
-            job, path, runtime, writer, watch or default_watcher(), begun=begun, snapshot_seconds=snapshot_seconds
-        )
+        return _run(job, path, runtime, writer, watch, begun=begun, snapshot_seconds=snapshot_seconds)
 
 
 def _run(
@@ -269,7 +295,7 @@ def new_path(out: str | Path | None, name: str, *, resume: bool) -> tuple[Path, 
     return path, (f"{path} holds no run to resume yet, so a new training starts.",) * resume
 
 
-def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> dict[str, Any]:
+def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, resumed: bool) -> StartEvent:
     return {
         "event": "start",
         "run": str(path),
@@ -292,7 +318,7 @@ def default_watcher() -> Watch:
     return EpochLines() if is_interactive() else _ignore
 
 
-def _ignore(event: Mapping[str, Any]) -> None:
+def _ignore(event: Event) -> None:
     """A watcher that ignores every event."""
 
 
@@ -311,17 +337,19 @@ def is_interactive() -> bool:
 class EpochLines:
     """A watcher that prints each epoch's loss and accuracies to standard error.
 
-    >>> EpochLines()({"event": "progress"})
+    >>> EpochLines()({"event": "train", "step": 1, "epoch": 1, "lr": 0.01, "seconds": 0.1})
     """
 
     epochs = 0
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Print an epoch; other events print nothing."""
         if event["event"] == "start":
             self.epochs = event["recipe"]["epochs"]
-        epoch = event.get("epoch", 0)
-        if event["event"] != "epoch" or (epoch != self.epochs and epoch % max(1, self.epochs // LINES)):
+        if event["event"] != "epoch":
+            return
+        epoch = event["epoch"]
+        if epoch != self.epochs and epoch % max(1, self.epochs // LINES):
             return
         line = f"epoch {epoch}/{self.epochs}  loss {decimal(event['loss'])}  accuracy {percent(event['accuracy'])}"
         if "test_accuracy" in event:

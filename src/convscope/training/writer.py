@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self, TypeGuard
 
 import numpy as np
 from filelock import lock_descriptor
@@ -19,6 +19,7 @@ from convscope.files import make_folder, open_own, open_to_read, read_file, refu
 from convscope.json_values import parse_json
 from convscope.models.run_config import config_text
 from convscope.models.weights_files import sealed
+from convscope.training.events import MetricsEvent
 from convscope.training.snapshots import Position, State, refused, weights_of, write_durably, write_snapshot
 
 METRICS = "metrics.jsonl"
@@ -34,13 +35,13 @@ _LARGEST = 1 << 63
 class Metrics:
     """The content of metrics.jsonl."""
 
-    lines: tuple[tuple[bytes, dict[str, Any]], ...]
+    lines: tuple[tuple[bytes, MetricsEvent], ...]
     """Each intact line, without its line break, and its event."""
     damaged: tuple[int, ...]
     """Line numbers of damaged lines, from 1."""
 
     @property
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[MetricsEvent]:
         """The events in order."""
         return [event for _, event in self.lines]
 
@@ -50,7 +51,7 @@ class Metrics:
         return sum(len(line) + 1 for line, _ in self.lines)
 
 
-def metrics_line(event: Mapping[str, Any]) -> bytes:
+def metrics_line(event: Mapping[str, object]) -> bytes:
     """An event as a line of metrics.jsonl.
 
     >>> metrics_line({"event": "train", "step": 1, "epoch": 1})
@@ -83,7 +84,7 @@ def read_metrics(run: Path) -> Metrics:
     return Metrics(tuple(lines), tuple(damaged))
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def _event(line: bytes) -> MetricsEvent | None:
     """The event of a line, None for a damaged one."""
     checked = _CHECKED.match(line)
     if checked is not None:
@@ -96,11 +97,14 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
     if isinstance(event, dict):
         event.pop("crc32", None)  # present if only the checksum of the line is damaged
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        return None
-    whole = all(type(event.get(name)) is int and abs(event[name]) < _LARGEST for name in WHOLE)
-    real = all(type(event.get(name, 0)) is float or _is_whole(event.get(name, 0)) for name in REAL)
-    return event if whole and real else None
+    return event if _is_event(event) else None
+
+
+def _is_event(value: object) -> TypeGuard[MetricsEvent]:
+    if not isinstance(value, dict) or not isinstance(value.get("event"), str):
+        return False
+    real = all(type(value.get(name, 0)) is float or _is_whole(value.get(name, 0)) for name in REAL)
+    return real and all(_is_whole(value.get(name)) for name in WHOLE)
 
 
 def _is_whole(value: object) -> bool:
@@ -136,7 +140,7 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         return
 
-    def configure(self, config: Mapping[str, Any]) -> None:
+    def configure(self, config: Mapping[str, object]) -> None:
         """Set the configuration of the training."""
 
     def begin(self, position: Position, points: Collection[int], others: int) -> int:  # noqa: ARG002  # the base class writes nothing
@@ -152,7 +156,7 @@ class Writer:
         """
         return 0
 
-    def log(self, event: Mapping[str, Any]) -> None:
+    def log(self, event: MetricsEvent) -> None:
         """Add a line to the metrics."""
 
     def keep(self, step: int, model: nn.Module) -> None:
@@ -200,7 +204,7 @@ class RunWriter(Writer):
             self._metrics.close()
         self._lock.close()
 
-    def configure(self, config: Mapping[str, Any]) -> None:
+    def configure(self, config: Mapping[str, object]) -> None:
         """Write config.json."""
         write_durably(self.path / "config.json", config_text(config).encode())
 
@@ -231,7 +235,7 @@ class RunWriter(Writer):
         write_file(self.path / METRICS, content)
         self._metrics = open_own(self.path / METRICS)
 
-    def log(self, event: Mapping[str, Any]) -> None:
+    def log(self, event: MetricsEvent) -> None:
         """Append a line to metrics.jsonl."""
         with refused(self.path / METRICS):
             self._metrics.write(metrics_line(event))

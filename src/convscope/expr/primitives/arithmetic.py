@@ -116,6 +116,8 @@ def _near_tie(precision: Precision, result: float, values: Sequence[float], erro
     """The number is scaled, rounded and scaled back; close to the middle it may go either way."""
     step = 10.0 ** -values[1]
     at = float(values[0]) / step
+    if abs(at) >= precision.room or abs(values[0]) * step >= precision.room:  # scaled beyond the type
+        return math.inf
     tie = abs(at - np.floor(at) - 0.5) <= 4 * precision.sum * abs(at) + 1e-9
     return float(4 * precision.sum * abs(result) + (step if tie else 0.0))
 
@@ -205,7 +207,9 @@ ARITHMETIC: Mapping[str, Primitive] = {
         "{x} + {scale} × {y} ÷ {z}",
         lambda x, scale, y, z: x + scale * np.divide(y, z),
         roundings=lambda f, x, scale, y, z: np.abs(f) + 4 * np.abs(scale * np.divide(y, z)),
-        way=lambda x, scale, y, z: scale * np.divide(y, z),
+        way=lambda x, scale, y, z: np.maximum(
+            np.abs(scale * y), np.abs(np.divide(y, z)) * np.maximum(1, np.abs(scale))
+        ),
         slopes=lambda x, scale, y, z: (1.0, np.divide(y, z), np.divide(scale, z), -scale * y / (z * z)),
     ),
     "evenly": elementary(
@@ -216,10 +220,13 @@ ARITHMETIC: Mapping[str, Primitive] = {
     ),
     "lerp": elementary(
         "{x} + {weight} × ({y} − {x})",
-        lambda x, y, weight: x + weight * (y - x),
+        lambda x, y, weight: np.where(np.abs(weight) < 0.5, x + weight * (y - x), y - (y - x) * (1 - weight)),
         roundings=lambda f, x, y, weight: 4 * (np.abs(x) + np.abs(y)) * (1 + np.abs(weight)),
         way=lambda x, y, weight: y - x,
         slopes=lambda x, y, weight: (1 - weight, weight, y - x),
+        taken=lambda x, y, weight: (
+            "{x} + {weight} × ({y} − {x})" if abs(weight) < 0.5 else "{y} − ({y} − {x}) × (1 − {weight})"
+        ),
     ),
     "maximum": elementary(
         "max({x}, {y})",

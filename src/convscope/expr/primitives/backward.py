@@ -30,8 +30,12 @@ def _times(
     *,
     roundings: Callable[..., Numbers],
     taken: Callable[..., str] | None = None,
+    steep: Callable[..., Numbers] = lambda *_: 1.0,
 ) -> Primitive:
-    """`{grad}` times a slope; the roundings are those of the slope, absolute, and one more for the product."""
+    """`{grad}` times a slope; the roundings are those of the slope, absolute, and one more for the product.
+
+    Where the exponential in a slope overflows, the slope loses its part of it: the smallest number, times `steep`.
+    """
 
     def value(grad: Numbers, *rest: Numbers) -> Numbers:
         return grad * slope(*rest)
@@ -39,7 +43,10 @@ def _times(
     def own(result: Numbers, grad: Numbers, *rest: Numbers) -> Numbers:
         return np.abs(result) + np.abs(grad) * roundings(*rest)
 
-    return elementary(f"{{grad}} × {slope_formula}", value, roundings=own, taken=taken)
+    def lost(grad: Numbers, *rest: Numbers) -> Numbers:
+        return np.where(np.equal(grad, 0), 0.0, 1.0 + np.abs(grad) * np.minimum(steep(*rest), FAR))
+
+    return elementary(f"{{grad}} × {slope_formula}", value, roundings=own, taken=taken, lost=lost)
 
 
 def _kept(formula: str, keeps: Callable[..., Numbers], *, taken: Callable[..., str], nan: bool = False) -> Primitive:
@@ -177,6 +184,7 @@ BACKWARD: Mapping[str, Primitive] = {
     "silu_backward": _times(
         "σ({x}) × (1 + {x} × (1 − σ({x})))",
         _silu,
+        steep=lambda x: 1 + np.abs(x),
         roundings=lambda x: 14 * sigmoid(x) * (1 + 2 * np.minimum(np.abs(x), FAR) * np.minimum(1, sigmoid(-x) + 0.5)),
     ),
     "gelu_backward": _times(
@@ -192,6 +200,7 @@ BACKWARD: Mapping[str, Primitive] = {
     "mish_backward": _times(
         "the slope at {x} of x × tanh(log(1 + exp(x)))",
         _mish,
+        steep=lambda x: 1 + np.abs(x),
         roundings=lambda x: 30 * np.tanh(np.logaddexp(0, x)) + 30 * np.minimum(np.abs(x), FAR) * sigmoid(x),
     ),
     "softplus_backward": _times(
@@ -228,6 +237,7 @@ BACKWARD: Mapping[str, Primitive] = {
     "glu_gate_backward": _times(
         "{x} × σ({gate}) × (1 − σ({gate}))",
         lambda x, gate: x * sigmoid(gate) * sigmoid(-gate),
+        steep=lambda x, gate: np.abs(x),
         roundings=lambda x, gate: 20 * np.abs(x) * sigmoid(gate),
     ),
     "dropout_backward": elementary(

@@ -228,8 +228,17 @@ def _norm_error(precision: Precision, result: float, values: tuple[Row, float], 
     if np.isinf(order) or order == 0:
         return 0.0
     powers = gamma(row.size + 12, precision.sum) / min(abs(order), 1e3)
-    lost = (row.size * precision.tiny) ** (1 / max(order, 1.0)) * (row.size > 1)  # powers underflow
-    return float((powers + 12 * precision.sum) * abs(result) + lost)
+    sizes, lost = np.abs(row[np.isfinite(row) & (row != 0)]), row.size * precision.tiny  # powers may underflow
+    total = np.sum(sizes**order)
+    if total >= precision.room or (order < 0 and total <= lost):
+        return np.inf
+    if order not in {1.0, 2.0}:  # the order and its inverse are written
+        powers += precision.sum * (np.max(np.abs(np.log(sizes)), initial=0.0) + abs(np.log(result or 1.0)))
+    if order >= 1:
+        near = lost ** (1 / order) * (row.size > 1)
+    else:
+        near = max(abs(max(total + by, 0.0) ** (1 / order) - result) for by in (-lost, lost)) if sizes.size else 0.0
+    return float((powers + 12 * precision.sum) * abs(result) + near + precision.tiny * bool(result))
 
 
 def _logsumexp(rows: Row) -> Numbers:

@@ -61,7 +61,7 @@ def _log_add(base: Callable[[Numbers, Numbers], Numbers], scale: float) -> Primi
 
     def slopes(x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
         share = 1 / (1 + np.exp((y - x) / scale))
-        return share, 1 - share
+        return share, 1 / (1 + np.exp((x - y) / scale))
 
     word = "exp" if scale == 1 else "2^"
     return elementary(

@@ -16,6 +16,7 @@ from convscope.typing import Array
 LONGEST = 3.0  # inches, a picture
 CELL = (0.52, 0.34)  # inches, one number of the kernel
 WRITTEN = 9  # kernels up to 9x9 are written out in numbers
+SMALL_MAP = 12  # and outputs up to 12x12
 SIGN = 0.5  # inches, for the sign between two terms
 CHANNELS = ("red", "green", "blue")
 
@@ -34,7 +35,8 @@ def filtered(picture: Array, kernel: Filter, output: Array, *, name: str = "") -
     ['picture', 'kernel', 'legend', 'output', 'legend']
 
     Args:
-        picture: What was filtered, shape (C, H, W) from 0 to 1; shown in grey where the output has one channel.
+        picture: What was filtered, shape (C, H, W) from 0 to 1, shown in grey where the output has one channel; or
+            other numbers, shape (1, H, W).
         kernel: The Filter.
         output: What `convscope.filters.apply_filter` gave, shape (1, P, Q), or (3, P, Q) channel by channel.
         name: What the picture is called.
@@ -54,7 +56,10 @@ def filtered(picture: Array, kernel: Filter, output: Array, *, name: str = "") -
     w, h = tile(shown.shape, LONGEST)
     middle = top + h / 2
     _term(sheet, 0, top, "picture", size(shown.shape))
-    sheet.picture(shown, (0, snap(top), w, h), "picture")
+    if shown.min() >= 0 and shown.max() <= 1:
+        sheet.picture(shown, (0, snap(top), w, h), "picture")
+    else:  # typed numbers
+        sheet.numbers(shown[0], (0, snap(top), w, h), ColorScale.of(shown), "picture")
     sheet.text(w + SIGN / 2, middle, "∗", points=14, color=MUTED, align="center", middle=True)
     x = _kernel(sheet, w + SIGN, top, middle, kernel)
     sheet.text(x + SIGN / 2, middle, "=", points=14, color=MUTED, align="center", middle=True)
@@ -107,7 +112,8 @@ def _outputs(
         left = snap(x + (w + 0.2) * k)
         called = "output" if len(result) == 1 else f"output, {CHANNELS[k]}"
         _term(sheet, left, y, called, size(result.shape if len(result) == 1 else plane.shape))
-        sheet.map(plane, (left, y, w, h), scale, called)
+        draw = sheet.numbers if max(plane.shape) <= SMALL_MAP else sheet.map
+        draw(plane, (left, y, w, h), scale, called)
     sheet.legend(x, y + h + 0.15, min(max(w, 1.5), 2.4), scale)
 
 

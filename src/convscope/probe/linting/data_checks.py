@@ -225,7 +225,7 @@ def class_order(seen: Evidence) -> Iterator[Finding]:
         yield Finding("class-order", seen.card.name, text, {"meant": meant.tolist()})
 
 
-def kernel_titles(kernels: Mapping[str, Any]) -> Iterator[Finding]:
+def kernel_titles(kernels: Mapping[str, object]) -> Iterator[Finding]:
     """Kernels whose title names edges of one direction, or corners, while they respond to other edges."""
     for title, kernel in kernels.items():
         result = edge_response(kernel if isinstance(kernel, Filter | str) else np.asarray(kernel, np.float64))

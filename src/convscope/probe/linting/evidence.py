@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
+from convscope.data.lazy_images import Selection
 from convscope.errors import ConvscopeError
 from convscope.training.outputs import in_eval_mode, logits_of, scores_of
 
@@ -72,7 +73,7 @@ class Watching(TorchFunctionMode):
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    ) -> object:
         """Note the call, then make it."""
         arguments = kwargs or {}
         if func in LOSSES:
@@ -99,8 +100,8 @@ def _bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[nn.Module, Tensor, Tensor], Any]
-Predict = Callable[[nn.Module, Tensor], Any]
+Step = Callable[[nn.Module, Tensor, Tensor], object]
+Predict = Callable[[nn.Module, Tensor], object]
 
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 
@@ -177,7 +178,7 @@ def gather(
     data: Dataset,
     test: Dataset | None,
     *,
-    which: Any,
+    which: Selection,
     loss: Loss,
     step: Step | None,
     predict: Predict,
@@ -262,7 +263,7 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: St
     return TrainingEvidence("", watching.seen, largest, tuple(unchanged), own=True, added_to=added_to)
 
 
-def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], Any]) -> tuple[str, ...]:
+def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], object]) -> tuple[str, ...]:
     """The parameters that still have a gradient when a second step's gradient first reaches them."""
     there: dict[str, bool] = {}
 
@@ -289,7 +290,7 @@ def _layers(model: nn.Module, images: Tensor) -> tuple[LayerEvidence, ...]:
     result: list[LayerEvidence] = []
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
 
-    def look(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+    def look(module: nn.Module, given: tuple[object, ...], output: object) -> None:
         if isinstance(output, Tensor) and output.shape[:1] == images.shape[:1] and output.is_floating_point():
             fed = given[0] if given and isinstance(given[0], Tensor) else images
             result.append(

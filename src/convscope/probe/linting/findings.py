@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from convscope.displayed import Displayed
 from convscope.escaping import joined
@@ -167,7 +166,7 @@ class Finding:
     """The layer, parameter, kernel or data that it concerns."""
     evidence: str
     """The measurement in one sentence."""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
     """The same for a script."""
 
     @property
@@ -187,7 +186,7 @@ class Finding:
             f"  do:   {self.lesson.remedy}",
         ]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "check": self.check,
@@ -233,7 +232,7 @@ class Lint(Displayed):
             parts.append([f"not looked for ({reason}): {names}"])
         return Report.of(*parts)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "subject": self.subject,

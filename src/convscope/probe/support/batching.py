@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +124,7 @@ def _expected(data: Dataset, model: nn.Module) -> Preprocess:
 
 def kind_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """A model's device and type; the CPU and float32 for a model without parameters."""
-    first: Any = next(model.parameters(), torch.empty(0))
+    first: Tensor = next(model.parameters(), torch.empty(0))
     return first.device, first.dtype
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +87,7 @@ class _Watched:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _called(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _called(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
         result = output[0] if isinstance(output, tuple) and output else output
         if isinstance(result, Tensor) and result.requires_grad and result.dim() and len(result) % self.images == 0:
             if name not in self.order:
@@ -143,7 +142,7 @@ def _differentiated(value: Tensor, model: nn.Module) -> None:
     value.backward()  # type: ignore[no-untyped-call]  # in torch
 
 
-def _layer(name: str, module: nn.Module, outputs: list[Any], norms: list[float]) -> LayerGradients:
+def _layer(name: str, module: nn.Module, outputs: list[NDArray[np.float64]], norms: list[float]) -> LayerGradients:
     weights = _weights(module)
     size = sum(p.numel() for p in weights)
     kind = type(module).__name__

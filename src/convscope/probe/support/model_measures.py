@@ -78,13 +78,13 @@ def _multiply_adds(model: nn.Module, image: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+def _attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
     """Scores and their sum with the values: (N, H, L, D) by (N, H, S, D)."""
     images, heads, length, depth = query
     return 2 * images * heads * length * key[2] * (depth + value[3])
 
 
-def _heads(query: Shape, key: Shape, _value: Shape, width: int, *_: Any, **__: Any) -> int:
+def _heads(query: Shape, key: Shape, _value: Shape, width: int, *_: object, **__: object) -> int:
     """A whole attention layer on (N, L, E): four projections and the attention between."""
     images, length = query[0], query[1]
     return 2 * images * (2 * (length + key[1]) * width**2 + 2 * length * key[1] * width)

@@ -5,14 +5,18 @@ Loads no torch, so that `convscope probe --help` answers at once.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from convscope.probe.support.report import Report
 from convscope.progress import Progress
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from convscope.data.dataset import Dataset
     from convscope.inputs.pictures import Prepared
     from convscope.traces.trace import Trace
+    from convscope.training.runs import Run
 
 Noun = Literal["model", "models", "image", "dataset"]
 Need = Literal["model", "other", "input", "source", "split", "images"]
@@ -46,7 +50,7 @@ class Field:
     name: str
     label: str
     kind: Kind
-    default: Any = None
+    default: int | str | None = None
     """The value where the field is left empty."""
     maximum: int | None = None
     empty: str = ""
@@ -64,7 +68,7 @@ class Setting:
     name: str
     """The keyword argument of the probe's function."""
     help: str = ""
-    default: Any = None
+    default: object = None
     type: type = str
     several: bool = False
     """Whether the function takes a sequence; the option may be repeated."""
@@ -75,7 +79,7 @@ class Setting:
     minimum: int | None = None
     within: str = ""
     """Another setting, in whose option this one is written after a colon: `--at STEP:CELL`."""
-    parse: Callable[[Sequence[str]], Any] = tuple
+    parse: Callable[[Sequence[str]], object] = tuple
     """The function's argument from the values of an option that may be repeated."""
     field: Field | None = None
     """None: the page does not offer it."""
@@ -90,10 +94,10 @@ class Setting:
 class Subject:
     """The models and data of a question; the command line and the server each make one."""
 
-    models: Sequence[Any] = ()
+    models: "Sequence[nn.Module]" = ()
     names: Sequence[str] = ()
     """The display name of each model."""
-    run: Any = None
+    run: "Run | None" = None
     """The run that the first model comes from."""
     split: "Callable[[str], Dataset | None]" = lambda _: None
     """The images of a split of the data; None where it has none."""
@@ -105,18 +109,30 @@ class Subject:
     """Records a pass of the image through the first model."""
 
     @property
-    def model(self) -> Any:
-        """The first model; None where there is none."""
-        return self.models[0] if self.models else None
+    def model(self) -> "nn.Module":
+        """The first model."""
+        return self.models[0]
 
     @property
-    def data(self) -> Any:
+    def data(self) -> "Dataset":
         """The images."""
-        return self.split(self.part)
+        data = self.split(self.part)
+        assert data is not None
+        return data
+
+
+class Result(Protocol):
+    """What a probe finds."""
+
+    def report(self) -> Report:
+        """What it has to say, as sentences and tables."""
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values for JSON."""
 
 
 Settings = Mapping[str, Any]
-Run = Callable[[Subject, Settings, Progress], Any]
+Ask = Callable[[Subject, Settings, Progress], Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +148,7 @@ class Probe:
     help: str
     """The help text of the command."""
     arguments: tuple[Argument, ...]
-    run: Run
+    run: Ask
     result: str
     """The class of the result, as a path in convscope."""
     caveats: str

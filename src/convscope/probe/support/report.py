@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from convscope.escaping import joined, spelled
 
@@ -54,7 +53,7 @@ class Proportion:
         low, high = self.interval
         return f"{100 * self.share:.1f} % of {self.n:,} ({100 * low:.1f} to {100 * high:.1f} %)"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         low, high = self.interval
         return {

@@ -1,7 +1,6 @@
 """Steadiness: what came out when models were shown changed pictures, as numbers and as text. Knows no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +146,7 @@ class Shift(Displayed):
             return f"{_percent(last)} of the whole moved pictures"
         return f"{_percent(float(found.kept[moved].mean()) / self.images)} of the moved pictures, none of them whole"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "dataset": self.dataset,

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ class Partial:
     ({3}, [1.0, 1.0])
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], rank: int) -> None:
+    def __init__(self, folder: Path, key: Mapping[str, object], rank: int) -> None:
         """Open a folder, or make it.
 
         Args:
@@ -191,7 +190,7 @@ def scan(
     merge: Callable[[BatchResult, BatchResult], BatchResult],
     *,
     what: str,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     folder: str | Path | None = None,
     progress: Progress = silent,
 ) -> BatchResult:

@@ -61,7 +61,7 @@ class ShiftCache:
             result = maps[top % stride[0], left % stride[1]]
             top, left = top // stride[0], left // stride[1]
             window = result[:, :, top : top + rows, left : left + columns].contiguous()
-            env: dict[fx.Node, Any] = dict.fromkeys(self._before(), None)
+            env: dict[fx.Node, object] = dict.fromkeys(self._before(), None)
             env[self.head[-1]] = window
             yield position, interpreter.run(images, initial_env=env)
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ class ImageChange:
     """(images (n, C, H, W), level, background (C, 1, 1), generator) -> images."""
 
 
-def translated(images: Tensor, level: Level, fill: Tensor, _: Any = None) -> Tensor:
+def translated(images: Tensor, level: Level, fill: Tensor, _: object = None) -> Tensor:
     """Each image moved down and right by whole pixels.
 
     >>> translated(torch.eye(3)[None, None], (1, 0), torch.zeros(1, 1, 1))[0, 0].int().tolist()
@@ -45,12 +44,12 @@ def _overlap(by: int, size: int) -> tuple[slice, slice]:
     return slice(max(0, -by), size - max(0, by)), slice(max(0, by), size + min(0, by))
 
 
-def _turned(images: Tensor, level: Level, fill: Tensor, _: Any) -> Tensor:
+def _turned(images: Tensor, level: Level, fill: Tensor, _: object) -> Tensor:
     angle = math.radians(level[0])
     return _resampled(images, fill, [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
-def _scaled(images: Tensor, level: Level, fill: Tensor, _: Any) -> Tensor:
+def _scaled(images: Tensor, level: Level, fill: Tensor, _: object) -> Tensor:
     return _resampled(images, fill, [[1 / level[0], 0.0], [0.0, 1 / level[0]]])
 
 
@@ -70,7 +69,7 @@ def _noisy(images: Tensor, level: Level, _: Tensor, generator: torch.Generator) 
     return images + level[0] * noise.to(images)
 
 
-def _covered(images: Tensor, level: Level, fill: Tensor, _: Any) -> Tensor:
+def _covered(images: Tensor, level: Level, fill: Tensor, _: object) -> Tensor:
     top, left, side = (int(part) for part in level)
     covered = images.clone()
     covered[:, :, top : top + side, left : left + side] = fill
@@ -149,7 +148,7 @@ class Motion:
             )
         return moves
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "layer": self.layer,
@@ -222,7 +221,7 @@ def _maps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, Tensor]]:
     """What each module without children gives that gives maps: its class and them, shape (n, K, h, w)."""
     result: dict[str, tuple[str, Tensor]] = {}
 
-    def keep(name: str, module: nn.Module, output: Any) -> None:
+    def keep(name: str, module: nn.Module, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and len(output) == len(images) and name not in result:
             result[name] = type(module).__name__, output.detach().clone()
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def aloud(value: float | str) -> str:
     return value.replace("-", MINUS) if isinstance(value, str) else compact(value, 6)
 
 
-def spoken_sentence(found: Mapping[str, Any]) -> str:
+def spoken_sentence(found: ExplanationJson) -> str:
     """An explanation in one sentence for a screen reader, from its JSON, not yet cut."""
     where = cell_words(found["cell"], found["shape"])
     head = f"{found['step']['name']}, {where}, is {aloud(found['recorded'])}"
@@ -65,7 +65,7 @@ def spoken_sentence(found: Mapping[str, Any]) -> str:
     return f"{head}: {_because(expr)}."
 
 
-def _because(expr: Mapping[str, Any]) -> str:
+def _because(expr: LeafJson | DotJson | ApplyJson) -> str:
     if expr["type"] == "leaf":
         return f"the number {aloud(expr['value'])} of {expr['name']}, passed on"
     if expr["type"] == "apply":
@@ -159,10 +159,12 @@ def probability(done: TracePass, step: cs.Step, index: int, trace: cs.Trace | No
     answer = _answer(why, address, _proof(why, address), SOME, None)
     code = f'x = torch.tensor(trace["{step.name}"].output).reshape(1, -1)\ntorch.softmax(x, 1)[0, {index}]'
     written = {"formula": f"out[{index}] = e^in[{index}] / Σ over i of e^in[i]", "code": code}
-    return Explained.model_validate(_renamed(answer.model_dump(), step.name) | written)
+    renamed = _renamed(answer.model_dump(), step.name)
+    assert isinstance(renamed, dict)
+    return Explained.model_validate(renamed | written)
 
 
-def _renamed(value: Any, name: str) -> Any:
+def _renamed(value: object, name: str) -> object:
     """The JSON of a softmax over `input`, with the name of the step that its input really is."""
     if isinstance(value, dict):
         step = {"name": name, "kind": "step"} if (value.get("name"), value.get("kind")) == ("input", "input") else {}
@@ -194,7 +196,7 @@ def _answer(why: cs.Explanation, address: Address, proof: Proof | None, most: in
 
 def _paper(why: cs.Explanation, kept: Array | None) -> Paper | None:
     """The calculation in lines; its terms are counted as they are sent."""
-    found, expr = why.paper(), cast("Any", why.expr)
+    found = why.paper()
     if found is None:
         return None
     sent: dict[int | None, int] | None = None if kept is None else {int(term): place for place, term in enumerate(kept)}
@@ -212,9 +214,9 @@ def _paper(why: cs.Explanation, kept: Array | None) -> Paper | None:
             )
         )
     products, sums = [], []
-    if found.scale is not None:
-        terms = range(len(expr.left)) if kept is None else kept.tolist()
-        products, sums = found.products(expr, terms), found.sums(expr, terms)
+    if found.dot is not None:
+        terms = range(len(found.dot.left)) if kept is None else kept.tolist()
+        products, sums = found.products(terms), found.sums(terms)
     return Paper(headline=found.headline, result=found.result, lines=lines, products=products, sums=sums)
 
 
@@ -236,8 +238,8 @@ def _proof(why: cs.Explanation, address: Address) -> Proof:
 
 def _work(why: cs.Explanation) -> int:
     """About how many products recomputing the whole step takes."""
-    made, expr = int(np.prod(why.call.shape)), cast("Any", why.raw)
-    if hasattr(expr, "left"):
+    made, expr = int(np.prod(why.call.shape)), why.raw
+    if expr is not None and hasattr(expr, "left"):
         return made * len(expr.left)
     window = max((len(a) for a in getattr(expr, "arguments", {}).values() if hasattr(a, "grid")), default=1)
     return made * EACH * (window if len(why.call.shape) == 4 else 1)
@@ -284,7 +286,7 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
     left_out = np.delete(products, kept)
     for part in aligned:
         _keep(part, kept)
-    total = math.fsum(left_out) if np.isfinite(left_out).all() else float(left_out.sum())
+    total = math.fsum(left_out) if np.isfinite(np.abs(left_out).sum()) else float(left_out.sum())
     return kept, {"terms": len(left_out), "total": number(total)}
 
 

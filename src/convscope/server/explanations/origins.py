@@ -1,7 +1,6 @@
 """Origins of a number: paths through channels, what each pixel adds to it, walks, and the pixels it can depend on."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +62,9 @@ def paths_info(done: TracePass, step: cs.Step, cell: Sequence[int], minus: int |
     )
 
 
-def contributions_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> tuple[dict[str, Any], NDArray[np.float32]]:
+def contributions_of(
+    done: TracePass, step: cs.Step, cell: Sequence[int]
+) -> tuple[dict[str, object], NDArray[np.float32]]:
     """A number as contributions of the input's pixels: a summary; and each pixel's contribution, then its weight.
 
     Raises:

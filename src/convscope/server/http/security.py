@@ -33,7 +33,7 @@ HEADERS: Mapping[str, str] = {
 }
 """Headers of every response, including refusals."""
 MAX_JSON = 4_000_000
-"""Maximum bytes of a JSON body: a painted image has up to 2 million (`schema.PAINTED`), kernel edits take the rest."""
+"""Maximum bytes of a JSON body: a painted image has up to 2 million (`message.PAINTED`), kernel edits take the rest."""
 BODY_SECONDS = 30.0
 """Time limit for a client to send the body."""
 MAX_WAITING = 256

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import convscope as cs
 from convscope.server.probes.schema import Condition, ProbeRequest, QuestionInfo, SettingInfo
@@ -158,9 +157,9 @@ def meant(request: ProbeRequest) -> ProbeRequest:
     return ProbeRequest(**{name: getattr(request, name) for name in needed | {"question"}})
 
 
-def chosen(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, Any]:
+def chosen(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, object]:
     """The settings of a request, with the default for each that is left out; None for those without a meaning."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, (_, field) in probe.fields.items():
         asked = getattr(request, name)
         values[name] = field.default if asked is None else asked
@@ -171,9 +170,9 @@ def chosen(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, Any]:
     return values
 
 
-def settings(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, Any]:
+def settings(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, object]:
     """The keyword arguments of the probe's function; those that the request leaves out keep the function's default."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, (setting, _) in probe.fields.items():
         value = getattr(request, name)
         if value is not None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -81,7 +80,7 @@ def _check(request: ProbeRequest) -> None:
         raise HTTPException(422, "this question is about an image; name one.")
 
 
-def _chosen(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHandle]) -> dict[str, Any]:
+def _chosen(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHandle]) -> dict[str, object]:
     """The values that a request leaves for the server to choose."""
     probe = cs.probe.PROBES[request.question]
     values = chosen(probe, request)
@@ -89,13 +88,14 @@ def _chosen(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHan
         values["at"] = opened[0].newest() if request.at is None else request.at
     if len(opened) > 1:
         values["other_at"] = opened[1].newest() if request.other_at is None else request.other_at
-    if "source" in probe.needs:
-        values["source"] = _source(gallery, request, opened)
+    source = _source(gallery, request, opened) if "source" in probe.needs else None
+    if source is not None:
+        values["source"] = source
     if probe.images is not None:
         split = (request.split or probe.split) if probe.split else None
-        known = gallery.sources_known.count(values["source"], split)
+        known = gallery.sources_known.count(source, split)
         if split is not None and not known:
-            raise HTTPException(422, f"{values['source']} has no images of the part {split}; choose another part.")
+            raise HTTPException(422, f"{source} has no images of the part {split}; choose another part.")
         most = min(probe.most or 0, known or probe.most or 0)
         values |= {"split": split, "images": min(request.images or probe.images, most)}
     return values
@@ -109,23 +109,23 @@ def _source(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHan
     return name
 
 
-def copies(wanted: ProbeArguments) -> list[tuple[str, Callable[[], Any]]]:
+def copies(wanted: ProbeArguments) -> list[tuple[str, Callable[[], cs.Module]]]:
     """For each model its id, and what makes a copy of it; to be called while no pass through it is under way."""
     request = wanted.request
     if not wanted.opened:
         return []
     first, *others = wanted.opened
-    made: list[tuple[str, Callable[[], Any]]] = [(first.id, partial(_edited, first, request))]
+    made: list[tuple[str, Callable[[], cs.Module]]] = [(first.id, partial(_edited, first, request))]
     return [*made, *((one.id, partial(one.own, request.other_at)) for one in others)]
 
 
-def _edited(opened: ModelHandle, request: ProbeRequest) -> Any:
+def _edited(opened: ModelHandle, request: ProbeRequest) -> cs.Module:
     model = opened.own(request.at)
     put(model, edited(request.edits, {**dict(model.named_parameters()), **dict(model.named_buffers())}))
     return model
 
 
-def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -> cs.probe.Subject:
+def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[cs.Module]) -> cs.probe.Subject:
     """The models and data of a question; data are read on first use.
 
     Raises:
@@ -144,15 +144,15 @@ def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[Any]) -
     return replace(made, image=lambda: _prepared(models[0], taken), trace=lambda tell: _traced(models[0], taken, tell))
 
 
-def _prepared(model: Any, taken: Taken) -> Any:
+def _prepared(model: cs.Module, taken: Taken) -> cs.Prepared:
     return replace(cs.prepare(taken.array, like=model), name=taken.name, picture=taken.picture)
 
 
-def _traced(model: Any, taken: Taken, progress: Progress) -> cs.Trace:
+def _traced(model: cs.Module, taken: Taken, progress: Progress) -> cs.Trace:
     return cs.trace(model, taken.value, progress=progress)
 
 
-def _names(wanted: ProbeArguments, models: Sequence[Any]) -> list[str]:
+def _names(wanted: ProbeArguments, models: Sequence[cs.Module]) -> list[str]:
     """What to call the models: what they are, their ids where that is the same, with the step of their weights."""
     names = [cs.card_of(model).name for model in models]
     names = [one.id for one in wanted.opened] if len(set(names)) < len(names) else names
@@ -181,9 +181,9 @@ def answer(gallery: Workspace, wanted: ProbeArguments, subject: cs.probe.Subject
     check_size(probe, wanted.request, subject)
     given = settings(probe, wanted.request)
     found = probe.run(subject, given, progress)
-    draw, has_picture = getattr(cs.plot, probe.function), probe.has_picture(given)
+    has_picture = probe.has_picture(given)
     progress("drawing", 0, 0)
-    svg = _drawn(draw, found) if has_picture else b""
+    svg = _drawn(probe, found) if has_picture else b""
     parts = [_part(part) for part in found.report().parts]
     first = next((part.lines[0] for part in parts if isinstance(part, TextPart)), probe.question)
     shown = ProbeAnswer(
@@ -196,26 +196,26 @@ def answer(gallery: Workspace, wanted: ProbeArguments, subject: cs.probe.Subject
     return ProbeResult(shown, cs.json_text(found.to_json()).encode("utf-8", "replace"), svg)
 
 
-def _drawn(draw: Callable[[Any], Any], found: Any) -> bytes:
+def _drawn(probe: cs.probe.Probe, result: object) -> bytes:
     file = BytesIO()
     with _drawing:
-        draw(found).savefig(file, format="svg", metadata={"Date": None})
+        getattr(cs.plot, probe.function)(result).savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 
-def _part(part: Any) -> TextPart | TablePart:
+def _part(part: "str | cs.probe.Table") -> TextPart | TablePart:
     if isinstance(part, str):
         return TextPart(lines=part.split("\n"))
     return TablePart(head=list(part.head), rows=[list(row) for row in part.rows], right=list(part.right))
 
 
-def _samples(found: Any) -> list[ProbeSample]:
+def _samples(found: "cs.probe.Compare") -> list[ProbeSample]:
     """The images that models disagree on, and what each says."""
     classes = {**dict(enumerate(found.classes)), -1: "another class"}
     return [_sample(one, classes) for one in found.disagreements]
 
 
-def _sample(one: Any, classes: Mapping[int, str]) -> ProbeSample:
+def _sample(one: "cs.probe.Disagreement", classes: Mapping[int, str]) -> ProbeSample:
     planes = one.picture if len(one.picture) == 3 else one.picture[:1]
     shown = shades(shrunk(np.clip(planes, 0, 1), SIDE), 0, 1)
     return ProbeSample(

@@ -1,6 +1,6 @@
 """Routes of probes: which questions there are, ask one, follow it, cancel it, read its answer."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
@@ -64,7 +64,7 @@ def command(request: Request, name: ProbeId, _word: ProbeCommand) -> ProbeInfo:
     return _probes(request).cancel(name).info()
 
 
-STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ProbeInfo"}}}}
+STREAM = {"content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ProbeInfo"}}}}
 """The event stream for the OpenAPI document: each event's data is a `ProbeInfo`."""
 
 

@@ -32,7 +32,7 @@ class DataSource:
     name: str
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
-    loading: Any = field(default_factory=Lock, repr=False)
+    loading: Lock = field(default_factory=Lock, repr=False)
     """Lock held while images are loaded, so that they are loaded only once."""
 
     def load(self, split: str) -> cs.Dataset:
@@ -177,6 +177,6 @@ class DataSources:
         )
 
 
-def _drawn(options: Mapping[str, Any]) -> dict[str, Any]:
+def _drawn(options: Mapping[str, object]) -> dict[str, object]:
     """The options that determine the images."""
     return {name: value for name, value in options.items() if name != "data_dir"}

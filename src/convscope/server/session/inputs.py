@@ -7,7 +7,6 @@ import math
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +52,11 @@ class Picture:
     ready: NDArray[np.float32] | None = field(default=None, repr=False)
     """The preprocessed numbers, valid for a model with the preprocessing `ready_for`."""
     ready_for: cs.Preprocess | None = None
-    inputs: Any = None
+    inputs: cs.ModelInput | None = None
     """Model inputs that are not a single picture; `pixels` are then only their display."""
 
     @property
-    def model_input(self) -> Any:
+    def model_input(self) -> cs.ModelInput:
         """The input that a model of this session was opened with."""
         prepared = self.pixels if self.ready is None else self.ready
         return prepared if self.inputs is None else self.inputs
@@ -74,13 +73,13 @@ class Taken:
     """The pixels from 0 to 1, for display."""
     label: int | None
     notes: tuple[str, ...]
-    inputs: Any = None
+    inputs: cs.ModelInput | None = None
     """Model inputs that are not a single picture; `array` is then their display."""
     parts: tuple[InputPart, ...] = ()
     """Positions of several inputs in `array`."""
 
     @property
-    def value(self) -> Any:
+    def value(self) -> cs.ModelInput:
         """The argument of the model call."""
         return self.array if self.inputs is None else self.inputs
 
@@ -168,7 +167,7 @@ def painted(ref: PixelsRef) -> Picture:
     return Picture("drawing", pixels, 1.0, exact=True)
 
 
-def take(picture: Picture, card: Any, change: Change, fit: str | None) -> Taken:
+def take(picture: Picture, card: cs.Card, change: Change, fit: str | None) -> Taken:
     """Preprocess a picture for a model, then rotate, shift and add noise.
 
     Raises:

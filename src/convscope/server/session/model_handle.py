@@ -5,10 +5,10 @@ Knows models and runs through `cs`; no traces, no requests.
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from starlette.exceptions import HTTPException
 
@@ -25,7 +25,7 @@ class ModelHandle:
 
     id: str
     name: str
-    session_model: Any = field(default=None, repr=False)
+    session_model: cs.Module | None = field(default=None, repr=False)
     """The model object of this session; None for a run, whose model is read again when its weights change."""
     run: cs.Run | None = None
     source: str | None = None
@@ -36,9 +36,9 @@ class ModelHandle:
     """Names of the parameters that its steps read; known after the first trace."""
     light: int = 0
     """Input size (in numbers) up to which a trace is known to be small enough to keep without counting memory."""
-    _read: Any = field(default=None, repr=False)
+    _read: cs.Module | None = field(default=None, repr=False)
     _stamp: int = 0
-    _lock: Any = field(default_factory=Lock, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
     _config: int = field(init=False, repr=False)
     """Modification time of the run's config.json when the handle was made."""
 
@@ -53,28 +53,30 @@ class ModelHandle:
         """Whether the folder has been overwritten by another training, or by this one with other settings."""
         return self.session_model is None and self._config_written() not in {0, self._config}
 
-    def read(self) -> tuple[Any, str]:
+    def read(self) -> tuple[cs.Module, str]:
         """The model with its run's newest saved weights, and a stamp that identifies these weights.
 
         Raises:
             HTTPException: 410, the folder has no weights or is gone, and the model was not read before.
             ConvscopeError: the model cannot be read.
         """
-        if self.session_model is not None or self.run is None:
+        if self.session_model is not None:
             return self.session_model, _written_into(self.session_model)
+        assert self.run is not None  # a handle has either a model or a run
         with self._lock:
             written = _written(self.run.path / WEIGHTS)
-            if not written and self._read is None:
-                raise self._unread()
             if written and written != self._stamp:
                 self._read, self._stamp = cs.load_run(self.run.path).model, written
                 self.used = frozenset()
+            if self._read is None:
+                raise self._unread()
             return self._read, str(self._stamp)
 
     def stamp(self) -> str:
         """A stamp that changes with the weights; "0" if the run has not saved any yet."""
-        if self.session_model is not None or self.run is None:
+        if self.session_model is not None:
             return _written_into(self.session_model)
+        assert self.run is not None
         return str(_written(self.run.path / WEIGHTS) or self._stamp)
 
     def as_saved(self) -> bool:
@@ -93,7 +95,7 @@ class ModelHandle:
         """The name of the data set that the run was trained on."""
         return None if self.run is None else self.run.config["dataset"]["source"]
 
-    def own(self, at: int | None) -> Any:
+    def own(self, at: int | None) -> cs.Module:
         """A copy of the model for work that sets hooks and modes, with the newest weights or those of step `at`.
 
         No pass through the model may be running meanwhile, as its hooks would be copied with the model.
@@ -168,10 +170,11 @@ class ModelHandle:
         expects = Expected(channels=card.preprocess.channels, height=size[0], width=size[1], fixed=card.fixed_size)
         return self._info(parameters, list(card.classes), expects, [*card.notes, *([self.gone] if self.gone else [])])
 
-    def _described(self) -> tuple[Any, int]:
+    def _described(self) -> tuple[cs.Card, int]:
         """The model's card and its number of parameters."""
-        if self.session_model is not None or self.run is None:
+        if self.session_model is not None:
             return cs.card_of(self.session_model), sum(p.numel() for p in self.session_model.parameters())
+        assert self.run is not None
         if self._read is None and not _written(self.run.path / WEIGHTS):
             raise self._unread()
         if self.run.config["model"]["source"] is None:
@@ -193,12 +196,12 @@ class ModelHandle:
         )
 
 
-def lacks_shapes(model: Any) -> bool:
+def lacks_shapes(model: cs.Module) -> bool:
     """Whether the model has lazy parameters, which get their shapes from the first input."""
     return any("Uninitialized" in type(tensor).__name__ for tensor in (*model.parameters(), *model.buffers()))
 
 
-def put(model: Any, arrays: Mapping[str, Array]) -> None:
+def put(model: cs.Module, arrays: Mapping[str, Array]) -> None:
     """Copy arrays into the parameters and buffers of the same names."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, array in arrays.items():
@@ -214,14 +217,12 @@ def _written(path: Path) -> int:
         return 0
 
 
-def _written_into(model: Any) -> str:
+def _written_into(model: cs.Module) -> str:
     """A stamp of the weights in memory: the tensors' addresses and version counters."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return str(hash(tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)))
-
-
-def _version(tensor: Any) -> int:
-    try:
-        return int(tensor._version)
-    except RuntimeError:  # inference tensors have no version counter
-        return 0
+    stamps = []
+    for tensor in (*model.parameters(), *model.buffers()):
+        version = 0
+        with suppress(RuntimeError):  # inference tensors have no version counter
+            version = tensor._version
+        stamps.append((tensor.data_ptr(), version))
+    return str(hash(tuple(stamps)))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, RLock, Thread
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -66,7 +66,7 @@ class Workspace:
         self._imports.start()
 
     @classmethod
-    def of_model(cls, model: Any, image: Any = None, *, data_dir: Path | None = None) -> Self:
+    def of_model(cls, model: cs.Module, image: object = None, *, data_dir: Path | None = None) -> Self:
         """A workspace with one model and its first input.
 
         Args:
@@ -99,7 +99,7 @@ class Workspace:
         workspace._look_for_runs()
         return workspace
 
-    def open(self, model: Any, image: Any = None) -> str:
+    def open(self, model: cs.Module, image: object = None) -> str:
         """Add a model of this session; returns its id."""
         card = cs.card_of(model)
         run = _run_of(card.source)
@@ -132,7 +132,7 @@ class Workspace:
             with self._lock:
                 self._models[id] = opened
 
-    def add_design(self, id: str, model: Any, source: str) -> None:  # noqa: A002
+    def add_design(self, id: str, model: cs.Module, source: str) -> None:  # noqa: A002
         """Add a network that was designed on the page; the oldest of more than `DESIGNS` is closed."""
         opened = ModelHandle(id, cs.card_of(model).name, session_model=model, source=source)
         opened.start = self._sample(source)
@@ -172,7 +172,7 @@ class Workspace:
         """The data sources."""
         return self.sources_known.infos()
 
-    def training_data(self, id: str) -> tuple[str, Mapping[str, Any]]:  # noqa: A002
+    def training_data(self, id: str) -> tuple[str, Mapping[str, object]]:  # noqa: A002
         """The arguments of `cs.train` for a data source: the data set's name and its `data_options`.
 
         Raises:
@@ -282,11 +282,11 @@ class Workspace:
     def _sample(self, source: str | None) -> SampleRef | None:
         return None if source is None else SampleRef(source=source, split="test", index=0)
 
-    def keep_inputs(self, prepared_inputs: Any, opened: ModelHandle) -> StoredRef:
+    def keep_inputs(self, prepared_inputs: cs.ModelInputs, opened: ModelHandle) -> StoredRef:
         """Store inputs for a model of this session, as `cs.prepare_inputs` gives them."""
         return self._keep_inputs(prepared_inputs, cs.card_of(opened.session_model))
 
-    def _keep_inputs(self, prepared_inputs: Any, card: Any, name: str = "") -> StoredRef:
+    def _keep_inputs(self, prepared_inputs: cs.ModelInputs, card: cs.Card, name: str = "") -> StoredRef:
         """Store the inputs of a model of this session."""
         if prepared_inputs.prepared is not None:
             return self._keep_prepared(prepared_inputs.prepared, card.preprocess, name)
@@ -295,7 +295,7 @@ class Workspace:
         picture = Picture(shown, prepared_inputs.picture, 1.0, exact=True, notes=notes, inputs=prepared_inputs.value)
         return StoredRef(id=self._remember(picture))
 
-    def _keep_prepared(self, prepared: Any, expected: cs.Preprocess, name: str = "") -> StoredRef:
+    def _keep_prepared(self, prepared: cs.Prepared, expected: cs.Preprocess, name: str = "") -> StoredRef:
         fits = expected.size is not None or max(prepared.array.shape[1:]) <= inputs.LARGEST
         picture = Picture(
             _clean(name or prepared.name),
@@ -309,7 +309,7 @@ class Workspace:
         )
         return StoredRef(id=self._remember(picture))
 
-    def keep_image(self, id: str, image: Any) -> StoredRef:  # noqa: A002
+    def keep_image(self, id: str, image: object) -> StoredRef:  # noqa: A002
         """Store an image, as `cs.load_image` accepts it, for a model of this session.
 
         Raises:

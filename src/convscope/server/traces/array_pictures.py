@@ -8,20 +8,22 @@ import math
 import struct
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.server.http.message import Number
 from convscope.typing import Array
 
 SAMPLE = 100_000
 """About how many numbers of a large result are looked at for their distribution."""
 
 
-def number(value: float) -> Any:
-    """A float as `schema.Number`: "nan", "inf" and "-inf" for values that JSON cannot express."""
-    return float(value) if math.isfinite(value) else str(float(value))
+def number(value: float) -> Number:
+    """A float; "nan", "inf" and "-inf" for values that JSON cannot express."""
+    if math.isfinite(value):
+        return float(value)
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
 def base64url(values: Array) -> str:
@@ -29,7 +31,7 @@ def base64url(values: Array) -> str:
     return urlsafe_b64encode(np.ascontiguousarray(values).tobytes()).rstrip(b"=").decode()
 
 
-def pack(header: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
+def pack(header: Mapping[str, object], parts: Iterable[bytes]) -> bytes:
     """Concatenate the header's length as uint32, the header as JSON, and the parts.
 
     The header is padded with spaces so that the parts start at a multiple of 4.
@@ -42,7 +44,7 @@ def pack(header: Mapping[str, Any], parts: Iterable[bytes]) -> bytes:
     return b"".join([struct.pack("<I", len(text)), text, *parts])
 
 
-def pack_of_pictures(items: Sequence[tuple[dict[str, Any], Array]]) -> bytes:
+def pack_of_pictures(items: Sequence[tuple[Mapping[str, object], Array]]) -> bytes:
     """Pack uint8 pictures (n, h, w), each with a description; shape and offset are added to it."""
     descriptions, parts, offset = [], [], 0
     for about, picture in items:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Event, Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +45,8 @@ class TracePass:
 
     id: str
     opened: ModelHandle
-    model: Any = field(repr=False)
-    """The model, with the weights it had at the time."""
+    model: cs.Module | None = field(repr=False)
+    """The model, with the weights it had at the time; None for a training step."""
     request: TraceRequest
     taken: Taken
     trace: cs.Trace
@@ -221,7 +220,7 @@ def _run(
     request: TraceRequest,
     opened: ModelHandle,
     *,
-    model: Any,
+    model: cs.Module,
     name: str,
     at: int | None,
     left: Event | None,
@@ -241,7 +240,7 @@ def _run(
 
 
 def overrides_of(
-    opened: ModelHandle, model: Any, taken: Taken, at: int | None, edits: Sequence[Edit]
+    opened: ModelHandle, model: cs.Module, taken: Taken, at: int | None, edits: Sequence[Edit]
 ) -> dict[str, Array]:
     """The parameters that a request changes: those of training step `at`, then the edited ones."""
     overrides = {} if at is None else _past(opened, model, taken, at)
@@ -249,7 +248,7 @@ def overrides_of(
 
 
 def _recorded(
-    model: Any,
+    model: cs.Module,
     taken: Taken,
     overrides: Mapping[str, Array],
     keep: float | None = KEEP,
@@ -269,7 +268,7 @@ def _recorded(
         return failed.trace, str(failed)
 
 
-def _past(opened: ModelHandle, model: Any, taken: Taken, at: int) -> dict[str, Array]:
+def _past(opened: ModelHandle, model: cs.Module, taken: Taken, at: int) -> dict[str, Array]:
     """The weights after training step `at` of those parameters that the model's steps read."""
     weights = opened.weights_at(at)
     if not opened.used:
@@ -278,12 +277,12 @@ def _past(opened: ModelHandle, model: Any, taken: Taken, at: int) -> dict[str, A
     return {name: value for name, value in weights.items() if name in opened.used}
 
 
-def _parameters(model: Any) -> dict[str, Any]:
+def _parameters(model: cs.Module) -> dict[str, object]:
     """The model's parameters and buffers by name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def edited(edits: Sequence[Edit], parameters: Mapping[str, Any]) -> dict[str, Array]:
+def edited(edits: Sequence[Edit], parameters: Mapping[str, object]) -> dict[str, Array]:
     """The edited parameters by name, with their new values.
 
     >>> weight = np.zeros((2, 1, 1, 2), np.float32)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import dropwhile, takewhile
 from threading import Event
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server.http.message import Id
 from convscope.server.jobs import client_of
+from convscope.server.session.workspace import Workspace
 from convscope.server.traces import array_pictures
 from convscope.server.traces.array_pictures import number
 from convscope.server.traces.passes import LIGHT, TracePass
@@ -83,14 +84,18 @@ def step_info(step: cs.Step) -> StepInfo:
     )
 
 
-def answers_of(model: Any, output: Any, *, are_probabilities: bool = False) -> tuple[list[Answer], list[str]]:
+def answers_of(
+    model: cs.Module | None, output: object, *, are_probabilities: bool = False
+) -> tuple[list[Answer], list[str]]:
     """The model's score for each class, the largest first, and notes; both empty if the output is not class scores.
 
     Args:
-        model: The model that returned `output`.
+        model: The model that returned `output`; None has no class scores.
         output: One number per class, or anything else, such as feature maps.
         are_probabilities: Whether the numbers already are probabilities; then no others are added.
     """
+    if model is None:
+        return [], []
     try:
         scores = cs.interpret(model, output)
     except cs.UsageError:  # the output is not class scores
@@ -134,7 +139,7 @@ def difference_info(base: TracePass, done: TracePass) -> DifferenceInfo:
     )
 
 
-def tensor_of(output: Any) -> Array | None:
+def tensor_of(output: object) -> Array | None:
     """The output array of a model, also if it returns a dictionary with logits or a single entry."""
     if isinstance(output, dict):
         output = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
@@ -167,12 +172,13 @@ MAX_VALUES = 4_000_000
 """Maximum count of numbers in one response."""
 MAX_THUMBNAIL_VALUES = 16_000_000
 """Maximum bytes of thumbnails in one response."""
-RAW: Mapping[int | str, dict[str, Any]] = {
+RAW: Mapping[int | str, dict[str, object]] = {
     200: {
         "description": "float32, little-endian, with headers X-Shape, X-Low and X-High; or a pack.",
         "content": {"application/octet-stream": {}},
     }
 }
+T = TypeVar("T")
 StepId = Annotated[int, Path(ge=0)]
 
 
@@ -195,12 +201,12 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
     return info
 
 
-async def on(request: Request, trace: str, work: Callable[[TracePass], Any], line: str = "") -> Any:
+async def on(request: Request, trace: str, work: Callable[[TracePass], T], line: str = "") -> T:
     """Run `work` on a cached trace in a worker thread, one job at a time per trace and `line`."""
-    workspace = request.app.state.gallery
-    done: TracePass = workspace.traces.get(trace, client_of(request))
+    workspace: Workspace = request.app.state.gallery
+    done = workspace.traces.get(trace, client_of(request))
 
-    def quietly() -> Any:
+    def quietly() -> T:
         with np.errstate(all="ignore"):  # infinite numbers are valid results
             return work(done)
 
@@ -210,8 +216,7 @@ async def on(request: Request, trace: str, work: Callable[[TracePass], Any], lin
 @router.get("/traces/{trace}")
 async def read(request: Request, trace: Id) -> TraceInfo:
     """A cached trace."""
-    info: TraceInfo = await on(request, trace, trace_info)
-    return info
+    return await on(request, trace, trace_info)
 
 
 @router.get("/traces/{trace}/thumbnails", response_class=Response, responses=dict(RAW))
@@ -242,7 +247,7 @@ async def thumbnails(
     return Response(await on(request, trace, make_pack), media_type="application/octet-stream")
 
 
-def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[dict[str, object], NDArray[np.uint8]]:
     """The planes `which` of a step's result as a picture with its description; a single plane is always included."""
     planes = array_pictures.planes_of(step.output)
     which = slice(None) if len(planes) == 1 else which
@@ -307,15 +312,13 @@ async def output(request: Request, trace: Id, step: StepId, channel: Channel = N
         answer.headers["X-Typical"] = str(array_pictures.number(done.typical(record)))
         return answer
 
-    response: Response = await on(request, trace, read_output)
-    return response
+    return await on(request, trace, read_output)
 
 
 @router.get("/traces/{trace}/input", response_class=Response, responses=dict(RAW))
 async def image(request: Request, trace: Id, shown: bool = False) -> Response:
     """The input as the model received it; with `shown`, its pixels from 0 to 1, before normalization."""
-    response: Response = await on(request, trace, lambda done: raw(done.taken.picture if shown else done.taken.array))
-    return response
+    return await on(request, trace, lambda done: raw(done.taken.picture if shown else done.taken.array))
 
 
 @router.get("/traces/{trace}/parameters/{name}", response_class=Response, responses=dict(RAW))
@@ -333,16 +336,14 @@ async def parameter(
         part = whole if whole.ndim == 0 else whole[first : None if count is None else first + count]
         return raw(part, array_pictures.extent(whole))
 
-    response: Response = await on(request, trace, read_parameter)
-    return response
+    return await on(request, trace, read_parameter)
 
 
 @router.get("/traces/{trace}/difference")
 async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
     """The difference between two passes, step by step."""
     other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
-    info: DifferenceInfo = await on(request, trace, lambda done: difference_info(other, done))
-    return info
+    return await on(request, trace, lambda done: difference_info(other, done))
 
 
 @router.get("/traces/{trace}/steps/{step}/difference", response_class=Response, responses=dict(RAW))
@@ -354,20 +355,16 @@ async def step_difference(request: Request, trace: Id, step: StepId, base: Id, c
         name = done.step(step).name
         return raw(_channel(cs.difference(other.trace, done.trace).cells(name), channel, name))
 
-    response: Response = await on(request, trace, subtract)
-    return response
+    return await on(request, trace, subtract)
 
 
 @router.get("/filtered", response_class=Response, responses=dict(RAW))
 async def filtered(request: Request, trace: Id, kernel: Annotated[str, Query(max_length=60)]) -> Response:
     """The input filtered with a named kernel, as a grey picture from 0 to 1."""
-    response: Response = await on(
-        request, trace, lambda done: raw(cs.filters.apply_filter(done.taken.picture, named(kernel)))
-    )
-    return response
+    return await on(request, trace, lambda done: raw(cs.filters.apply_filter(done.taken.picture, named(kernel))))
 
 
-def named(kernel: str) -> Any:
+def named(kernel: str) -> cs.filters.Filter:
     """A kernel by its name.
 
     Raises:

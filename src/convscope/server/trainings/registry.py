@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +19,7 @@ import convscope as cs
 from convscope.server.blocks import MODEL as BLOCKS
 from convscope.server.blocks import plain, planned, source_of
 from convscope.server.session.schema import SourceInfo
+from convscope.server.trainings.events import NetworkSettings, TrainingOrder
 from convscope.server.trainings.own_networks import Networks, OwnNetworks
 from convscope.server.trainings.schema import TrainCommand, TrainingInfo, TrainOptions, TrainRequest
 from convscope.server.trainings.training import Training
@@ -50,7 +51,7 @@ class TrainableModels(Protocol):
     def sources(self) -> Sequence[SourceInfo]:
         """The open data sources."""
 
-    def training_data(self, source: str, /) -> tuple[str, Mapping[str, Any]]:
+    def training_data(self, source: str, /) -> tuple[str, Mapping[str, object]]:
         """The arguments of `cs.train` for a source in another process: its name and `data_options`."""
 
     def has_model(self, model: str, /) -> bool:
@@ -117,14 +118,18 @@ class Trainings:
             self._check_room()
             name = self._free_name(request.model)
             model, _ = self.own.networks.get(request.model, (request.model, {}))
-            order = {
+            order: TrainingOrder = {
                 "dataset": dataset,
                 "model": model,
                 "options": dict(options),
                 "out": str(self.folder / name),
                 "paused": request.paused,
                 "settings": {
-                    **request.model_dump(include={"recipe", "epochs", "batch_size", "lr", "seed"}),
+                    "recipe": request.recipe,
+                    "epochs": request.epochs,
+                    "batch_size": request.batch_size,
+                    "lr": request.lr,
+                    "seed": request.seed,
                     **arguments,
                 },
             }
@@ -172,7 +177,7 @@ class Trainings:
                 f"the model {request.model!r} does not fit {request.source}; models that do: {', '.join(fitting)}."
             )
 
-    def _arguments(self, request: TrainRequest) -> dict[str, Any]:
+    def _arguments(self, request: TrainRequest) -> NetworkSettings:
         """The arguments of `cs.train` for a network of the user's: for blocks also the loss that its outputs call for.
 
         Raises:
@@ -186,7 +191,8 @@ class Trainings:
         if result.problem or result.ending is not None:
             raise cs.UsageError(result.problem or str(result.ending and result.ending.sentence))
         single = result.blocks[-1].shape == (1,) and result.classes > 1
-        return {"model_args": {"blocks": plain(request.blocks or [])}, **({"loss": "mse"} if single else {})}
+        settings: NetworkSettings = {"model_args": {"blocks": plain(request.blocks or [])}}
+        return {**settings, "loss": "mse"} if single else settings
 
     def _check_room(self) -> None:
         if self._closed:

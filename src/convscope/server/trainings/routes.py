@@ -24,7 +24,7 @@ from convscope.server.trainings.schema import (
     TrainOptions,
     TrainRequest,
 )
-from convscope.server.trainings.training import SHOWN
+from convscope.server.trainings.training import Point, shown
 from convscope.server.trainings.worker import POINTS
 
 LISTENERS = 32
@@ -101,11 +101,11 @@ def metrics_of(run: cs.Run | None) -> Metrics:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about these lines
         events = [] if run is None else run.history
-    points: list[dict[str, float | int | str | None]] = []
+    points: list[Point] = []
     for kind in ("train", "epoch"):
         chosen = [event for event in events if event["event"] == kind]
         every = max(1, math.ceil(len(chosen) / POINTS))
-        points += [{name: event[name] for name in SHOWN if name in event} for event in chosen[::every]]
+        points += [shown(event) for event in chosen[::every]]
     return Metrics(points=points, total=max((event["step"] for event in events), default=0))
 
 

@@ -13,18 +13,19 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, Literal
 
 import convscope as cs
 from convscope.server.jobs import Subscribers
+from convscope.server.trainings.events import PacedEvent, State, TrainingOrder, WorkerEvent
 from convscope.server.trainings.schema import TrainCommand, TrainingEvent, TrainingInfo, TrainRequest
 
 log = logging.getLogger("convscope.server")
 
-State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
 SHOWN = ("event", "step", "epoch", "loss", "accuracy", "test_loss", "test_accuracy")
 """Keys of the metrics that are sent to the page."""
+Point = dict[str, float | int | str | None]
+"""The metrics of one event, for curves."""
 OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 """What `start_new_session` is to Windows: Ctrl-C in the terminal reaches the server alone, which ends its trainings."""
 PATIENCE = 30.0
@@ -42,15 +43,15 @@ class Training:
     """
 
     def __init__(
-        self, name: str, request: TrainRequest, order: Mapping[str, Any], seen: Callable[[str, Path], None]
+        self, name: str, request: TrainRequest, order: TrainingOrder, seen: Callable[[str, Path], None]
     ) -> None:
         self.name, self.request, self.path, self._seen = name, request, Path(order["out"]), seen
         self.state: State = "starting"
         self.message = ""
-        self.now: Mapping[str, Any] = {"step": 0, "epoch": 0}
+        self.now: PacedEvent | None = None
         """The latest progress event."""
         self.total = self.epochs = 0
-        self.points: list[dict[str, float | int | str | None]] = []
+        self.points: list[Point] = []
         self.history: list[int] = []
         self.asked_to_stop = False
         self._lock = threading.RLock()
@@ -74,21 +75,27 @@ class Training:
         """Number of subscribers."""
         return len(self._followers)
 
+    @property
+    def step(self) -> int:
+        """The number of steps taken."""
+        return 0 if self.now is None else self.now["step"]
+
     def info(self) -> TrainingInfo:
         """The training's current state and progress."""
         with self._lock:
+            now = self.now
             return TrainingInfo(
                 id=self.name,
                 source=self.request.source,
                 model=self.request.model,
                 state=self.state,
                 message=self.message,
-                step=self.now["step"],
+                step=self.step,
                 total=self.total,
-                epoch=self.now["epoch"],
+                epoch=0 if now is None else now["epoch"],
                 epochs=self.epochs,
-                loss=self.now.get("loss"),
-                accuracy=self.now.get("accuracy"),
+                loss=None if now is None else now.get("loss"),
+                accuracy=None if now is None else now.get("accuracy"),
                 request=self.request,
             )
 
@@ -129,7 +136,7 @@ class Training:
                 if new.info.state in OVER:
                     return
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, object]) -> None:
         with self._lock, suppress(OSError, ValueError):  # the reading thread reports a child that has ended
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(message, default=str) + "\n")  # paths become strings
@@ -155,22 +162,21 @@ class Training:
         self._look()
         self._followers.wake()
 
-    def _take(self, event: Mapping[str, Any]) -> None:
-        kind = event["event"]
-        if kind in {"progress", "end"}:
+    def _take(self, event: WorkerEvent) -> None:
+        if event["event"] in {"progress", "end"}:
             self._look()
         with self._lock:
-            if kind == "start":
+            if event["event"] == "start":
                 self.total, self.epochs = event["total"], event["recipe"]["epochs"]
                 self.state, self.message = "running", ""
-            elif kind == "progress":
+            elif event["event"] == "progress":
                 self.now, self.state = event, event["state"]
-            elif kind == "reading":
+            elif event["event"] == "reading":
                 self.message = event["message"]
-            elif kind == "end":
+            elif event["event"] == "end":
                 self.state, self.message = event["state"], event["message"]
             else:
-                self.points.append({name: event[name] for name in SHOWN if name in event})
+                self.points.append(shown(event))
         self._followers.wake()
 
     def _look(self) -> None:
@@ -187,11 +193,16 @@ class Training:
 
     def _unexpected(self, code: int) -> tuple[State, str]:
         """State and message of a child that ended without reporting it."""
-        kept = f"after step {self.now['step']}; its saved weights are kept." if self.history else "early."
+        kept = f"after step {self.step}; its saved weights are kept." if self.history else "early."
         if self.asked_to_stop:
             return "stopped", f"the training did not stop in time and was killed {kept}"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         return "failed", f"the training's process {how} {kept}"
+
+
+def shown(event: Mapping[str, object]) -> Point:
+    """The metrics of an event that are sent to the page."""
+    return {name: value for name in SHOWN if isinstance(value := event.get(name), float | int | str)}
 
 
 def _environment() -> dict[str, str]:

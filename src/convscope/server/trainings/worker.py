@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO
 
 import convscope as cs
+from convscope.server.trainings.events import TrainingOrder, WorkerEvent
 
 POINTS = 5_000
 """Maximum number of metrics of one kind that are reported; longer trainings report every second, third, ... one."""
@@ -34,7 +34,7 @@ class TrainingWorker:
 
     def __init__(self, commands: IO[str], events: IO[str]) -> None:
         self.events = events
-        self.order: Mapping[str, Any] = json.loads(commands.readline())
+        self.order: TrainingOrder = json.loads(commands.readline())
         self.changed = threading.Condition()
         self.steps: float = 0 if self.order["paused"] else math.inf
         """Number of steps to take before waiting; infinite while running."""
@@ -72,14 +72,15 @@ class TrainingWorker:
             message = f"unexpected error ({type(error).__name__}: {error}); the terminal shows the traceback."
             self.tell({"event": "end", "state": "failed", "message": message})
 
-    def watch(self, event: Mapping[str, Any]) -> float | None:
-        """Report an event; after a step, wait if paused. See `Watch` in training/loop.py."""
-        kind, self.step = event["event"], event["step"]
-        if kind == "progress":
+    def watch(self, event: cs.Event) -> float | None:
+        """Report an event; after a step, wait if paused. See `Watch` in training/events.py."""
+        self.step = event["step"]
+        if event["event"] == "progress":
             return self._pace(event)
-        if kind == "start":
+        if event["event"] == "start":
             self._begin(event)
-        if kind == "start" or event["epoch" if kind == "epoch" else "step"] % self.every[kind] == 0:
+            self.tell(event)
+        elif (event["epoch"] if event["event"] == "epoch" else event["step"]) % self.every[event["event"]] == 0:
             self.tell(event)
         return None
 
@@ -90,7 +91,7 @@ class TrainingWorker:
         share = f", {done / total:.0%}" if total else ""
         self._tell_now_and_then({"event": "reading", "message": f"{what}{share}"}, at_once=done in {0, total})
 
-    def tell(self, event: Mapping[str, Any]) -> None:
+    def tell(self, event: WorkerEvent) -> None:
         """Write one event; if the pipe is closed, stop the training."""
         try:
             self.events.write(json.dumps(event) + "\n")
@@ -98,12 +99,12 @@ class TrainingWorker:
         except OSError:
             self.stop = True
 
-    def _begin(self, event: Mapping[str, Any]) -> None:
+    def _begin(self, event: cs.StartEvent) -> None:
         self.total = event["total"]
         thin = math.ceil(self.total / event["log_every"] / POINTS)
         self.every = {"train": event["log_every"] * thin, "epoch": math.ceil(event["recipe"]["epochs"] / POINTS)}
 
-    def _pace(self, event: Mapping[str, Any]) -> float | None:
+    def _pace(self, event: cs.ProgressEvent) -> float | None:
         """Wait while paused, but only at steps whose weights were kept, so that the page can show them."""
         with self.changed:
             over = self.step >= self.total
@@ -122,12 +123,12 @@ class TrainingWorker:
                 self.steps = max(self.steps - 1, 0)
             return 0.0 if self.kept else None
 
-    def _tell_step(self, event: Mapping[str, Any]) -> None:
+    def _tell_step(self, event: cs.ProgressEvent) -> None:
         """Report the loss of a step that was taken alone, as a point of the curves."""
-        own = {"event": "step", "loss": event["step_loss"], "accuracy": event["step_accuracy"]}
-        self.tell({**own, "step": event["step"], "epoch": event["epoch"]})
+        loss, accuracy = event["step_loss"], event["step_accuracy"]
+        self.tell({"event": "step", "loss": loss, "accuracy": accuracy, "step": event["step"], "epoch": event["epoch"]})
 
-    def _tell_now_and_then(self, event: Mapping[str, Any], *, at_once: bool) -> None:
+    def _tell_now_and_then(self, event: WorkerEvent, *, at_once: bool) -> None:
         now = time.monotonic()
         if at_once or now - self.last_report > QUIET:
             self.last_report = now

@@ -1,0 +1,67 @@
+"""Final numbers: what a tensor holds after all that was written into its memory, by the recorded steps. No rules."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convscope.traces.step import Ref
+from convscope.traces.trace import Trace
+from convscope.typing import Array
+
+CHUNK = 2**18
+"""Cells that are looked up at a time, so that their places take little memory."""
+
+
+def final(trace: Trace, ref: Ref) -> Array | None:
+    """The final values of a tensor: those it was created with, and everything written into its memory since.
+
+    None where they are not recorded: writes that are not a step's result, or that have another data type.
+    """
+    whole, base = _made(trace, ref)
+    if not ref.rewritten and (ref.kind == "step" or _lie_alike(base, ref)):
+        return whole
+    addresses = _addresses(ref)
+    numbers, known = np.zeros(len(addresses), whole.dtype), np.zeros(len(addresses), bool)
+    written = [(base, whole)]
+    for writer in map(trace.all_steps.__getitem__, ref.rewritten):
+        results = [made for made in writer.results if made.memory == ref.memory]
+        if not results:
+            return None
+        written += [(made, writer.outputs[made.output]) for made in results]
+    if any(made.dtype != ref.dtype for made, _ in written):
+        return None
+    for made, array in written:
+        for start in range(0, len(addresses), CHUNK):
+            part = slice(start, start + CHUNK)
+            cells, inside = made.cells_at(addresses[part])
+            numbers[part][inside] = array[tuple(cells[inside].T)]
+            known[part] |= inside
+    return numbers.reshape(ref.shape) if known.all() else None
+
+
+def _lie_alike(one: Ref, other: Ref) -> bool:
+    return (one.shape, one.stride, one.offset) == (other.shape, other.stride, other.offset)
+
+
+def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
+    """The numbers of the whole tensor that a reference refers to, and a reference that gives their memory layout."""
+    if ref.kind == "step":
+        step = trace.all_steps[ref.id]
+        return step.outputs[ref.output], step.results[ref.output]
+    whole = trace.outside[ref.kind, ref.id]
+    return outside_numbers(trace, whole), whole
+
+
+def outside_numbers(trace: Trace, ref: Ref) -> Array:
+    """The numbers of a parameter, input or constant, as a whole."""
+    if ref.kind == "constant":
+        return trace.constants[ref.id]
+    numbers: Array = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
+    return numbers
+
+
+def _addresses(ref: Ref) -> NDArray[np.int64]:
+    """The memory offset of each cell of a tensor, in the order of its cells."""
+    place = np.full((), ref.offset, np.int64)
+    for n, stride in zip(ref.shape, ref.stride, strict=True):
+        place = place[..., None] + np.arange(n, dtype=np.int64) * stride
+    return np.ravel(place)

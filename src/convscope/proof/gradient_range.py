@@ -1,0 +1,66 @@
+"""Range of a gradient: what the operations behind it lose where a number on their way leaves its type.
+
+The derivative of a forward step is calculated in float64; the backward pass may need several operations for it, whose
+intermediate numbers underflow or overflow. Knows traces and precision.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from convscope.expr.precision import Precision
+from convscope.traces.step import BackwardNode, Ref
+from convscope.traces.trace import Trace
+from convscope.typing import Array
+
+
+class GradientRange(NamedTuple):
+    """The numbers that a node of the backward pass calculates with."""
+
+    largest: float
+    """Of the finite ones."""
+    special: bool
+    """Whether an infinity or nan is among them."""
+    precision: Precision
+    """Of the gradient."""
+    operations: int
+    """How many the node took."""
+
+    @property
+    def lost(self) -> float:
+        """How much a gradient loses where a number between two operations underflows.
+
+        Such a number loses at most the smallest normal one, and is multiplied by one of the node's numbers after it, or
+        by two where there are three operations or more.
+        """
+        factors = min(self.operations - 1, 2)
+        return self.operations * self.precision.tiny * _power(self.largest, factors)
+
+    @property
+    def overflows(self) -> bool:
+        """Whether a number on the way may be infinite: the node multiplies three of its numbers at most."""
+        return self.special or _power(self.largest, 3) >= self.precision.largest
+
+
+def _power(largest: float, factors: int) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float64(max(1.0, largest)) ** factors)
+
+
+def range_of(trace: Trace, node: BackwardNode, gradient: Ref) -> GradientRange:
+    """The range of one gradient that a node gave: what it received, and what its forward operation read and made."""
+    refs = [*(ref for pair in node.received for ref in pair), *(of for of, _ in node.gave)]
+    arrays = [_numbers(trace, ref) for ref in refs]
+    finite = [np.isfinite(array) for array in arrays]
+    largest = max(
+        (float(np.abs(array[mask]).max(initial=0.0)) for array, mask in zip(arrays, finite, strict=True)), default=0.0
+    )
+    special = not all(bool(mask.all()) for mask in finite)
+    return GradientRange(largest, special, Precision.of(gradient.dtype), max(1, node.operations))
+
+
+def _numbers(trace: Trace, ref: Ref) -> Array:
+    if ref.kind == "step":
+        return trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
+    numbers = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
+    return np.asarray(numbers, np.float64)

@@ -1,0 +1,112 @@
+"""Gradients whose numbers leave their type on the way: none is called wrong, none is proved by a bound too wide."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convscope as cs
+from convscope.traces.trace import Trace
+from tampering import tampered
+
+
+class OfBias(nn.Module):
+    """A function of a bias, whose gradient is looked at."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor], low: float, high: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.call, self.bias = call, nn.Parameter(torch.linspace(low, high, 32, dtype=dtype)[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function of the bias alone, with the image added as 0."""
+        return self.call(self.bias) + 0 * x.flatten(1)
+
+
+def trained(call: Callable[[Tensor], Tensor], low: float, high: float, dtype: torch.dtype) -> Trace:
+    """A training step of a function of 32 numbers between these."""
+    image = torch.zeros(1, 1, 4, 8, dtype=dtype)
+    return cs.trace(OfBias(call, low, high, dtype), image, target=torch.tensor([0]), loss="cross-entropy")
+
+
+CALLS: MappingProxyType[str, Callable[[Tensor], Tensor]] = MappingProxyType({
+    "softplus": F.softplus,
+    "log sigmoid": F.logsigmoid,
+    "SiLU": F.silu,
+    "Mish": F.mish,
+    "GLU": lambda x: F.glu(torch.cat([x, x], -1)),
+    "logaddexp with 0": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    "logaddexp": lambda x: torch.logaddexp(x, x * 0.5),
+    "logaddexp2": lambda x: torch.logaddexp2(x, x * 0.5),
+    "logsumexp": lambda x: x.logsumexp(-1, keepdim=True) + x,
+    "logcumsumexp": lambda x: x.logcumsumexp(-1),
+    "exponential": torch.exp,
+    "root of an exponential": lambda x: x.exp().rsqrt(),
+    "square of an exponential": lambda x: x.exp() ** 2,
+    "cube of an exponential": lambda x: x.exp() ** 3,
+    "softmax": lambda x: x.softmax(-1),
+    "ELU": F.elu,
+    "sigmoid": torch.sigmoid,
+})  # fmt: skip
+END = {torch.float32: 87.0, torch.float64: 708.0}
+"""exp of minus this is about the smallest normal number."""
+
+
+@pytest.mark.parametrize("dtype", END, ids=str)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_gradient_at_the_end_of_its_type_is_no_wrong_derivative(name: str, dtype: torch.dtype) -> None:
+    end = END[dtype]
+    for low, high in ((-end - 20, -end + 6), (end - 6, end + 20), (-end / 2 - 5, -end / 2 + 5)):
+        report = cs.verify(trained(lambda x: CALLS[name](x).clamp(-1e4, 1e4), low, high, dtype))
+        assert not report.mismatches, (low, report.mismatches[0].op, report.mismatches[0].mismatch)
+
+
+SMALL: MappingProxyType[str, Callable[[Tensor, float], Tensor]] = MappingProxyType({
+    "scaled there and back": lambda x, c: x * c / c,
+    "cube": lambda x, c: (x * c) ** 3 / c,
+    "softmax": lambda x, c: x.softmax(-1) * c / c,
+    "normalized": lambda x, c: F.normalize(x * c, dim=-1),
+    "product": lambda x, c: (x[:, :4] * c).prod(-1, keepdim=True) + x,
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_gradient_through_numbers_below_the_normal_ones_is_no_wrong_derivative(name: str) -> None:
+    for c in (1.2e-40, 3.5e-39, 1.3e-38, 1e-36, 1e-19):
+        report = cs.verify(trained(lambda x, c=c: SMALL[name](x, c), -2, 2, torch.float32))  # type: ignore[misc]
+        assert not report.mismatches, (c, report.mismatches[0].op, report.mismatches[0].mismatch)
+
+
+class Half(torch.autograd.Function):
+    """The exponential with half of its gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        """exp."""
+        ctx.save_for_backward(x.exp())
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        """Half of it."""
+        return torch.mul(grad, ctx.saved_tensors[0]) * 0.5
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 3.0), (-40.0, -20.0), (20.0, 40.0)])
+def test_half_a_gradient_is_wrong(low: float, high: float) -> None:
+    report = cs.verify(trained(lambda x: Half.apply(x) + 0, low, high, torch.float32))  # type: ignore[no-untyped-call]
+    assert [step.finding for step in report.mismatches] == ["wrong derivative"]
+
+
+def test_half_a_gradient_beyond_the_type_is_not_proved() -> None:
+    assert not cs.verify(trained(lambda x: Half.apply(x) + 0, -110, -95, torch.float32)).proved  # type: ignore[no-untyped-call]
+
+
+def test_an_infinity_in_the_place_of_an_ordinary_gradient_is_found() -> None:
+    for bad in (np.inf, np.nan):
+        trace = trained(lambda x: torch.logaddexp(x, x * 0.5), -3, 3, torch.float32)
+        name = next(step.name for step in reversed(trace.all_steps) if step.op == "div")
+        assert cs.verify(tampered(trace, outputs={name: lambda made, bad=bad: made * bad})).mismatches
