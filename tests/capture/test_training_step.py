@@ -212,43 +212,6 @@ def test_sums_at_forks_have_a_step_and_a_term_for_each_use() -> None:
     assert cs.verify(trace, cells=30).proved
 
 
-class OnView(nn.Module):
-    """A ReLU in place on a view of a linear layer's result: on all of it, or on a part."""
-
-    def __init__(self, *, whole: bool) -> None:
-        super().__init__()
-        self.fc1, self.fc2, self.whole = nn.Linear(6, 5), nn.Linear(5, 2), whole
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.fc1(x[:, 0].flatten(0, 1)).view(-1, 6, 5)
-        if self.whole:
-            y.relu_()
-        else:
-            y[:, :2].relu_()
-        return self.fc2(y).sum(1)  # type: ignore[no-any-return]
-
-
-def test_the_gradient_before_an_operation_in_place_on_a_view() -> None:
-    torch.manual_seed(3)
-    model, x, labels = OnView(whole=True), images(3), torch.tensor([0, 1, 0])
-    trace = cs.trace(model, x, target=labels)
-    result = model.fc1(x[:, 0].flatten(0, 1))
-    result.retain_grad()
-    scores = model.fc2(torch.relu(result.view(-1, 6, 5))).sum(1)
-    F.cross_entropy(scores, labels).backward()  # type: ignore[no-untyped-call]
-    assert result.grad is not None
-    assert not result.grad.all()
-    np.testing.assert_array_equal(trace["fc1.grad"].output.reshape(result.shape), result.grad)
-    assert cs.verify(trace, cells=30).proved
-
-
-def test_a_tensor_that_is_written_in_part_is_not_compared_rather_than_wrong() -> None:
-    torch.manual_seed(3)
-    report = cs.verify(cs.trace(OnView(whole=False), images(3), target=[0, 1, 0]), cells=30)
-    assert not report.wrong
-    assert "was written into in parts, which is not followed" in "\n".join(report.lines)
-
-
 class Wrong(torch.autograd.Function):
     """The square, whose backward forgets the factor 2."""
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import convscope as cs
 from convscope.errors import ConvscopeError
@@ -33,6 +34,17 @@ def constant_loss(output: Tensor, _target: Tensor) -> Tensor:
 def step(**settings: Any) -> Callable[[], Any]:
     """A call with a small model, two images and two labels, but for these settings."""
     return lambda: cs.trace(**{"model": small(), "image": images(2), "target": [0, 1], **settings})
+
+
+class Checkpointed(nn.Module):
+    """A network whose steps are repeated in the backward pass, by a backward pass of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = small()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.small, x, use_reentrant=True)  # type: ignore[no-any-return]
 
 
 class Narrow(nn.Module):
@@ -131,6 +143,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: cs.trace(nn.Sequential(nn.BatchNorm2d(1), small()), images(1), target=[0], optimizer="sgd"),
         "at least two images",
     ),
+    "reentrant checkpointing": (step(model=Checkpointed()), "reentrant checkpointing is not explained"),
     "half precision inside": (step(model=Narrow()), "in bfloat16 is not explained, and the model calculates in it"),
     "a second backward": (step(loss=penalized), "a second backward pass is not explained"),
     "a backward pass in the loss": (step(loss=backward_in_loss), "a second backward pass is not explained"),

@@ -263,6 +263,10 @@ def _resamplings() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
         for mode in ("upsample_bilinear2d", "upsample_bicubic2d"):
             for corners in (False, True):
                 yield f"{mode} backward from {size}, {corners}", _upsampled(mode, size, plane, corners)
+    for mode in ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):
+        yield f"{mode} backward, coarser", _upsampled(mode, [4, 3], [1, 2, 11, 10], False)
+        yield f"{mode} backward, finer", _upsampled(mode, [9, 13], [1, 2, 6, 7], True)
+        yield f"{mode} backward by factors", _upsampled(mode, [4, 17], [1, 2, 10, 10], False, 0.4, 1.7)
     for mode in ("upsample_nearest", "_upsample_nearest_exact"):
         yield f"{mode}1d backward", _upsampled(f"{mode}1d", [11], [1, 3, 6])
         yield f"{mode}3d backward", _upsampled(f"{mode}3d", [5, 7, 9], solid)

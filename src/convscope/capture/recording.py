@@ -1,6 +1,6 @@
 """Recording: a lazy source of steps and numbers, from the tape of a pass; tensors as NumPy arrays."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cached_property
 
@@ -77,6 +77,8 @@ class Recording:
     """A pass of which every call was kept."""
 
     saved = False
+    labels: Collection[str] = ()
+    """Inputs that are not images: numbers of theirs that leave PyTorch break no chain to the image."""
 
     def __init__(self, session: TracingSession, recorder: Recorder, result: object) -> None:
         self.session = session
@@ -113,7 +115,8 @@ class Recording:
         returned = [linker.link(slot, end, "", i) for i, slot in enumerate(self._slots_returned())]
         types = {path: type(module).__name__ for path, module in self.session.subject.modules.items()}
         replaced = {number for number, entry in enumerate(self.entries) if entry.time in self.session.results}
-        broken = breaks_of(rows, left, {slot.memory for slot in slots[1].values()}, self._before(outside))
+        images = {slot.memory for name, slot in slots[1].items() if name not in self.labels}
+        broken = breaks_of(rows, left, images, self._before(outside))
         return RecordedPass(rows, outside, self.tape.visits, types, returned, replaced, broken)
 
     def _rows(self, linker: Linker) -> tuple[list[LinkedCall], list[Left]]:

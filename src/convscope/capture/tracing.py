@@ -177,6 +177,11 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
             for tensor in session.intake.tensors.values():
                 tensor.requires_grad_(False)
             return _training_step(session, keep)
+        if "use_reentrant=True" in str(error):
+            raise UsageError(
+                "a training step through reentrant checkpointing is not explained; use "
+                "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
+            ) from error
         raise failure(session, error, recorder, None) from error
     finally:
         session.progress = None
@@ -206,7 +211,7 @@ def _step_of_run(run: nn.Module | Run, step: int, *given: object) -> Trace:
         )
         return _training_step(whole, None)
 
-    return before_step(run, step, record)  # type: ignore[no-any-return]  # what `record` returns
+    return before_step(run, step, record)
 
 
 def _only_with_a_target(**settings: object) -> None:

@@ -55,6 +55,8 @@ class RunningStatistic:
 class TrainingRecording(Recording):
     """A whole training step with all of its calls."""
 
+    labels = ("target",)
+
     def __init__(self, session: TrainingSession, recorder: BackwardRecorder, result: object) -> None:
         super().__init__(session, recorder, result)
         self.training_session = session

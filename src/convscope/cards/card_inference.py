@@ -246,7 +246,10 @@ def _found(model: object) -> Found:
     if first is not None and first.kind == "numbers":
         return result.form, preprocess, (_note(first, result.channels, result.size[0]),)
     edges = "x".join(map(str, result.size))
-    note = f"it runs with pictures of {edges}, so pictures are resized to that; preprocess size=... says another size"
+    note = (
+        f"it runs with pictures of {edges}, so pictures are resized to that; for another size, --preprocess size=64 "
+        '(in Python preprocess={"size": (64, 64)})'
+    )
     return result.form, preprocess, (note,)
 
 

@@ -1,6 +1,7 @@
 """The command line: parses, calls the API, prints. No logic lives here."""
 
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -78,6 +79,15 @@ else:
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
+PLAIN = (
+    (r"Input should be a valid integer.*", "write a whole number, such as 10."),
+    (r"Input should be a valid number.*", "write a number, such as 0.5."),
+    (r"Input should be greater than or equal to (\S+)", r"write \1 or more."),
+    (r"Input should be less than or equal to (\S+)", r"write \1 or less."),
+)
+"""What Typer's checks say, and the same for people who do not program."""
+
+
 def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
     warnings.showwarning = _show_warning
@@ -89,7 +99,10 @@ def main() -> None:
     except ClickException as error:
         from typer.rich_utils import rich_format_error  # noqa: PLC0415  # loads a parser of Markdown, used for help only
 
-        message = cs.spelled(error.format_message())  # it may contain control characters from the arguments
+        message = error.format_message()
+        for pattern, plain in PLAIN:
+            message = re.sub(pattern, plain, message)
+        message = cs.spelled(message)  # it may contain control characters from the arguments
         error.format_message = lambda: message
         rich_format_error(error)
         sys.exit(error.exit_code)

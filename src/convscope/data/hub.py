@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -130,7 +131,7 @@ def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _quietly(datasets: Any, *, quiet: bool) -> Iterator[None]:
+def _quietly(datasets: ModuleType, *, quiet: bool) -> Iterator[None]:
     """Within it the library draws no bars: what is on disk is quickly read."""
     before = datasets.are_progress_bars_disabled()
     if quiet:

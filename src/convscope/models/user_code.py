@@ -266,10 +266,14 @@ def _call(what: str, action: Callable[[], Any]) -> Any:
 
 def failed(what: str, error: BaseException) -> ModelError:
     """An exception of the user's code as one sentence, with the last of their files and lines in its traceback."""
-    theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
-    where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
     message = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-    return ModelError(f"{what} fails: {type(error).__name__}: {message}{where}.")
+    return ModelError(f"{what} fails: {type(error).__name__}: {message}{line_of(error)}.")
+
+
+def line_of(error: BaseException) -> str:
+    """The last file and line of the user's code in a traceback, in brackets; "" if there is none."""
+    theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
+    return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
 
 
 def _by_user(file: str) -> bool:

@@ -11,11 +11,11 @@ from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import outer
 from convscope.expr.expr import Cells, Dot
-from convscope.ops.resampling import Taps, cubic_taps, linear_taps, nearest_taps
+from convscope.ops.resampling import FILTERS, Taps, antialiased_taps, cubic_taps, linear_taps, nearest_taps
 from convscope.typing import Array
 
 NEAR = 5
-"""No position reads a cell farther than this from its own place, in cells of the input."""
+"""No position reads a cell farther than this from its own place, in cells of the input, nor from its filter's end."""
 
 
 def resampling_backward(call: Call, cell: Cell) -> Dot:
@@ -26,8 +26,9 @@ def resampling_backward(call: Call, cell: Cell) -> Dot:
     Raises:
         UsageError: interpolated gradients are not all finite, so that products with 0 count.
     """
-    taps = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
     forward = _forward(call)
+    smooth = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
+    taps = antialiased_taps if forward.op in FILTERS else smooth
     axes = len(call["output_size"])
     readers = [_readers(forward, taps, axis, at) for axis, at in enumerate(cell[-axes:])]
     grads = outer(call["grad_output"], [*cell[:-axes], *(positions for positions, _, _ in readers)])
@@ -91,7 +92,9 @@ def _readers(forward: Call, taps: Callable[..., Taps], axis: int, at: int) -> Ta
     axes = len(forward["output_size"])
     length, wanted = forward["self"].shape[axis - axes], forward.shape[axis - axes]
     ratio = wanted / length
-    first, last = max(0, int((at - NEAR) * ratio) - NEAR), min(wanted, int((at + NEAR) * ratio) + NEAR + 1)
+    support, _ = FILTERS.get(forward.op, (0.0, None))
+    near = NEAR + int(support / min(ratio, 1.0))  # a filter is stretched where the result is coarser
+    first, last = max(0, int((at - near) * ratio) - NEAR), min(wanted, int((at + near) * ratio) + NEAR + 1)
     positions, shares, errors = [], [], []
     for position in range(first, last):
         cells, weights, spread = taps(forward, axis, position)

@@ -88,6 +88,8 @@ BACKWARD: Mapping[str, Op] = {
             "upsample_bilinear2d_backward",
             "upsample_trilinear3d_backward",
             "upsample_bicubic2d_backward",
+            "_upsample_bilinear2d_aa_backward",
+            "_upsample_bicubic2d_aa_backward",
         ),
         Op(backward_resampling.resampling_backward, everything, rounding="stores between"),
     ),

@@ -179,7 +179,7 @@ def _gate(call: Call, path: _Path, step: int, gate: int) -> Apply:
 def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Backpropagation through time, at the states of this sequence."""
     _check(call)
-    only(call, varies, "input", "hx_", "cx_")
+    only(call, varies, "input", "hx_", "cx_", "weight0", "weight1", "weight2", "weight3")
     if call.output > 2:
         kept_for_backward(call)
     x, w, r = wide(call["input"]), wide(call["weight0"]), wide(call["weight1"])
@@ -189,20 +189,23 @@ def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         i, f, g, o = np.split(x[at] @ w.T + h @ r.T + bias, 4, axis=1)
         i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
         before, c = c, f * c + i * g
-        h = o * np.tanh(c)
-        steps.append((i, f, g, o, before, c, h))
+        earlier, h = h, o * np.tanh(c)
+        steps.append((i, f, g, o, before, c, earlier, h))
     results = (np.stack([step[-1] for step in steps])[np.argsort(times)], h, c)
     value = float(np.sum(weights * results[call.output]))
     by_x, by_h, by_c = np.zeros_like(x), np.zeros_like(h), np.zeros_like(h)
+    by_w, by_r, by_bias = np.zeros_like(w), np.zeros_like(r), np.zeros(len(w))
     by_h, by_c = (by_h + weights if call.output == 1 else by_h), (by_c + weights if call.output == 2 else by_c)
-    for at, (i, f, g, o, before, c, _) in zip(times[::-1], steps[::-1], strict=True):
+    for at, (i, f, g, o, before, c, earlier, _) in zip(times[::-1], steps[::-1], strict=True):
         by_h = by_h + (weights[at] if not call.output else 0.0)
         squashed = np.tanh(c)
         by_c = by_c + by_h * o * (1 - squashed**2)
         slopes = (g * i * (1 - i), before * f * (1 - f), i * (1 - g * g))
         moved = np.concatenate([*(by_c * slope for slope in slopes), by_h * squashed * o * (1 - o)], axis=1)
         by_x[at], by_h, by_c = moved @ w, moved @ r, by_c * f
-    gradients = {"input": by_x, "hx_": by_h, "cx_": by_c}
+        by_w, by_r, by_bias = by_w + moved.T @ x[at], by_r + moved.T @ earlier, by_bias + moved.sum(axis=0)
+    learnt = {"weight0": by_w, "weight1": by_r, "weight2": by_bias, "weight3": by_bias}
+    gradients = {"input": by_x, "hx_": by_h, "cx_": by_c, **learnt}
     return tangent({name: gradients[name] for name in varies}, call, value)
 
 

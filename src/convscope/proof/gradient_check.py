@@ -229,6 +229,7 @@ class Forward:
         if operation is None:
             raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
         arguments: dict[str, Any] = arguments_of(self._trace, step)
+        arguments.pop("states", None)  # an LSTM's recorded states would hide what the change does to later ones
         for name, array in changed.items():
             whole, _, position = name.partition(".")
             if position:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convscope.reference.operation import Operation
 from convscope.reference.precision import gamma
-from convscope.reference.resampling import TAPS, Scales, Taps, factors_of
+from convscope.reference.resampling import TAPS, Filter, Scales, Taps, factors_of, filter_weights, times
 from convscope.typing import Array
 
 
@@ -96,6 +96,42 @@ def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation
 
 LINEAR = interpolation_backward(TAPS["linear"], 1.0)
 CUBIC = interpolation_backward(TAPS["cubic"], 1.4)
+
+
+def antialiased_backward(curve: Filter, support: int) -> Operation:
+    """_upsample_{bilinear, bicubic}2d_aa_backward: to all cells under each output's filter, weighted.
+
+    Args:
+        curve, support: The filter, and where it ends.
+    """
+
+    def each(grad: Array, input_size: Sequence[int], align: bool, scales: Scales) -> Iterator[tuple[int, Array, Array]]:
+        for axis, have, factor in _axes(grad, input_size, scales):
+            weights, slack = filter_weights(have, grad.shape[axis], factor, align, curve, support)
+            yield axis, weights.T, slack.T
+
+    def compute(
+        grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], align_corners: bool,
+        **scales: Unpack[Scales],
+    ) -> Array:  # fmt: skip
+        for axis, weights, _ in each(grad_output, input_size, align_corners, scales):
+            grad_output = times(grad_output, weights, axis)
+        return grad_output
+
+    def error(
+        _y: Array, u: float, grad_output: Array, output_size: Sequence[int], input_size: Sequence[int],
+        align_corners: bool, u_out: float = 0.0, **scales: Unpack[Scales],
+    ) -> Array:  # fmt: skip
+        """As `resampling.antialiased_error`, transposed; kernels add the terms of both axes in one sum."""
+        total, moved, terms = np.abs(grad_output), np.zeros_like(grad_output), 1
+        for axis, weights, slack in each(grad_output, input_size, align_corners, scales):
+            size = np.abs(weights)
+            terms *= int((slack > 0).sum(1).max(initial=1))
+            moved = times(moved, size, axis) + times(total + moved, u * slack + u_out * size, axis)
+            total = times(total, size, axis)
+        return moved + (gamma(float(terms) + 4, u) + gamma(float(terms), u_out)) * total
+
+    return Operation(compute, error)
 
 
 def bordered_backward(place: Callable[[Array, int], Array]) -> Operation:

@@ -8,6 +8,7 @@ from convscope.reference import backward_loss as loss_back
 from convscope.reference import backward_resampling as up_back
 from convscope.reference import padding as pads
 from convscope.reference.operation import Operation, flushing, moved, ulps, wide
+from convscope.reference.resampling import keys, triangle
 
 _MAX_BACK = Operation(pooling.max_pool_backward, pooling.max_pool_backward_error)
 _ADAPTIVE_MAX_BACK = Operation(pooling.adaptive_max_pool_backward, pooling.adaptive_max_pool_backward_error)
@@ -51,6 +52,8 @@ BACKWARD: Mapping[str, Operation] = {
     "upsample_bilinear2d_backward": up_back.LINEAR,
     "upsample_trilinear3d_backward": up_back.LINEAR,
     "upsample_bicubic2d_backward": up_back.CUBIC,
+    "_upsample_bilinear2d_aa_backward": up_back.antialiased_backward(triangle, 1),
+    "_upsample_bicubic2d_aa_backward": up_back.antialiased_backward(keys, 2),
     **{f"reflection_pad{rank}d_backward": _REFLECT_BACK for rank in (1, 2, 3)},
     **{f"replication_pad{rank}d_backward": _REPLICATE_BACK for rank in (1, 2, 3)},
     "select_backward": moved(indexing.select_backward),

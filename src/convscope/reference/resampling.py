@@ -302,8 +302,8 @@ def antialiased(
     """
     sizes, factors = sizes_of(x, output_size, scales)
     for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=2):
-        weights, _ = _weights(x.shape[axis], many, factor, align_corners, curve, support)
-        x = _times(x, weights, axis)
+        weights, _ = filter_weights(x.shape[axis], many, factor, align_corners, curve, support)
+        x = times(x, weights, axis)
     return x
 
 
@@ -311,20 +311,20 @@ def antialiased_error(
     _y: Array, u: float, x: Array, output_size: Sequence[int] | None, align_corners: bool, curve: Filter, support: int,
     u_out: float = 0.0, **scales: Unpack[Scales],
 ) -> Array:  # fmt: skip
-    """Per axis: the sum of T products, the weights' own error (`_weights`), and a store in between of narrow types."""
+    """Per axis: a sum of T products, the weights' own error (`filter_weights`), and narrow types' store in between."""
     sizes, factors = sizes_of(x, output_size, scales)
     total, moved = np.abs(x), np.zeros_like(x)
     for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=2):
-        weights, slack = _weights(x.shape[axis], many, factor, align_corners, curve, support)
+        weights, slack = filter_weights(x.shape[axis], many, factor, align_corners, curve, support)
         size = np.abs(weights)
         terms = int((slack > 0).sum(1).max(initial=1))
-        moved = _times(moved, size, axis) + _times(total + moved, u * slack + u_out * size, axis)
-        total = _times(total, size, axis)
+        moved = times(moved, size, axis) + times(total + moved, u * slack + u_out * size, axis)
+        total = times(total, size, axis)
         moved = moved + (gamma(terms + 1, u) + u_out) * total
     return moved
 
 
-def _weights(
+def filter_weights(
     have: int, many: int, factor: float | None, align_corners: bool, curve: Filter, support: int
 ) -> tuple[Array, Array]:
     """(P, H): the weight of each input cell, and how far it may be off, in units of u.
@@ -348,7 +348,7 @@ def _weights(
     return share, (slack + np.abs(share) * spread) / np.abs(total) + 2 * np.abs(share)
 
 
-def _times(x: Array, weights: Array, axis: int) -> Array:
+def times(x: Array, weights: Array, axis: int) -> Array:
     """`axis` of x through a matrix (P, H); only what has a weight is multiplied, so that others may be infinite."""
     rows = np.moveaxis(x, axis, -1)
     if np.isfinite(x).all():

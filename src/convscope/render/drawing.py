@@ -248,13 +248,13 @@ def passage(name: str, expr: Expr, mark: str, detail: Detail) -> list[str]:
 
 
 def _in_one_line(rows: list[Row | str]) -> str | None:
-    """The sum under a drawing as `−2.9386 + 2.2435 (conv.bias[0])`; None where it is more than that."""
+    """The sum under a drawing, `−2.9386 + 2.2435 (conv.bias[0])`, or what it adds; None where it is more than that."""
     terms = [row for row in rows if isinstance(row, Row) and row is not BLANK]
     if not any(isinstance(row, str) for row in rows) or any(t.label[:1] in "÷×" or t.label == "sum" for t in terms):
         return None
     if not 1 <= len(terms) <= 3 or not terms[0].label.startswith("sum of"):
         return None
-    line = terms[0].number
+    line = terms[0].number if len(terms) > 1 else terms[0].label
     for term in terms[1:]:
         sign, number = (MINUS, term.number[1:]) if term.number.startswith(MINUS) else ("+", term.number)
         line += f" {sign} {number} ({term.label})"

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from convscope.cards.card_inference import card_of
+from convscope.cards.layer_inputs import failing_layer
 from convscope.errors import ConvscopeError, ModelError, ShapeError
 from convscope.models.preparation import in_evaluation
-from convscope.models.user_code import failed
+from convscope.models.user_code import failed, line_of
 
 INSTEAD = "trace, explain and verify accept it"
 
@@ -212,4 +213,6 @@ def refusal(model: nn.Module, images: Tensor, error: Exception) -> ConvscopeErro
     name = card_of(model).name
     if isinstance(error, torch.OutOfMemoryError):
         return ModelError(f"{name} runs out of memory on {count} images of {shape}; use a smaller --batch-size.")
-    return failed(f"{name} on {f'{count} images' if count > 1 else 'an image'} of {shape}", error)
+    what = f"{name} on {f'{count} images' if count > 1 else 'an image'} of {shape}"
+    layer = failing_layer(model, error)
+    return ModelError(f"{what} fails: {layer}{line_of(error)}.") if layer else failed(what, error)

@@ -59,7 +59,7 @@ class State:
     position: Position
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    randoms: Sequence[Mapping[str, Any]]
+    randoms: Sequence[Mapping[str, object]]
     """The random state of each process."""
 
 

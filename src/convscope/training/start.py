@@ -285,7 +285,7 @@ def new_path(out: str | Path | None, name: str, *, resume: bool) -> tuple[Path, 
         raise RunError(BUSY.format(path))
     if not is_unbegun(path):
         how = (
-            "continue it with --resume, or choose another --out"
+            "continue it with --resume (in Python resume=True), or choose another --out"
             if (path / "config.json").exists()
             else "choose another --out"
         )

@@ -122,8 +122,8 @@ def _near_tie(precision: Precision, result: float, values: Sequence[float], erro
     return float(4 * precision.sum * abs(result) + (step if tie else 0.0))
 
 
-def _round_decimals(x: float, decimals: float) -> float:
-    return float(np.round(x, int(decimals)))
+def _round_decimals(x: Numbers, decimals: Numbers) -> Numbers:
+    return np.round(x, int(decimals))  # of a float a float, of an array an array
 
 
 def _middle(x: Numbers, low: Numbers, high: Numbers) -> Numbers:

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,8 @@ from convscope.data.lazy_images import Selection
 from convscope.errors import ConvscopeError
 from convscope.training.outputs import in_eval_mode, logits_of, scores_of
 
-LOSSES: Mapping[Callable[..., Any], str] = {
+Call = Callable[..., object]
+LOSSES: Mapping[Call, str] = {
     F.cross_entropy: "cross-entropy",
     F.nll_loss: "nll",
     F.mse_loss: "mse",
@@ -29,7 +29,7 @@ LOSSES: Mapping[Callable[..., Any], str] = {
     F.binary_cross_entropy: "binary cross-entropy",
     F.binary_cross_entropy_with_logits: "binary cross-entropy",
 }
-MODAL: Mapping[Callable[..., Any], str] = {
+MODAL: Mapping[Call, str] = {
     F.dropout: "dropout",
     F.dropout1d: "dropout",
     F.dropout2d: "dropout",
@@ -72,7 +72,11 @@ class Watching(TorchFunctionMode):
         self.seen = Seen()
 
     def __torch_function__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Call,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Note the call, then make it."""
         arguments = kwargs or {}
@@ -89,7 +93,7 @@ class Watching(TorchFunctionMode):
         return func(*args, **arguments)
 
 
-def _bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _bound(func: Call, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
     """Arguments by name, defaults filled in."""
     try:
         bound = inspect.signature(func).bind(*args, **kwargs)

@@ -1,0 +1,99 @@
+"""One training step of every built-in network with every optimizer, and of other libraries' architectures: proved.
+
+Run the study with `pytest -m study tests/proof/test_verify_training_steps.py -rP`: it prints a line for each step.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, RMSprop
+
+import convscope as cs
+from convscope.capture.recording import tensors_of
+from convscope.models.catalog import MODELS
+from convscope.proof.verification_report import Verification
+from zoo import ZOO, born
+
+OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
+    "sgd": lambda p: SGD(p, 0.05),
+    "sgd with momentum": lambda p: SGD(p, 0.05, momentum=0.9, dampening=0.1, weight_decay=1e-3),
+    "nesterov": lambda p: SGD(p, 0.05, momentum=0.9, nesterov=True),
+    "adam": lambda p: Adam(p, 1e-3),
+    "adamw": lambda p: AdamW(p, 1e-3),
+    "adadelta": lambda p: Adadelta(p, weight_decay=1e-3),
+    "rmsprop": lambda p: RMSprop(p, 1e-3, momentum=0.5, centered=True),
+}
+UNRESOLVED = 0.05
+"""The largest share of a step's numbers that may be unresolved."""
+EIGHT = torch.arange(8) % 2
+
+
+def weighted(output: Any, _target: torch.Tensor) -> torch.Tensor:
+    """A weighted mean of what a network returned: a loss for any shape, and for outputs of a normalization too."""
+    first = next(tensors_of(output))
+    return (first * torch.linspace(-1, 2, first.numel()).reshape(first.shape)).mean()
+
+
+def stepped(name: str, kind: str) -> cs.Trace:
+    """The second step of a built-in network on eight images: its optimizer has a state."""
+    torch.manual_seed(0)
+    model = cs.load_model(name)
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    x = np.stack([cs.random_image(model, seed=seed) for seed in range(8)])
+    loss = "mse" if name == "crosses" else "cross-entropy"
+    settings: dict[str, Any] = {"target": EIGHT, "loss": loss, "optimizer": optimizer}
+    first = cs.trace(model, x, **settings)
+    for parameter, tensor in model.named_parameters():
+        tensor.grad = torch.from_numpy(first[f"{parameter}.grad"].output.reshape(tensor.shape).copy())
+    optimizer.step()
+    return cs.trace(model, x, **settings)
+
+
+def assert_confirmed(report: Verification, name: str) -> None:
+    """No mismatch, nothing unsupported, few numbers unresolved, and both comparisons of the gradients agree."""
+    unresolved = sum(step.numbers for step in report.unresolved) / (report.numbers - report.given)
+    line = f"{name}: {unresolved:.4%} unresolved; {report.summary()}; {'; '.join(report.lines[1:])}"
+    print(line)  # noqa: T201 - the study's result
+    findings = {step.finding for step in report.steps}
+    assert findings <= {"proved", "proved normwise", "given", "unresolved"}, report.summary()
+    assert not report.reasons, report.summary()
+    assert unresolved <= UNRESOLVED
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "stripes"])  # its filters are fixed
+def test_every_parameter_of_a_built_in_network_is_proved(name: str, kind: str) -> None:
+    trace = stepped(name, kind)
+    assert trace.training_step is not None
+    names = {parameter for parameter, _ in cs.load_model(name).named_parameters()}
+    assert {*trace.training_step.updated} == names
+    assert {*trace.training_step.gradients} == {*names, "input"}
+    assert_confirmed(cs.verify(trace, cells=30), f"{name}, {kind}")
+
+
+def step_of(name: str) -> cs.Trace:
+    """One step of an architecture of another library on eight images."""
+    model, _ = born(name)
+    shape = ZOO[name].shape
+    images = torch.randn(8, *(shape[1:] if name == "TransformerEncoder" else shape))
+    return cs.trace(
+        model,
+        images,
+        target=EIGHT,
+        loss=weighted,
+        optimizer=SGD(model.parameters(), 0.05),
+    )
+
+
+NOISE = ("EfficientNet", "MobileNetV2")
+"""Untrained ones whose batch norms divide what is almost constant by its small spread: too much of it is rounding."""
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in NOISE])
+def test_a_step_of_an_architecture_of_another_library_is_proved(name: str) -> None:
+    assert_confirmed(cs.verify(step_of(name), cells=30), name)
