@@ -24,6 +24,7 @@ from convscope.layer_arithmetic import AxisSums, Sum, parameter_sum, sum_texts
 from convscope.render.numbers import table
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 MOST = 10**8
 """Numbers that an input may hold."""
@@ -229,7 +230,7 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
     )
 
 
-def _counted(trace: Trace, known: Mapping[str, Any]) -> dict[int, tuple[list[str], list[str]]]:
+def _counted(trace: Trace, known: Mapping[str, object]) -> dict[int, tuple[list[str], list[str]]]:
     """For each visible step, the parameters that it reads first, and those counted before.
 
     A parameter that only hidden steps prepare is counted where a visible step reads the result.
@@ -258,7 +259,7 @@ def _notes(trace: Trace) -> tuple[str, ...]:
     return ()
 
 
-def _noise(card: Card, size: Size | Mapping[str, Size]) -> Any:
+def _noise(card: Card, size: Size | Mapping[str, Size]) -> Array | dict[str, Array]:
     """Random inputs of a size, or a sentence that says why they cannot be made."""
     if isinstance(size, Mapping):
         return {str(name): _one(card, part) for name, part in size.items()}
@@ -268,7 +269,7 @@ def _noise(card: Card, size: Size | Mapping[str, Size]) -> Any:
     return _one(card, size)
 
 
-def _one(card: Card, size: Size) -> Any:
+def _one(card: Card, size: Size) -> Array:
     shape = _whole(card, size)
     if card.form == "tokens":
         return np.zeros(shape, np.int64)
