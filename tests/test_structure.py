@@ -23,6 +23,8 @@ ORDER = (
     "files",
     "memory",
     "plugins",
+    "layer_arithmetic",
+    "blocks",
     "reference",
     "expr",
     "ops",

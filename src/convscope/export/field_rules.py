@@ -7,7 +7,7 @@ of k cells widens that by (k - 1)·jump. Knows steps; no torch, no numbers of te
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from convscope.export.layer_sums import regrouped
+from convscope.layer_arithmetic import regrouped
 from convscope.ops.pointwise import pointwise_dependencies
 from convscope.ops.table import OPS
 from convscope.traces.step import Ref, Step
