@@ -4,6 +4,7 @@ Convolution here means cross-correlation, as in PyTorch: the kernel is not flipp
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -84,9 +85,9 @@ def _transposed(call: Call, cell: Cell) -> Dot:
         inputs.append(Span(0, starts[..., kept] // stride))
         taps.append(Span(0, kept))
     rows = Span(group * channels, np.arange(channels))
-    narrow = math.prod(len(tap.offsets) for tap in taps) + 1
+    parts = math.prod(len(tap.offsets) for tap in taps)
     window, kernel = gather(image, [batch, rows, *inputs]), gather(kernels, [rows, within, *taps])
-    return _products(call, window, kernel, unit, narrow)
+    return replace(_products(call, window, kernel, unit), narrow=parts + 1, parts=parts)
 
 
 def _reached(call: Call, place: Cell) -> Iterator[tuple[Array, Array, int]]:
@@ -113,10 +114,10 @@ def _settings(call: Call, axes: int) -> list[tuple[int, int, int]]:
     return list(zip(pair(call["stride"], axes), pair(call["padding"], axes), pair(call["dilation"], axes), strict=True))
 
 
-def _products(call: Call, window: Cells, kernel: Cells, unit: int, narrow: int = 0, *, skips: bool = False) -> Dot:
+def _products(call: Call, window: Cells, kernel: Cells, unit: int, *, skips: bool = False) -> Dot:
     bias = None if call["bias"] is None else leaf(call["bias"], (unit,))
     note = _note(call, window, unit, bias is not None)
-    return Dot(window, kernel, bias, note=note, narrow=narrow, kind=call.kind, skips=skips)
+    return Dot(window, kernel, bias, note=note, kind=call.kind, skips=skips)
 
 
 def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
