@@ -157,7 +157,7 @@ class Dot:
     narrow: int = 0
     """How many of parts of the sum are to the type of the result, where the kernel puts these down in between."""
     parts: int = 0
-    """Into how many sums the kernel adds before these are put down: every so many products into one; 0 for one each."""
+    """Into how many sums the kernel adds before these are put down, products in turn; 0 where it puts none down."""
     kind: str = ""
     """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
     skips: bool = False
