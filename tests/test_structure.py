@@ -23,6 +23,8 @@ ORDER = (
     "files",
     "memory",
     "plugins",
+    "layer_arithmetic",
+    "blocks",
     "reference",
     "expr",
     "ops",
@@ -129,6 +131,24 @@ def test_the_two_witnesses_are_strangers() -> None:
         if module.startswith("convscope.") and module.split(".")[1] in strangers.get(room_of(path), set())
     ]
     assert not wrong, "\n".join(wrong)
+
+
+SUPPORT = {
+    "ops": {"dependencies", "lookup", "op", "source_cells", "table", "titles", "vjp"},
+    "reference": {"moments", "operation", "parts", "precision", "table", "training", "tutorial"},
+}
+"""Files that are no family of operations: what rows are made of, and what several families share."""
+
+
+def families(room: str) -> set[str]:
+    return {path.stem for path in (SOURCE / room).glob("*.py")} - SUPPORT[room] - {"__init__"}
+
+
+def test_a_family_has_the_same_name_among_rules_and_definitions() -> None:
+    """Rules of one cell may be no more than primitives that the table applies: then these have the name."""
+    primitives = {path.stem for path in (SOURCE / "expr" / "primitives").glob("*.py")}
+    assert families("ops") <= families("reference")
+    assert families("reference") <= families("ops") | primitives
 
 
 def test_plotting_loads_no_torch() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import convscope as cs
-from convscope.export.layer_sums import Sum
+from convscope.layer_arithmetic import Sum
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SMALL = "zoo/ConvNeXt"

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convscope import blocks as blocks
     from convscope import filters as filters
     from convscope import lessons as lessons
     from convscope import plot as plot
@@ -105,7 +106,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 
-_ROOMS = ("filters", "lessons", "plot", "probe", "reference")
+_ROOMS = ("blocks", "filters", "lessons", "plot", "probe", "reference")
 _PUBLIC = {
     "Card": "cards",
     "Check": "checking",

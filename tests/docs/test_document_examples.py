@@ -100,7 +100,7 @@ RUNNING = [
 def test_the_examples_of_a_page_run(page: Path, convscope: Commands, request: pytest.FixtureRequest) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
-        if block.language in {"python", "sh", "console"} and not block.reason:
+        if block.language in {"python", "json", "sh", "console"} and not block.reason:
             if re.search(r"\bmnist:", block.body):
                 request.getfixturevalue("shared_data")
             run(block, names, convscope)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convscope as cs
-from browser import NARROW, WIDE, accessible, keep, tab
+from browser import NARROW, WIDE, accessible, forgive, keep, tab
 from exploring import at, eventually, recorded, settled, state, visit
 
 TOKENS = "section[aria-label='Tokens on the photo']"
@@ -86,6 +86,23 @@ def test_the_photo_shows_what_a_head_attends_to(page: Any, transformer: tuple[An
         visible = 255 - 225 * (1 - part[1:] / part.max())
         np.testing.assert_allclose(drawn(page), visible, atol=1.0)
         assert page.locator(f"{TOKENS} h2").inner_text().startswith(f"Attention of head {head} from ")
+
+
+def test_pointing_at_a_patch_shows_where_it_looks(page: Any, transformer: tuple[Any, cs.Trace, np.ndarray]) -> None:
+    explorer, trace, shares = transformer
+    visit(page, explorer, f"?step={attention_of(trace).name}&cell=1.0.4", f"{TOKENS} canvas[data-shares]")
+    photo = page.locator(f"{TOKENS} .photo")
+    box = photo.bounding_box()
+    heading = page.locator(f"{TOKENS} h2")
+    for row, column in ((1, 2), (0, 1)):
+        photo.hover(position={"x": box["width"] * (column + 0.5) / COLUMNS, "y": box["height"] * (row + 0.5) / ROWS})
+        eventually(heading.inner_text, f"Attention of head 1 from patch row {row}, column {column}")
+        part = shares[1, 1 + row * COLUMNS + column]
+        np.testing.assert_allclose(drawn(page), 255 - 225 * (1 - part[1:] / part.max()), atol=1.0)
+    page.mouse.move(0, 0)
+    eventually(heading.inner_text, "Attention of head 1 from the class token")
+    assert state(page)["cell"] == "1.0.4"
+    forgive(page, "willReadFrequently")  # this test reads the canvas more than once
 
 
 def test_attention_that_is_written_out_is_shown_as_well(page: Any) -> None:

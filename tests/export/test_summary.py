@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import convscope as cs
-from convscope.export.layer_sums import Sum
+from convscope.layer_arithmetic import Sum
 from shape_errors import Lambda, TinyViT, unet
 from zoo import ZOO
 

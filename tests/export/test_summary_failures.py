@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,23 @@ def test_what_is_no_shape_error_proposes_nothing() -> None:
     assert (result.failure.error, result.failure.sum, result.failure.sizes) == ("out of coffee", "", ())
     assert [layer.name for layer in result.layers] == ["conv", "relu"]
     assert "✗ out of coffee" in str(result)
+
+
+@pytest.mark.parametrize("add", [lambda net, x: net.position + x, lambda net, x: x + net.position])
+def test_the_parameter_of_a_sum_is_the_operand_that_is_changed(add: Callable[[Any, Tensor], Tensor]) -> None:
+    """Whichever side it is on; not the images, whose size was asked for."""
+    position = nn.Parameter(torch.zeros(1, 3, 8, 8))
+    net = Lambda(lambda net, x: net.conv(add(net, x)), conv=nn.Conv2d(3, 2, 3), position=position)
+    failure = cs.summary(net, (3, 10, 10)).failure
+    assert failure is not None
+    assert failure.repairs == ((Repair("position", "shape", (1, 3, 10, 10)),),)
+
+
+def test_a_layer_without_a_model_around_it_has_settings() -> None:
+    failure = cs.summary(nn.Conv2d(3, 4, 3), (1, 9, 9)).failure
+    assert failure is not None
+    assert failure.sum == "the layer expects 3 channels, but receives 1: 1x9x9"
+    assert failure.repairs == ((Repair("the layer", "in_channels", 1),),)
 
 
 def test_a_failure_leaves_the_model_as_found() -> None:

@@ -25,8 +25,9 @@ PARAMETERS = {
     "shapes-cnn": 1_538,
     "color-cnn": 132,
     "mnist-small": 40_986,
+    "blocks": 13_610,
 }
-"""As the tutorials count them; mnist-small is our own."""
+"""As the tutorials count them; mnist-small is our own, and blocks without a list is simple-cnn."""
 
 OUTPUTS: Mapping[str, tuple[int, ...]] = {
     "crosses": (2, 1),
@@ -106,6 +107,9 @@ def test_a_network_can_be_built_for_other_images_and_classes(entry: ModelEntry) 
     assert model(torch.rand(3, 2, 37, 37)).shape == (3, 7)
     assert card_of(model).preprocess.size == (37, 37)
     assert card_of(model).preprocess.channels == 2
+    if entry.name == "blocks":
+        assert entry.fits((1, 30, 20), 2) == {"classes": 2, "shape": (1, 30, 20)}
+        return
     with pytest.raises(ShapeError, match=f"{entry.name} takes square images, not 30x20"):
         entry.fits((1, 30, 20), 2)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import convscope as cs
+from convscope.server.trainings import own_networks
 from convscope.server.trainings import registry as several
 from convscope.server.trainings import training as one
 from convscope.server.trainings.registry import Busy, Missing, Trainings, models_for
@@ -231,3 +232,49 @@ def test_models_are_offered_for_data_that_they_fit(trainings: Trainings) -> None
     assert models_for((3, 512, 512), 4) == ("mnist-small",)
     assert models_for((3, 32, 48), 4) == ()
     assert "crosses" not in models_for((1, 3, 3), 5)
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, kernels: int = 2, classes: int = 2):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, kernels, 3, stride=3)
+        self.fc = nn.Linear(kernels * 81, classes)
+
+    def forward(self, x):
+        return self.fc(self.conv1(x).flatten(1))
+"""
+
+
+def test_a_network_of_the_user_is_offered_where_it_fits_and_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVSCOPE_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "net.py").write_text(NET)
+    location = f"{tmp_path / 'net.py'}:Net"
+    made = Trainings(Sources(), tmp_path / "runs", {location: {"kernels": 3}})
+    try:
+        options = made.options()
+        assert options.models["shapes"][-1] == "net.py:Net"
+        assert "net.py:Net" not in options.models["crosses"]
+        assert "conv1" in options.unfit["crosses"]["net.py:Net"]
+        assert options.unfit["shapes"] == {}
+        training = ask(made, source="shapes", model="net.py:Net", epochs=1)
+        wait_for(training, "done")
+        run = cs.load_run(training.path)
+        assert (run.config["model"]["source"], run.config["model"]["args"]) == (location, {"kernels": 3})
+        assert run.model.get_parameter("conv1.weight").shape == (3, 1, 3, 3)
+        with pytest.raises(Missing, match="does not fit crosses"):
+            ask(made, source="crosses", model="net.py:Net")
+        for other in (location, f"{tmp_path / 'net.py'}:Other", "os:system"):  # the page cannot name code
+            with pytest.raises(Missing, match="does not fit shapes"):
+                ask(made, source="shapes", model=other)
+    finally:
+        made.close()
+
+
+def test_networks_of_one_name_are_told_apart_by_their_folders() -> None:
+    own = own_networks.OwnNetworks({"/a/net.py:Net": {}, "/b/net.py:Net": {}, "package.module:factory": {}})
+    assert list(own.networks) == ["net.py:Net", "/b/net.py:Net", "package.module:factory"]

@@ -232,6 +232,18 @@ def test_what_does_not_fit_is_left_out_and_named(page: Any, tmp_path: Path) -> N
     assert "convscope report --limit" in page.inner_text("[role=alert]")
 
 
+def test_edges_without_their_weights_say_so_calmly(page: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 58 * 58, 8))
+    report = cs.report(wide, [torch.rand(1, 60, 60)], out=tmp_path / "r.html", limit=0.5)
+    assert "2.weight" in " ".join(report.left_out)
+    opened(page, report.path)
+    page.locator(".strip [data-map][aria-label^='2, ']").first.click()
+    edges = page.get_by_role("region", name="Edges")
+    edges.get_by_text("The parameter 2.weight is not in this file.").wait_for()
+    assert edges.get_by_role("alert").count() == 0
+
+
 def test_the_size_counts_what_is_written() -> None:
     rng, contents = np.random.default_rng(1), Contents(400_000)
     added = [contents.tensor(rng.random((50, k + 1)).astype(np.float32)) for k in range(300)]

@@ -1,8 +1,8 @@
 """The fenced blocks of the documents, and how each is run: code in one namespace per page, commands in this process.
 
     ```python               executed, top to bottom
-    ```python title="a.py"  written to a file, for the commands that follow
-    ```sh                   each line is a command
+    ```python title="a.py"  written to a file, for the commands that follow; so is json
+    ```sh                   each line is a command, perhaps with `> FILE`
     ```console              lines with `$` are commands; the lines below are their output, whose numbers may differ
     ```text                 output and drawings
 
@@ -25,7 +25,7 @@ from convscope.cli import app
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- not run: (.+?) -->\s*\Z", re.DOTALL)
-LANGUAGES = {"python", "pycon", "sh", "console", "text", "toml", "markdown"}
+LANGUAGES = {"python", "pycon", "json", "sh", "console", "text", "toml", "markdown"}
 NUMBER = re.compile(r"[-−–]?\d[\d,.]*(?:e[-+]?\d+)?")
 
 
@@ -74,16 +74,19 @@ def blocks(page: Path) -> list[Block]:
 
 def run(block: Block, names: dict[str, Any], convscope: Commands) -> None:
     """Run a block as a reader would; it must not fail."""
-    if block.language == "python" and block.title:
+    if block.language in {"python", "json"} and block.title:
         Path(block.title).write_text(block.body, encoding="utf-8")
     elif block.language == "python":
         exec(compile("\n" * block.line + block.body, str(block.page), "exec"), names)  # our own documents
         convscope.captured.readouterr()
     else:
-        for command, expected in block.commands:
+        for line, expected in block.commands:
+            command, _, file = line.partition(" > ")
             program, *arguments = shlex.split(command, comments=True)
             assert program == "convscope", f"{block}: {command}: mark the block as not run, with the reason"
             result = convscope(*arguments)
+            if file:
+                Path(file).write_text(result.out, encoding="utf-8")
             assert "Traceback" not in result.err
             # a check that finds something ends with status 1 and its report, a failure with a sentence
             assert result.status == 0 or (result.status == 1 and "error:" not in result.err), (

@@ -168,13 +168,10 @@ def _binary(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
     sign = {"add": "+", "sub": "-", "mul": "·", "div": "/"}[call.name]
     result = Diagnosis(f"{_times(left)} {sign} {_times(right)} cannot be calculated cell by cell: {numbers}")
     if call.parameter:  # such as a position embedding
-        name = "other" if b.is_leaf and call.arguments.get("parameter of") != "input" else "input"
+        name = call.passed_as
         mine, other = (right, left) if name == "other" else (left, right)
-        shape = (
-            tuple(o if i + len(mine) - len(other) >= 0 and mine[i] != 1 else mine[i] for i, o in enumerate(other))
-            if len(mine) == len(other)
-            else other
-        )
+        broadcasts = len(mine) == len(other)
+        shape = tuple(1 if m == 1 else o for m, o in zip(mine, other, strict=True)) if broadcasts else other
         result.options.append(
             Option(
                 (Repair(call.parameter, "shape", shape),),
@@ -202,7 +199,7 @@ def _concatenation(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | 
 
 def _matmul(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     a, b = call.tensor("input"), call.tensor("other")
-    if a is None or b is None or b.dim() != 2 or not call.parameter or a.shape[-1] == b.shape[0]:
+    if a is None or b is None or b.dim() != 2 or call.passed_as != "other" or a.shape[-1] == b.shape[0]:
         return None
     shape = (a.shape[-1], b.shape[1])
     result = Diagnosis(f"{_times(a.shape)} times {_times(b.shape)}: {a.shape[-1]:,} columns but {b.shape[0]:,} rows")
@@ -306,8 +303,6 @@ def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[in
     """The setting of a layer, or the shape of a parameter that `forward` uses directly."""
     if call.weight_is_own:
         return Repair(call.layer, setting, value)
-    if call.parameter == "weight" and call.arguments.get("bare layer"):
-        return Repair("the layer", setting, value)
     return Repair(call.parameter or call.name, "shape", tuple(shape))
 
 

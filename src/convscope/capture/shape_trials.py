@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from convscope.capture.model_state import PLAIN
 from convscope.capture.recording import tensors_of
 from convscope.capture.shape_repairs import Diagnosis, Option, Repair, diagnosis
 from convscope.capture.torch_calls import CallLog, Change, TorchCall
@@ -128,11 +129,18 @@ class _Trials:
 
     ghosts: Ghosts
 
+    @property
+    def bare(self) -> bool:
+        """Whether the model is itself one of torch's layers."""
+        return type(self.ghosts.model) in PLAIN and not any(self.ghosts.model.children())
+
     def run(self, inputs: Mapping[str, Tensor], changes: Mapping[int, Change] | None = None) -> _Outcome:
         """Run a copy on inputs by name; "" is the first by position."""
         named = {name: tensor for name, tensor in inputs.items() if name}
         positional = [inputs[""]] if "" in inputs else []
-        watch, result = self.ghosts.run_under(lambda names: CallLog(names, changes or {}), positional, named)
+        watch, result = self.ghosts.run_under(
+            lambda names: CallLog(names, changes or {}, bare=self.bare), positional, named
+        )
         if isinstance(result, Exception):
             return _Outcome(False, 0, watch.failed, watch.log)
         first = next(tensors_of(result), None)

@@ -65,6 +65,10 @@ class TorchCall:
     """The arguments, by the names in `PARAMETERS`."""
     parameter: str
     """The name of the weight, or of the operand that is a parameter."""
+    passed_as: str = ""
+    """The argument through which that parameter was passed."""
+    bare: bool = False
+    """Whether the model is itself one of torch's layers, which has no name."""
     shape: tuple[int, ...] = ()
     """Shape of the result; () if the call failed."""
 
@@ -72,6 +76,8 @@ class TorchCall:
     def layer(self) -> str:
         """The layer that owns the weight; the function's name where none does."""
         owner, _, _ = self.parameter.rpartition(".")
+        if not owner and self.bare:
+            return "the layer"
         return owner or (self.parameter if self.parameter not in {"weight", ""} else self.name)
 
     @property
@@ -92,7 +98,8 @@ class TorchCall:
     @property
     def weight_is_own(self) -> bool:
         """Whether the weight is that of a layer, rather than a parameter that `forward` uses directly."""
-        return self.parameter.rpartition(".")[2] == "weight" and bool(self.parameter.rpartition(".")[0])
+        owner, _, name = self.parameter.rpartition(".")
+        return name == "weight" and (bool(owner) or self.bare)
 
     def tensor(self, name: str) -> Tensor | None:
         """A tensor argument."""
@@ -108,9 +115,10 @@ def layer_title(layer: str) -> str:
 class CallLog(CountingMode):
     """Changes the arguments of chosen calls; lists all calls; remembers the one that failed."""
 
-    def __init__(self, names: Mapping[int, str], changes: Mapping[int, Change]) -> None:
+    def __init__(self, names: Mapping[int, str], changes: Mapping[int, Change], *, bare: bool = False) -> None:
         super().__init__(names)
         self.changes = changes
+        self.bare = bare
         self.log: list[TorchCall] = []
         self.failed: TorchCall | None = None
 
@@ -122,8 +130,11 @@ class CallLog(CountingMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         name = getattr(func, "__name__", "")
-        call = TorchCall(self.calls, ALIASES.get(name, name), _bound(ALIASES.get(name, name), args, kwargs or {}), "")
-        call.parameter = self._parameter(call.arguments)
+        name = ALIASES.get(name, name)
+        arguments = _bound(name, args, kwargs or {})
+        passed_as = self._parameter(arguments)
+        parameter = self.names[id(arguments[passed_as])] if passed_as else ""
+        call = TorchCall(self.calls, name, arguments, parameter, passed_as, self.bare)
         self.calls += 1
         change = self.changes.get(call.index)
         try:
@@ -140,10 +151,8 @@ class CallLog(CountingMode):
         return result
 
     def _parameter(self, arguments: Arguments) -> str:
-        return next(
-            (self.names[id(arguments[n])] for n in ("weight", "other", "input") if id(arguments.get(n)) in self.names),
-            "",
-        )
+        """The argument that is a parameter of the model, or an empty text."""
+        return next((name for name in ("weight", "other", "input") if id(arguments.get(name)) in self.names), "")
 
 
 def _bound(name: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from convscope.capture.call_inputs import Inputs, as_call_inputs
+from convscope.capture.call_inputs import CallInputs, Inputs, as_call_inputs
 from convscope.capture.gradients import BackwardRecorder
 from convscope.capture.model_errors import failure
 from convscope.capture.model_state import ModelState, Unshaped
@@ -118,36 +118,49 @@ def trace(
                 model, image, target=target, loss=loss, optimizer=optimizer, lr=lr, training=training,
                 batched=batched, keep=keep, overrides=overrides, progress=progress,
             )  # fmt: skip
+    model, image = _loaded(model, image, of_run=target is not None or at_step is not None)
+    if at_step is not None:
+        return _step_of_run(model, at_step, image, target, loss, optimizer, lr)
+    run, net = (model, model.model) if isinstance(model, Run) else (None, model)
+    subject, intake = _prepared(net, image, batched)
+    if target is None:
+        _only_with_a_target(loss=loss, optimizer=optimizer, lr=lr)
+        session = TracingSession(subject, intake, bool(training), progress=progress)
+        return _forward_pass(session, keep, overrides or {})
+    settings = StepSettings(target, loss, optimizer, lr, training)
+    settings = settings if run is None else settings_of_run(run, settings)
+    given = _parameters(subject, overrides or {})
+    return _training_step(training_session(subject, intake, settings, parameters=given, progress=progress), keep)
+
+
+def _loaded(
+    model: nn.Module | Run | str | Path, image: Inputs | str | Path | None, *, of_run: bool
+) -> tuple[nn.Module | Run, Inputs | None]:
+    """A model and an image by their names; with `of_run`, a run's folder is the run, which knows its loss too."""
     if isinstance(model, str | Path):
-        of_run = target is not None or at_step is not None
         model = load_run(model) if of_run and (Path(model) / "config.json").is_file() else load_model(model)
     if isinstance(image, str | Path):
         image = _named(image, model.model if isinstance(model, Run) else model)
-    if at_step is not None:
-        return _step_of_run(model, at_step, image, target, loss, optimizer, lr)
-    run = model if isinstance(model, Run) else None
-    model = model.model if isinstance(model, Run) else model
+    return model, image
+
+
+def _prepared(model: nn.Module, image: Inputs | None, batched: bool | None) -> tuple[ModelState, CallInputs]:
+    """The model, whose lazy layers get their shapes from this input, and the input as the model takes it."""
     try:
         subject = ModelState.of(model)
     except Unshaped:
         first = as_call_inputs(ModelState.unshaped(model), image, batched)
         give_shapes(model, first.arguments, first.keywords)
         subject = ModelState.of(model)
-    intake = as_call_inputs(subject, image, batched)
-    if target is not None:
-        step = StepSettings(target, loss, optimizer, lr, training)
-        step = step if run is None else settings_of_run(run, step)
-        for name in overrides or {}:
-            if name not in subject.parameters:
-                raise UnknownName("parameter to override in a training step", name, [*subject.parameters])
-        given = {name: _fitting(subject, name, value) for name, value in (overrides or {}).items()}
-        whole = training_session(subject, intake, step, parameters=given, progress=progress)
-        return _training_step(whole, keep)
-    _only_with_a_target(loss=loss, optimizer=optimizer, lr=lr)
-    session = TracingSession(subject, intake, bool(training), progress=progress)
-    done = _overridden(session, keep, overrides) if overrides else _keep(session, keep)
-    session.progress = None  # not called again when numbers are recomputed
-    return done
+    return subject, as_call_inputs(subject, image, batched)
+
+
+def _parameters(subject: ModelState, overrides: Mapping[str, ArrayLike | Tensor]) -> dict[str, Tensor]:
+    """The overrides of a training step, which may replace parameters alone."""
+    for name in overrides:
+        if name not in subject.parameters:
+            raise UnknownName("parameter to override in a training step", name, [*subject.parameters])
+    return {name: _fitting(subject, name, value) for name, value in overrides.items()}
 
 
 def _named(image: str | Path, model: nn.Module) -> Inputs:
@@ -220,14 +233,17 @@ def _only_with_a_target(**settings: object) -> None:
             raise UsageError(f"{name} belongs to a training step; pass the labels of these images too: target=labels.")
 
 
-def _overridden(session: TracingSession, keep: Keep, overrides: Mapping[str, ArrayLike | Tensor]) -> Trace:
-    """Run a session with overrides."""
-    subject = session.subject
-    mine = {name: value for name, value in overrides.items() if name in subject.parameters}
-    session.parameters = {name: _fitting(subject, name, value) for name, value in mine.items()}
-    session.results = _results(session, {name: value for name, value in overrides.items() if name not in mine})
+def _forward_pass(session: TracingSession, keep: Keep, overrides: Mapping[str, ArrayLike | Tensor]) -> Trace:
+    """Run a session, with arrays that replace parameters and results of steps."""
+    if overrides:
+        subject = session.subject
+        mine = {name: value for name, value in overrides.items() if name in subject.parameters}
+        session.parameters = {name: _fitting(subject, name, value) for name, value in mine.items()}
+        session.results = _results(session, {name: value for name, value in overrides.items() if name not in mine})
     done = _keep(session, keep)
-    _used(session, done)
+    if overrides:
+        _used(session, done)
+    session.progress = None  # not called again when numbers are recomputed
     return done
 
 

@@ -63,13 +63,20 @@ def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
         UsageError: the run was trained with an optimizer whose update is not explained.
         RunError: its snapshots are damaged.
     """
-    recipe = run.recipe
-    loss = settings.loss if settings.loss is not None else make_loss(recipe)
-    if isinstance(settings.loss, str) or (settings.loss is None and not recipe.label_smoothing):
-        loss = settings.loss or recipe.loss
-    if settings.optimizer is not None:
-        return replace(settings, loss=loss)
-    optimizer = make_optimizer(run.model, recipe)
+    settings = replace(settings, loss=_loss_of_run(run.recipe) if settings.loss is None else settings.loss)
+    if settings.optimizer is None:
+        return replace(settings, optimizer=_optimizer_of_run(run, settings.lr), lr=None)
+    return settings
+
+
+def _loss_of_run(recipe: Recipe) -> str | LossFunction:
+    """The loss that a run was trained with, by its name; with label smoothing the function, as the name has none."""
+    return make_loss(recipe) if recipe.label_smoothing else recipe.loss
+
+
+def _optimizer_of_run(run: Run, lr: float | None) -> torch.optim.Optimizer:
+    """A run's optimizer over its weights, with the state of the newest snapshot where that has the same weights."""
+    optimizer = make_optimizer(run.model, run.recipe)
     check_optimizer(optimizer)
     folder = run.path / "snapshots"
     if snapshot_folders(folder):
@@ -79,8 +86,8 @@ def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
             restore_optimizer(optimizer, state["optimizer"], run.path)  # else its state belongs to other weights
             _lay_out(optimizer)
     for group in optimizer.param_groups:
-        group["lr"] = settings.lr if settings.lr is not None else group["lr"]
-    return replace(settings, loss=loss, optimizer=optimizer, lr=None)
+        group["lr"] = lr if lr is not None else group["lr"]
+    return optimizer
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:

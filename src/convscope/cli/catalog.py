@@ -45,7 +45,7 @@ def models(as_json: Json = False) -> None:
         ["name", "tutorial", "input", "parameters", "description"], rows, right=["tutorial", "input", "parameters"]
     )
     say()
-    say("A model can also be file.py:Class, package.module:factory or a run folder.")
+    say("A model can also be file.py:Class, package.module:factory, a file of blocks (net.json) or a run folder.")
 
 
 COMMANDS: Commands = {"datasets": datasets, "models": models}

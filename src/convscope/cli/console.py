@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -282,7 +283,9 @@ def write(figure: "Figure", to: Target) -> None:
     if hushed():
         return
     width, height = figure.get_size_inches()
-    pixels = path.suffix.lower() == ".png"
-    across, down = (round(side * figure.dpi) if pixels else round(side, 1) for side in (width, height))
-    size = f"{across}x{down} {'pixels' if pixels else 'inches'}"
-    say(f"wrote {path} ({size}, {max(1, round(path.stat().st_size / 1000)):,} kB)")
+    size = f"{round(width, 1)}x{round(height, 1)} inches"
+    content = path.read_bytes()
+    if path.suffix.lower() == ".png":
+        across, down = struct.unpack(">II", content[16:24])  # as written: releases of matplotlib round differently
+        size = f"{across}x{down} pixels"
+    say(f"wrote {path} ({size}, {max(1, round(len(content) / 1000)):,} kB)")

@@ -54,7 +54,13 @@ def open_model(
     loaded = loading.load(model)
     browser = out_is_terminal() and not no_browser
     given = inputs.source(loaded, image) if image is not None or inputs.named else None
-    stay(cs.open(loaded, given, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir))
+    args = cs.parse_model_args(loading.model_arg or [])
+    stay(
+        cs.open(
+            loaded, given, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir,
+            model_args=args,
+        )
+    )  # fmt: skip
 
 
 def serve(
@@ -64,11 +70,20 @@ def serve(
     allow_host: AllowHost = None,
     no_browser: NoBrowser = False,
     data_dir: DataDir = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py:CLASS", help="A network of yours that Train offers too; repeatable."),
+    ] = None,
 ) -> None:
     """Open the explorer on all runs of a folder."""
     give_way()
     browser = out_is_terminal() and not no_browser
-    stay(cs.serve(folder, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir))
+    stay(
+        cs.serve(
+            folder, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir,
+            networks=model or (),
+        )
+    )  # fmt: skip
 
 
 def give_way() -> None:

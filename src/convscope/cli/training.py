@@ -208,7 +208,7 @@ def train(
         str | None, typer.Argument(help="shapes, mnist, folder:PATH, ... (see `convscope datasets`)")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A built-in model, file.py:Class or package.module:factory.")
+        str | None, typer.Option(help="A built-in model, file.py:Class, package.module:factory or net.json.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="fast (default), or tutorial for the published settings.")] = None,
     *,

@@ -6,9 +6,8 @@ of k cells widens that by (k - 1)·jump. Knows steps; no torch, no numbers of te
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from convscope.export.layer_sums import regrouped
+from convscope.layer_arithmetic import regrouped
 from convscope.ops.pointwise import pointwise_dependencies
 from convscope.ops.table import OPS
 from convscope.traces.step import Ref, Step
@@ -311,11 +310,11 @@ def _squeezed(step: Step, operands: Operands) -> State | None:
     return _without(state, {axis for axis in removed if ref.shape[axis] == 1})
 
 
-def _listed(value: Any) -> list[int]:
-    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+def _listed(value: object) -> list[int]:
+    return list(value) if isinstance(value, list | tuple) else [value] if isinstance(value, int) else []
 
 
-def _spread(value: Any, axes: int, usual: int) -> list[int]:
+def _spread(value: object, axes: int, usual: int) -> list[int]:
     numbers = [int(n) for n in _listed(value)] or [usual]
     return numbers * axes if len(numbers) == 1 else numbers
 

@@ -1,4 +1,4 @@
-"""Layer sums: the output size, parameters, multiply-adds and memory of a step, each as a formula with its numbers.
+"""Layer sums: the output size, multiply-adds and memory of a recorded step, each as a formula with its numbers.
 
 The formulas are PyTorch's documented ones, computed from a step's arguments alone, so that a size can be compared with
 the recorded one. Knows traces; no torch, no numbers of tensors.
@@ -6,91 +6,24 @@ the recorded one. Knows traces; no torch, no numbers of tensors.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from convscope.layer_arithmetic import (
+    NOTHING,
+    AxisSums,
+    Shape,
+    Sum,
+    convolution_cost,
+    multiplied,
+    product,
+    product_cost,
+    reshape_sums,
+    transposed_size,
+    window_size,
+)
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """A calculation with integers.
-
-    >>> print(Sum("(3·3·8 + 1)·16", 1168))
-    (3·3·8 + 1)·16 = 1,168
-    """
-
-    text: str
-    """The left side, with the numbers filled in: `⌊ ⌋` rounds down, `⌈ ⌉` up."""
-    value: int
-
-    def __str__(self) -> str:
-        shown = f"{self.value:,}"
-        return shown if self.text in {shown, str(self.value)} else f"{self.text} = {shown}"
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values for a JSON file."""
-        return {"text": self.text, "value": self.value}
-
-
-NOTHING = Sum("0", 0)
-
-
-def product(numbers: Iterable[int]) -> str:
-    """Numbers with dots between them.
-
-    >>> product((3, 3, 8))
-    '3·3·8'
-    """
-    return "·".join(map(str, numbers)) or "1"
-
-
-def window_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil: bool = False) -> Sum:
-    """The number of positions of a window along an axis.
-
-    >>> print(window_size(28, 3, 1, 1, 1))
-    (28 + 2·1 - 3) / 1 + 1 = 28
-    >>> print(window_size(28, 3, 2, 0, 2))
-    ⌊(28 + 2·0 - 2·(3 - 1) - 1) / 2⌋ + 1 = 12
-
-    Args:
-        n: Cells along the axis.
-        kernel, stride, padding, dilation: As in PyTorch's layers.
-        ceil: Whether a last window may extend past the end, as with pooling's `ceil_mode`.
-
-    Source: PyTorch documentation, torch.nn.Conv2d and torch.nn.MaxPool2d.
-    """
-    room = n + 2 * padding - dilation * (kernel - 1) - 1
-    extent = f"{kernel}" if dilation == 1 else f"{dilation}·({kernel} - 1) - 1"
-    text = f"({n} + 2·{padding} - {extent}) / {stride}"
-    if room % stride == 0:
-        return Sum(f"{text} + 1", room // stride + 1)
-    if not ceil:
-        return Sum(f"⌊{text}⌋ + 1", room // stride + 1)
-    count = -(-room // stride) + 1
-    if (count - 1) * stride >= n + padding:  # a window must not start in the padding behind the last cell
-        return Sum(f"⌈{text}⌉ + 1 - 1", count - 1)
-    return Sum(f"⌈{text}⌉ + 1", count)
-
-
-def transposed_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *, more: int) -> Sum:
-    """The output size of a transposed convolution along an axis.
-
-    >>> print(transposed_size(7, 2, 2, 0, 1, more=0))
-    (7 - 1)·2 - 2·0 + 1·(2 - 1) + 0 + 1 = 14
-
-    Source: PyTorch documentation, torch.nn.ConvTranspose2d.
-    """
-    size = (n - 1) * stride - 2 * padding + dilation * (kernel - 1) + more + 1
-    return Sum(f"({n} - 1)·{stride} - 2·{padding} + {dilation}·({kernel} - 1) + {more} + 1", size)
-
-
-AxisSums = tuple[tuple[int, Sum], ...]
-"""Axis of the result, and the calculation of its length."""
 
 
 def size_sums(step: Step) -> AxisSums:
@@ -123,36 +56,7 @@ def _pooling(step: Step) -> AxisSums:
 
 
 def _reshape(step: Step) -> AxisSums:
-    before, after = _shape(step, "self"), step.shape
-    return tuple(
-        (axes[0], Sum(product(n for n in sizes if n != 1), after[axes[0]]))
-        for sizes, axes in regrouped(before, after)
-        if len(axes) == 1 and sum(n != 1 for n in sizes) > 1
-    )
-
-
-def regrouped(before: Shape, after: Shape) -> list[tuple[Shape, tuple[int, ...]]]:
-    """Runs of axes that a reshape turns into one another: sizes before, axes after.
-
-    >>> regrouped((1, 16, 5, 5), (1, 400))
-    [((1,), (0,)), ((16, 5, 5), (1,))]
-    """
-    groups, i, j = list[tuple[Shape, tuple[int, ...]]](), 0, 0
-    while i < len(before) and j < len(after):
-        rows, columns = [i], [j]
-        left, right = before[i], after[j]
-        i, j = i + 1, j + 1
-        while left != right:
-            if left < right and i < len(before):
-                left, i = left * before[i], i + 1
-                rows.append(i - 1)
-            elif right < left and j < len(after):
-                right, j = right * after[j], j + 1
-                columns.append(j - 1)
-            else:
-                return groups
-        groups.append((tuple(before[row] for row in rows), tuple(columns)))
-    return groups
+    return reshape_sums(_shape(step, "self"), step.shape)
 
 
 def _concatenation(step: Step) -> AxisSums:
@@ -208,28 +112,6 @@ SIZES: Mapping[str, Callable[[Step], AxisSums]] = {
 """Operation -> the calculation of its output size."""
 
 
-def parameter_sum(shapes: Sequence[Shape]) -> Sum:
-    """The number of a step's parameters.
-
-    >>> print(parameter_sum([(16, 8, 3, 3), (16,)]))
-    (3·3·8 + 1)·16 = 1,168
-    >>> print(parameter_sum([(64,), (64,)]))
-    2·64 = 128
-    """
-    count = sum(map(math.prod, shapes))
-    if not shapes:
-        return NOTHING
-    weight, *rest = shapes
-    biased = rest == [weight[:1]]
-    if len(weight) > 1 and (biased or not rest):
-        inside = product((*weight[2:], weight[1]))
-        return Sum(f"({inside} + 1)·{weight[0]}" if biased else f"{inside}·{weight[0]}", count)
-    if len(set(shapes)) == 1 and len(shapes) > 1:
-        return Sum(product((len(shapes), *weight)), count)
-    kept = ["·".join(map(str, shape)) or "1" for shape in shapes]
-    return Sum(" + ".join(kept), count)
-
-
 def multiply_adds(step: Step) -> Sum:
     """The multiply-adds of a convolution, matrix product, attention or recurrent layer; 0 for any other operation.
 
@@ -245,25 +127,15 @@ def _convolution_cost(step: Step) -> Sum:
     if step.arguments.get("transposed"):  # each input cell is spread by a whole kernel
         read = _shape(step, "input")
         per_cell = (*weight[2:], weight[1])
-        return _multiplied(read[len(read) - len(weight) + 1 :], per_cell, read[: len(read) - len(weight) + 1])
-    cells = shape[len(shape) - len(weight) + 1 :]
-    return _multiplied((*cells[1:], cells[0]), (*weight[2:], weight[1]), shape[: len(shape) - len(weight) + 1])
-
-
-def _multiplied(cells: Shape, per_cell: Shape, batch: Shape) -> Sum:
-    """Cells of the result, times the products in each."""
-    leading = tuple(n for n in batch if n != 1)
-    numbers = (*leading, *cells, *per_cell)
-    texts = [product(part) for part in (leading, cells, per_cell) if part]
-    return Sum(" · ".join(texts), math.prod(numbers))
+        return multiplied(read[len(read) - len(weight) + 1 :], per_cell, read[: len(read) - len(weight) + 1])
+    return convolution_cost(shape, weight)
 
 
 def _product_cost(left: str) -> Callable[[Step], Sum]:
     """Each cell of a matrix product adds as many products as the left operand is wide."""
 
     def cost(step: Step) -> Sum:
-        cells = tuple(n for n in step.shape if n != 1) or (1,)
-        return _multiplied(cells, _shape(step, left)[-1:], ())
+        return product_cost(step.shape, _shape(step, left)[-1:])
 
     return cost
 

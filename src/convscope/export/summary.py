@@ -18,11 +18,13 @@ from convscope.cards.card_inference import card_of
 from convscope.displayed import Displayed
 from convscope.errors import TraceError, UsageError
 from convscope.export.field_sums import FieldSum, field_sums
-from convscope.export.layer_sums import AxisSums, MemoryUse, Sum, memory_use, multiply_adds, parameter_sum, size_sums
+from convscope.export.layer_sums import MemoryUse, memory_use, multiply_adds, size_sums
 from convscope.inputs.model_inputs import random_inputs
+from convscope.layer_arithmetic import AxisSums, Sum, parameter_sum, sum_texts
 from convscope.render.numbers import table
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
+from convscope.typing import Array
 
 MOST = 10**8
 """Numbers that an input may hold."""
@@ -60,13 +62,7 @@ class Layer:
 
     def sums(self) -> Iterator[tuple[str, str]]:
         """Its sums as text: the name and the calculation."""
-        yield from _size_texts(self)
-        if self.parameters.value:
-            yield "parameters", str(self.parameters)
-        if self.shared:
-            yield "shared", f"{', '.join(self.shared)}: counted above"
-        if self.multiply_adds.value:
-            yield "multiply-adds", str(self.multiply_adds)
+        yield from sum_texts(self.shape, self.size, self.parameters, self.multiply_adds, self.shared)
         if self.field is not None and self.field.changes:
             yield "field", str(self.field)
 
@@ -234,7 +230,7 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
     )
 
 
-def _counted(trace: Trace, known: Mapping[str, Any]) -> dict[int, tuple[list[str], list[str]]]:
+def _counted(trace: Trace, known: Mapping[str, object]) -> dict[int, tuple[list[str], list[str]]]:
     """For each visible step, the parameters that it reads first, and those counted before.
 
     A parameter that only hidden steps prepare is counted where a visible step reads the result.
@@ -263,7 +259,7 @@ def _notes(trace: Trace) -> tuple[str, ...]:
     return ()
 
 
-def _noise(card: Card, size: Size | Mapping[str, Size]) -> Any:
+def _noise(card: Card, size: Size | Mapping[str, Size]) -> Array | dict[str, Array]:
     """Random inputs of a size, or a sentence that says why they cannot be made."""
     if isinstance(size, Mapping):
         return {str(name): _one(card, part) for name, part in size.items()}
@@ -273,7 +269,7 @@ def _noise(card: Card, size: Size | Mapping[str, Size]) -> Any:
     return _one(card, size)
 
 
-def _one(card: Card, size: Size) -> Any:
+def _one(card: Card, size: Size) -> Array:
     shape = _whole(card, size)
     if card.form == "tokens":
         return np.zeros(shape, np.int64)
@@ -324,19 +320,6 @@ def _short(layers: Sequence[Layer]) -> list[str]:
         for layer in layers
     ]
     return [line.rstrip() for line in table([header, *rows], "<<<>>>>")]
-
-
-def _size_texts(layer: Layer) -> Iterator[tuple[str, str]]:
-    """The sums of its output size, equal ones once, each with the recorded length where that differs."""
-    texts = dict[str, list[int]]()
-    for axis, total in layer.size:
-        recorded = layer.shape[axis]
-        text = str(total) if recorded == total.value else f"{total}, recorded {recorded:,}"
-        texts.setdefault(text, []).append(axis)
-    names = {2: "rows", 3: "columns"} if len(layer.shape) == 4 and len(texts) > 1 else {}
-    names |= {1: "channels"} if len(layer.shape) > 2 else {1: "size"}
-    for text, axes in texts.items():
-        yield (names.get(axes[0], "size") if len(axes) == 1 else "size"), text
 
 
 def _without_batch(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from torch import nn
 from convscope.cards.card import Card
 from convscope.data.catalog import DATASETS
 from convscope.errors import ShapeError, UsageError
+from convscope.models.block_network import Blocks, check_blocks
+from convscope.models.network_arguments import check_arguments
 from convscope.models.networks import (
     MLP512,
     Crosses,
@@ -52,6 +54,8 @@ class ModelEntry:
     summary: str
     data: tuple[str, ...] = ()
     """The data sets it is made for; `DEFAULT_MODELS` says which model each data set takes by itself."""
+    checked: Callable[[Mapping[str, Any]], None] | None = field(default=None, repr=False)
+    """Rejects arguments that no network can be built with, if their types and signs do not say enough."""
 
     @property
     def input(self) -> str:
@@ -61,7 +65,7 @@ class ModelEntry:
 
     def card(self, args: Mapping[str, Any]) -> Card:
         """The network's input when it is built with `args`."""
-        channels, height, width = self.shape
+        channels, height, width = args.get("shape", self.shape)
         size = (args.get("size", height), args.get("size", width)) if height else None
         shown = DATASETS[self.data[0]].preprocess if self.data else Preprocess()
         preprocess = replace(shown, size=size, channels=args.get("channels", channels))
@@ -87,15 +91,18 @@ class ModelEntry:
             raise ShapeError(
                 f"{self.name} takes square images, not {height}x{width}; resize them, say to 28x28 (--size 28)."
             )
-        wanted = {"channels": channels, "size": height, "classes": classes}
+        wanted = {"channels": channels, "size": height, "classes": classes, "shape": shape}
         return {name: value for name, value in wanted.items() if name in takes and takes[name].default != value}
 
     def check(self, args: Mapping[str, object]) -> None:
-        """Reject counts below 1: all integer arguments of these networks are counts.
+        """Reject counts below 1, as all integer arguments of these networks are counts, and blocks that do not fit.
 
         Raises:
-            UsageError: one is less than 1.
+            UsageError: one is less than 1, or no network can be built of these blocks.
         """
+        if self.checked is not None:
+            check_arguments(self.name, self.build, args)
+            self.checked(args)
         for name, value in args.items():
             for number in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(number, int) and not isinstance(number, bool) and number < 1 and name != "dropout":
@@ -151,6 +158,9 @@ _ENTRIES = (
         40_986,
         "three strided convolutions with batch norm: 99 % on MNIST, fast",
         MNIST_FAMILY,
+    ),
+    ModelEntry(
+        "blocks", Blocks, 0, (1, 28, 28), 13_610, "your own list of blocks, see cs.blocks", checked=check_blocks
     ),
 )
 

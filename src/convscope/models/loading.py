@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convscope.blocks.file import is_network_file, read_network_file
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
@@ -29,7 +30,7 @@ from convscope.models.weights import load_weights
 from convscope.preprocess import Preprocess
 from convscope.type_checks import kind_of, takes
 
-HINT = "A model is also file.py:Class, package.module:factory or a run folder."
+HINT = "A model is also file.py:Class, package.module:factory, a file of blocks (net.json) or a run folder."
 RUN_WEIGHTS = "weights.safetensors"
 SMALL = 10_000_000
 """Networks up to this many numbers (40 MB) are built whatever the size of the run's weights."""
@@ -53,9 +54,9 @@ def load_model(
     Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
 
     Args:
-        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a run folder, an nn.Module, or a program of
-            torch.export. A run in the working folder that is called like a network of `MODELS` comes before it, and a
-            note says so.
+        spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a file of blocks (`net.json`, see
+            `cs.blocks`), a run folder, an nn.Module, or a program of torch.export. A run in the working folder that is
+            called like a network of `MODELS` comes before it, and a note says so.
         weights: A safetensors file, or a state dict or checkpoint that `torch.save` wrote; without it, a run's own,
             else fresh ones.
         weights_key: Where in a checkpoint the weights are, such as "state_dict_ema"; None finds them.
@@ -155,6 +156,8 @@ def _as_path(folder: str | Path) -> str:
 
 def _build(spec: str, weights: str | Path | None, args: Mapping[str, object], seed: int, *, trust: bool) -> Built:
     """The model that a string names, with fresh weights."""
+    if is_network_file(spec):
+        spec, args = "blocks", {**read_network_file(spec), **args}
     if spec in MODELS:
         MODELS[spec].check(args)
         model = _seeded(seed, lambda: user_code.build(spec, MODELS[spec].build, args))
@@ -210,7 +213,10 @@ def _from_run(run: Path, weights: str | Path | None, seed: int, *, trust: bool) 
 def _check_size(run: Path, source: str, args: Mapping[str, object], weights: Path) -> None:
     """Reject arguments that the network does not take, or that need far more numbers than the weights file can hold."""
     config, build = run / "config.json", MODELS[source].build
-    MODELS[source].check(args)
+    try:
+        MODELS[source].check(args)
+    except UsageError as error:
+        raise RunError(f"{config} does not describe a {source}: {error}") from None
     with torch.device("meta"):  # which takes no memory
         model = _seeded(0, lambda: user_code.build(source, build, args))
     problems = unfit(source, build, args)

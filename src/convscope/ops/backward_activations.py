@@ -1,14 +1,13 @@
 """Activations backward: the incoming gradient, times the slope of the activation at its recorded number."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import leaf
-from convscope.expr.expr import Apply, number
+from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import rounded
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.vjp import VJP, Varies, only, wide
@@ -17,7 +16,7 @@ from convscope.typing import Array
 CUBED = 1e12
 _X = {"grad": "grad_output", "x": "self"}
 _Y = {"grad": "grad_output", "y": "output"}
-ARGUMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "threshold_backward": ("pass_above", {**_X, "threshold": "threshold"}),
     "hardtanh_backward": ("pass_between", {**_X, "low": "min_val", "high": "max_val"}),
     "hardshrink_backward": ("pass_outside", {"grad": "grad_out", "x": "self", "lambd": "lambd"}),
@@ -51,7 +50,7 @@ def activation(call: Call, cell: Cell) -> Apply:
         UsageError: the approximated gelu of a number whose cube may be infinite in the kernel.
     """
     function, arguments = _applied(call)
-    if function == "gelu_tanh_backward" and abs(float(arguments["x"].array[cell])) > CUBED:
+    if function == "gelu_tanh_backward" and abs(float(call["self"].array[cell])) > CUBED:
         raise UsageError("no rule explains the slope of gelu by tanh at a number whose cube may overflow.")
     parts = {name: _part(call, value, cell, name) for name, value in arguments.items()}
     return Apply(function, parts, note=_note(function, parts))
@@ -82,7 +81,7 @@ def glu(call: Call, cell: Cell) -> Apply:
     return Apply("glu_gate_backward", {"grad": grad, "x": leaf(operand, index), "gate": gate})
 
 
-def _applied(call: Call) -> tuple[str, dict[str, Any]]:
+def _applied(call: Call) -> tuple[str, dict[str, Operand | float]]:
     """The primitive and its arguments, as operands and numbers."""
     if call.op == "elu_backward":
         name, x = ("elu_backward_of_result", "y") if call["is_result"] else ("elu_backward", "x")
@@ -94,14 +93,14 @@ def _applied(call: Call) -> tuple[str, dict[str, Any]]:
     return function, {name: call[argument] for name, argument in names.items()}
 
 
-def _part(call: Call, value: Any, cell: Cell, name: str) -> Any:
+def _part(call: Call, value: Operand | float, cell: Cell, name: str) -> Leaf:
     if isinstance(value, Operand):
         return leaf(value, cell)
     read = call.dtype if call.dtype == "float64" else "float32"  # narrow types are compared and multiplied in float32
     return number(rounded(float(value), read), name, call.dtype)
 
 
-def _note(function: str, parts: Mapping[str, Any]) -> str:
+def _note(function: str, parts: Mapping[str, Leaf]) -> str:
     """A note on whether the gradient passes."""
     if not function.startswith("pass_"):
         return ""

@@ -1,7 +1,7 @@
 """The connectionist temporal classification loss: how likely a sequence of labels is, over all ways to align it."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class _Path(NamedTuple):
     """(T, S): how far a kernel may be off."""
 
 
-def _ints(value: Any) -> list[int]:
+def _ints(value: Operand | Sequence[int]) -> list[int]:
     return [int(n) for n in (value.array.reshape(-1) if isinstance(value, Operand) else value)]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from convscope.errors import UnknownName
 from convscope.expr.call import Call, Cell, full_cell
 from convscope.expr.expr import Expr
-from convscope.ops import convolution, movement, normalization, pointwise, pooling, resampling
+from convscope.ops import activations, convolution, movement, normalization, pointwise, pooling, resampling
 from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.op import Op, Role
 from convscope.ops.table import OPS, OTHER_ROLES, OTHER_TITLES
@@ -18,7 +18,7 @@ WINDOWED = frozenset(
         pooling.pool_dependencies,
         resampling.resampling_dependencies,
         pointwise.pointwise_dependencies,
-        pointwise.glu_dependencies,
+        activations.glu_dependencies,
         movement.moved_dependencies,
     }
 )

@@ -1,7 +1,7 @@
 """Losses: of pairs of numbers (unreduced, summed or averaged), and of scores against class indices."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def _of_pair(call: Call, cell: Cell) -> Apply:
 def _arguments(call: Call) -> tuple[str, dict[str, Operand | float]]:
     """The loss and its arguments; a weight that is not given is 1."""
     name, places = APPLIED[call.op]
-    arguments: dict[str, Any] = {key: call[parameter] for key, parameter in places.items()}
+    arguments: dict[str, Operand | float | None] = {key: call[parameter] for key, parameter in places.items()}
     return name, {key: 1.0 if value is None else value for key, value in arguments.items()}
 
 

@@ -1,4 +1,4 @@
-"""Data movement: operations whose every cell is a copy of one cell of their input, and casts to another type."""
+"""Data movement: each cell is a copy of one cell of an input; casts to another type, joined tensors, triangles."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from convscope.expr.cells import leaf
 from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import BITS, Precision, wrapped
 from convscope.ops import source_cells, titles
-from convscope.ops.dependencies import as_mask
+from convscope.ops.dependencies import MovedCells, as_mask
 from convscope.ops.op import Op, Vectorized, together
 from convscope.ops.source_cells import MOVES, SOURCES
-from convscope.ops.vjp import VJP, Varies, only
+from convscope.ops.vjp import VJP, Varies, only, wide
 from convscope.typing import Array
 
 
@@ -120,6 +120,78 @@ def _turned_back(call: Call, mask: Array) -> Array:
     return np.swapaxes(mask, *((call["dim0"], call["dim1"]) if call.op == "transpose" else (0, 1)))
 
 
+# Several tensors joined to one, and triangles of matrices
+
+
+def cat(call: Call, cell: Cell) -> Leaf | Apply:
+    """The tensor along the axis that contains this cell."""
+    axis, at = call["dim"], 0
+    tensors = [t for t in call["tensors"] if t.shape != (0,)]
+    axis %= len(cell)
+    for operand in tensors:
+        if np.max(cell[axis]) < at + operand.shape[axis]:
+            return as_type(leaf(operand, tuple(i - at if a == axis else i for a, i in enumerate(cell))), call.dtype)
+        at += operand.shape[axis]
+    raise AssertionError("the cell is outside all of the tensors")
+
+
+def stack(call: Call, cell: Cell) -> Leaf | Apply:
+    """The tensor that this index of the new axis names."""
+    axis = call["dim"] % len(cell)
+    operand = call["tensors"][np.max(cell[axis])]
+    return as_type(leaf(operand, cell[:axis] + cell[axis + 1 :]), call.dtype)
+
+
+def alike_joined(call: Call, cell: Cell) -> Array | None:
+    """Cells of the same tensor."""
+    axis = call["dim"] % len(cell)
+    if call.op == "stack":
+        return np.asarray(cell[axis]).reshape(-1, 1)
+    ends = np.cumsum([operand.shape[axis] for operand in call["tensors"] if operand.shape != (0,)])
+    return np.asarray(np.searchsorted(ends, cell[axis], side="right")).reshape(-1, 1)
+
+
+def triangle(call: Call, cell: Cell) -> Leaf:
+    """tril and triu: one side of a diagonal kept, 0 on the other."""
+    row, column = cell[-2:]
+    distance = column - row - call["diagonal"]
+    kept = distance <= 0 if call.op == "tril" else distance >= 0
+    return leaf(call["self"], cell) if kept else number(0, "outside the triangle")
+
+
+def cat_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Each tensor its own part; those that do not vary are constants."""
+    axis, at, gradients, constant = call["dim"] % weights.ndim, 0, {}, 0.0
+    for index, operand in enumerate(call["tensors"]):
+        if operand.shape == (0,):
+            continue
+        part = np.take(weights, range(at, at + operand.shape[axis]), axis=axis)
+        at += operand.shape[axis]
+        if f"tensors.{index}" in varies:
+            gradients[f"tensors.{index}"] = part
+        else:
+            constant += float(np.sum(part * wide(operand)))
+    return VJP(gradients, constant)
+
+
+def stack_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """As above, along the new axis."""
+    axis, gradients, constant = call["dim"] % weights.ndim, {}, 0.0
+    for index, operand in enumerate(call["tensors"]):
+        part = np.take(weights, index, axis=axis)
+        if f"tensors.{index}" in varies:
+            gradients[f"tensors.{index}"] = part
+        else:
+            constant += float(np.sum(part * wide(operand)))
+    return VJP(gradients, constant)
+
+
+def triangle_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """What was kept."""
+    only(call, varies, "self")
+    return VJP({"self": (np.tril if call.op == "tril" else np.triu)(weights, call["diagonal"])})
+
+
 _RULE = Vectorized(moved, alike)
 
 MOVEMENT: Mapping[str, Op] = {
@@ -211,4 +283,7 @@ MOVEMENT: Mapping[str, Op] = {
     "take": Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("index",)),
     "masked_select": Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("mask",)),
     "_to_copy": Op(Vectorized(converted, alike), moved_dependencies, moved_vjp),
+    "cat": Op(Vectorized(cat, alike_joined), MovedCells(cat_vjp), cat_vjp, title=titles.named("concatenate")),
+    "stack": Op(Vectorized(stack, alike_joined), MovedCells(stack_vjp), stack_vjp),
+    **dict.fromkeys(("tril", "triu"), Op(triangle, MovedCells(triangle_vjp), triangle_vjp)),
 }

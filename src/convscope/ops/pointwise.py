@@ -3,23 +3,25 @@
 `applied` names the primitive that an operation applies and its arguments; the rule reads one cell of each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
-from convscope.errors import UnknownName, UsageError
+from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Operand
-from convscope.expr.cells import broadcast, leaf
+from convscope.expr.cells import broadcast
 from convscope.expr.expr import Apply, Leaf, number
 from convscope.expr.precision import PRECISIONS, WHOLE, rounded, wrapped
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import together
-from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, wide
+from convscope.ops.vjp import VJP, Varies, fitted
 from convscope.typing import Array, Numbers
 
-Arguments = dict[str, Any]
-"""Argument names of a function -> `Operand` or number."""
+Given: TypeAlias = Operand | Leaf | float
+"""What a primitive is applied to: a tensor, a cell of one that was read already, or a number."""
+Arguments: TypeAlias = dict[str, Given]
+"""Argument names of a primitive -> what they are."""
 _X = {"x": "self"}
 _XY = {"x": "self", "y": "other"}
 SAME = (
@@ -120,7 +122,7 @@ def _quotient(call: Call) -> tuple[str, Arguments]:
 def _as_read(arguments: Arguments, dtype: str) -> Arguments:
     """Functions with jumps need written numbers exactly as the kernel reads them."""
     return {
-        name: given if isinstance(given, Operand) else number(rounded(float(given), dtype), name, dtype)
+        name: given if isinstance(given, Operand | Leaf) else number(rounded(float(given), dtype), name, dtype)
         for name, given in arguments.items()
     }
 
@@ -173,7 +175,9 @@ def _finite(call: Call) -> tuple[str, Arguments]:
     """nan_to_num: numbers for nan and infinities, by default 0 and the largest of the type."""
     largest = PRECISIONS[call.dtype].largest if call.dtype in PRECISIONS else 0.0
     defaults = {"nan": 0.0, "posinf": largest, "neginf": -largest}
-    given = {name: usual if call.get(name) is None else float(call[name]) for name, usual in defaults.items()}
+    given: Arguments = {
+        name: usual if call.get(name) is None else float(call[name]) for name, usual in defaults.items()
+    }
     return "nan_to_num", {"x": call["self"], **_as_read(given, call.dtype)}
 
 
@@ -197,43 +201,7 @@ SPECIAL: Mapping[str, Callable[[Call], tuple[str, Arguments]]] = {
 }
 
 
-def log_sigmoid(call: Call, cell: Cell) -> Apply:
-    """The logarithm of the sigmoid; its second result is exp(-|x|), kept for training."""
-    x = leaf(call["self"], cell)
-    if call.output == 0:
-        return Apply("log_sigmoid", {"x": x})
-    return Apply("exp", {"x": Apply("neg", {"x": Apply("abs", {"x": x})})})
-
-
-def prelu(call: Call, cell: Cell) -> Apply:
-    """A leaky relu whose slope was learnt, one for all or one for each channel."""
-    return Apply("leaky_relu", {"x": leaf(call["self"], cell), "slope": broadcast(call["weight"], cell, "slope")})
-
-
-def glu(call: Call, cell: Cell) -> Apply:
-    """The first half times the sigmoid of the second half."""
-    operand, axis = call["self"], call["dim"] % len(cell)
-    half = operand.shape[axis] // 2
-    gate = tuple(i + half if a == axis else i for a, i in enumerate(cell))
-    return Apply("glu", {"x": leaf(operand, cell), "gate": leaf(operand, gate)})
-
-
-def dropout(call: Call, cell: Cell) -> Apply | Leaf:
-    """What the recorded mask kept, scaled up by 1 / (1 - p); the second result is the mask itself.
-
-    Raises:
-        UnknownName: the mask was not recorded.
-    """
-    x = leaf(call["input"], cell)
-    if not call.get("train", True):
-        return number(1, "mask") if call.output else x
-    if "mask" not in call.extra:
-        raise UnknownName("recorded mask", "mask", call.extra)
-    mask = leaf(call.extra["mask"], cell)
-    return mask if call.output else Apply("dropout", {"x": x, "mask": mask, "p": number(call["p"], "p")})
-
-
-def _read(given: Any, cell: Cell, name: str) -> Leaf:
+def _read(given: Given, cell: Cell, name: str) -> Leaf:
     if isinstance(given, Leaf):
         return given
     return broadcast(given, cell, name)
@@ -271,66 +239,19 @@ def through_vjp(
     with np.errstate(all="ignore"):
         if result.slopes is None:
             flat = {names[a]: np.zeros(shapes[names[a]]) for a, moves in zip(values, moving, strict=True) if moves}
-            return VJP(flat, _sum_vjp(weights, result.value(*values.values())))
+            return VJP(flat, weighted_sum(weights, result.value(*values.values())))
         slopes = result.slopes(*values.values())
         gradients: dict[str, Array] = {}
         for argument, slope, moves in zip(values, slopes, moving, strict=True):
             if moves:
                 name = names[argument]
-                gradients[name] = gradients.get(name, 0.0) + fitted(_times(weights, slope), shapes[name])
+                gradients[name] = gradients.get(name, 0.0) + fitted(weighed(weights, slope), shapes[name])
         offset = result.offset(moving, *values.values()) if result.offset else None
         if offset is not None:
-            return VJP(gradients, _sum_vjp(weights, offset))
-        flat_value = _sum_vjp(weights, result.value(*values.values()))
+            return VJP(gradients, weighted_sum(weights, offset))
+        flat_value = weighted_sum(weights, result.value(*values.values()))
         parts = zip(values.values(), slopes, moving, strict=True)
-        return VJP(gradients, flat_value - sum(_sum_vjp(weights, v * s) for v, s, m in parts if m), linear=False)
-
-
-def prelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The learnt slope below zero; by the slope itself what is below zero."""
-    only(call, varies, "self", "weight")
-    image, slope = wide(call["self"]), wide(call["weight"])
-    gradients = {"self": weights * np.where(image > 0, 1.0, slope)} if "self" in varies else {}
-    if "weight" not in varies:
-        return VJP(gradients)
-    gradients["weight"] = fitted(weights * np.where(image > 0, 0.0, image), call["weight"].shape)
-    kept = 0.0 if "self" in varies else _sum_vjp(weights, np.where(image > 0, image, 0.0))
-    moved = _sum_vjp(gradients["weight"], slope) if "self" in varies else 0.0
-    return VJP(gradients, kept - moved, linear="self" not in varies)
-
-
-def glu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The two halves are one operand."""
-    only(call, varies, "self")
-    axis = call["dim"] % weights.ndim
-    x, gate = np.split(wide(call["self"]), 2, axis=axis)
-    result = PRIMITIVES["glu"]
-    assert result.slopes is not None
-    one, other = result.slopes(x, gate)
-    value = _sum_vjp(weights, result.value(x, gate)) - _sum_vjp(weights, one * x + other * gate)
-    return VJP({"self": np.concatenate([weights * one, weights * other], axis=axis)}, value, linear=False)
-
-
-def log_sigmoid_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """The slope is the sigmoid of -x."""
-    first_result(call)
-    only(call, varies, "self")
-    return through_vjp(
-        "log_sigmoid",
-        {"x": wide(call["self"])},
-        {"x": "self"},
-        weights,
-        varies=varies,
-        shapes={"self": call["self"].shape},
-    )
-
-
-def dropout_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """What the recorded mask kept."""
-    only(call, varies, "input")
-    if not call.get("train", True):
-        return VJP({"input": weights})
-    return VJP({"input": weights * wide(call.extra["mask"]) / (1 - call["p"])})
+        return VJP(gradients, flat_value - sum(weighted_sum(weights, v * s) for v, s, m in parts if m), linear=False)
 
 
 def _name(given: object, operands: dict[str, Operand]) -> str:
@@ -343,22 +264,17 @@ def _numbers(given: Operand | Leaf | float) -> Array:
     return np.asarray(given.value() if isinstance(given, Leaf) else given, np.float64)
 
 
-def _times(weights: Array, slope: Numbers) -> Array:
+def weighed(weights: Array, slope: Numbers) -> Array:
     """Weight times slope; nothing where the weight is nothing, however steep the function."""
     return np.where(weights == 0, 0.0, weights * slope)
 
 
-def _sum_vjp(weights: Array, values: Numbers) -> float:
-    return float(np.sum(_times(weights, values)))
+def weighted_sum(weights: Array, values: Numbers) -> float:
+    """The sum of the numbers, each times its weight."""
+    return float(np.sum(weighed(weights, values)))
 
 
 def pointwise_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The same cell of each operand, broadcast."""
     operands, mask = call.operands(), as_mask(mask)
     return {name: as_mask(fitted(mask, operands[name].shape)) for name in varies}
-
-
-def glu_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
-    """The same cell of both halves."""
-    mask = as_mask(mask)
-    return {"self": np.concatenate([mask, mask], axis=call["dim"] % mask.ndim)} if varies else {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from convscope.ops import pointwise, titles
+from convscope.ops import activations, pointwise, titles
 from convscope.ops.op import Op, Vectorized, together
 
 _RULE = Vectorized(pointwise.pointwise, pointwise.alike)
@@ -135,22 +135,22 @@ POINTWISE: Mapping[str, Op] = {
         Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
     ),
     "log_sigmoid_forward": Op(
-        Vectorized(pointwise.log_sigmoid), pointwise.pointwise_dependencies, pointwise.log_sigmoid_vjp
+        Vectorized(activations.log_sigmoid), pointwise.pointwise_dependencies, activations.log_sigmoid_vjp
     ),
     "_prelu_kernel": Op(
-        Vectorized(pointwise.prelu), pointwise.pointwise_dependencies, pointwise.prelu_vjp, role="activation"
+        Vectorized(activations.prelu), pointwise.pointwise_dependencies, activations.prelu_vjp, role="activation"
     ),
-    "glu": Op(Vectorized(pointwise.glu), pointwise.glu_dependencies, pointwise.glu_vjp, role="activation"),
+    "glu": Op(Vectorized(activations.glu), activations.glu_dependencies, activations.glu_vjp, role="activation"),
     "native_dropout": Op(
-        Vectorized(pointwise.dropout, together),
+        Vectorized(activations.dropout, together),
         pointwise.pointwise_dependencies,
-        pointwise.dropout_vjp,
+        activations.dropout_vjp,
         title=titles.dropout,
     ),
     "dropout": Op(
-        Vectorized(pointwise.dropout, together),
+        Vectorized(activations.dropout, together),
         pointwise.pointwise_dependencies,
-        pointwise.dropout_vjp,
+        activations.dropout_vjp,
         title=titles.dropout,
     ),
 }

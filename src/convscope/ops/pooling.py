@@ -1,7 +1,6 @@
 """Pooling: the maximum or the average of a window, in one to three dimensions, fixed and adaptive; and backward."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from convscope.expr.cells import Span, gather, outer, pair
 from convscope.expr.expr import Apply, Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
 from convscope.ops.vjp import VJP, Matrix, Varies, along, only, wide
-from convscope.typing import Array
+from convscope.typing import Array, Index
 
 
 def max_pool(call: Call, cell: Cell) -> Apply:
@@ -183,13 +182,14 @@ def max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
             for n, s, p, d, t in zip(weights.shape[-axes:], strides, paddings, dilations, tap, strict=True)
         ]
         inside = [(at >= 0) & (at < n) for at, n in zip(places, image.shape[-axes:], strict=True)]
-        target: tuple[Any, ...] = np.ix_(*[np.flatnonzero(i) for i in inside])
-        source: tuple[Any, ...] = np.ix_(*[at[i] for at, i in zip(places, inside, strict=True)])
-        seen = image[(..., *source)]
+        target: Index = (..., *np.ix_(*[np.flatnonzero(i) for i in inside]))
+        source = np.ix_(*[at[i] for at, i in zip(places, inside, strict=True)])
+        read: Index = (..., *source)
+        seen = image[read]
         flat = np.ravel_multi_index(source, image.shape[-axes:])
-        wins = (seen > best[(..., *target)]) | np.isnan(seen)
-        best[(..., *target)] = np.where(wins, seen, best[(..., *target)])
-        winner[(..., *target)] = np.where(wins | (winner[(..., *target)] < 0), flat, winner[(..., *target)])
+        wins = (seen > best[target]) | np.isnan(seen)
+        best[target] = np.where(wins, seen, best[target])
+        winner[target] = np.where(wins | (winner[target] < 0), flat, winner[target])
     if np.any(weights[winner < 0]):
         raise UsageError("a window of the max pooling reads padding alone, so its number comes from no cell.")
     return VJP({"self": _placed(weights, winner, lead, image.shape)})
@@ -206,9 +206,10 @@ def adaptive_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
             range(at * n // m, -(-(at + 1) * n // m))
             for at, n, m in zip(cell, shape, weights.shape[-axes:], strict=True)
         ]
-        window: tuple[Any, ...] = np.ix_(*spans)
+        window = np.ix_(*spans)
         flat = np.ravel_multi_index(window, shape).ravel()
-        seen = image[(..., *window)].reshape(*image.shape[:-axes], -1)
+        read: Index = (..., *window)
+        seen = image[read].reshape(*image.shape[:-axes], -1)
         winner[(..., *cell)] = flat[np.argmax(seen, axis=-1)]
     return VJP({"self": _placed(weights, winner, image.shape[:-axes], image.shape)})
 

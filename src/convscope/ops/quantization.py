@@ -1,7 +1,6 @@
 """Fake quantization: numbers rounded to the steps of an integer type, and kept as floating-point numbers."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from convscope.expr.primitives.quantization import fake_quantized, is_representa
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.vjp import VJP, Varies, first_result, only, wide
-from convscope.typing import Array
+from convscope.typing import Array, Numbers
 
 
 def fake_quantize(call: Call, cell: Cell) -> Apply | Leaf:
@@ -71,7 +70,7 @@ def fake_quantize_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     return VJP({"self": gradient}, value - float(np.sum(gradient * image)), linear=False)
 
 
-def _spread(call: Call, name: str) -> Any:
+def _spread(call: Call, name: str) -> Numbers:
     """A scale or zero point, shaped to meet the cells that it belongs to."""
     value = call[name]
     if not isinstance(value, Operand):

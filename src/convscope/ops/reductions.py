@@ -1,17 +1,16 @@
-"""Reductions: the sum, mean, variance, norm, maximum or minimum along some axes; sorting, running sums, segments."""
+"""Reductions: the sum, mean, variance, product or norm along some axes; running sums, sums of segments."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import before_reduction, dims_of, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import widened
 from convscope.expr.primitives.reductions import mean_roundings
 from convscope.ops.dependencies import as_mask
-from convscope.ops.vjp import VJP, Varies, first_result, only, tangent, wide
+from convscope.ops.vjp import VJP, Varies, only, tangent, wide
 from convscope.typing import Array
 
 
@@ -71,52 +70,6 @@ def variance(call: Call, cell: Cell) -> Apply | Dot:
         return mean_of(cells, kernel)
     result = variance_of(cells, _correction(call), kernel)
     return Apply("sqrt", {"x": result}, note="the standard deviation") if call.op.startswith("std") else result
-
-
-def largest(call: Call, cell: Cell) -> Apply:
-    """amax, amin, max, min, argmax, argmin along axes: the candidates and the winner, or where it stands."""
-    cells = reduced(call, cell)
-    name = "max" if "max" in call.op else "min"
-    if call.output == 0 and not call.op.startswith("arg"):
-        return Apply(
-            name, {"cells": cells}, note=f"the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells"
-        )
-    dims = dims_of(call, call["self"])
-    axis = (
-        np.broadcast_to(np.arange(len(cells)), cells.values.shape)
-        if call.get("dim") is None or not dims
-        else cells.cells[..., dims[0]]
-    )
-    return Apply(
-        f"arg{name}",
-        {"cells": cells, "positions": cells.placed(axis)},
-        note=f"where the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells stands",
-    )
-
-
-def least_and_largest(call: Call, cell: Cell) -> Apply:
-    """aminmax: the smallest as the first result, the largest as the second."""
-    cells = reduced(call, cell)
-    name, word = ("max", "largest") if call.output else ("min", "smallest")
-    return Apply(name, {"cells": cells}, note=f"the {word} of {len(cells):,} cells")
-
-
-def ranked(call: Call, cell: Cell) -> Apply:
-    """sort and topk: the number that comes in this place, and where it stood."""
-    operand = call["self"]
-    axis = call["dim"] % max(len(cell), 1)
-    cells = row(operand, cell, [axis])
-    down = bool(call.get("descending", call.get("largest", False)))
-    rank, order = number(cell[axis] if cell else 0, "rank"), number(down, "descending")
-    parts: Mapping[str, Cells | Expr] = {"cells": cells, "rank": rank, "descending": order}
-    word = "largest" if down else "smallest"
-    place = cell[axis] + 1 if cell else 1
-    note = (
-        f"the {word} of {len(cells):,} cells"
-        if place == 1
-        else f"number {place:,} of {len(cells):,} cells, the {word} first"
-    )
-    return Apply("rank_of" if call.output else "ranked", parts, note=note)
 
 
 def whole(call: Call, cell: Cell) -> Apply:
@@ -196,42 +149,6 @@ def variance_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     root = np.sqrt(var) if call.op.startswith("std") else None
     slope = 2 * far / (count - correction) / (1 if root is None else 2 * root)
     return tangent({"self": kept * slope}, call, float(np.sum(kept * (var if root is None else root))))
-
-
-def extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """amax and amin share a weight among equal winners; max and min along an axis give it to the one they name."""
-    only(call, varies, "self")
-    image, dims = wide(call["self"]), dims_of(call, call["self"])
-    sign = 1.0 if "max" in call.op else -1.0
-    best = (sign * image).max(axis=dims, keepdims=True)
-    wins = sign * image == best
-    if call.op in {"max", "min"} and call.get("dim") is not None:
-        first = np.argmax(wins, axis=dims[0])
-        wins = np.arange(image.shape[dims[0]]).reshape([-1 if a == dims[0] else 1 for a in range(image.ndim)])
-        wins = wins == np.expand_dims(first, dims[0])
-    return VJP({"self": kept_weights(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
-
-
-def least_and_largest_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """aminmax: shared among equal winners."""
-    only(call, varies, "self")
-    image, dims = wide(call["self"]), dims_of(call, call["self"])
-    best = (np.max if call.output else np.min)(image, axis=dims, keepdims=True)
-    wins = image == best
-    return VJP({"self": kept_weights(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
-
-
-def ranked_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """sort and topk: to the cell that came in each place."""
-    first_result(call)
-    only(call, varies, "self")
-    image = wide(call["self"])
-    axis = call["dim"] % max(image.ndim, 1)
-    down = call.get("descending", call.get("largest", False))
-    order = np.argsort(-image if down else image, axis=axis, kind="stable")
-    result = np.zeros(image.shape)
-    np.put_along_axis(result, np.take(order, range(weights.shape[axis]), axis=axis), weights, axis=axis)
-    return VJP({"self": result})
 
 
 def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -316,81 +233,3 @@ def cumsum_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict
         return {"self": as_mask(mask)} if varies else {}
     axis = call["dim"] % mask.ndim
     return {"self": np.flip(np.maximum.accumulate(np.flip(as_mask(mask), axis), axis), axis)}
-
-
-# Segments: the sum, mean, product or extreme of each of several runs of an axis
-
-EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
-"""The result for an empty segment."""
-
-
-def _run(call: Call, lead: Cell, segment: int) -> range:
-    """The indices of one segment, from its lengths or offsets.
-
-    Raises:
-        UsageError: segments that are named cell by cell.
-    """
-    if call.get("lengths") is not None:
-        ends = np.cumsum(call["lengths"].array[lead])
-        return range(int(ends[segment - 1]) if segment else 0, int(ends[segment]))
-    if call.get("offsets") is None:
-        raise UsageError("segment_reduce is explained for lengths and offsets.")
-    starts = call["offsets"].array[lead]
-    return range(int(starts[segment]), int(starts[segment + 1]))
-
-
-def segment(call: Call, cell: Cell) -> Expr:
-    """All cells of one segment, and the initial value."""
-    axis, how, initial = call["axis"] % len(cell), call["reduce"], call.get("initial")
-    run = _run(call, cell[:axis], cell[axis])
-    if not len(run):
-        return number(EMPTY[how] if initial is None else initial, "initial")
-    cells = outer(call["data"], [run if a == axis else i for a, i in enumerate(cell)])
-    first = None if initial is None else number(initial, "initial")
-    note = f"of the {len(cells):,} cells of this segment"
-    if how in {"sum", "mean"}:
-        total = Dot(cells, bias=first, note=f"the sum {note}")
-        return total if how == "sum" else Apply("div", {"x": total, "y": number(len(cells), "count")})
-    function, pair = {"prod": ("product", "mul"), "max": ("max", "maximum"), "min": ("min", "minimum")}[how]
-    inner = Apply(function, {"cells": cells}, note)
-    return Apply(pair, {"x": first, "y": inner}) if first else inner
-
-
-def _segments(call: Call, weights: Array) -> Iterator[tuple[Cell, tuple[slice | int, ...]]]:
-    """Each cell with a weight, and the cells of its segment."""
-    axis = call["axis"] % weights.ndim
-    for cell in map(tuple, np.argwhere(weights)):
-        run = _run(call, tuple(map(int, cell[:axis])), int(cell[axis]))
-        yield cell, tuple(slice(run.start, run.stop) if a == axis else int(i) for a, i in enumerate(cell))
-
-
-def segment_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Pass the weights to the cells of the segment, times the slope of the reduction."""
-    only(call, varies, "data")
-    data, how, initial = wide(call["data"]), call["reduce"], call.get("initial")
-    gradient, value = np.zeros(data.shape), 0.0
-    for cell, run in _segments(call, weights):
-        row = data[run]
-        gradient[run] += weights[cell] * _slopes(how, row, initial)
-        value += weights[cell] * segment(call, tuple(map(int, cell))).value()
-    return tangent({"data": gradient}, call, value)
-
-
-def _slopes(how: str, row: Array, initial: float | None) -> Array:
-    if how in {"sum", "mean"}:
-        return np.full(len(row), 1.0 if how == "sum" else 1 / max(len(row), 1))
-    if how == "prod":
-        return np.array([np.delete(row, i).prod() for i in range(len(row))]) * (1 if initial is None else initial)
-    every = row if initial is None else np.append(row, initial)
-    best = every == (every.max(initial=-np.inf) if how == "max" else every.min(initial=np.inf))
-    return np.asarray(best / max(int(best.sum()), 1))[: len(row)]
-
-
-def segment_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
-    """The cells of the segment."""
-    if "data" not in varies:
-        return {}
-    result = np.zeros(call["data"].shape, np.float32)
-    for _, run in _segments(call, as_mask(mask)):
-        result[run] = 1.0
-    return {"data": result}

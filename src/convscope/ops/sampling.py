@@ -217,7 +217,7 @@ def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
         spots = [_across(t.positions + 3, axis, axes) for axis, t in enumerate(taps)]
         share = _multiplied([_across(t.weights != 0, axis, axes) for axis, t in enumerate(taps)])
         wanted = np.moveaxis(mask, 1, -1).reshape(*share.shape[: axes + 1], *[1] * axes, -1)
-        at: Any = (batch, slice(None), *spots)
+        at: Any = (batch, slice(None), *spots)  # NumPy's stubs of `ufunc.at` know no tuples
         np.maximum.at(padded, at, (share[..., None] * wanted).astype(np.float32))
         masks["input"] = padded[(slice(None), slice(None), *[slice(3, -3)] * axes)]
     if "grid" in varies:

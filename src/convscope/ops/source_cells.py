@@ -6,6 +6,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.expr.call import Call, Operand
+from convscope.ops.padding import reflection_pad, replication_pad
 from convscope.typing import Array
 
 Move = Callable[[Call, Array], Array]
@@ -236,21 +237,6 @@ def embedding(call: Call, cells: Array) -> Array:
     return np.stack([rows, unit], axis=1)
 
 
-def reflection_pad(call: Call, cells: Array) -> Array:
-    """Around the image its mirror image; the border itself is not repeated."""
-
-    def mirrored(at: Array, length: int) -> Array:
-        last = length - 1
-        return np.asarray(last - np.abs(last - np.abs(at)))
-
-    return _padded(call, cells, mirrored)
-
-
-def replication_pad(call: Call, cells: Array) -> Array:
-    """Around the image its border, repeated."""
-    return _padded(call, cells, lambda at, length: np.clip(at, 0, length - 1))
-
-
 def index(call: Call, cells: Array) -> Array:
     """The cells that tensors of indices, or masks of truth values, name.
 
@@ -287,16 +273,6 @@ def _axes_named(given: tuple[Operand | None, ...]) -> list[tuple[int, Array]]:
             named.append((axis, operand.array))
             axis += 1
     return named
-
-
-def _padded(call: Call, cells: Array, inner: Callable[[Array, int], Array]) -> Array:
-    """`padding` names what was added before and after, from the last axis on."""
-    result = cells.copy()
-    shape = call["self"].shape
-    for back, before in enumerate(call["padding"][::2]):
-        axis = cells.shape[1] - 1 - back
-        result[:, axis] = inner(cells[:, axis] - before, shape[axis])
-    return result
 
 
 def _with(cells: Array, axis: int, values: Array) -> Array:

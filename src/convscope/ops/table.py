@@ -7,12 +7,14 @@ from convscope.ops import (
     convolution,
     counting,
     indexing,
-    joining,
     matmul,
     normalization,
+    padding,
     pooling,
     reductions,
     resampling,
+    segments,
+    selection,
     titles,
     writing,
 )
@@ -154,22 +156,6 @@ _ROWS: Mapping[str, Op] = {
         ("var", "std", "var_mean", "std_mean"),
         Op(Vectorized(reductions.variance), reductions.reduction_dependencies, reductions.variance_vjp),
     ),
-    **dict.fromkeys(
-        ("amax", "amin", "max", "min"),
-        Op(Vectorized(reductions.largest, together), reductions.reduction_dependencies, reductions.extreme_vjp),
-    ),
-    **dict.fromkeys(
-        ("argmax", "argmin"), Op(Vectorized(reductions.largest, together), reductions.reduction_dependencies)
-    ),
-    "aminmax": Op(
-        Vectorized(reductions.least_and_largest, together),
-        reductions.reduction_dependencies,
-        reductions.least_and_largest_vjp,
-    ),
-    **dict.fromkeys(
-        ("sort", "topk"),
-        Op(reductions.ranked, reductions.along_axis_dependencies, reductions.ranked_vjp, selected_by=("self",)),
-    ),
     "prod": Op(reductions.whole, reductions.reduction_dependencies, reductions.product_vjp, rounding="narrow"),
     **dict.fromkeys(("any", "all"), Op(reductions.whole, reductions.reduction_dependencies)),
     "cumsum": Op(reductions.cumsum, reductions.cumsum_dependencies, reductions.cumsum_vjp, rounding="narrow"),
@@ -180,6 +166,23 @@ _ROWS: Mapping[str, Op] = {
         rounding="stores between",
     ),
     "linalg_vector_norm": Op(reductions.norm, reductions.reduction_dependencies, reductions.norm_vjp),
+    # selection
+    **dict.fromkeys(
+        ("amax", "amin", "max", "min"),
+        Op(Vectorized(selection.largest, together), reductions.reduction_dependencies, selection.extreme_vjp),
+    ),
+    **dict.fromkeys(
+        ("argmax", "argmin"), Op(Vectorized(selection.largest, together), reductions.reduction_dependencies)
+    ),
+    "aminmax": Op(
+        Vectorized(selection.least_and_largest, together),
+        reductions.reduction_dependencies,
+        selection.least_and_largest_vjp,
+    ),
+    **dict.fromkeys(
+        ("sort", "topk"),
+        Op(selection.ranked, reductions.along_axis_dependencies, selection.ranked_vjp, selected_by=("self",)),
+    ),
     # attention
     "_softmax": Op(
         Vectorized(attention.softmax_cell),
@@ -225,22 +228,14 @@ _ROWS: Mapping[str, Op] = {
         resampling.cubic, resampling.resampling_dependencies, resampling.cubic_vjp, rounding="stores between"
     ),
     **MOVEMENT,
-    # joining
-    "cat": Op(
-        Vectorized(joining.cat, joining.alike_joined),
-        MovedCells(joining.cat_vjp),
-        joining.cat_vjp,
-        title=titles.named("concatenate"),
-    ),
-    "stack": Op(Vectorized(joining.stack, joining.alike_joined), MovedCells(joining.stack_vjp), joining.stack_vjp),
+    # padding
     "constant_pad_nd": Op(
-        Vectorized(joining.constant_pad, joining.alike_padded),
-        MovedCells(joining.constant_pad_vjp),
-        joining.constant_pad_vjp,
+        Vectorized(padding.constant_pad, padding.alike_padded),
+        MovedCells(padding.constant_pad_vjp),
+        padding.constant_pad_vjp,
     ),
-    "im2col": Op(joining.im2col, MovedCells(joining.im2col_vjp), joining.im2col_vjp),
-    "col2im": Op(joining.col2im, MovedCells(joining.col2im_vjp), joining.col2im_vjp, rounding="narrow"),
-    **dict.fromkeys(("tril", "triu"), Op(joining.triangle, MovedCells(joining.triangle_vjp), joining.triangle_vjp)),
+    "im2col": Op(padding.im2col, MovedCells(padding.im2col_vjp), padding.im2col_vjp),
+    "col2im": Op(padding.col2im, MovedCells(padding.col2im_vjp), padding.col2im_vjp, rounding="narrow"),
     # indexing
     "scatter": Op(
         indexing.scatter, indexing.scatter_dependencies, indexing.scatter_vjp, role="index", selected_by=("index",)
@@ -287,9 +282,7 @@ _ROWS: Mapping[str, Op] = {
     "repeat_interleave": Op(counting.repeated, everything),
     "isin": Op(counting.is_among, everything),
     **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything, rounding="narrow")),
-    "segment_reduce": Op(
-        reductions.segment, reductions.segment_dependencies, reductions.segment_vjp, rounding="narrow"
-    ),
+    "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),
     # writing
     **dict.fromkeys(
         ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),

@@ -113,7 +113,7 @@ def over_axes(kind: str) -> Title:
     return title
 
 
-def _settings(step: TitledStep, defaults: Mapping[str, Any]) -> str:
+def _settings(step: TitledStep, defaults: Mapping[str, object]) -> str:
     """The arguments that differ from their usual values: `, stride 2, padding 1`."""
     text = ""
     for name, usual in defaults.items():
@@ -124,7 +124,7 @@ def _settings(step: TitledStep, defaults: Mapping[str, Any]) -> str:
     return text
 
 
-def _size(value: Any) -> str:
+def _size(value: object) -> str:
     """1 for [1, 1], 3x5 for [3, 5]."""
     if isinstance(value, list | tuple):
         return str(value[0]) if value and len(set(value)) == 1 else "x".join(map(str, value))

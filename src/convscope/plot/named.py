@@ -4,6 +4,7 @@ An object that is already of the right kind is returned unchanged, without impor
 data, and with them torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.traces.trace import Trace
+from convscope.type_checks import check_kind
 from convscope.typing import Array
 
 
-def dataset_of(data: Any) -> Any:
+def dataset_of(data: object) -> Any:
     """A data set, or the one with a name such as "shapes"."""
     if not isinstance(data, str):
         return data
@@ -23,7 +25,7 @@ def dataset_of(data: Any) -> Any:
     return load_dataset(data)
 
 
-def picture_of_name(picture: Any) -> tuple[Array, str]:
+def picture_of_name(picture: object) -> tuple[Array, str]:
     """An image's pixels, and its name if it was named by a file or as "mnist:test/7"."""
     if not isinstance(picture, str | Path):
         return np.asarray(picture), ""
@@ -33,7 +35,7 @@ def picture_of_name(picture: Any) -> tuple[Array, str]:
     return prepared.picture, prepared.name
 
 
-def model_of(model: Any) -> Any:
+def model_of(model: object) -> Any:
     """A model, a run's model, or the model with a name: a built-in network, a run folder, `net.py:Net`."""
     if isinstance(model, str | Path):
         from convscope.models.loading import load_model  # noqa: PLC0415
@@ -42,7 +44,7 @@ def model_of(model: Any) -> Any:
     return getattr(model, "model", model) if hasattr(model, "history") else model
 
 
-def run_of(run: Any) -> Any:
+def run_of(run: object) -> Any:
     """A run, or the run in a folder."""
     if not isinstance(run, str | Path):
         return run
@@ -51,13 +53,16 @@ def run_of(run: Any) -> Any:
     return load_run(run)
 
 
-def trace_of(trace: Any, image: Any, figure: str) -> tuple[Any, Array | None]:
-    """A trace, or the trace of a model and an image, with the image for display."""
-    if isinstance(trace, Trace) and image is None:
+def trace_of(trace: object, image: object, figure: str) -> tuple[Trace, Array | None]:
+    """A trace, or the trace of a model and an image, with the image for display.
+
+    Raises:
+        UsageError: it is neither, or a model without an image.
+    """
+    if isinstance(trace, Trace) or not hasattr(model := model_of(trace), "named_modules"):
+        check_kind(figure, "trace", trace, "Trace")
+        assert isinstance(trace, Trace)
         return trace, None
-    model = model_of(trace)
-    if not hasattr(model, "named_modules"):
-        return trace, None  # refused by the figure, which names what it takes
     if image is None:
         raise UsageError(f'{figure} of a model needs an image: cs.plot.{figure}(model, "shapes:test/3").')
     from convscope.capture.tracing import trace as run  # noqa: PLC0415
@@ -67,7 +72,7 @@ def trace_of(trace: Any, image: Any, figure: str) -> tuple[Any, Array | None]:
     return run(model, prepared.array), prepared.picture
 
 
-def confusion_of(matrix: Any, classes: Any) -> tuple[Any, Any, str]:
+def confusion_of(matrix: Any, classes: Sequence[str] | None) -> tuple[Array, Sequence[str], str]:
     """Counts and classes, or those of an evaluation or of a run on its own test data, with a title."""
     if isinstance(matrix, str | Path) or hasattr(matrix, "history"):
         from convscope.training.evaluation import evaluate  # noqa: PLC0415
@@ -77,4 +82,4 @@ def confusion_of(matrix: Any, classes: Any) -> tuple[Any, Any, str]:
         return matrix.confusion, matrix.classes if classes is None else classes, f"confusion on {matrix.dataset}"
     if classes is None:
         raise UsageError("confusion needs the names of the classes: cs.plot.confusion(matrix, classes).")
-    return matrix, classes, "confusion"
+    return np.asarray(matrix), classes, "confusion"

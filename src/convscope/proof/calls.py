@@ -7,21 +7,20 @@ ran depends on shapes, types and processor, so it is inferred from the numbers t
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from convscope.errors import ConvscopeError
 from convscope.expr.call import Call, Operand, Source
 from convscope.ops import OPS, Op
-from convscope.reference.operation import Operation
+from convscope.reference.operation import Arguments, Operation
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import check_rows
 
 
-def multiplies_padding(trace: Trace, step: Step, arguments: Mapping[str, Any] | None = None) -> bool:
+def multiplies_padding(trace: Trace, step: Step, arguments: Arguments | None = None) -> bool:
     """Whether a recorded convolution holds nan wherever multiplied padding makes it; True where that shows nowhere.
 
     A kernel that leaves some of its padding out and multiplies the rest counts as one that leaves it out.
@@ -87,7 +86,7 @@ def call_of(trace: Trace, step: Step, output: int = 0, ops: Mapping[str, Op] = O
     return Call(step.op, arguments, made.shape, made.dtype, step.position + output, _extra(trace, step), rounding)
 
 
-def _argument(trace: Trace, step: Step, name: str, value: Any) -> Any:
+def _argument(trace: Trace, step: Step, name: str, value: object) -> object:
     if isinstance(value, Ref):
         return Operand(trace.operand(step, name), source_of(value, name))
     if isinstance(value, tuple) and any(isinstance(item, Ref) for item in value):
@@ -129,7 +128,7 @@ def _dense(axes: tuple[tuple[int, int], ...]) -> bool:
     return dense
 
 
-def _extra(trace: Trace, step: Step) -> Mapping[str, Any]:
+def _extra(trace: Trace, step: Step) -> Mapping[str, object]:
     """What no argument says: random numbers, states of a recurrent layer, memory layout, padding left out."""
     if not multiplies_padding(trace, step):
         return {"multiplies padding": False}

@@ -6,11 +6,12 @@ x. Two things keep that from being taken for an error. What is compared is the r
 its own type, term by term, in several orders: as far as such sums move the mean, it is allowed to move.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from convscope.reference.operation import Arguments
 from convscope.reference.precision import cast
 from convscope.reference.table import OPERATIONS
 from convscope.typing import Array
@@ -21,7 +22,7 @@ CELLS = 2**14
 """Cells that are added up again, at most: what has a direction shows in a part of them."""
 
 
-def drift(op: str, arguments: Mapping[str, Any], channel: int, held: Array, cells: Array, *, dtype: str) -> float:
+def drift(op: str, arguments: Arguments, channel: int, held: Array, cells: Array, *, dtype: str) -> float:
     """The largest distance of a mean over `cells` that rounding alone makes, in any of the orders.
 
     Args:
@@ -35,7 +36,7 @@ def drift(op: str, arguments: Mapping[str, Any], channel: int, held: Array, cell
     chosen = cells[:: -(-len(cells) // CELLS)]
     bias = arguments.get("bias")
     last = 0.0 if bias is None else float(bias[channel])
-    kind: type[Any] = np.float64 if dtype == "float64" else np.float32
+    kind: type[np.float32 | np.float64] = np.float64 if dtype == "float64" else np.float32
     with np.errstate(all="ignore"):
         orders = [
             total
@@ -47,7 +48,9 @@ def drift(op: str, arguments: Mapping[str, Any], channel: int, held: Array, cell
         return max(abs(float(np.mean(cast(total, dtype) - held[chosen]))) for total in orders)
 
 
-def _totals(terms: Iterator[tuple[Array, float]], count: int, bias: float, kind: type[Any]) -> list[Array]:
+def _totals(
+    terms: Iterator[tuple[Array, float]], count: int, bias: float, kind: type[np.float32 | np.float64]
+) -> list[Array]:
     """The terms in their order: with the bias first or last, fused or rounded, and in lanes."""
     fused, rounded = ([np.full(count, start, kind) for start in (bias, 0.0)] for _ in range(2))
     lanes = [np.zeros(count, kind) for _ in range(LANES)]
@@ -79,7 +82,7 @@ def _columns(kernel: list[int], terms: Iterator[tuple[Array, float]], bias: floa
 
 
 def _terms(
-    op: str, arguments: Mapping[str, Any], channel: int, cells: Array, backward: bool = False
+    op: str, arguments: Arguments, channel: int, cells: Array, backward: bool = False
 ) -> Iterator[tuple[Array, float]]:
     """The input that each kernel number is multiplied by in these cells, and the number itself."""
     x, weight, groups = arguments["input"], arguments["weight"], int(arguments.get("groups", 1))
@@ -154,7 +157,7 @@ def has_channel_means(op: str, recorded: Array) -> bool:
 
 def offset(
     op: str,
-    arguments: Mapping[str, Any],
+    arguments: Arguments,
     channel: int,
     *,
     values: Array,
@@ -205,7 +208,7 @@ def _hoeffding(square: Array | float, count: int) -> Array:
     return np.asarray(np.sqrt(2 * np.log(2 / DOUBT) * square / count))
 
 
-def _different(op: str, arguments: Mapping[str, Any], channel: int, images: int) -> Array:
+def _different(op: str, arguments: Arguments, channel: int, images: int) -> Array:
     """Cells of one output channel whose windows differ in every input channel, as places in the flattened channel.
 
     Windows are distinguished by three sums of their numbers with random weights; a window of zeros has no rounding.

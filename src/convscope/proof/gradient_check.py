@@ -7,7 +7,6 @@ Random numbers, such as a dropout's mask, are the recorded ones. Knows traces, r
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -228,7 +227,7 @@ class Forward:
         operation = OPERATIONS.get(step.op)
         if operation is None:
             raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
-        arguments: dict[str, Any] = arguments_of(self._trace, step)
+        arguments = arguments_of(self._trace, step)
         arguments.pop("states", None)  # an LSTM's recorded states would hide what the change does to later ones
         for name, array in changed.items():
             whole, _, position = name.partition(".")

@@ -16,7 +16,7 @@ import numpy as np
 from convscope.errors import ConvscopeError
 from convscope.proof.calls import LAID_OUT, STRIDED, layout_of, memory_of, multiplies_padding
 from convscope.proof.tolerance import agree
-from convscope.reference.operation import Operation
+from convscope.reference.operation import Arguments, Operation
 from convscope.reference.parts import CELLS, Box, parts_of
 from convscope.reference.precision import wrapped
 from convscope.reference.table import OPERATIONS
@@ -162,7 +162,7 @@ def _is_large(step: Step, cells: int) -> bool:
 
 
 def _settled_ranks(
-    step: Step, results: dict[int, Recomputation], arguments: Mapping[str, Any], box: Box | None = None
+    step: Step, results: dict[int, Recomputation], arguments: Arguments, box: Box | None = None
 ) -> dict[int, Recomputation]:
     if step.op in RANKED and 1 in results:
         recorded = step.outputs[1] if box is None else step.outputs[1][box]
@@ -176,7 +176,7 @@ def _operation(step: Step, references: Mapping[str, Operation]) -> Operation | N
 
 def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
     """What the reference takes: the step's operands, and what no argument says."""
-    arguments: dict[str, Any] = trace.operands(step)
+    arguments = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated
     if step.op == "mkldnn_rnn_layer":
@@ -193,7 +193,7 @@ def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
 
 
 def _evaluate(
-    operation: Operation, step: Step, arguments: Mapping[str, Any], *, normwise: bool, lean: bool = False
+    operation: Operation, step: Step, arguments: Arguments, *, normwise: bool, lean: bool = False
 ) -> dict[int, Recomputation]:
     roundoffs = [ROUNDOFF.get(made.dtype, (2.0**-24, 0.0)) for made in step.results]
     before = roundoffs[:1] * step.position  # results that are other steps
@@ -205,7 +205,7 @@ def _evaluate(
     }
 
 
-def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: Mapping[str, Any]) -> Recomputation:
+def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: Arguments) -> Recomputation:
     """Indices that the reference leaves open, because equal numbers compete, decided by what they point at.
 
     A recorded index is right where it points at the number that was chosen and no other index of its row points there

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -244,7 +244,7 @@ def returned(trace: Trace) -> tuple[Returned, ...]:
     return tuple(results) or (Returned("the output", "", False, "has no tensor, so nothing of it is proved"),)
 
 
-def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _parts(value: object, name: str) -> Iterator[tuple[str, object]]:
     """The parts of an output and what to call them, in order."""
     if isinstance(value, Mapping):
         for key, item in value.items():

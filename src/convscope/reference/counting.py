@@ -7,7 +7,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.reference.operation import Errors
 from convscope.reference.precision import cast, gamma, largest, written
-from convscope.reference.reductions import Axes, axes_of, total, total_error
+from convscope.reference.reductions import Axes, axes_of
 from convscope.reference.selection import Selected, ties
 from convscope.typing import Array, DType, Numbers
 
@@ -133,26 +133,6 @@ def nonzero_static(x: Array, size: int, fill_value: int = -1) -> Array:
     """The first rows of `nonzero`, filled up to a number of rows."""
     rows = np.argwhere(x)[:size]
     return np.concatenate([rows, np.full((size - len(rows), x.ndim), fill_value, rows.dtype)])
-
-
-def nansum(x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Array:
-    """The sum of the cells that are not nan."""
-    return total(np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
-
-
-def nansum_error(y: Array, u: float, x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType = None) -> Numbers:
-    """The same bound as `sum`."""
-    return total_error(y, u, np.where(np.isnan(x), 0, x), dim, keepdim, dtype)
-
-
-def trace(x: Array) -> Array:
-    """The sum of the diagonal."""
-    return np.asarray(np.trace(x))
-
-
-def trace_error(y: Array, u: float, x: Array) -> Numbers:
-    """The bound of a sum over the diagonal."""
-    return gamma(min(x.shape), u) * np.trace(np.abs(x)) if y.dtype.kind == "f" else 0.0
 
 
 def _distinct(rows: Array, *, in_turn: bool) -> tuple[Array, Array, Array]:

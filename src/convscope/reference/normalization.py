@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from convscope.errors import UsageError
+from convscope.reference.moments import Kernel, moments, moments_error
 from convscope.reference.precision import gamma, smallest
-from convscope.reference.reductions import Kernel, moments, moments_error
 from convscope.typing import Array
 
 Layout = Literal["contiguous", "channels last", "other"]

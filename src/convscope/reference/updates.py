@@ -12,8 +12,8 @@ from typing import NamedTuple, ParamSpec
 
 import numpy as np
 
+from convscope.reference.moments import Kernel, moments, moments_error
 from convscope.reference.operation import Operation
-from convscope.reference.reductions import Kernel, moments, moments_error
 from convscope.typing import Array, Numbers
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server import backward, lessons, training_steps
+from convscope.server import backward, blocks, lessons, training_steps
 from convscope.server.explanations import routes as explanation_routes
 from convscope.server.http import page
 from convscope.server.http.message import Fit, Problem
@@ -37,6 +37,7 @@ ROUTERS = (
     training_steps.router,
     backward.router,
     training_routes.router,
+    blocks.router,
     probe_routes.router,
     lessons.router,
 )

@@ -11,12 +11,12 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
 
 import convscope as cs
 from convscope.server.app import make_app, put_together
@@ -29,6 +29,7 @@ from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.routes import trace_info
 from convscope.server.traces.schema import TraceInfo, TraceRequest
+from convscope.server.trainings.own_networks import Networks, names_code
 from convscope.server.trainings.registry import Trainings
 from convscope.type_checks import takes
 
@@ -59,10 +60,12 @@ class Explorer:
         folder: Path,
         listening: socket.socket,
         allow_hosts: Sequence[str],
+        *,
         lesson: "cs.lessons.LessonSession | None" = None,
+        networks: Networks = MappingProxyType({}),
     ) -> None:
         access = Access(new_token(), frozenset({*allow_hosts, listening.getsockname()[0]} - ANYWHERE))
-        self._trainings = Trainings(workspace, folder)
+        self._trainings = Trainings(workspace, folder, networks)
         app = make_app(
             workspace, access, self._trainings, LessonService(lesson, workspace) if lesson is not None else None
         )
@@ -172,6 +175,7 @@ def open(  # noqa: A001  # users write cs.open
     allow_hosts: Sequence[str] = (),
     browser: bool | None = None,
     data_dir: str | Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Explorer:
     """Open the explorer on one model: a web page on which every number of the network can be clicked.
 
@@ -189,6 +193,8 @@ def open(  # noqa: A001  # users write cs.open
         allow_hosts: Additional host names under which browsers reach this server.
         browser: Whether to open the browser; by default only if the output is a terminal.
         data_dir: Folder searched first for the files of the MNIST family.
+        model_args: Keyword arguments of a network of your own, `file.py:Class`, with which it was or is built; *Train*
+            offers it for the data that it fits.
 
     Returns:
         The running explorer: `.url`, `.close()`, `.wait()`.
@@ -198,9 +204,13 @@ def open(  # noqa: A001  # users write cs.open
         ConvscopeError: as raised by `load_model` and `load_image`.
     """
     _check_page()
-    loaded = cs.load_model(model) if isinstance(model, str | Path) else model
+    loaded = cs.load_model(model, args=model_args) if isinstance(model, str | Path) else model
+    source = cs.card_of(loaded).source
+    networks = {source: dict(model_args or {})} if names_code(source) else {}
     make = partial(Workspace.of_model, loaded, image, data_dir=Path(data_dir) if data_dir else None)
-    return _launch(make, Path("runs"), host=host, port=port, allow_hosts=allow_hosts, browser=browser)
+    return _launch(
+        make, Path("runs"), host=host, port=port, allow_hosts=allow_hosts, browser=browser, networks=networks
+    )
 
 
 @takes()
@@ -212,6 +222,7 @@ def serve(
     allow_hosts: Sequence[str] = (),
     browser: bool | None = None,
     data_dir: str | Path | None = None,
+    networks: Sequence[str] = (),
 ) -> Explorer:
     """Open the explorer on all runs of a folder; trainings started from the page are saved there.
 
@@ -227,19 +238,31 @@ def serve(
         allow_hosts: Additional host names under which browsers reach this server.
         browser: Whether to open the browser; by default only if the output is a terminal.
         data_dir: Folder searched first for the files of the MNIST family.
+        networks: Networks of your own that *Train* offers for the data that they fit, each `file.py:Class` or
+            `package.module:factory`.
 
     Returns:
         The running explorer: `.url`, `.close()`, `.wait()`.
 
     Raises:
-        UsageError: the page was not built, the address is not available, or `folder` is a file.
+        UsageError: the page was not built, the address is not available, `folder` is a file, or a network is not code.
+        ModelError: the code of a network fails.
     """
     _check_page()
     path = Path(folder).expanduser()
     if path.exists() and not path.is_dir():
         raise cs.UsageError(f"{folder} is a file; give a folder that contains runs.")
     make = partial(Workspace.of_folder, path, data_dir=Path(data_dir) if data_dir else None)
-    return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser)
+    own = {_code_of(network): dict[str, Any]() for network in networks}
+    return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser, networks=own)
+
+
+def _code_of(network: str) -> str:
+    """A network's code with the full path of its file; it is built once, so that its errors are seen at the start."""
+    source = str(cs.card_of(cs.load_model(network)).source)
+    if not names_code(source):
+        raise cs.UsageError(f"{network} is not code of yours; Train offers the built-in networks by itself.")
+    return source
 
 
 def serve_lesson(
@@ -283,6 +306,7 @@ def _launch(
     allow_hosts: Sequence[str],
     browser: bool | None,
     lesson: "cs.lessons.LessonSession | None" = None,
+    networks: Networks = MappingProxyType({}),
 ) -> Explorer:
     for name in allow_hosts:
         if not is_host(name):
@@ -291,7 +315,7 @@ def _launch(
             )
     listening = bind(host, port)
     try:
-        explorer = Explorer(make(), folder, listening, allow_hosts, lesson)
+        explorer = Explorer(make(), folder, listening, allow_hosts, lesson=lesson, networks=networks)
     except BaseException:
         listening.close()
         raise

@@ -202,14 +202,7 @@ def _written(
     if not contents.room_for(page):
         raise UsageError("the results of the probes alone exceed the limit of the report; use a larger limit.")
     writer = PassWriter(contents)
-    taken: list[TracePass] = []
-    for ref in refs:
-        done = workspace.traces.make(handle, workspace.picture, TraceRequest(model=handle.id, input=ref), NOBODY)
-        if not writer.add(ref, done):
-            break
-        taken.append(done)
-    if not taken:
-        raise UsageError("not even the first image fits into the report; use a larger limit.")
+    taken = _passes(workspace, handle, refs, writer)
     if len(taken) < len(refs):
         left_out.append(f"{len(refs) - len(taken)} of {len(refs)} images.")
     left_out += writer.left_out
@@ -235,6 +228,19 @@ def _written(
     except OSError as error:
         raise ConvscopeError(f"{out} cannot be written: {error.strerror or error}.") from None
     return Report(out, len(content), title, len(taken), tuple(left_out))
+
+
+def _passes(workspace: Workspace, handle: ModelHandle, refs: Sequence[InputRef], writer: PassWriter) -> list[TracePass]:
+    """The passes of the first images, as many as fit."""
+    taken: list[TracePass] = []
+    for ref in refs:
+        done = workspace.traces.make(handle, workspace.picture, TraceRequest(model=handle.id, input=ref), NOBODY)
+        if not writer.add(ref, done):
+            break
+        taken.append(done)
+    if not taken:
+        raise UsageError("not even the first image fits into the report; use a larger limit.")
+    return taken
 
 
 def _page(run: Run | None, probes: Sequence[object]) -> tuple[PageJson, list[str]]:

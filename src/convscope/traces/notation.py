@@ -10,6 +10,7 @@ from typing import Any
 from convscope.traces.step import Ref, Step
 
 Arguments = Mapping[str, Any]
+"""Those of a step by name: a `Ref` for a tensor, numbers, lists and texts as the operation's schema in ATen says."""
 Cell = Sequence[int]
 Call = Callable[[Arguments], "tuple[dict[str, str], str] | None"]
 """Arguments -> the operands by the variable that holds each, and the call; None where this form has no short one."""

@@ -128,16 +128,9 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: b
     stored = {**config["recipe"], "seed": config["seed"], "device": config["device"], "precision": config["precision"]}
     stored["engine"] = config.get("engine", "torch")
     stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
-    names = {"dataset": given.dataset, "model": given.model}
     if stored["engine"] == "numpy" and asked.get("device") == "auto":  # resolved by that engine
         asked = {**asked, "device": None}
-    for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
-        extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
-        if value is not None and value != stored[name] and not extends:
-            raise UsageError(
-                f"{run.path} was started with {name.replace('_', '-')} {stored[name]}, not {value}; "
-                "leave it out to continue, or start a new training in another --out."
-            )
+    _check_asked(run, given, asked, stored)
     _check_model(run, given)
     if source is not None and given.dataset is not None and not isinstance(given.dataset, str):
         raise UsageError(f"{run.path} loads {source} by itself; leave the data out to continue.")
@@ -163,6 +156,18 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: b
         engine=stored["engine"],
         imports=imports,
     )
+
+
+def _check_asked(run: Run, given: Settings, asked: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Reject arguments that contradict the run; more epochs do not, where the learning rate is constant."""
+    recipe, names = run.recipe, {"dataset": given.dataset, "model": given.model}
+    for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
+        extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
+        if value is not None and value != stored[name] and not extends:
+            raise UsageError(
+                f"{run.path} was started with {name.replace('_', '-')} {stored[name]}, not {value}; "
+                "leave it out to continue, or start a new training in another --out."
+            )
 
 
 def _imports(run: Run, *, trust: bool) -> Imports | None:

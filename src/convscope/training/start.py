@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convscope.blocks.file import is_network_file, read_network_file
 from convscope.errors import RunError, UsageError
 from convscope.models.catalog import MODELS
 from convscope.models.trust import remember
@@ -43,7 +44,7 @@ from convscope.type_checks import takes
 @takes(dataset="Dataset | str | tuple", model="Module | str | Path")
 def train(
     dataset: DataSource | None = None,
-    model: str | nn.Module | None = None,
+    model: str | Path | nn.Module | None = None,
     *,
     recipe: str | None = None,
     epochs: int | None = None,
@@ -77,7 +78,8 @@ def train(
 
     Args:
         dataset: A name (see `cs.load_dataset`), a Dataset, or arrays (images (N, C, H, W) or (N, H, W), labels (N,)).
-        model: A name or `file.py:Class`, or a module, which is trained in place; None takes the data set's own.
+        model: A name, `file.py:Class` or a file of blocks (`net.json`, built for the shape and classes of the data), or
+            a module, which is trained in place; None takes the data set's own.
         recipe: "fast" (default), or "tutorial" for the published settings.
         epochs: Passes over the data. This and the next five arguments override the recipe.
         batch_size: Images per step.
@@ -118,6 +120,9 @@ def train(
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "loss": loss,
         "schedule": schedule,
     }  # fmt: skip
+    model = str(model) if isinstance(model, Path) else model
+    if is_network_file(model):
+        model, model_args = "blocks", {"blocks": read_network_file(str(model))["blocks"], **(model_args or {})}
     given = Settings(dataset, model, model_args, test=test, data_options=data_options)
     join()
     begun = find_run(out, may_begin=dataset is not None) if resume else run_before_restart(out)

@@ -1,7 +1,7 @@
 /** Encode inputs, changes and edits as short strings for the URL, and decode them. Painted pixels are encoded as bytes. */
 import { floats, fromBase64, toBase64 } from "./pack";
 import { toBytes } from "./painting";
-import type { Change, Edit, InputRef, SampleRef } from "./types";
+import type { Cell, Change, Edit, InputRef, SampleRef } from "./types";
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/;
 const SPLITS: readonly string[] = ["train", "test", "all"];
@@ -79,4 +79,27 @@ export function editsFrom(text: string | null): Edit[] {
       return [];
     }
   });
+}
+
+/** A name in a trail, whose separators it may contain. */
+export const escaped = (text: string): string => encodeURIComponent(text).replaceAll("_", "%5F").replaceAll("~", "%7E");
+
+export function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** 2.10.8: a cell, or an empty one; null if it is neither. */
+export function cellFrom(text: string | null): Cell | null {
+  if (text === null || !/^\d{1,7}(\.\d{1,7}){0,7}$|^$/.test(text)) return null;
+  return text === "" ? [] : text.split(".").map(Number);
+}
+
+/** 1, or 1-0 for the difference of two classes. */
+export function whyFrom(text: string | null): readonly [number, number | null] | null {
+  const [, one, minus] = /^(\d{1,7})(?:-(\d{1,7}))?$/.exec(text ?? "") ?? [];
+  return one === undefined ? null : [Number(one), minus === undefined ? null : Number(minus)];
 }

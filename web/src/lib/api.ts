@@ -3,6 +3,8 @@ import { call, json, buffer, tensor, posting, remember } from "./http";
 import { pictures, floats, unpack, type Picture, type Tensor } from "./pack";
 import type {
   BackwardInfo,
+  BlockOptions,
+  BlockSpec,
   BackwardRequest,
   Cell,
   ContributionsInfo,
@@ -10,6 +12,7 @@ import type {
   Explained,
   NoPaths,
   PathsInfo,
+  PlanInfo,
   FieldInfo,
   LessonInfo,
   LessonScreen,
@@ -239,6 +242,24 @@ export async function getMoments(
   const which = `parameter=${name(parameter)}&kernel=${kernel}&steps=${steps.join(",")}`;
   return { steps, tensor: await tensor(`models/${model}/moments?${which}`) };
 }
+/** The kinds of blocks, and networks to start from. */
+export const getBlockOptions = (): Promise<BlockOptions> => json("blocks");
+type Built = Readonly<{ source: string; blocks: readonly BlockSpec[] }>;
+const listed = ({ source, blocks }: Built): { source: string; blocks: BlockSpec[] } => ({
+  source,
+  blocks: [...blocks],
+});
+/** Sizes and counts of a list of blocks as arithmetic, or why it cannot be built. */
+export const postPlan = (built: Built): Promise<PlanInfo> => json("blocks/plan", posting(listed(built)));
+/** A network of blocks as Python code. */
+export const postCode = async (built: Built): Promise<string> =>
+  (await json<{ code: string }>("blocks/code", posting(listed(built)))).code;
+/** Open a network of blocks without training it; gives the id of its model. */
+export const openBlocks = async (built: Built): Promise<string> =>
+  (await json<{ model: string }>("blocks/open", posting(listed(built)))).model;
+/** The list that a run was trained with; null for another network. */
+export const getBlocksOf = async (model: string): Promise<BlockSpec[] | null> =>
+  (await json<{ blocks?: BlockSpec[] | null }>(`models/${model}/blocks`)).blocks ?? null;
 export const postTraining = (request: TrainRequest): Promise<TrainingInfo> => json("trainings", posting(request));
 export const commandTraining = (id: string, command: TrainCommand["command"]): Promise<TrainingInfo> =>
   json(`trainings/${id}`, posting({ command }));

@@ -4,6 +4,86 @@
  */
 
 export interface paths {
+    "/api/blocks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Options
+         * @description The kinds of blocks, and networks to start from.
+         */
+        get: operations["options_api_blocks_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/blocks/code": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Code
+         * @description The network as Python code.
+         */
+        post: operations["code_api_blocks_code_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/blocks/open": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Open Network
+         * @description Open the network without training it: weights that were not given are random.
+         */
+        post: operations["open_network_api_blocks_open_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/blocks/plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Plan
+         * @description Sizes and counts as arithmetic, or the first problem; nothing is built.
+         */
+        post: operations["plan_api_blocks_plan_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/filtered": {
         parameters: {
             query?: never;
@@ -156,6 +236,26 @@ export interface paths {
          * @description A screen of the lesson; its code is executed when it is first requested.
          */
         get: operations["screen_api_lesson_screens__number__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/{model}/blocks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Of Run
+         * @description The list of blocks that a run was trained with.
+         */
+        get: operations["of_run_api_models__model__blocks_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -946,6 +1046,105 @@ export interface components {
             ];
         };
         /**
+         * BlockKind
+         * @description A kind of block.
+         */
+        BlockKind: {
+            /** Name */
+            name: string;
+            /** Settings */
+            settings: components["schemas"]["BlockSetting"][];
+            /** Summary */
+            summary: string;
+            /** Written */
+            written: boolean;
+        };
+        /**
+         * BlockOptions
+         * @description Everything that a network can be built from.
+         */
+        BlockOptions: {
+            /** By Hand */
+            by_hand: number;
+            /** Kinds */
+            kinds: components["schemas"]["BlockKind"][];
+            /** Templates */
+            templates: components["schemas"]["TemplateInfo"][];
+        };
+        /**
+         * BlockProblem
+         * @description Why a block cannot be built.
+         */
+        BlockProblem: {
+            repair: components["schemas"]["RepairInfo"] | null;
+            /** Sentence */
+            sentence: string;
+        };
+        /**
+         * BlockSetting
+         * @description A setting of a block.
+         */
+        BlockSetting: {
+            /** Default */
+            default: number | boolean | null;
+            /** High */
+            high: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "whole" | "number" | "flag";
+            /** Low */
+            low: number;
+            /** Name */
+            name: string;
+            /** Unset */
+            unset: string;
+        };
+        /**
+         * BlocksOfRun
+         * @description The list that a run was trained with; None if it is another network.
+         */
+        BlocksOfRun: {
+            /** Blocks */
+            blocks: components["schemas"]["BlockSpec"][] | null;
+        };
+        /**
+         * BlockSpec
+         * @description One block, perhaps with settings that it cannot have: the plan says so.
+         */
+        BlockSpec: {
+            /** Bias */
+            bias?: boolean | null;
+            /** Block */
+            block: string;
+            /** Kernels */
+            kernels?: number | null;
+            /** P */
+            p?: number | null;
+            /** Padding */
+            padding?: number | null;
+            /** Size */
+            size?: number | null;
+            /** Slope */
+            slope?: number | null;
+            /** Stride */
+            stride?: number | null;
+            /** Units */
+            units?: number | null;
+            values?: components["schemas"]["BlockValues"] | null;
+        };
+        /**
+         * BlockValues
+         * @description Numbers given by hand, all in one row.
+         */
+        BlockValues: {
+            /** Bias */
+            bias?: number[] | null;
+            /** Weight */
+            weight?: number[] | null;
+        };
+        /**
          * CellsJson
          * @description Many numbers of one tensor.
          */
@@ -1003,6 +1202,14 @@ export interface components {
              * @default 0
              */
             seed: number;
+        };
+        /**
+         * CodeInfo
+         * @description A network as Python code.
+         */
+        CodeInfo: {
+            /** Code */
+            code: string;
         };
         /**
          * Condition
@@ -1462,6 +1669,14 @@ export interface components {
             of: components["schemas"]["Address"];
         };
         /**
+         * OpenedInfo
+         * @description A network that was opened without a training.
+         */
+        OpenedInfo: {
+            /** Model */
+            model: string;
+        };
+        /**
          * Paper
          * @description The calculation as `Explanation.to_text()` writes it, for a page: windows and kernels are drawn from the JSON.
          */
@@ -1566,6 +1781,50 @@ export interface components {
                 number,
                 number
             ];
+        };
+        /**
+         * PlanInfo
+         * @description A list of blocks as arithmetic.
+         */
+        PlanInfo: {
+            /** Blocks */
+            blocks: components["schemas"]["PlannedInfo"][];
+            /** Classes */
+            classes: number;
+            ending: components["schemas"]["BlockProblem"] | null;
+            /** Parameters */
+            parameters: number;
+            /** Problem */
+            problem: string;
+            /** Shape */
+            shape: number[];
+        };
+        /**
+         * PlannedInfo
+         * @description What a block makes.
+         */
+        PlannedInfo: {
+            /** Name */
+            name: string;
+            /** Parameters */
+            parameters: number;
+            problem: components["schemas"]["BlockProblem"] | null;
+            /** Shape */
+            shape: number[] | null;
+            /** Sums */
+            sums: components["schemas"]["SumInfo"][];
+            /** Weight */
+            weight: number[] | null;
+        };
+        /**
+         * PlanRequest
+         * @description A list of blocks, for the images and classes of a data source.
+         */
+        PlanRequest: {
+            /** Blocks */
+            blocks: components["schemas"]["BlockSpec"][];
+            /** Source */
+            source: string;
         };
         /**
          * ProbeAnswer
@@ -1760,6 +2019,20 @@ export interface components {
             several: boolean;
             /** Split */
             split: ("train" | "test" | "all") | null;
+        };
+        /**
+         * RepairInfo
+         * @description A change that mends a problem: `removed` blocks from `at` on are replaced by others.
+         */
+        RepairInfo: {
+            /** Added */
+            added: components["schemas"]["BlockSpec"][];
+            /** At */
+            at: number;
+            /** Removed */
+            removed: number;
+            /** Title */
+            title: string;
         };
         /**
          * RestJson
@@ -1973,6 +2246,16 @@ export interface components {
             kind: "stored";
         };
         /**
+         * SumInfo
+         * @description A calculation: what it is of, and its text, as `cs.summary` writes it.
+         */
+        SumInfo: {
+            /** Name */
+            name: string;
+            /** Text */
+            text: string;
+        };
+        /**
          * TablePart
          * @description A table, its numbers as printing the result gives them.
          */
@@ -1989,6 +2272,16 @@ export interface components {
             right: number[];
             /** Rows */
             rows: string[][];
+        };
+        /**
+         * TemplateInfo
+         * @description A network to start from.
+         */
+        TemplateInfo: {
+            /** Blocks */
+            blocks: components["schemas"]["BlockSpec"][];
+            /** Name */
+            name: string;
         };
         /**
          * TextPart
@@ -2162,6 +2455,12 @@ export interface components {
             };
             /** Recipes */
             recipes: string[];
+            /** Unfit */
+            unfit: {
+                [key: string]: {
+                    [key: string]: string;
+                };
+            };
         };
         /**
          * TrainRequest
@@ -2170,6 +2469,8 @@ export interface components {
         TrainRequest: {
             /** Batch Size */
             batch_size?: number | null;
+            /** Blocks */
+            blocks?: components["schemas"]["BlockSpec"][] | null;
             /** Epochs */
             epochs?: number | null;
             /** Lr */
@@ -2216,6 +2517,134 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    options_api_blocks_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BlockOptions"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    code_api_blocks_code_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PlanRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CodeInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    open_network_api_blocks_open_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PlanRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenedInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    plan_api_blocks_plan_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PlanRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     filtered_api_filtered_get: {
         parameters: {
             query: {
@@ -2473,6 +2902,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LessonScreen"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    of_run_api_models__model__blocks_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BlocksOfRun"];
                 };
             };
             /** @description An error, with its status code and one sentence. */

@@ -2,10 +2,22 @@
  * The state of the page: one readonly value, mirrored in the URL, so that reloading, the back button and shared links
  * restore it. Within the page steps are identified by id; the URL has their names, which become ids with the trace.
  */
-import { changeFrom, changeText, editsFrom, editsText, inputFrom, inputText } from "./address";
+import {
+  cellFrom,
+  changeFrom,
+  changeText,
+  editsFrom,
+  editsText,
+  escaped,
+  inputFrom,
+  inputText,
+  unescaped,
+  whyFrom,
+} from "./address";
+import { blocksFrom, shortBlocks } from "./blocks";
 import { CONTRASTS, type Contrast } from "./colours";
 import { WISH, wishFrom, wishParts, type Wish } from "./probe-settings";
-import type { Cell, Change, Edit, InputRef } from "./types";
+import type { BlockSpec, Cell, Change, Edit, InputRef } from "./types";
 
 export const VIEWS = ["look", "change", "train", "compare", "probe", "kernels"] as const;
 export type View = (typeof VIEWS)[number];
@@ -65,6 +77,8 @@ export type State = Readonly<{
   other: string | null;
   otherAt: number | null;
   training: string | null;
+  /** In Train, the network that is built there; null while none is. */
+  blocks: readonly BlockSpec[] | null;
   /** The parameter whose kernels are shown, and the named kernel. */
   layer: string | null;
   kernel: string | null;
@@ -103,6 +117,7 @@ const START: State = {
   other: null,
   otherAt: null,
   training: null,
+  blocks: null,
   layer: null,
   kernel: null,
   question: null,
@@ -115,8 +130,9 @@ const numberFrom = (text: string | null): number | null =>
 
 const STEP_WORDS: ReadonlyMap<string, number> = new Map([
   ["image", IMAGE],
-  ["softmax", SOFTMAX],
+  ["probabilities", SOFTMAX],
 ]);
+const LAST = "softmax"; // the probabilities too, unless a step of the network is called so
 const MARK = ":"; // in front of a name that would be read as a word or a number: a layer called "0"
 
 /** The names of the steps on screen, by id. */
@@ -125,7 +141,7 @@ let names: ReadonlyMap<number, string> = new Map();
 /** A step's text in the URL: its name, or its id while no trace is known. */
 function stepText(step: number): string {
   if (step === IMAGE) return "image";
-  if (step === SOFTMAX) return "softmax";
+  if (step === SOFTMAX) return [...names.values()].includes(LAST) ? "probabilities" : LAST;
   const name = names.get(step);
   if (name === undefined) return String(step);
   return STEP_WORDS.has(name) || numberFrom(name) !== null || name.startsWith(MARK) ? MARK + name : name;
@@ -140,23 +156,7 @@ function stepFrom(text: string): number | null {
   if (fixed !== null) return fixed;
   const name = text.startsWith(MARK) ? text.slice(MARK.length) : text;
   for (const [id, each] of names) if (each === name) return id;
-  return null;
-}
-
-/** A name in a trail, whose separators it may contain. */
-const escaped = (text: string): string => encodeURIComponent(text).replaceAll("_", "%5F").replaceAll("~", "%7E");
-
-function unescaped(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
-function cellFrom(text: string | null): Cell | null {
-  if (text === null || !/^\d{1,7}(\.\d{1,7}){0,7}$|^$/.test(text)) return null;
-  return text === "" ? [] : text.split(".").map(Number);
+  return text === LAST ? SOFTMAX : null;
 }
 
 function trailFrom(text: string | null): Crumb[] {
@@ -178,12 +178,6 @@ function stepsFrom(step: string | null, trail: string | null): Pick<State, "step
     trail: known ? trailFrom(trail) : [],
     named: waiting.step === null && waiting.trail === null ? null : waiting,
   };
-}
-
-/** 1, or 1-0 for the difference of two classes. */
-function whyFrom(text: string | null): State["why"] {
-  const [, one, minus] = /^(\d{1,7})(?:-(\d{1,7}))?$/.exec(text ?? "") ?? [];
-  return one === undefined ? null : [Number(one), minus === undefined ? null : Number(minus)];
 }
 
 /** All but what is chosen for a question, as parts of an address's query. */
@@ -218,6 +212,7 @@ function partsOf(state: State): [string, string | null][] {
     ["other", state.other],
     ["otherat", state.otherAt === null ? null : String(state.otherAt)],
     ["training", state.training],
+    ["blocks", state.blocks === null ? null : shortBlocks(state.blocks)],
     ["layer", state.layer],
     ["kernel", state.kernel],
     ["question", state.question],
@@ -258,6 +253,7 @@ export function parse(query: string): State {
     other: has.get("other"),
     otherAt: numberFrom(has.get("otherat")),
     training: has.get("training"),
+    blocks: blocksFrom(has.get("blocks")),
     layer: has.get("layer"),
     kernel: has.get("kernel"),
     question: has.get("question"),
@@ -274,16 +270,16 @@ export function query(state: State): string {
   return text === "" ? "" : `?${text.replaceAll("%7E", "~").replaceAll("%2C", ",")}`;
 }
 
-/** State that the browser's history keeps besides the URL: a painting that is too large for it, in this tab only. */
-type Beside = Readonly<{ input: InputRef }> | null;
+/** State that the browser's history keeps besides the URL, in this tab only: what is too large for it. */
+type Beside = Partial<Pick<State, "input" | "blocks">> | null;
 
-const beside = (state: State): Beside =>
-  state.input?.kind === "pixels" && inputText(state.input) === null ? { input: state.input } : null;
-
-function read(): State {
-  const kept = history.state as Beside;
-  return { ...parse(location.search), ...(kept?.input === undefined ? {} : { input: kept.input }) };
+function beside(state: State): Beside {
+  const input = state.input?.kind === "pixels" && inputText(state.input) === null ? { input: state.input } : {};
+  const blocks = state.blocks !== null && shortBlocks(state.blocks) === null ? { blocks: state.blocks } : {};
+  return { ...input, ...blocks };
 }
+
+const read = (): State => ({ ...parse(location.search), ...(history.state as Beside) });
 
 let current = $state.raw<State>(typeof location === "undefined" ? parse("") : read());
 let waiting: ReturnType<typeof setTimeout> | undefined;
@@ -342,7 +338,7 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
   const next = { ...current, named, why, ...patch };
   if (how === "push") {
     if (waiting !== undefined) write();
-    const changed = query(next) !== query(current) || next.input !== current.input;
+    const changed = query(next) !== query(current) || next.input !== current.input || next.blocks !== current.blocks;
     current = next;
     if (changed && addressed) history.pushState(beside(next), "", `${location.pathname}${query(next)}`);
     return;

@@ -43,6 +43,7 @@ test("every part of the state survives the address", () => {
     other: "mlp",
     otherAt: 0,
     training: "shapes-cnn.1",
+    blocks: [{ block: "conv", kernels: 4, values: { weight: [0, -1.5], bias: [1] } }, { block: "relu" }],
     layer: "conv1.weight",
     kernel: "sobel-x",
     question: "patches",
@@ -54,7 +55,7 @@ test("every part of the state survives the address", () => {
     },
     asked: true,
   };
-  expect(parse(query(state))).toEqual(state);
+  expect(resolved(parse(query(state)))).toEqual(state);
 });
 
 test("a painting that is too large for an address is left out of it", () => {
@@ -92,6 +93,23 @@ test("steps are in the address by name, whatever they are called", () => {
     expect(resolved(parse(address))).toEqual(state);
   }
   nameSteps([]);
+});
+
+test("softmax is the step of this name, and the probabilities where there is none", () => {
+  const steps = (...called: string[]): void => void nameSteps(called.map((name, id) => ({ id, name })));
+  steps("conv1", "softmax");
+  expect(resolved(parse("?step=softmax&cell=1"))).toMatchObject({ step: 1, cell: [1] });
+  expect(resolved(parse("?step=probabilities")).step).toBe(SOFTMAX);
+  expect(query({ ...START, step: 1 })).toBe("?step=softmax");
+  expect(query({ ...START, step: SOFTMAX })).toBe("?step=probabilities");
+  steps("conv1", "fc1");
+  expect(resolved(parse("?step=softmax&cell=1"))).toMatchObject({ step: SOFTMAX, cell: [1] });
+  expect(resolved(parse("?trail=softmax~1_conv1~2")).trail).toEqual([
+    { step: SOFTMAX, cell: [1] },
+    { step: 0, cell: [2] },
+  ]);
+  expect(query({ ...START, step: SOFTMAX })).toBe("?step=softmax");
+  steps();
 });
 
 test("a name waits for the network, and one that it does not have leaves the step open", () => {

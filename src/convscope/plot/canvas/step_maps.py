@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,7 +248,7 @@ def _groups(steps: Sequence[Step], limit: int, depth: int | None) -> list[list[S
 
 def _at_depth(steps: Sequence[Step], depth: int) -> list[list[Step]]:
     groups: list[list[Step]] = []
-    last: Any = None
+    last: tuple[str, ...] | int | None = None
     for step in steps:
         path = step.module.split(".") if step.module else []
         key = tuple(path[:depth]) if len(path) >= depth else step.id

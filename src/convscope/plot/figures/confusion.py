@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,7 +21,7 @@ RIGHT = "#e9e6df"  # behind the images that were classified correctly
 
 
 @takes()
-def confusion(matrix: Any, classes: Sequence[str] | None = None, *, name: str = "") -> Figure:
+def confusion(matrix: object, classes: Sequence[str] | None = None, *, name: str = "") -> Figure:
     """How many images of each class were taken for which: a row for each true class. Mistakes have the colour.
 
     >>> figure = confusion(np.array([[9, 1], [0, 10]]), ["square", "circle"])
@@ -38,8 +37,7 @@ def confusion(matrix: Any, classes: Sequence[str] | None = None, *, name: str = 
     Raises:
         ShapeError: the matrix is not square, or has another number of classes.
     """
-    matrix, classes, title = confusion_of(matrix, classes)
-    counts = np.asarray(matrix)
+    counts, classes, title = confusion_of(matrix, classes)
     if counts.ndim != 2 or counts.shape != (len(classes), len(classes)) or not len(classes):
         raise ShapeError(
             f"a confusion matrix of {len(classes)} classes has the shape ({len(classes)}, {len(classes)}), "

@@ -1,7 +1,6 @@
 """Feature maps: of every step for one image, or of one step for many images, class beside class."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorte
 from convscope.plot.named import trace_of
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.type_checks import check_kind, takes
+from convscope.type_checks import takes
 from convscope.typing import Array
 
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
@@ -37,8 +36,8 @@ SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 @takes()
 def maps(
-    trace: Any,
-    image: Any = None,
+    trace: object,
+    image: object = None,
     *,
     steps: Sequence[str] = (),
     shared: bool = False,
@@ -66,12 +65,11 @@ def maps(
     Raises:
         UnknownName: no step has one of the names.
     """
-    trace, own_picture = trace_of(trace, image, "maps")
-    check_kind("maps", "trace", trace, "Trace")
+    recorded, own_picture = trace_of(trace, image, "maps")
     picture = own_picture if picture is None else picture
-    chosen, caption = _steps(trace, steps)
-    names = tuple(classes) or trace.card.classes
-    by_id = {step.id: step for step in trace.steps}
+    chosen, caption = _steps(recorded, steps)
+    names = tuple(classes) or recorded.card.classes
+    by_id = {step.id: step for step in recorded.steps}
     results = {step.id: numbers(step) for step in chosen}
     common = ColorScale.of_maps(*results.values()) if shared else None
     sheet = Sheet()
@@ -83,10 +81,10 @@ def maps(
     channels = _channels(chosen, results, most)
     side = _side(channels)
     rules = []
-    y = _image(sheet, y, picture_of(trace) if picture is None else np.asarray(picture))
+    y = _image(sheet, y, picture_of(recorded) if picture is None else np.asarray(picture))
     rules.append(y)
     for column, step in enumerate(chosen):
-        called = names if step is trace.steps[-1] else ()
+        called = names if step is recorded.steps[-1] else ()
         again = column > 0 and repeats(step, by_id)
         shown = None if again else results[step.id]
         y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), side=side, called=called)
@@ -221,16 +219,7 @@ def maps_by_class(
     )
     order = sorted(range(len(indices)), key=lambda i: (int(dataset.labels[indices[i]]), i))
     columns = _columns(sheet, y, dataset, [indices[i] for i in order])
-    y += 0.12
-    w, h = tile(dataset.shape, 0.5)
-    sheet.text(0, y + h / 2, "image", points=SMALL, bold=True, middle=True)
-    for x, column in zip(columns, order, strict=True):
-        picture = dataset.picture(indices[column])
-        sheet.picture(
-            picture if len(picture) in {1, 3} else picture[:1], (x, snap(y), w, h), f"image {indices[column]}"
-        )
-        sheet.text(x, y + h + 0.09, str(indices[column]), points=TINY, mono=True, color=MUTED)
-    y += h + 0.2
+    y = _images(sheet, y + 0.12, dataset, [indices[i] for i in order], columns)
     w, h = tile(values.shape, 0.5)
     for k in chosen.shown:
         sheet.text(0, y + h / 2, f"channel {k}", points=SMALL, bold=True, middle=True)
@@ -239,6 +228,17 @@ def maps_by_class(
         y += h + 0.07
     sheet.legend(0, y + 0.14, 2.4, scale)
     return sheet.finish()
+
+
+def _images(sheet: Sheet, y: float, dataset: Dataset, indices: Sequence[int], columns: Sequence[float]) -> float:
+    """The line of the images with their indices; returns where the next begins."""
+    w, h = tile(dataset.shape, 0.5)
+    sheet.text(0, y + h / 2, "image", points=SMALL, bold=True, middle=True)
+    for x, index in zip(columns, indices, strict=True):
+        picture = dataset.picture(index)
+        sheet.picture(picture if len(picture) in {1, 3} else picture[:1], (x, snap(y), w, h), f"image {index}")
+        sheet.text(x, y + h + 0.09, str(index), points=TINY, mono=True, color=MUTED)
+    return y + h + 0.2
 
 
 def _columns(sheet: Sheet, y: float, dataset: Dataset, indices: Sequence[int]) -> list[float]:

@@ -174,5 +174,5 @@ def _value(value: float, key: str) -> str:
     return f"{value:.2f} %" if key == "accuracy" else compact(value)
 
 
-def _known(value: Any) -> bool:
+def _known(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

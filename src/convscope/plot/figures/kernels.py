@@ -75,7 +75,7 @@ class _Columns:
 
 
 @takes()
-def kernels(model: Any, layer: str | None = None, *, most: int = MOST_KERNELS, inputs: Sequence[str] = ()) -> Figure:
+def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS, inputs: Sequence[str] = ()) -> Figure:
     """The kernels of one convolution: their numbers in one colour scale, the sum over each input channel, the bias.
 
     >>> cross = np.array([[[[0, 1, 0], [1, 1, 1], [0, 1, 0]]]])
@@ -214,7 +214,7 @@ def _layer(model: Any, name: str | None) -> _KernelLayer:
     return _KernelLayer(title, _checked(weight), None if bias is None else _array(bias), groups, others, first)
 
 
-def _is_convolution(module: Any) -> bool:
+def _is_convolution(module: object) -> bool:
     weight = getattr(module, "weight", None)
     return hasattr(module, "kernel_size") and weight is not None and weight.ndim in {3, 4}
 

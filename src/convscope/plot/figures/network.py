@@ -1,7 +1,6 @@
 """Strip: a whole network at a glance, from the image to its answer, with its branches; deep ones folded by module."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -10,7 +9,7 @@ from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
 from convscope.plot.named import trace_of
-from convscope.type_checks import check_kind, takes
+from convscope.type_checks import takes
 from convscope.typing import Array
 
 MOST_PARTS = 20
@@ -23,8 +22,8 @@ LANE = 0.13  # inches between lines that go round
 
 @takes()
 def network(
-    trace: Any,
-    image: Any = None,
+    trace: object,
+    image: object = None,
     *,
     depth: int | None = None,
     shared: bool = False,
@@ -50,19 +49,18 @@ def network(
         name: What the model is called, by default as its card says.
         classes: Names of the last step's units, by default those of the trace's card.
     """
-    trace, own_picture = trace_of(trace, image, "network")
-    check_kind("network", "trace", trace, "Trace")
+    recorded, own_picture = trace_of(trace, image, "network")
     picture = own_picture if picture is None else picture
-    parts, hidden = fold(trace, MOST_PARTS, depth)
-    shown = picture_of(trace) if picture is None else picture
-    columns = _columns(parts, shown, tuple(classes) or trace.card.classes)
+    parts, hidden = fold(recorded, MOST_PARTS, depth)
+    shown = picture_of(recorded) if picture is None else picture
+    columns = _columns(parts, shown, tuple(classes) or recorded.card.classes)
     common = ColorScale.of_maps(*(column.values for column in columns if column.kind != "image")) if shared else None
     some = any(column.chosen.said for column in columns)
     sheet = Sheet()
     left_out = (
         "of many channels: those with the largest range, the same ones through steps that keep them" if some else ""
     )
-    y = sheet.header(name or trace.card.name, _facts(parts, hidden, shared), left_out) + 0.2
+    y = sheet.header(name or recorded.card.name, _facts(parts, hidden, shared), left_out) + 0.2
     if common:
         sheet.legend(0, y, 2.4, common)
         y += 0.3

@@ -39,6 +39,8 @@ from convscope.typing import Array
 
 KEPT_BYTES = 100_000_000
 """Memory limit of uploaded images; the least recently used are dropped first."""
+DESIGNS = 20
+"""Maximum number of open networks that were designed on the page."""
 
 
 class Workspace:
@@ -55,6 +57,8 @@ class Workspace:
         self._models: dict[str, ModelHandle] = {}
         self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._folder: Path | None = None
+        self._designs: list[str] = []
+        """Ids of the networks that were designed on the page, the oldest first."""
         self._lock = Lock()
         self._adding = RLock()
         """Lock held while runs are added, so that none is added twice."""
@@ -127,6 +131,16 @@ class Workspace:
             opened.start = self._sample(opened.source)
             with self._lock:
                 self._models[id] = opened
+
+    def add_design(self, id: str, model: cs.Module, source: str) -> None:  # noqa: A002
+        """Add a network that was designed on the page; the oldest of more than `DESIGNS` is closed."""
+        opened = ModelHandle(id, cs.card_of(model).name, session_model=model, source=source)
+        opened.start = self._sample(source)
+        with self._lock:
+            self._models[id] = opened
+            self._designs.append(id)
+            if len(self._designs) > DESIGNS:
+                self._models.pop(self._designs.pop(0), None)
 
     def opened(self) -> list[ModelHandle]:
         """All open models."""

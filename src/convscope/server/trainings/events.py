@@ -7,7 +7,14 @@ import convscope as cs
 State = Literal["starting", "running", "paused", "done", "stopped", "failed"]
 
 
-class TrainingSettings(TypedDict):
+class NetworkSettings(TypedDict, total=False):
+    """What a network of the user's needs."""
+
+    model_args: dict[str, object]
+    loss: str
+
+
+class TrainingSettings(NetworkSettings):
     """What the page chooses; None takes the recipe's."""
 
     recipe: str

@@ -10,13 +10,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
 import convscope as cs
+from convscope.server.blocks import MODEL as BLOCKS
+from convscope.server.blocks import plain, planned, source_of
 from convscope.server.session.schema import SourceInfo
-from convscope.server.trainings.events import TrainingOrder
+from convscope.server.trainings.events import NetworkSettings, TrainingOrder
+from convscope.server.trainings.own_networks import Networks, OwnNetworks
 from convscope.server.trainings.schema import TrainCommand, TrainingInfo, TrainOptions, TrainRequest
 from convscope.server.trainings.training import Training
 
@@ -63,18 +67,26 @@ class Trainings:
     Args:
         workspace: The source of data; runs are added to it once they have weights.
         folder: The folder to write runs to, each in a subfolder named after the training's id.
+        networks: The user's own networks, which are offered beside the built-in ones.
     """
 
-    def __init__(self, workspace: TrainableModels, folder: Path) -> None:
+    def __init__(self, workspace: TrainableModels, folder: Path, networks: Networks = MappingProxyType({})) -> None:
         self.workspace, self.folder = workspace, Path(os.path.realpath(folder))
+        self.own = OwnNetworks(networks)
         self._all: dict[str, Training] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def options(self) -> TrainOptions:
         """The models that fit each data source; sources that no built-in model fits are left out."""
-        fitting = {source.id: [*self._fitting(source)] for source in self.workspace.sources() if source.trainable}
-        return TrainOptions(models={name: models for name, models in fitting.items() if models}, recipes=[*RECIPES])
+        sources = [source for source in self.workspace.sources() if source.trainable]
+        fitting = {source.id: [*self._fitting(source)] for source in sources}
+        own = {source.id: {name: self.own.problem(name, source) for name in self.own.networks} for source in sources}
+        return TrainOptions(
+            models={name: models for name, models in fitting.items() if models},
+            recipes=[*RECIPES],
+            unfit={source: {name: why for name, why in known.items() if why} for source, known in own.items()},
+        )
 
     def infos(self) -> list[TrainingInfo]:
         """All trainings, in the order in which they were started."""
@@ -96,16 +108,19 @@ class Trainings:
 
         Raises:
             Missing: unknown data source, or a model that does not fit it.
+            UsageError: a network of blocks that cannot be built, or that does not fit the classes.
             Busy: the limit of trainings is reached.
         """
         self._check(request)
+        arguments = self._arguments(request)
         dataset, options = self.workspace.training_data(request.source)
         with self._lock:
             self._check_room()
             name = self._free_name(request.model)
+            model, _ = self.own.networks.get(request.model, (request.model, {}))
             order: TrainingOrder = {
                 "dataset": dataset,
-                "model": request.model,
+                "model": model,
                 "options": dict(options),
                 "out": str(self.folder / name),
                 "paused": request.paused,
@@ -115,6 +130,7 @@ class Trainings:
                     "batch_size": request.batch_size,
                     "lr": request.lr,
                     "seed": request.seed,
+                    **arguments,
                 },
             }
             self._all[name] = Training(name, request, order, self.workspace.add_run)
@@ -148,17 +164,35 @@ class Trainings:
         dataset, _ = self.workspace.training_data(source.id)
         fits = models_for((source.channels, source.height, source.width), len(source.classes))
         best = cs.DEFAULT_MODELS.get(dataset, ANY_DATA)
-        return tuple(sorted(fits, key=lambda name: (name != best, dataset not in cs.MODELS[name].data)))
+        built_in = sorted(fits, key=lambda name: (name != best, dataset not in cs.MODELS[name].data))
+        return (*built_in, *(name for name in self.own.networks if not self.own.problem(name, source)))
 
     def _check(self, request: TrainRequest) -> None:
         known = {source.id: source for source in self.workspace.sources() if source.trainable}
         if request.source not in known:
             raise Missing(f"unknown training data {request.source!r}; available: {', '.join(known) or 'none'}.")
         fitting = self._fitting(known[request.source])
-        if request.model not in fitting:
+        if request.model not in {*fitting, BLOCKS}:
             raise Missing(
                 f"the model {request.model!r} does not fit {request.source}; models that do: {', '.join(fitting)}."
             )
+
+    def _arguments(self, request: TrainRequest) -> NetworkSettings:
+        """The arguments of `cs.train` for a network of the user's: for blocks also the loss that its outputs call for.
+
+        Raises:
+            UsageError: the blocks cannot be built, or do not fit the classes.
+        """
+        if request.model in self.own.networks:
+            return {"model_args": dict(self.own.networks[request.model][1])}
+        if request.model != BLOCKS:
+            return {}
+        result = planned(source_of(self.workspace, request.source), request.blocks or [])
+        if result.problem or result.ending is not None:
+            raise cs.UsageError(result.problem or str(result.ending and result.ending.sentence))
+        single = result.blocks[-1].shape == (1,) and result.classes > 1
+        settings: NetworkSettings = {"model_args": {"blocks": plain(request.blocks or [])}}
+        return {**settings, "loss": "mse"} if single else settings
 
     def _check_room(self) -> None:
         if self._closed:
@@ -190,7 +224,8 @@ def models_for(shape: tuple[int, int, int], classes: int) -> tuple[str, ...]:
         classes: Number of classes.
     """
     small = np.prod(shape) <= PIXELS
-    return tuple(name for name in cs.MODELS if (small or name == ANY_DATA) and _fits(name, shape, classes))
+    offered = (name for name in cs.MODELS if name != BLOCKS and (small or name == ANY_DATA))
+    return tuple(name for name in offered if _fits(name, shape, classes))
 
 
 def _fits(name: str, shape: tuple[int, int, int], classes: int) -> bool:

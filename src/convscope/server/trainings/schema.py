@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from convscope.server.blocks import Specs
 from convscope.server.http.message import Id, Message, Name
 
 
@@ -12,7 +13,7 @@ class TrainRequest(Message):
 
     source: Id
     model: Name
-    """A built-in model's name."""
+    """A name of the options' models; `blocks` for the network of `blocks`."""
     recipe: Literal["fast", "tutorial"] = "fast"
     epochs: int | None = Field(default=None, ge=1, le=10_000)
     batch_size: int | None = Field(default=None, ge=1, le=65_536)
@@ -20,14 +21,18 @@ class TrainRequest(Message):
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     paused: bool = False
     """Whether to wait before the first step."""
+    blocks: Specs | None = None
+    """The network, if the model is `blocks`."""
 
 
 class TrainOptions(Message):
     """The models that fit each data source."""
 
     models: dict[str, list[str]]
-    """Data source id -> built-in models that fit it, the default first."""
+    """Data source id -> models that fit it, the default first; the user's own ones last."""
     recipes: list[str]
+    unfit: dict[str, dict[str, str]]
+    """Data source id -> the user's own networks that do not fit it, and why."""
 
 
 class TrainingInfo(Message):

@@ -1,35 +1,14 @@
-"""Joining and windows: concatenate, stack, constant padding, im2col and col2im, triangles."""
+"""Padding and windows: constant, reflected and repeated borders, im2col and col2im."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from convscope.expr.call import Call, Cell, Operand, stacked
 from convscope.expr.cells import leaf, pair
-from convscope.expr.expr import Apply, Cells, Dot, Leaf, number
-from convscope.ops.movement import as_type
-from convscope.ops.vjp import VJP, Varies, only, wide
-from convscope.typing import Array
-
-
-def cat(call: Call, cell: Cell) -> Leaf | Apply:
-    """The tensor along the axis that contains this cell."""
-    axis, at = call["dim"], 0
-    tensors = [t for t in call["tensors"] if t.shape != (0,)]
-    axis %= len(cell)
-    for operand in tensors:
-        if np.max(cell[axis]) < at + operand.shape[axis]:
-            return as_type(leaf(operand, tuple(i - at if a == axis else i for a, i in enumerate(cell))), call.dtype)
-        at += operand.shape[axis]
-    raise AssertionError("the cell is outside all of the tensors")
-
-
-def stack(call: Call, cell: Cell) -> Leaf | Apply:
-    """The tensor that this index of the new axis names."""
-    axis = call["dim"] % len(cell)
-    operand = call["tensors"][np.max(cell[axis])]
-    return as_type(leaf(operand, cell[:axis] + cell[axis + 1 :]), call.dtype)
+from convscope.expr.expr import Cells, Dot, Leaf, number
+from convscope.ops.vjp import VJP, Varies, only
+from convscope.typing import Array, Index
 
 
 def constant_pad(call: Call, cell: Cell) -> Leaf:
@@ -40,15 +19,6 @@ def constant_pad(call: Call, cell: Cell) -> Leaf:
         place[-1 - back] -= before
     inside = all(np.min(i) >= 0 and np.max(i) < n for i, n in zip(place, operand.shape, strict=True))
     return leaf(operand, tuple(place)) if inside else number(call["value"], "padding")
-
-
-def alike_joined(call: Call, cell: Cell) -> Array | None:
-    """Cells of the same tensor."""
-    axis = call["dim"] % len(cell)
-    if call.op == "stack":
-        return np.asarray(cell[axis]).reshape(-1, 1)
-    ends = np.cumsum([operand.shape[axis] for operand in call["tensors"] if operand.shape != (0,)])
-    return np.asarray(np.searchsorted(ends, cell[axis], side="right")).reshape(-1, 1)
 
 
 def alike_padded(call: Call, cell: Cell) -> Array | None:
@@ -99,43 +69,8 @@ def _scattered(operand: Operand, lead: Cell, rows: Array, columns: Array) -> Dot
     return Dot(Cells(values, operand.source, cells, (len(rows),)), note=note)
 
 
-def triangle(call: Call, cell: Cell) -> Leaf:
-    """tril and triu: one side of a diagonal kept, 0 on the other."""
-    row, column = cell[-2:]
-    distance = column - row - call["diagonal"]
-    kept = distance <= 0 if call.op == "tril" else distance >= 0
-    return leaf(call["self"], cell) if kept else number(0, "outside the triangle")
-
-
 def _windows(length: int, size: int, dilation: int, padding: int, stride: int) -> int:
     return (length + 2 * padding - dilation * (size - 1) - 1) // stride + 1
-
-
-def cat_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Each tensor its own part; those that do not vary are constants."""
-    axis, at, gradients, constant = call["dim"] % weights.ndim, 0, {}, 0.0
-    for index, operand in enumerate(call["tensors"]):
-        if operand.shape == (0,):
-            continue
-        part = np.take(weights, range(at, at + operand.shape[axis]), axis=axis)
-        at += operand.shape[axis]
-        if f"tensors.{index}" in varies:
-            gradients[f"tensors.{index}"] = part
-        else:
-            constant += float(np.sum(part * wide(operand)))
-    return VJP(gradients, constant)
-
-
-def stack_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """As above, along the new axis."""
-    axis, gradients, constant = call["dim"] % weights.ndim, {}, 0.0
-    for index, operand in enumerate(call["tensors"]):
-        part = np.take(weights, index, axis=axis)
-        if f"tensors.{index}" in varies:
-            gradients[f"tensors.{index}"] = part
-        else:
-            constant += float(np.sum(part * wide(operand)))
-    return VJP(gradients, constant)
 
 
 def constant_pad_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -180,7 +115,7 @@ def _windows_vjp(call: Call, size: tuple[int, ...]) -> tuple[int, ...]:
     return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, d, p, s in settings)
 
 
-def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]]:
+def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[Index, Index, Index]]:
     """For each position in the window: the pixels that it covers, and in which windows."""
     dilations, paddings, strides = (pair(call[n], 2) for n in ("dilation", "padding", "stride"))
     counts = _windows_vjp(call, size)
@@ -194,7 +129,29 @@ def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], 
         yield tap, target, np.ix_(*[np.flatnonzero(i) for i in inside])
 
 
-def triangle_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """What was kept."""
-    only(call, varies, "self")
-    return VJP({"self": (np.tril if call.op == "tril" else np.triu)(weights, call["diagonal"])})
+# Borders that repeat cells of the image: which cell each result cell is a copy of
+
+
+def reflection_pad(call: Call, cells: Array) -> Array:
+    """Around the image its mirror image; the border itself is not repeated."""
+
+    def mirrored(at: Array, length: int) -> Array:
+        last = length - 1
+        return np.asarray(last - np.abs(last - np.abs(at)))
+
+    return _padded(call, cells, mirrored)
+
+
+def replication_pad(call: Call, cells: Array) -> Array:
+    """Around the image its border, repeated."""
+    return _padded(call, cells, lambda at, length: np.clip(at, 0, length - 1))
+
+
+def _padded(call: Call, cells: Array, inner: Callable[[Array, int], Array]) -> Array:
+    """`padding` names what was added before and after, from the last axis on."""
+    result = cells.copy()
+    shape = call["self"].shape
+    for back, before in enumerate(call["padding"][::2]):
+        axis = cells.shape[1] - 1 - back
+        result[:, axis] = inner(cells[:, axis] - before, shape[axis])
+    return result

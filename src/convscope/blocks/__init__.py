@@ -1,0 +1,26 @@
+"""Blocks: networks as lists of blocks, which are data: checked, planned as arithmetic, written as code, never executed.
+
+Knows no torch; `models.block_network` builds the network.
+"""
+
+from convscope.blocks.code import code
+from convscope.blocks.file import read
+from convscope.blocks.kinds import KINDS
+from convscope.blocks.plan import Plan, PlannedBlock, Problem, Repair, plan
+from convscope.blocks.reading import Block, read_block
+from convscope.blocks.templates import TEMPLATES, template
+
+__all__ = [
+    "KINDS",
+    "TEMPLATES",
+    "Block",
+    "Plan",
+    "PlannedBlock",
+    "Problem",
+    "Repair",
+    "code",
+    "plan",
+    "read",
+    "read_block",
+    "template",
+]

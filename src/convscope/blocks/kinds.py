@@ -1,0 +1,114 @@
+"""Kinds: every block that a network can be built from, with its settings, their bounds and defaults.
+
+The page's form, the check of a list and the network itself follow this table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Number = int | float | bool | None
+WINDOW = 64
+"""Largest window, stride and padding, in cells: beyond it the images of these lessons end."""
+KERNELS = 1_024
+UNITS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of a block.
+
+    >>> KINDS["conv"].settings[1].name, KINDS["conv"].settings[1].default
+    ('size', 3)
+    """
+
+    name: str
+    kind: Literal["whole", "number", "flag"]
+    default: Number
+    low: float = 0
+    high: float = 1
+    unset: str = ""
+    """What None means, for a setting that may be None."""
+
+    @property
+    def wanted(self) -> str:
+        """The values it takes, in words."""
+        if self.kind == "flag":
+            return "true or false"
+        what = "a whole number" if self.kind == "whole" else "a number"
+        return f"{what} from {self.low:g} to {self.high:,g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for the page's form."""
+        names = ("name", "kind", "default", "low", "high", "unset")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of block.
+
+    >>> KINDS["max-pool"].layer, [setting.name for setting in KINDS["max-pool"].settings]
+    ('pool', ['size', 'stride', 'padding'])
+    """
+
+    name: str
+    layer: str
+    """What its layers are called, with a number: conv1, pool2."""
+    summary: str
+    settings: tuple[Setting, ...] = ()
+    written: bool = False
+    """Whether its weight and bias can be given by hand."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for the page."""
+        settings = [setting.to_json() for setting in self.settings]
+        return {"name": self.name, "summary": self.summary, "settings": settings, "written": self.written}
+
+
+_POOLING = (
+    Setting("size", "whole", 2, 1, WINDOW),
+    Setting("stride", "whole", None, 1, WINDOW, unset="size"),
+    Setting("padding", "whole", 0, 0, WINDOW // 2),
+)
+_BIAS = Setting("bias", "flag", True)
+
+KINDS: Mapping[str, Kind] = {
+    "conv": Kind(
+        "conv",
+        "conv",
+        "each kernel slides over all maps and makes a new map",
+        (
+            Setting("kernels", "whole", 8, 1, KERNELS),
+            Setting("size", "whole", 3, 1, WINDOW),
+            Setting("stride", "whole", 1, 1, WINDOW),
+            Setting("padding", "whole", 0, 0, WINDOW),
+            _BIAS,
+        ),
+        written=True,
+    ),
+    "max-pool": Kind("max-pool", "pool", "the largest number of each window", _POOLING),
+    "avg-pool": Kind("avg-pool", "pool", "the mean of each window", _POOLING),
+    "relu": Kind("relu", "relu", "negative numbers become 0"),
+    "leaky-relu": Kind(
+        "leaky-relu", "lrelu", "negative numbers are multiplied by a small slope", (Setting("slope", "number", 0.01),)
+    ),
+    "tanh": Kind("tanh", "tanh", "bends every number into -1 to 1"),
+    "sigmoid": Kind("sigmoid", "sigmoid", "bends every number into 0 to 1"),
+    "batch-norm": Kind("batch-norm", "bn", "shifts and scales each channel to mean 0 and variance 1 over the batch"),
+    "dropout": Kind(
+        "dropout",
+        "dropout",
+        "in training, sets a random share of the numbers to 0; in evaluation, does nothing",
+        (Setting("p", "number", 0.5, 0, 0.99),),
+    ),
+    "flatten": Kind("flatten", "flatten", "all maps become one list of numbers"),
+    "linear": Kind(
+        "linear",
+        "fc",
+        "each unit is a weighted sum of all numbers",
+        (Setting("units", "whole", None, 1, UNITS, unset="classes"), _BIAS),
+        written=True,
+    ),
+}
+"""Name of a block -> its kind."""

@@ -1,0 +1,204 @@
+"""Layers: what each kind of block makes of its input, or why it cannot take it, with what would mend that."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convscope.blocks.kinds import Number
+from convscope.blocks.reading import Block
+from convscope.layer_arithmetic import (
+    NOTHING,
+    AxisSums,
+    Shape,
+    Sum,
+    convolution_cost,
+    parameter_sum,
+    product_cost,
+    reshape_sums,
+    window_size,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A change that would mend a problem: blocks of the list that are replaced by others."""
+
+    title: str
+    at: int
+    removed: int
+    added: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"title": self.title, "at": self.at, "removed": self.removed, "added": [dict(b) for b in self.added]}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a block cannot be built, and perhaps what would mend it."""
+
+    sentence: str
+    repair: Repair | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"sentence": self.sentence, "repair": None if self.repair is None else self.repair.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a block makes of its input."""
+
+    shape: Shape
+    """Of its result, without the batch axis."""
+    size: AxisSums = ()
+    parameters: Sum = NOTHING
+    multiply_adds: Sum = NOTHING
+    weight: Shape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A block in its place."""
+
+    block: Block
+    shape: Shape
+    """Of its input, without the batch axis."""
+    classes: int
+    at: int
+    """Its position in the list."""
+
+    def __getitem__(self, setting: str) -> Any:
+        return self.block[setting]
+
+    @property
+    def units(self) -> int:
+        """The units of a linear layer."""
+        return int(self["units"] or self.classes)
+
+    def repair(self, title: str, **settings: Number) -> Repair:
+        """Other settings in its place, without numbers by hand."""
+        return Repair(title, self.at, 1, (self.block.changed(**settings),))
+
+
+Rule = Callable[[Placed], Layer | Problem]
+
+
+def described(shape: Shape) -> str:
+    """A shape as text.
+
+    >>> described((8, 28, 28)), described((144,))
+    ('8x28x28', '144')
+    """
+    return "x".join(map(str, shape))
+
+
+def _convolution(placed: Placed) -> Layer | Problem:
+    shape = placed.shape
+    if len(shape) != 3:
+        return _no_maps("a convolution", shape)
+    window = _window(placed, stride=placed["stride"])
+    if isinstance(window, Problem):
+        return window
+    kernels = placed["kernels"]
+    weight = (kernels, shape[0], placed["size"], placed["size"])
+    result = (kernels, *(total.value for _, total in window))
+    return _unfitting(placed, weight) or Layer(
+        result, window, _parameters(placed, weight), convolution_cost((1, *result), weight), weight
+    )
+
+
+def _pooling(placed: Placed) -> Layer | Problem:
+    shape = placed.shape
+    if len(shape) != 3:
+        return _no_maps("pooling", shape)
+    size, padding = placed["size"], placed["padding"]
+    if padding > size // 2:
+        return Problem(
+            f"the padding of pooling is at most half of its window, {size} // 2 = {size // 2}, not {padding}.",
+            placed.repair(f"padding {size // 2}", padding=size // 2),
+        )
+    window = _window(placed, stride=placed["stride"] or size)
+    if isinstance(window, Problem):
+        return window
+    return Layer((shape[0], *(total.value for _, total in window)), window)
+
+
+def _same(placed: Placed) -> Layer | Problem:
+    return Layer(placed.shape)
+
+
+def _batch_norm(placed: Placed) -> Layer | Problem:
+    shape = placed.shape
+    return Layer(shape, parameters=parameter_sum([(shape[0],), (shape[0],)]))
+
+
+def _flatten(placed: Placed) -> Layer | Problem:
+    shape = placed.shape
+    if len(shape) != 3:
+        return Problem(
+            f"there are no maps to flatten: it gets a list of {shape[0]:,} numbers already; remove it.",
+            Repair("remove it", placed.at, 1),
+        )
+    count = shape[0] * shape[1] * shape[2]
+    return Layer((count,), reshape_sums((1, *shape), (1, count)))
+
+
+def _linear(placed: Placed) -> Layer | Problem:
+    shape = placed.shape
+    if len(shape) != 1:
+        return Problem(
+            f"a linear layer takes a list of numbers, and gets {described(shape)} maps; put flatten before it.",
+            Repair("insert flatten", placed.at, 0, ({"block": "flatten"},)),
+        )
+    weight = (placed.units, shape[0])
+    return _unfitting(placed, weight) or Layer(
+        (placed.units,), (), _parameters(placed, weight), product_cost((1, placed.units), shape), weight
+    )
+
+
+RULES: Mapping[str, Rule] = {
+    "conv": _convolution,
+    "max-pool": _pooling,
+    "avg-pool": _pooling,
+    **dict.fromkeys(("relu", "leaky-relu", "tanh", "sigmoid", "dropout"), _same),
+    "batch-norm": _batch_norm,
+    "flatten": _flatten,
+    "linear": _linear,
+}
+"""Kind of block -> what it makes."""
+
+
+def _window(placed: Placed, *, stride: int) -> AxisSums | Problem:
+    """How many positions a window has along rows and columns."""
+    shape, size, padding = placed.shape, placed["size"], placed["padding"]
+    room = min(shape[1:]) + 2 * padding
+    if size > room:
+        sum_ = f"{min(shape[1:])} + 2·{padding} = {room}"
+        return Problem(
+            f"a window of {size}x{size} is larger than the {described(shape[1:])} maps with their padding ({sum_}); "
+            "make it smaller, or pad more.",
+            placed.repair(f"size {room}", size=room),
+        )
+    return tuple((axis, window_size(n, size, stride, padding, 1)) for axis, n in enumerate(shape[1:], 2))
+
+
+def _no_maps(what: str, shape: Shape) -> Problem:
+    return Problem(f"{what} needs maps, and gets a list of {shape[0]:,} numbers; move it up, before flatten.")
+
+
+def _parameters(placed: Placed, weight: Shape) -> Sum:
+    return parameter_sum([weight, weight[:1]] if placed["bias"] else [weight])
+
+
+def _unfitting(placed: Placed, weight: Shape) -> Problem | None:
+    """Why the numbers that were given by hand do not fit."""
+    for name, shape in (("weight", weight), ("bias", weight[:1])):
+        values = placed.block.values.get(name)
+        if values is not None and not values.fits(shape):
+            return Problem(
+                f"its {name} of {described(values.shape)} numbers was given by hand, and the layer needs "
+                f"{described(shape)}; give as many, or leave them out.",
+                placed.repair("leave them out"),
+            )
+    return None

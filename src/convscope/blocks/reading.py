@@ -1,0 +1,187 @@
+"""Reading: blocks from plain values, which may come from anybody, checked one by one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from numbers import Integral, Real
+from typing import Any
+
+from convscope.blocks.kinds import KINDS, Kind, Number, Setting
+from convscope.errors import UnknownName, UsageError
+
+LONGEST = 64
+"""Largest number of blocks: more than any network that is read block by block has."""
+BY_HAND = 50_000
+"""Largest number of weights given by hand: as text of 20 letters each they take 1 MB."""
+DEEPEST = 4
+"""Axes of the largest weight: (kernel, channel, row, column)."""
+HUGE = 256
+"""Numbers of more bits are not quoted in a message; Python refuses to write those of many thousands."""
+LARGEST = 3.4e38
+"""Beyond it float32 is infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The numbers of a weight or bias, given by hand.
+
+    >>> values = read_values([[1, 2, 3], [4, 5, 6]])
+    >>> values.shape, values.numbers
+    ((2, 3), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
+    """
+
+    shape: tuple[int, ...]
+    numbers: tuple[float, ...]
+    """In row-major order."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether they are the numbers of a parameter: in its shape, or all in one row."""
+        return self.shape in {shape, (prod(shape),)}
+
+    def nested(self, shape: tuple[int, ...] | None = None) -> Any:
+        """As nested lists, of their own shape or of a parameter's that they fit."""
+        part: list[Any] = list(self.numbers)
+        for length in reversed((shape or self.shape)[1:]):
+            part = [part[at : at + length] for at in range(0, len(part), length)]
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of a network.
+
+    >>> read_block({"block": "conv", "kernels": 4})["size"]
+    3
+    """
+
+    kind: Kind
+    settings: Mapping[str, Number]
+    """Every setting of its kind."""
+    values: Mapping[str, Values] = field(default_factory=dict)
+    """Its weight and bias, where they are given by hand."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.settings[name]
+
+    def changed(self, **settings: Number) -> dict[str, Any]:
+        """Its plain values with other settings, and without values by hand."""
+        return Block(self.kind, {**self.settings, **settings}).to_json()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, settings at their defaults left out."""
+        changed = {s.name: self[s.name] for s in self.kind.settings if self[s.name] != s.default}
+        values = {name: values.nested() for name, values in self.values.items()}
+        return {"block": self.kind.name, **changed, **({"values": values} if values else {})}
+
+
+def listed(blocks: Any) -> Sequence[Any]:
+    """The items of a list of blocks, of any content.
+
+    Raises:
+        UsageError: it is not a list, or is longer than `LONGEST`.
+    """
+    if not isinstance(blocks, list | tuple):
+        raise UsageError(f"blocks is a list such as [{{'block': 'conv'}}, ...], not {_shown(blocks)}.")
+    if len(blocks) > LONGEST:
+        raise UsageError(f"a network has at most {LONGEST} blocks, not {len(blocks):,}.")
+    return blocks
+
+
+def read_block(value: Any) -> Block:
+    """A block from plain values.
+
+    >>> read_block({"block": "max-pool", "size": 3}).to_json()
+    {'block': 'max-pool', 'size': 3}
+
+    Args:
+        value: A mapping with the name of its kind as "block", settings by name, and for a convolution or linear layer
+            perhaps "values": {"weight": ..., "bias": ...}, each as nested lists or with all numbers in one list.
+
+    Raises:
+        UsageError: another form, an unknown name, or a value of the wrong type or beyond its bounds.
+    """
+    if isinstance(value, Block):
+        return value
+    if not isinstance(value, Mapping):
+        raise UsageError(f"a block is written as {{'block': 'relu'}}, not as {_shown(value)}.")
+    name = value.get("block")
+    if not isinstance(name, str) or name not in KINDS:
+        raise UnknownName("block", _shortened(name), KINDS)
+    kind = KINDS[name]
+    settings: dict[str, Number] = {setting.name: setting.default for setting in kind.settings}
+    known = {setting.name: setting for setting in kind.settings}
+    for key, given in value.items():
+        if key in {"block", "values"}:
+            continue
+        if key not in known:
+            raise UnknownName(f"setting of {name}", _shortened(key), known, "" if known else "It has none.")
+        settings[key] = _setting(kind, known[key], given)
+    return Block(kind, settings, _values(kind, value.get("values"), bias=bool(settings.get("bias"))))
+
+
+def read_values(value: Any) -> Values:
+    """Numbers of a weight or bias from nested lists.
+
+    Raises:
+        UsageError: rows of different lengths, too many numbers, or something other than a finite number.
+    """
+    numbers: list[float] = []
+    return Values(_collect(value, numbers, 0), tuple(numbers))
+
+
+def _setting(kind: Kind, setting: Setting, given: Any) -> Number:
+    """The value of a setting, checked."""
+    if given is None and setting.unset:
+        return None
+    if setting.kind == "flag":
+        if isinstance(given, bool):
+            return given
+    elif _is_number(given, Integral if setting.kind == "whole" else Real) and setting.low <= given <= setting.high:
+        return int(given) if setting.kind == "whole" else float(given)
+    raise UsageError(f"{setting.name} of {kind.name} must be {setting.wanted}, not {_shown(given)}.")
+
+
+def _values(kind: Kind, given: Any, *, bias: bool) -> dict[str, Values]:
+    if given is None:
+        return {}
+    names = (["weight"] + ["bias"] * bias) if kind.written else []
+    if not isinstance(given, Mapping) or not names:
+        what = "values is a mapping with a weight" if names else "it has no weights, so leave values out"
+        raise UsageError(f"{kind.name}: {what}{' and a bias' * bias}.")
+    for name, part in given.items():
+        if part is not None and name not in names:
+            raise UnknownName(f"parameter of {kind.name}", _shortened(name), names)
+    return {name: read_values(part) for name, part in given.items() if part is not None}
+
+
+def _collect(value: Any, numbers: list[float], depth: int) -> tuple[int, ...]:
+    """Append the numbers of nested lists; returns their shape."""
+    if _is_number(value, Real):
+        if not abs(value) <= LARGEST:  # also true for NaN
+            raise UsageError(f"a weight is a finite number of float32, not {_shown(value)}.")
+        if len(numbers) >= BY_HAND:
+            raise UsageError(f"at most {BY_HAND:,} weights can be given by hand; leave the others random.")
+        numbers.append(float(value))
+        return ()
+    if not isinstance(value, list | tuple) or not value or depth == DEEPEST:
+        raise UsageError(f"weights are nested lists of numbers, not {_shown(value)}.")
+    shapes = {_collect(part, numbers, depth + 1) for part in value}
+    if len(shapes) > 1:
+        raise UsageError("the rows of the weights differ in length; give every row the same number of columns.")
+    return (len(value), *shapes.pop())
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """A value as a message quotes it."""
+    if isinstance(value, int) and value.bit_length() > HUGE:
+        return "a huge number"
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    return text if len(text) <= 40 else f"{text[:40]}.."
+
+
+def _shortened(value: Any) -> Any:
+    return _shown(value) if not isinstance(value, str) or len(value) > 40 else value

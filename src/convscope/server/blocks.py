@@ -1,0 +1,280 @@
+"""Networks of blocks on the page: their kinds and templates, their plan as arithmetic, their code, and how they open.
+
+A list is data: `cs.blocks` checks it, nothing of it is executed.
+"""
+
+import hashlib
+import json
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.exceptions import HTTPException
+
+import convscope as cs
+from convscope.server.http.message import Id, Message
+from convscope.server.session.schema import SourceInfo
+from convscope.server.session.workspace import Workspace
+
+MODEL = "blocks"
+"""The built-in network that is built from a list."""
+BLOCKS = 64
+"""Largest number of blocks of a request: more than `cs.blocks` takes, which says so, are not read."""
+
+BY_HAND = 4_000
+"""Largest number of weights of a parameter given by hand on the page; each event of a training repeats its request."""
+
+Weights = Annotated[list[float], Field(max_length=BY_HAND)]
+
+
+class BlockValues(Message):
+    """Numbers given by hand, all in one row."""
+
+    weight: Weights | None = None
+    bias: Weights | None = None
+
+
+class BlockSpec(Message):
+    """One block, perhaps with settings that it cannot have: the plan says so."""
+
+    block: str = Field(max_length=20)
+    kernels: int | float | None = None
+    size: int | float | None = None
+    stride: int | float | None = None
+    padding: int | float | None = None
+    units: int | float | None = None
+    slope: float | None = None
+    p: float | None = None
+    bias: bool | None = None
+    values: BlockValues | None = None
+
+
+Specs = Annotated[list[BlockSpec], Field(max_length=BLOCKS)]
+
+
+class BlockSetting(Message):
+    """A setting of a block."""
+
+    name: str
+    kind: Literal["whole", "number", "flag"]
+    default: int | float | bool | None
+    low: float
+    high: float
+    unset: str
+    """The setting, or "classes", that decides if it is left out; empty if there is a default."""
+
+
+class BlockKind(Message):
+    """A kind of block."""
+
+    name: str
+    summary: str
+    settings: list[BlockSetting]
+    written: bool
+    """Whether its weight and bias can be given by hand."""
+
+
+class TemplateInfo(Message):
+    """A network to start from."""
+
+    name: str
+    blocks: list[BlockSpec]
+
+
+class BlockOptions(Message):
+    """Everything that a network can be built from."""
+
+    kinds: list[BlockKind]
+    templates: list[TemplateInfo]
+    by_hand: int
+    """Largest number of weights of a parameter that can be given by hand."""
+
+
+class PlanRequest(Message):
+    """A list of blocks, for the images and classes of a data source."""
+
+    source: Id
+    blocks: Specs
+
+
+class SumInfo(Message):
+    """A calculation: what it is of, and its text, as `cs.summary` writes it."""
+
+    name: str
+    text: str
+
+
+class RepairInfo(Message):
+    """A change that mends a problem: `removed` blocks from `at` on are replaced by others."""
+
+    title: str
+    at: int
+    removed: int
+    added: list[BlockSpec]
+
+
+class BlockProblem(Message):
+    """Why a block cannot be built."""
+
+    sentence: str
+    repair: RepairInfo | None
+
+
+class PlannedInfo(Message):
+    """What a block makes."""
+
+    name: str
+    shape: list[int] | None
+    """Without the batch axis; None after the first problem."""
+    sums: list[SumInfo]
+    parameters: int
+    weight: list[int] | None
+    """Shape of its weight, if it has one that can be given by hand."""
+    problem: BlockProblem | None
+
+
+class PlanInfo(Message):
+    """A list of blocks as arithmetic."""
+
+    shape: list[int]
+    """(C, H, W) of the images."""
+    classes: int
+    blocks: list[PlannedInfo]
+    ending: BlockProblem | None
+    """Why it cannot be trained on these classes though each block is fine."""
+    problem: str
+    """Why it cannot be built; empty if it can."""
+    parameters: int
+
+
+class CodeInfo(Message):
+    """A network as Python code."""
+
+    code: str
+
+
+class OpenedInfo(Message):
+    """A network that was opened without a training."""
+
+    model: Id
+
+
+class BlocksOfRun(Message):
+    """The list that a run was trained with; None if it is another network."""
+
+    blocks: list[BlockSpec] | None
+
+
+router = APIRouter(tags=["blocks"])
+
+
+def plain(blocks: list[BlockSpec]) -> list[dict[str, Any]]:
+    """The blocks as `cs.blocks` takes them."""
+    return [block.model_dump(exclude_unset=True) for block in blocks]
+
+
+def source_of(workspace: Any, source: str) -> SourceInfo:
+    """A data source by its id.
+
+    Raises:
+        HTTPException: 404, unknown id.
+    """
+    known: dict[str, SourceInfo] = {each.id: each for each in workspace.sources()}
+    if source not in known:
+        raise HTTPException(404, f"unknown data source {source!r}; available: {', '.join(known)}.")
+    return known[source]
+
+
+def images_of(source: SourceInfo) -> tuple[tuple[int, int, int], int]:
+    """The shape (C, H, W) of a data source's images, and its number of classes."""
+    return (source.channels, source.height, source.width), len(source.classes)
+
+
+def planned(source: SourceInfo, blocks: list[BlockSpec]) -> cs.blocks.Plan:
+    """The plan of a list for a data source."""
+    return cs.blocks.plan(plain(blocks), *images_of(source))
+
+
+@router.get("/blocks", response_model_exclude_unset=True)
+def options() -> BlockOptions:
+    """The kinds of blocks, and networks to start from."""
+    kinds = [BlockKind.model_validate(kind.to_json()) for kind in cs.blocks.KINDS.values()]
+    templates = [TemplateInfo(name=name, blocks=_specs(cs.blocks.template(name))) for name in cs.blocks.TEMPLATES]
+    return BlockOptions(kinds=kinds, templates=templates, by_hand=BY_HAND)
+
+
+@router.post("/blocks/plan", response_model_exclude_unset=True)
+def plan(request: Request, wanted: PlanRequest) -> PlanInfo:
+    """Sizes and counts as arithmetic, or the first problem; nothing is built."""
+    result = planned(source_of(request.app.state.gallery, wanted.source), wanted.blocks)
+    return PlanInfo.model_validate(_flat(result.to_json()))
+
+
+@router.post("/blocks/code")
+def code(request: Request, wanted: PlanRequest) -> CodeInfo:
+    """The network as Python code."""
+    source = source_of(request.app.state.gallery, wanted.source)
+    return CodeInfo(code=cs.blocks.code(plain(wanted.blocks), *images_of(source)))
+
+
+@router.post("/blocks/open")
+async def open_network(request: Request, wanted: PlanRequest) -> OpenedInfo:
+    """Open the network without training it: weights that were not given are random."""
+    workspace = request.app.state.gallery
+    opened: str = await workspace.workers.run(request, "blocks", partial(opened_network, workspace, wanted))
+    return OpenedInfo(model=opened)
+
+
+def opened_network(workspace: Workspace, wanted: PlanRequest) -> str:
+    """The id of the network in the workspace; the same list for the same data is opened once.
+
+    Raises:
+        UsageError: a block cannot be built.
+    """
+    source = source_of(workspace, wanted.source)
+    (shape, classes), blocks = images_of(source), plain(wanted.blocks)
+    digest = hashlib.sha256(json.dumps([blocks, shape, classes, source.id]).encode()).hexdigest()[:8]
+    name = f"{MODEL}-{digest}"
+    if not workspace.has_model(name):
+        result = planned(source, wanted.blocks)
+        one_each = not result.problem and result.blocks[-1].shape == (classes,)
+        args = {"blocks": blocks, "shape": shape, "classes": classes}
+        model = cs.load_model(MODEL, args=args, classes=source.classes if one_each else None)
+        workspace.add_design(name, model, source.id)
+    return name
+
+
+@router.get("/models/{model}/blocks", response_model_exclude_unset=True)
+def of_run(request: Request, model: Id) -> BlocksOfRun:
+    """The list of blocks that a run was trained with."""
+    run = request.app.state.gallery.model(model).run
+    made = None if run is None else run.config["model"]
+    if made is None or made["source"] != MODEL or "blocks" not in made["args"]:
+        return BlocksOfRun(blocks=None)
+    return BlocksOfRun(blocks=_specs(made["args"]["blocks"]))
+
+
+def _specs(blocks: Any) -> list[BlockSpec]:
+    """Plain values as messages."""
+    flat = [_flat(block) for block in blocks]
+    for block in flat:
+        kept = {name: numbers for name, numbers in block.pop("values", {}).items() if len(numbers) <= BY_HAND}
+        block.update({"values": kept} if kept else {})
+    return [BlockSpec.model_validate(block) for block in flat]
+
+
+def _flat(value: Any) -> Any:
+    """Plain values with every "values" in one row: the page edits a weight by its index."""
+    if isinstance(value, dict):
+        return {key: _rows(part) if key == "values" else _flat(part) for key, part in value.items()}
+    return [_flat(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _rows(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _numbers(part) for name, part in values.items()}
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers of nested lists."""
+    return [n for part in value for n in _numbers(part)] if isinstance(value, list | tuple) else [value]
