@@ -151,6 +151,16 @@ def test_a_family_has_the_same_name_among_rules_and_definitions() -> None:
     assert families("reference") <= families("ops") | primitives
 
 
+MOST_ANY = 8
+"""Words `Any` in 1,000 lines: JSON, arguments whose schema is ATen's, libraries without types."""
+
+
+def test_types_are_named() -> None:
+    texts = [path.read_text() for path in FILES]
+    words = sum(len(re.findall(r"\bAny\b", text)) for text in texts)
+    assert 1000 * words <= MOST_ANY * sum(text.count("\n") for text in texts)
+
+
 def test_plotting_loads_no_torch() -> None:
     code = "import sys, convscope.plot; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
