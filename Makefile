@@ -64,9 +64,9 @@ sweep: build/sweep/installed.stamp
 summary-study: build/sweep/installed.stamp
 	PYTHONPATH=src build/sweep/bin/python scripts/summary_study.py --out build/summary.jsonl
 
-# The widget in JupyterLab and marimo, which are installed beside .venv, in a real browser.
+# The widget and the lessons in JupyterLab and marimo, which are installed beside .venv; the widget in a real browser.
 notebooks: build/notebooks/installed.stamp
-	$(BIN)/python -m pytest -m study tests/standalone/test_widget.py
+	$(BIN)/python -m pytest -m study tests/standalone/test_widget.py tests/lessons/test_notebooks_elsewhere.py
 
 build/notebooks/installed.stamp: .venv/test.stamp
 	$(PYTHON) -m venv build/notebooks
