@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.displayed import Displayed
 from convscope.errors import UsageError
-from convscope.expr.call import Call, Cell, Source, cell_label, full_cell
+from convscope.expr.call import Call, Cell, Source, cell_label, full_cell, step_label
 from convscope.expr.expr import Expr, Leaf
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
@@ -100,7 +100,7 @@ class Explanation(Displayed):
         """The step and the cell as a person reads them: `conv1 (3, 10, 12)`."""
         label = cell_label(self.cell, self.call.shape) if self.cell else ""
         result = f", result {self.output}" if self.output else ""
-        return f"{self.step.name}{result} {label}".strip()
+        return f"{step_label(self.step.name)}{result} {label}".strip()
 
     @property
     def agrees(self) -> bool:
