@@ -21,7 +21,7 @@ from convscope.expr.call import Cell, full_cell
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.probe.support.batching import Model, as_model
 from convscope.traces.trace import Trace
-from convscope.type_checks import takes
+from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
 MOST = 120_000
@@ -174,6 +174,9 @@ def _traced(model: Model, image: object) -> tuple[Trace, str]:
 
 def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
     """One number."""
+    pair: object = at
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[1], str):
+        raise UsageError(f"at is a step and a cell, such as ('conv1', (0, 1, 1)), not {kind_of(pair)}.")
     name, cell = at
     step = trace[name]
     full = full_cell(cell, step.shape, step.name)

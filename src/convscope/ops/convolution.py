@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell
+from convscope.expr.call import Call, Cell, step_label
 from convscope.expr.cells import Span, gather, leaf, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
@@ -124,7 +124,7 @@ def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
     if window.many:
         return ""
     name = call["weight"].source.name
-    layer = "" if name == "weight" else f" of {name.removesuffix('.weight')}"
+    layer = "" if name == "weight" else f" of {step_label(name.removesuffix('.weight'))}"
     padding = 0 if window.inside is None else int(len(window) - window.inside.sum())
     outside = f" ({padding:,} of them padding)" if padding else ""
     cells = "input cells whose kernel reaches here" if call["transposed"] else f"window cells{outside}"
