@@ -50,7 +50,7 @@ build/newest/installed.stamp: .venv/test.stamp pyproject.toml
 	@touch $@
 
 # The long runs of all tests that generate their input; each is seeded and bounded, and has a short run in `make test`.
-FUZZ := tests/*/test_fuzz_*.py tests/*/test_*_fuzz.py tests/*/test_*_properties.py tests/capture/test_capture_networks.py \
+FUZZ := tests/test_fuzz_*.py tests/*/test_fuzz_*.py tests/*/test_*_fuzz.py tests/*/test_*_properties.py tests/capture/test_capture_networks.py \
 	tests/ops/test_operator_database.py tests/proof/test_verify_changed_numbers.py tests/proof/test_verify_networks.py \
 	tests/server/test_server_api.py tests/training/test_run_damage_by_chance.py
 fuzz: .venv/test.stamp
@@ -64,9 +64,9 @@ sweep: build/sweep/installed.stamp
 summary-study: build/sweep/installed.stamp
 	PYTHONPATH=src build/sweep/bin/python scripts/summary_study.py --out build/summary.jsonl
 
-# The widget in JupyterLab and marimo, which are installed beside .venv, in a real browser.
+# The widget and the lessons in JupyterLab and marimo, which are installed beside .venv; the widget in a real browser.
 notebooks: build/notebooks/installed.stamp
-	$(BIN)/python -m pytest -m study tests/standalone/test_widget.py
+	$(BIN)/python -m pytest -m study tests/standalone/test_widget.py tests/lessons/test_notebooks_elsewhere.py
 
 build/notebooks/installed.stamp: .venv/test.stamp
 	$(PYTHON) -m venv build/notebooks

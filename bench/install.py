@@ -15,7 +15,7 @@ import convscope
 
 IMPORTED = {
     "pillow": "PIL.Image", "matplotlib": "matplotlib.figure", "rich": "rich.table", "safetensors": "safetensors.numpy",
-    "lightning-fabric": "lightning_fabric",
+    "lightning-fabric": "lightning_fabric", "markdown-it-py": "markdown_it", "pyyaml": "yaml",
 }  # fmt: skip
 RUNS = 7
 FIRST = ["torch", "numpy", "pillow"]
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"| `convscope` itself | 1 | {size:,.1f} | {seconds('convscope'):.2f} |")
     for name in sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):
         row(f"`{name}`", [name], counted)
-    for extra in ("attribution", "distributed", "hub"):
+    for extra in ("attribution", "distributed", "hub", "notebook", "workbook"):
         row(f"extra `{extra}`", needed(package, extra), set(counted))
 
 

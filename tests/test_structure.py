@@ -135,7 +135,7 @@ def test_the_two_witnesses_are_strangers() -> None:
 
 SUPPORT = {
     "ops": {"dependencies", "lookup", "op", "source_cells", "table", "titles", "vjp"},
-    "reference": {"moments", "operation", "parts", "precision", "table", "training", "tutorial"},
+    "reference": {"arguments", "moments", "operation", "parts", "precision", "table", "training", "tutorial"},
 }
 """Files that are no family of operations: what rows are made of, and what several families share."""
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from convscope.errors import TraceError as TraceError
     from convscope.errors import TrustError as TrustError
     from convscope.errors import UsageError as UsageError
+    from convscope.escaping import brief as brief
     from convscope.escaping import spelled as spelled
     from convscope.export.sum_sheet import save_sum as save_sum
     from convscope.export.summary import Summary as Summary
@@ -192,6 +193,7 @@ _INTERNAL = {
     "save_sum": "export.sum_sheet",
     "prepare_batch": "inputs.pictures",
     "serve_lesson": "server.launch",
+    "brief": "escaping",
     "spelled": "escaping",
     "update_direction": "proof.step_effect",
     "write_whole": "files",

@@ -7,7 +7,7 @@ command line returns: 2 for bad usage, 1 for a job that failed.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from convscope.escaping import spelled
+from convscope.escaping import brief
 
 
 class ConvscopeError(Exception):
@@ -27,7 +27,7 @@ class ConvscopeError(Exception):
 
     def __str__(self) -> str:
         """The message as one line: it may name files, classes and layers of other people."""
-        return spelled(super().__str__())
+        return brief(super().__str__())
 
 
 class PluginError(ConvscopeError, ImportError):

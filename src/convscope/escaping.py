@@ -28,6 +28,28 @@ def spelled(text: str) -> str:
     return STEERING.sub(_escape, text)
 
 
+LONGEST_WORD, LONGEST = 300, 2_000
+"""Characters of a word, such as a path, and of a message, from which their middle is left out."""
+
+
+def brief(text: str) -> str:
+    r"""A message as one line of bounded length, whatever names it quotes: the middle of what is longer is left out.
+
+    >>> brief(f"no layer is called {'x' * 5000!r}.").count("x"), brief("a\nb")
+    (294, 'a\\nb')
+    """
+    text = _LONG_WORD.sub(lambda found: _ends(found.group(), LONGEST_WORD), spelled(text))
+    return _ends(text, LONGEST) if len(text) > LONGEST else text
+
+
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
+
+
+def _ends(text: str, longest: int) -> str:
+    """The two ends of a text, two thirds of it from the beginning."""
+    return f"{text[: longest * 2 // 3 - 2]} … {text[len(text) - longest // 3 + 1 :]}"
+
+
 def joined(lines: Iterable[str]) -> str:
     r"""Lines as one text, where only the newlines between them break a line.
 

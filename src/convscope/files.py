@@ -22,6 +22,11 @@ _IN_USE = 1.0 if sys.platform == "win32" else 0.0
 """Seconds to wait for a file that cannot be replaced as another program, such as a virus scanner, has it open."""
 _LINK = "it is a link, which is not followed"
 _NOT_REGULAR = "it is not a regular file"
+WHOLE = 1 << 28
+"""Bytes of the largest file that is read as a whole unless its reader says otherwise: 256 MB.
+
+A few bytes on a disk can be a file of terabytes, which would take all memory before anything could be said about it.
+"""
 LFS = b"version https://git-lfs.github.com/spec/"
 """The first bytes of the pointer file that Git LFS leaves if the file itself was not fetched."""
 
@@ -38,9 +43,12 @@ def open_to_read(path: Path, *, follow: bool = True) -> BinaryIO:
     return _regular(os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT | (0 if follow else _NO_LINK)), path, "rb")
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a file, opened as `open_to_read` does."""
+def read_file(path: Path, *, most: int = WHOLE) -> bytes:
+    """The content of a file of at most `most` bytes, opened as `open_to_read` does; a larger one is refused unread."""
     with open_to_read(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are read", str(path))
         return file.read()
 
 

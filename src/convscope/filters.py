@@ -17,7 +17,7 @@ from convscope.displayed import Displayed
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
 from convscope.reference.tutorial import conv2d
-from convscope.type_checks import takes
+from convscope.type_checks import check_kind, takes
 from convscope.typing import Array
 
 Mode = Literal["valid", "same"]
@@ -42,6 +42,7 @@ class Filter:
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_kind("Filter", "kernel", self.kernel, "array")
         kernel = np.array(self.kernel, np.float64)
         if kernel.ndim != 2 or kernel.size == 0 or not np.isfinite(kernel).all():
             raise ShapeError(f"a kernel is a table of finite numbers of shape (R, S), not one of {kernel.shape}.")
@@ -127,6 +128,7 @@ def parse_kernel(text: str) -> Filter:
     return Filter(f"custom {_size(numbers.shape)}", numbers, "")
 
 
+@takes()
 def parse_numbers(text: str, what: str = "picture") -> NDArray[np.float64]:
     """A table of numbers: rows separated by semicolons, numbers by spaces or commas.
 
@@ -166,7 +168,7 @@ def _number(word: str, asked: str, what: str) -> float:
     return value
 
 
-@takes()
+@takes(picture="array", kernel="Filter | ndarray | array | str")
 def apply_filter(
     picture: Array, kernel: Filter | Array | str, *, mode: Mode = "valid", per_channel: bool = False
 ) -> NDArray[np.float64]:
@@ -238,6 +240,7 @@ class EdgeResponse(Displayed):
         return f"{self.vertical:.4g} to a vertical edge, {self.horizontal:.4g} to a horizontal one"
 
 
+@takes(kernel="Filter | ndarray | array | str")
 def edge_response(kernel: Filter | Array | str) -> EdgeResponse:
     """Measure which edges a kernel finds, on a black and white test edge of either direction and either sign.
 

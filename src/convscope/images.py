@@ -23,6 +23,10 @@ Others start a program (EPS starts Ghostscript), have no signature (TGA), or are
 """
 NAMED_FORMATS = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 1 << 30
+"""Bytes of the largest JPEG or WebP: their decoders take a whole file into memory, however few pixels it has."""
+READ_WHOLE = (b"\xff\xd8", b"RIFF")
+"""First bytes of these two formats."""
 MAX_SCANS = 200
 """Maximum scans of a JPEG: each passes over all pixels, and a small file can hold thousands; ten are usual."""
 STRIP = 500_000  # pixels that are turned into numbers at a time
@@ -100,8 +104,14 @@ def _check_file(source: str | Path | BinaryIO, name: str) -> None:
     if not isinstance(source, str | Path):
         return
     path = Path(source)
-    if path.exists() and not path.is_dir() and (why := unsuitable(path)):
+    if not path.exists() or path.is_dir():
+        return
+    if why := unsuitable(path):
         raise ImageError(f"{name} {why}.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4).startswith(READ_WHOLE) and size > MAX_BYTES:
+            raise ImageError(f"{name} has {size:,} bytes; a picture of its format has at most {MAX_BYTES:,}.")
 
 
 def _check_scans(file: IO[bytes], name: str) -> None:

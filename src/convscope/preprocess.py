@@ -1,15 +1,16 @@
 """Preprocess: how an image becomes a model's input: size, channels, scale, then mean and standard deviation."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image
 
-from convscope.errors import ShapeError, UsageError
+from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.images import MAX_PIXELS, WHITE
+from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
 Fit = Literal["stretch", "crop", "pad", "mnist"]
@@ -19,6 +20,31 @@ BOX = 20 / 28
 """The share of the edge that a drawing fills, for fit="mnist": 20 of 28 pixels."""
 CENTRE = 14.5 / 28
 """The centre of mass of MNIST's digits as a share of the edge: the middle of pixel 14 of 0 to 27, as measured."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, tuple | list) and all(map(_is_number, values))
+
+
+def _are_whole(values: object) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(value, int | np.integer) for value in values)
+
+
+_VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "size": (lambda v: v is None or (_are_whole(v) and len(v) == 2), "None or (height, width)"),
+    "channels": (lambda v: v is None or _are_whole((v,)), "None or a whole number"),
+    "scale": (_is_number, "a number"),
+    "mean": (_are_numbers, "a tuple of numbers"),
+    "std": (_are_numbers, "a tuple of numbers"),
+    "fit": (lambda v: isinstance(v, str) and v in get_args(Fit), f"one of {', '.join(get_args(Fit))}"),
+    "crop_ratio": (_is_number, "a number"),
+    "background": (lambda v: v is None or (isinstance(v, str) and v in {"dark", "light"}), "None, 'dark' or 'light'"),
+}
+"""Field -> whether a value is of its kind, and which kind that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +82,11 @@ class Preprocess:
     """Whether the data have only 0 and 1, so that a picture's greys are rounded to them."""
 
     def __post_init__(self) -> None:
+        for name, (fits, wanted) in _VALUES.items():
+            if not fits(getattr(self, name)):
+                value = getattr(self, name)
+                shown = repr(value) if isinstance(value, str | int | float) else kind_of(value)
+                raise UsageError(f"{name} of a Preprocess is {wanted}, not {shown}.")
         if self.scale <= 0 or any(s <= 0 for s in self.std):
             raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}.")
         if self.size is not None and min(self.size) < 1:
@@ -160,10 +191,14 @@ class Preprocess:
         return asdict(self)
 
     @classmethod
+    @takes()
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave."""
-        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**known)
+        fields: dict[str, Any] = {str(k): tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        unknown = [name for name in fields if name not in cls.__dataclass_fields__]
+        if unknown:
+            raise UnknownName("value of a Preprocess", unknown[0], cls.__dataclass_fields__)
+        return cls(**fields)
 
 
 VERBS = {

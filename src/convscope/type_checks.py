@@ -1,6 +1,6 @@
 """Arguments: whether an object is of the kind that a function takes, said in one sentence where it is not.
 
-Kinds are named by class, so that nothing is imported to ask. Imports nothing of convscope but its errors.
+Kinds are named by class, so that nothing but NumPy is imported to ask. Imports nothing of convscope but its errors.
 """
 
 import inspect
@@ -11,7 +11,10 @@ from functools import wraps
 from os import PathLike
 from pathlib import Path
 from types import UnionType
-from typing import ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from convscope.errors import UsageError
 
@@ -27,9 +30,36 @@ def _is_index(value: object) -> bool:
     return True
 
 
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]  # whether it can be one is the question
+    except Exception:  # as of an array of two numbers, or of a class
+        return False
+    return True
+
+
+def _is_array(value: object) -> bool:
+    """Whether it is an array of numbers, NumPy's or one that NumPy can read."""
+    return hasattr(value, "shape") and hasattr(value, "dtype") and _is_array_like(value)
+
+
+def _is_array_like(value: object) -> bool:
+    """Whether NumPy makes an array of numbers of it, as of a list, a number or a tensor on the CPU."""
+    try:
+        return np.asarray(value).dtype.kind in "biufc"
+    except Exception:  # whatever the conversion of some object raises, it makes no array
+        return False
+
+
+def _is_names(value: object) -> bool:
+    return _is_sequence(value) and all(isinstance(each, str) for each in value)  # type: ignore[attr-defined]
+
+
 def _is_sequence(value: object) -> bool:
     """Whether it is a list or serves as one: an array or a set, say, but not a text."""
-    return hasattr(value, "__array__") or (isinstance(value, Collection) and not isinstance(value, str | Mapping))
+    if hasattr(value, "__array__"):
+        return getattr(value, "ndim", 1) != 0
+    return isinstance(value, Collection) and not isinstance(value, str | Mapping)
 
 
 WHERE_FROM: Mapping[str, str] = {
@@ -50,20 +80,26 @@ ARTICLES: Mapping[str, str] = {
     "bool": "True or False",
     "Callable": "a function",
     "Mapping": "a mapping",
+    "ndarray": "an array of numbers",
+    "array": "an array or a list of numbers",
+    "names": "a list of names",
 }
 PLAIN: Mapping[str, Callable[[object], bool]] = {
     "int": _is_index,
-    "float": lambda value: _is_index(value) or hasattr(value, "__float__"),
+    "float": lambda value: _is_index(value) or (hasattr(value, "__float__") and _is_number(value)),
     "bool": lambda value: isinstance(value, int) or type(value).__name__ == "bool",  # NumPy's is a bool too
     "str": lambda value: isinstance(value, str),
     "Path": lambda value: isinstance(value, str | PathLike),
     "Mapping": lambda value: isinstance(value, Mapping),
+    "ndarray": _is_array,
+    "array": _is_array_like,
+    "names": _is_names,
     "Sequence": _is_sequence,
     "tuple": _is_sequence,
     "Callable": callable,
 }
 """Kind -> whether an object passes as one."""
-CONTAINERS = frozenset({"Sequence", "dict", "list", "ndarray", "tuple"})
+CONTAINERS = frozenset({"Sequence", "dict", "list", "tuple"})
 
 
 def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -113,9 +149,12 @@ def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 def _annotated(signature: inspect.Signature) -> dict[str, tuple[str, ...]]:
     """The parameters whose annotation names plain kinds alone -> these kinds."""
-    kinds = {}
+    kinds = dict[str, tuple[str, ...]]()
     for name, parameter in signature.parameters.items():
         annotation = parameter.annotation
+        if annotation == ArrayLike:
+            kinds[name] = ("array",)
+            continue
         members = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
         names = [_kind_of_annotation(member) for member in members if member is not type(None)]
         if names and all(names):
@@ -125,7 +164,12 @@ def _annotated(signature: inspect.Signature) -> dict[str, tuple[str, ...]]:
 
 def _kind_of_annotation(annotation: object) -> str | None:
     """The kind that an annotation such as `int` or `Mapping[str, Op]` names; None where it is of no plain kind."""
+    if get_origin(annotation) is Literal:  # which of them it is, the function asks
+        types = {type(option).__name__ for option in get_args(annotation)}
+        return types.pop() if len(types) == 1 else None
     name = getattr(get_origin(annotation) or annotation, "__name__", None)
+    if name == "Sequence" and get_args(annotation) == (str,):
+        return "names"
     return name if name in PLAIN else None
 
 

@@ -3,6 +3,7 @@
 Seeded: the same number gives the same command line. A short run is part of every test run, the long one of `make fuzz`.
 """
 
+import io
 import os
 import signal
 import sys
@@ -17,7 +18,8 @@ import pytest
 
 from convscope.cli import main
 from convscope.escaping import STEERING
-from generated_commands import invocation, make_files
+from generated_commands import invocation
+from generated_files import make_files
 
 SHORT, LONG, CHUNK = 60, 1000, 50
 SECONDS = 120
@@ -60,6 +62,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     """What is wrong with how a command ended; nothing where it is as it should be."""
     words = invocation(seed)
     monkeypatch.setattr(sys, "argv", ["convscope", *words])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2\nx\n" * 3))  # answers to questions of lessons
     monkeypatch.setattr("convscope.server.launch.Explorer.wait", lambda explorer: explorer.close())  # Ctrl-C at once
     message, status = "", 0
     try:

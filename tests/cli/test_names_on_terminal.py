@@ -200,3 +200,20 @@ def test_what_is_spelled_out_and_what_is_not() -> None:
     assert spelled(EVIL) == SHOWN
     assert spelled("\udcff\r\t\x00\u2066\ufeff") == r"\udcff\r\t\x00\u2066\ufeff"
     assert joined(["a\nb", "c"]) == "a\\nb\nc"
+
+
+def test_a_message_is_short_whatever_names_it_quotes(convscope: Commands) -> None:
+    path = "/".join(["a" * 200] * 15)
+    for words in (
+        ["trace", path, "crosses:plus"],
+        ["trace", "crosses", f"{path}.png"],
+        ["plot", "maps", "crosses", path],
+    ):
+        message = convscope(*words)
+        assert message.status in {1, 2}
+        assert len(message.err) < 2_200
+        assert re.search(r"a{50} … a{50}", message.err)
+    error = cs.ConvscopeError("two words " * 1000 + "the end.")
+    assert str(error).startswith("two words two")
+    assert str(error).endswith("the end.")
+    assert len(str(error)) <= 2_000

@@ -110,3 +110,14 @@ def test_values_are_filled_in_as_a_reader_expects() -> None:
     for text, sentence in (("{{y}}", "needs 'y', which an earlier cell"), ("{{1/0}}", "ZeroDivisionError")):
         with pytest.raises(LessonError, match=re.escape(sentence)):
             fill(text, variables, "here")
+
+
+def test_a_path_in_the_message_of_an_expression_is_not_cut() -> None:
+    path = "/data/" + "folder/" * 35 + "train-images-idx3-ubyte.gz"
+
+    def download() -> None:
+        raise FileNotFoundError(f"no file; put it into {path}")
+
+    with pytest.raises(LessonError) as caught:
+        fill("{{download()}}", {"download": download}, "lesson, line 3")
+    assert str(caught.value).endswith(f"put it into {path}.")

@@ -109,6 +109,20 @@ def test_other_types_become_the_models_own_and_it_says_so(tmp_path: Path) -> Non
     assert_filled(model)
 
 
+def test_numbers_beyond_the_models_type_are_refused(tmp_path: Path) -> None:
+    tensors = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in filled().items()}
+    tensors["conv.bias"][0] = 1e300
+    save_file(tensors, tmp_path / "w.safetensors")
+    model = network()
+    message = r"1 of another shape or type \(conv\.bias is beyond the numbers of the model's float32\)"
+    with pytest.raises(WeightsError, match=message):
+        load_weights(model, tmp_path / "w.safetensors")
+    tensors["conv.bias"][0] = torch.inf  # as it was trained, and as the model holds it
+    save_file(tensors, tmp_path / "w.safetensors")
+    load_weights(model, tmp_path / "w.safetensors")
+    assert model.get_parameter("conv.bias")[0] == torch.inf
+
+
 def test_batch_counters_and_shared_tensors_may_be_missing(tmp_path: Path) -> None:
     save_file(
         {name: value for name, value in filled().items() if "num_batches" not in name}, tmp_path / "old.safetensors"
@@ -150,7 +164,7 @@ MISFITS: Mapping[str, tuple[dict[str, Tensor], str]] = {
     "unexpected": (changed(head__weight=torch.ones(2)), r"1 unexpected \(head\.weight\)\. 9 of its 9"),
     "of another shape": (
         changed(fc__weight=torch.ones(5, 2), conv__bias=torch.ones(())),
-        r"2 of another shape \(conv\.bias is a single number, the model's 2, fc\.weight is 5x2, the model's 3x2\)",
+        r"2 of another shape or type \(conv\.bias is a single number, the model's 2, fc\.weight is 5x2, the model's",
     ),
     "of another network": ({"a.b": torch.ones(1)}, r"8 missing \(.* and 5 more\); 1 unexpected \(a\.b\)\. 0 of its 9"),
 }

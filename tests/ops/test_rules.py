@@ -137,19 +137,10 @@ def recorded_operations() -> set[str]:
     return {step.op for name in CASES for step in recorded(name)[0].all_steps}
 
 
-def dispatched(name: str) -> bool:
-    """Whether this PyTorch has an operation, and not as a composition of others, which is recorded instead."""
-    packet = getattr(torch.ops.aten, name, None)
-    names = [] if packet is None else [getattr(packet, overload).name() for overload in packet.overloads()]
-    composed = torch._C._dispatch_has_kernel_for_dispatch_key
-    names = list(filter(torch._C._dispatch_has_kernel, names))  # others are of TorchScript alone
-    return "::" in name or any(not composed(overload, "CompositeImplicitAutograd") for overload in names)
-
-
 def test_every_rule_has_a_case() -> None:
     seen = recorded_operations()
     updates = {name for name in OPS if name.startswith("convscope::")}  # see capture/test_training_step.py
-    assert set(filter(dispatched, set(OPS) - seen)) == updates
+    assert set(OPS) - seen == updates
     assert {role_of(op) for op in seen - set(OPS)} <= {"random"}
 
 

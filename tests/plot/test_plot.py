@@ -105,9 +105,17 @@ def test_the_same_figure_gives_the_same_file_whatever_the_global_settings_are(tm
         "text.usetex": True,
         "axes.facecolor": "red",
         "image.cmap": "jet",
+        "lines.linewidth": 9,
+        "axes.grid": True,
+        "axes.titlesize": 40,
+        "savefig.dpi": 3000,
+        "savefig.bbox": "tight",
+        "savefig.transparent": True,
+        "svg.image_inline": False,
+        "path.sketch": (3.0, 2.0, 1.0),
     }
     before = dict(mpl.rcParams)
-    for name in ("network", "history", "confusion"):
+    for name in ("network", "history", "confusion", "maps"):
         files = []
         for position, chosen in enumerate(({}, strange)):
             with mpl.rc_context(chosen):
@@ -117,6 +125,17 @@ def test_the_same_figure_gives_the_same_file_whatever_the_global_settings_are(tm
                 files.append(path.read_bytes())
         assert files[0] == files[1], name
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0, 4), (2, 4, 0), (2, 30, 0), (40, 0, 0), (0,), (3, 0), (2, 3, 0, 4)])
+def test_steps_without_numbers_are_drawn_as_such(shape: tuple[int, ...]) -> None:
+    class Empty(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten().sum() + torch.relu(x.new_zeros((1, *shape))).sum()
+
+    trace = cs.trace(Empty(), image(1, 9, 9))
+    for draw in (maps, network):
+        assert_legible(draw(trace))
 
 
 def test_no_global_setting_is_touched_and_no_figure_kept(tmp_path: Path) -> None:

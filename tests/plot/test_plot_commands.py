@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,16 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         return result.stdout
 
     return call
+
+
+def test_settings_of_the_working_folder_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("savefig.dpi: 2000\ntext.usetex: True\n\x1b[31mno setting: 1\n")
+    command = [sys.executable, "-m", "convscope", "plot", "kernels", "crosses", "--out", "a.png"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert (result.returncode, "\x1b" in result.stderr, "matplotlibrc" in result.stderr) == (0, False, False), result
+    with Image.open(tmp_path / "a.png") as picture:
+        assert max(picture.size) < 3000
+        assert f"{picture.width}x{picture.height} pixels" in result.stdout
 
 
 @pytest.mark.parametrize(

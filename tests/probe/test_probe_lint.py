@@ -74,8 +74,7 @@ def test_a_laplacian_is_not_a_corner_detector() -> None:
 
 
 def test_the_named_kernels_are_named_for_what_they_find() -> None:
-    findings = cs.probe.lint(kernels=cs.filters.FILTERS).findings
-    assert [finding.where for finding in findings] == ["tutorial-corner"]  # a tutorial's own title
+    assert not cs.probe.lint(kernels=cs.filters.FILTERS)
 
 
 def test_our_own_figures_share_their_scales() -> None:

@@ -265,3 +265,11 @@ def test_explaining_touches_its_window_alone(small: tuple[Small, Tensor, Trace])
     assert isinstance(why.expr, Dot)
     assert len(why.expr.left) == 27
     assert Detail().count(27) == 8
+
+
+def test_the_layers_of_a_sequential_network_read_as_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    trace = cs.trace(model, np.ones((1, 4, 4), np.float32))
+    assert "layer 0 (1, 0, 1) = " in str(cs.explain(trace, "0", (1, 0, 1)))
+    assert "× kernel 1 of layer 0, plus its bias" in str(cs.explain(trace, "0", (1, 0, 1)))
+    assert "x   layer 0 (1, 0, 1)" in str(cs.explain(trace, "1", (1, 0, 1)))

@@ -124,6 +124,28 @@ def test_an_overflow_on_the_way_is_no_mismatch(name: str) -> None:
         assert not report.mismatches, (scale, report.mismatches[0].mismatch)
 
 
+LOST: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
+    "norm of one number": (lambda x: torch.linalg.vector_norm(x, ord=4), torch.tensor([[1e-36]])),
+    "product": (lambda x: x.prod(-1), torch.tensor([[1e-30, 3e-12, 1e35, 1.5], [2.0, 3.0, 1.0, 1.0]])),
+    "batch norm of half": (
+        lambda x: F.batch_norm(x, None, None, training=True),
+        ((torch.arange(36.0).reshape(9, 4) * 7 % 11 - 5.3) * 2.7e-6).half(),
+    ),
+    "last offset of a bag": (
+        lambda x: F.embedding_bag(torch.tensor([1, 2, 0]), x, torch.tensor([0, 1, 1]), include_last_offset=True),
+        torch.randn(3, 2),
+    ),
+    "histogram of nan": (lambda x: torch.histogram(x, 3, range=(0, 1)).hist, torch.tensor([0.1, NAN, 0.5])),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_numbers_lost_on_the_way_are_no_mismatch(name: str) -> None:
+    call, x = LOST[name]
+    report = cs.verify(cs.trace(Calls(call), x))
+    assert not report.mismatches, report.mismatches[0].mismatch
+
+
 COMPARED: dict[str, Callable[[Tensor], Tensor]] = {
     "searchsorted": lambda x: torch.searchsorted(x, x.flip(-1).contiguous()),
     "searchsorted, right": lambda x: torch.searchsorted(x, x.flip(-1).contiguous(), right=True),

@@ -103,6 +103,23 @@ def test_other_types_are_proved_and_their_lies_found(dtype: torch.dtype) -> None
     assert_only(cs.verify(tampered(recorded, outputs={"conv1": shift((0, 1, 2, 3), by)})), "conv1")
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_wide_transposed_convolution_of_a_narrow_type_is_resolved(dtype: torch.dtype, onednn: bool) -> None:
+    """Its kernel rounds the sum over the channels of each tap, in which channels cancel; and then adds the taps."""
+    torch.manual_seed(6)
+    model = nn.ConvTranspose2d(256, 3, 4, 2, padding=1).to(dtype)
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        recorded = cs.trace(model, torch.randn(1, 256, 5, 6).to(dtype))
+    report = cs.verify(recorded)
+    assert report.proved, [(step.finding, step.resolution) for step in report.steps]
+    step = report.steps[-1]
+    by = 2 * step.resolution * float(np.sqrt(np.mean(recorded.all_steps[-1].output ** 2)))
+    lie = tampered(recorded, outputs={step.name: shift((0, 1, 2, 3), by)})
+    assert cs.verify(lie).mismatches
+
+
 def test_narrow_types_see_less(trace: Trace) -> None:
     narrow = cs.trace(Net().to(torch.bfloat16), torch.rand(1, 2, 12, 13).to(torch.bfloat16))
     wide = found(cs.verify(trace), "conv1").resolution

@@ -10,7 +10,7 @@ import torch
 from convscope.errors import ShapeError, UsageError
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS, lookup
-from reference_cases import CASES, Case, cases
+from reference_cases import CASES, Case
 
 U = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
 Array = np.ndarray[Any, Any]
@@ -112,7 +112,7 @@ def test_pytorch_lies_within_the_bound_of_the_reference(name: str) -> None:
 
 
 def test_every_operation_has_a_case() -> None:
-    named_by_cases = {case.op.split(".")[0] for case in cases().values()}
+    named_by_cases = {case.op.split(".")[0] for case in CASES.values()}
     updates = {name for name in OPERATIONS if name.startswith("convscope::")}  # see capture/test_training_step.py
     assert set(OPERATIONS) - named_by_cases == updates
 

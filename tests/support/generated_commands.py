@@ -1,97 +1,7 @@
-"""Generated command lines, and the good, odd and damaged files that they are about. Seeded."""
+"""Generated command lines, about the files of `generated_files`. Seeded."""
 
-import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-import convscope as cs
-
-NET = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3)
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
-
-class Empty(Net):
-    def forward(self, x):
-        y = self.conv(x)
-        return self.head(y.mean((2, 3))) + y[:, :, :0].relu().sum()
-
-class Nothing(Net):
-    def forward(self, x):
-        return self.conv(x)[:, :0]
-
-class One(Net):
-    def forward(self, x):
-        return self.conv(x).mean()
-
-class Maps(Net):
-    def forward(self, x):
-        return self.conv(x)
-
-class Broken(nn.Module):
-    def forward(self, x):
-        raise KeyError("broken")
-
-def fails():
-    raise OSError("fails")
-
-Number = 7
-"""
-
-
-def make_files(root: Path) -> None:
-    """What commands are about: good files, odd ones and damaged ones."""
-    rng = np.random.default_rng(0)
-    for name, size in (
-        ("pets/cat", 6),
-        ("pets/dog", 6),
-        ("split/train/cat", 4),
-        ("split/train/dog", 4),
-        ("split/test", 3),
-    ):
-        (root / name).mkdir(parents=True)
-        for number in range(size):
-            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(root / name / f"{number}.png")
-    Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8)).save(root / "photo.jpg")
-    Image.fromarray(rng.random((8, 8), np.float32)).save(root / "float.tif")
-    Image.fromarray(rng.random((8, 8), np.float32) * 7).save(root / "unclear.tif")
-    Image.new("RGBA", (5, 3), (1, 2, 3, 4)).save(root / "clear.png")
-    Image.new("L", (1, 1)).save(root / "dot.png")
-    (root / "ünïcode ☃ \x1b[31m.png").write_bytes((root / "dot.png").read_bytes())
-    (root / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
-    (root / "empty.png").touch()
-    (root / "cut.png").write_bytes((root / "photo.jpg").read_bytes()[:300])
-    (root / "net.py").write_text(NET)
-    (root / "wrong.py").write_text("class Net(:\n")
-    np.savez(root / "data.npz", images=rng.integers(0, 256, (12, 8, 8), np.uint8), labels=np.arange(12) % 2)
-    np.savez(root / "bands.npz", images=np.zeros((12, 8, 8, 13), np.uint8), labels=np.arange(12) % 2)
-    np.savez(root / "unclear.npz", images=np.full((12, 8, 8), 3.5), labels=np.arange(12) % 2)
-    (root / "cut.npz").write_bytes((root / "data.npz").read_bytes()[:200])
-    os.mkfifo(root / "pipe.png")
-    os.mkfifo(root / "pipe.npz")
-    (root / "loop").symlink_to("loop")
-    (root / "nobody").mkdir()
-    cs.train("crosses", epochs=2, out=root / "run")
-    cs.train("folder:pets", "net.py:Net", epochs=1, out=root / "own")
-    whole = (root / "run" / "config.json").read_text()
-    for name, config in (("torn", whole[:200]), ("odd", whole.replace('"plus"', '"\\u001b[31m"'))):
-        (root / name).mkdir()
-        for file in ("config.json", "weights.safetensors", "metrics.jsonl"):
-            (root / name / file).write_bytes((root / "run" / file).read_bytes())
-        (root / name / "config.json").write_text(config)
-
 
 ODD = (
     "",
@@ -128,6 +38,9 @@ MODELS = (
     "net.py:Nothing",
     "net.py:One",
     "net.py:Maps",
+    "net.py:Volume",
+    "net.py:Complex",
+    "net.py:Strange",
     "net.py:Broken",
     "net.py:fails",
     "net.py:Number",
@@ -169,6 +82,12 @@ IMAGES = (
     "square:0",
     "http://a.b/c.png",
     "/dev/zero",
+    "one.npy",
+    "objects.npy",
+    "crosses:train/0-3",
+    "crosses:train/3-0",
+    "crosses:train/0-999",
+    "folder:pets:train/0-1",
 )
 DATA = (
     "crosses",
@@ -195,6 +114,21 @@ DATA = (
     "hub:",
     "folder:",
 )
+FUNCTIONS = (
+    "mine.py:relu",
+    "mine.py:conv2d",
+    "mine.py:softmax",
+    "mine.py:linear",
+    "mine.py:relu6",
+    "mine.py:no",
+    "wrong.py:relu",
+    "no.py:relu",
+    "mine.py",
+    "os:system",
+    "nobody:relu",
+    "pipe.png:relu",
+)
+LESSONS = ("mine.md", "broken.md", "cut.md", "pipe.md", "nobody", "net.py", "no.md", "Crosses", "run/config.json")
 STEPS = ("conv", "conv1", "fc", "relu", "head", "input", "add", "0", "conv:0")
 CELLS = (
     "conv:0,1,1",
@@ -208,6 +142,9 @@ CELLS = (
     "fc",
     ":",
     "conv:1,",
+    "conv1.weight.grad:0,0,0,0",
+    "loss:",
+    "conv1.weight.new:0,0,0,0",
 )
 NUMBERS = ("0", "1", "2", "3", "7", "-1", "99", "1.5", "x")
 OUTS = ("a.png", "a.svg", "a.pdf", "a.gif", "no/a.png", "loop.png", "nobody", ".png", "a.PNG")
@@ -242,6 +179,22 @@ OPTIONS: dict[str, Sequence[str]] = {
     "--on": DATA,
     "--reach": ("1", "0", "-1"),
     "--resume-from": ("parts", "photo.jpg"),
+    "--input": ("x=one.npy", "x=photo.jpg", "y=one.npy", "x", "=", "x=pipe.npz", "x=objects.npy"),
+    "--target": ("0", "1", "0,1", "0,1,0,1", "7", "x", ","),
+    "--at-step": NUMBERS,
+    "--limit": ("1", "0", "-1", "nan", "x", "0.001"),
+    "--as": ("relu", "conv2d", "no", "linear"),
+    "--layout": ("nhwc", "nchw", "no"),
+    "--seconds": ("1", "0", "-1", "nan", "x"),
+    "--points": NUMBERS,
+    "--weights-key": ("state_dict", "no"),
+    "--book": ("a.xlsx", "a.txt", "no/a.xlsx", "nobody", "pipe.npz"),
+    "--file": ("a.html", "a.txt", "no/a.html", "nobody"),
+    "--batched": (),
+    "--unbatched": (),
+    "--text": (),
+    "--teacher": (),
+    "--run": (),
     "--crop": ("0 0 3 3", "0 0 99 99"),
     "--unit": (),
     "--json": (),
@@ -259,6 +212,7 @@ OPTIONS: dict[str, Sequence[str]] = {
     "--nonsense": (),
 }
 SHOW = ("--json", "--weights", "--model-arg", "--preprocess", "--classes", "--data-dir")
+STEP = ("--target", "--loss", "--optimizer", "--lr", "--at-step", "--input", "--batched", "--unbatched")
 DRAW = ("--out", "--data-dir", "--step", "--shared", "--most", "--weights", "--preprocess")
 PROBE = ("--json", "--out", "--step", "--split", "--images", "--size", "--grey", "--resume-from", "--weights")
 COMMANDS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
@@ -268,9 +222,15 @@ COMMANDS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
     ),
     "evaluate": ([MODELS, DATA], ("--split", "--json", "--strict", "--data-dir")),
     "predict": ([MODELS, IMAGES, IMAGES], ("--top", *SHOW)),
-    "trace": ([MODELS, IMAGES], ("--hidden", *SHOW)),
-    "explain": ([MODELS, IMAGES], ("--at", "--depth", "--all", "--short", "--to-input", *SHOW)),
-    "verify": ([MODELS, IMAGES], ("--cells", *SHOW)),
+    "trace": ([MODELS, IMAGES], ("--hidden", *SHOW, *STEP)),
+    "explain": ([MODELS, IMAGES], ("--at", "--depth", "--all", "--short", "--to-input", *SHOW, *STEP)),
+    "verify": ([MODELS, IMAGES], ("--cells", *SHOW, *STEP)),
+    "summary": ([MODELS, ("1x8x8", "3x8x8", "8", "0", "1x1x1", "x", "1x1000000x1000000", "-1x3")], ("--short", *SHOW)),
+    "workbook": ([MODELS, IMAGES], ("--at", "--book", "--weights", "--input", "--model-arg", "--preprocess")),
+    "report": ([MODELS, IMAGES, IMAGES], ("--file", "--limit", "--weights", "--preprocess", "--classes")),
+    "check": ([FUNCTIONS], ("--as", "--layout", "--seconds", "--json")),
+    "lesson": ([LESSONS], ("--text", "--teacher", "--run", "--short", "--json")),
+    "notebook": ([("books", "photo.jpg", "run"), LESSONS], ()),
     "filter": ([IMAGES], ("--kernel", "--out", "--same", "--per-channel", "--json")),
     "plot samples": ([DATA], ("--split", "--per-class", "--seed", "--size", "--grey", "--out")),
     "plot pixels": ([IMAGES], ("--crop", "--unit", "--out")),
@@ -311,13 +271,13 @@ def invocation(seed: int) -> list[str]:
     if rng.random() < 0.05:
         wanted.append(rng.choice([*OPTIONS]))
     for option in wanted:
-        words.append(option)
+        words.append("--out" if option in {"--book", "--file"} else option)
         values = OPTIONS[option]
         if values:
             value = rng.choice(ODD if rng.random() < 0.1 else values)
             words += value.split() if option == "--crop" else [value]
     if command == "train":  # short, and each into a folder of its own
         words += ["--epochs", "1", "--out", f"trained-{seed}"]
-    if command in {"open", "serve"}:
+    if command in {"open", "serve", "lesson"}:
         words += ["--no-browser", "--port", "0"]
     return words

@@ -206,6 +206,17 @@ def test_resuming_cuts_damaged_lines_and_ends_in_the_same_weights(unfinished: Pa
         assert cs.load_run(unfinished).history
 
 
+def test_what_an_earlier_version_did_not_write_has_its_default(unfinished: Path, whole: Path) -> None:
+    path = unfinished / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("sha256", "test", "precision", "device", "recipe_name", "engine"):
+        del config[name]
+    del config["model"]["name"]
+    path.write_text(json.dumps(config))
+    cs.train(resume=True, out=unfinished)
+    assert (unfinished / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
 def test_a_kill_after_lines_were_cut_repeats_none(unfinished: Path, whole: Path) -> None:
     path = unfinished / "metrics.jsonl"
     path.write_bytes(flipped(path.read_bytes(), 30, 128))

@@ -1,14 +1,13 @@
 """Code: a network of blocks as a Python file, text for the user to keep; convscope never executes it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from convscope.blocks.layers import Placed, described
 from convscope.blocks.plan import PlannedBlock, plan
 from convscope.layer_arithmetic import Shape
 
 
-def code(blocks: Any, shape: Any = (1, 28, 28), classes: Any = 10) -> str:
+def code(blocks: object, shape: object = (1, 28, 28), classes: object = 10) -> str:
     """A network of blocks as the text of a Python file with the class `Net`.
 
     >>> import convscope as cs

@@ -14,7 +14,7 @@ BYTES = 4_000_000
 KEYS = ("blocks", "shape", "classes")
 
 
-def is_network_file(spec: Any) -> bool:
+def is_network_file(spec: object) -> bool:
     """Whether a model is named by a file of blocks.
 
     >>> is_network_file("shapes-cnn")

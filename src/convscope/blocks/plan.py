@@ -1,7 +1,7 @@
 """Plan: what a list of blocks would make of an image, as arithmetic, without building it; or why it cannot be built."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ class Plan:
         }
 
 
-def plan(blocks: Any, shape: Any = (1, 28, 28), classes: Any = 10) -> Plan:
+def plan(blocks: object, shape: object = (1, 28, 28), classes: object = 10) -> Plan:
     """Sizes and counts of a network made of blocks, as arithmetic; nothing is built.
 
     >>> import convscope as cs
@@ -192,7 +192,7 @@ def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
     return Plan(shape, classes, tuple(planned), ending)
 
 
-def _read(values: Any) -> Read:
+def _read(values: Sequence[object]) -> Read:
     """Each value as a block, or the reason why it is none."""
     read: Read = []
     for value in values:
@@ -248,7 +248,7 @@ def _ending(planned: list[PlannedBlock], shape: Shape, classes: int) -> Problem 
     )
 
 
-def _shape(shape: Any) -> Shape:
+def _shape(shape: object) -> Shape:
     if not isinstance(shape, list | tuple) or len(shape) != 3:
         raise UsageError(f"shape is (C, H, W) of the image, such as (1, 28, 28), not {str(shape)[:40]}.")
     lengths = tuple(_count("each number of shape", length) for length in shape)
@@ -258,7 +258,7 @@ def _shape(shape: Any) -> Shape:
     return lengths
 
 
-def _count(what: str, value: Any) -> int:
+def _count(what: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= EDGE:
         raise UsageError(f"{what} is a whole number from 1 to {EDGE:,}, not {str(value)[:40]}.")
     return value

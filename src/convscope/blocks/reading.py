@@ -74,7 +74,7 @@ class Block:
         return {"block": self.kind.name, **changed, **({"values": values} if values else {})}
 
 
-def listed(blocks: Any) -> Sequence[Any]:
+def listed(blocks: object) -> Sequence[object]:
     """The items of a list of blocks, of any content.
 
     Raises:
@@ -87,7 +87,7 @@ def listed(blocks: Any) -> Sequence[Any]:
     return blocks
 
 
-def read_block(value: Any) -> Block:
+def read_block(value: object) -> Block:
     """A block from plain values.
 
     >>> read_block({"block": "max-pool", "size": 3}).to_json()
@@ -119,7 +119,7 @@ def read_block(value: Any) -> Block:
     return Block(kind, settings, _values(kind, value.get("values"), bias=bool(settings.get("bias"))))
 
 
-def read_values(value: Any) -> Values:
+def read_values(value: object) -> Values:
     """Numbers of a weight or bias from nested lists.
 
     Raises:
@@ -141,7 +141,7 @@ def _setting(kind: Kind, setting: Setting, given: Any) -> Number:
     raise UsageError(f"{setting.name} of {kind.name} must be {setting.wanted}, not {_shown(given)}.")
 
 
-def _values(kind: Kind, given: Any, *, bias: bool) -> dict[str, Values]:
+def _values(kind: Kind, given: object, *, bias: bool) -> dict[str, Values]:
     if given is None:
         return {}
     names = (["weight"] + ["bias"] * bias) if kind.written else []
@@ -175,7 +175,7 @@ def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value as a message quotes it."""
     if isinstance(value, int) and value.bit_length() > HUGE:
         return "a huge number"
@@ -183,5 +183,5 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}.."
 
 
-def _shortened(value: Any) -> Any:
+def _shortened(value: object) -> object:
     return _shown(value) if not isinstance(value, str) or len(value) > 40 else value

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard
 from weakref import WeakKeyDictionary
 
+from convscope.errors import UsageError
 from convscope.preprocess import Preprocess
+from convscope.type_checks import takes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,8 +61,12 @@ class Card:
         }
 
     @classmethod
+    @takes()
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave."""
+        missing = [name for name in ("name", "preprocess", "classes") if name not in values]
+        if missing:
+            raise UsageError(f"a card has a name, a preprocess and classes; this one lacks {missing[0]}.")
         return cls(
             name=values["name"],
             preprocess=Preprocess.from_json(values["preprocess"]),

@@ -1,10 +1,12 @@
 """The command line: parses, calls the API, prints. No logic lives here."""
 
 import importlib
+import os
 import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -90,6 +92,7 @@ PLAIN = (
 
 def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
+    _keep_settings_of_folder_out()
     warnings.showwarning = _show_warning
     print_in_any_encoding()
     requested = [name for name in sys.argv[1:2] if name in MODULES]
@@ -102,7 +105,7 @@ def main() -> None:
         message = error.format_message()
         for pattern, plain in PLAIN:
             message = re.sub(pattern, plain, message)
-        message = cs.spelled(message)  # it may contain control characters from the arguments
+        message = cs.brief(message)  # it may contain control characters from the arguments
         error.format_message = lambda: message
         rich_format_error(error)
         sys.exit(error.exit_code)
@@ -114,13 +117,29 @@ def main() -> None:
         remark(f"error: not enough memory; use smaller batches or fewer images. {error}".rstrip())
         sys.exit(1)
     except OSError as error:
-        remark(f"error: {error.filename or 'a file'}: {error.strerror or error}.")
+        named = f"{error.filename}: " if error.filename else ""
+        remark(f"error: {named}{str(error.strerror or error).rstrip('.')}.")
         drop_output()
         sys.exit(1)
     except typer.Abort:
         remark("stopped")
         sys.exit(1)
     sys.exit(status)
+
+
+def _keep_settings_of_folder_out() -> None:
+    """Import matplotlib from elsewhere if the working folder has settings for it, which may be other people's.
+
+    It reads a file `matplotlibrc` there when it is imported, and no option prevents that.
+    """
+    if not os.path.lexists("matplotlibrc"):
+        return
+    here = Path.cwd()
+    os.chdir(Path(__file__).parent)
+    try:
+        import matplotlib  # noqa: ICN001, F401, PLC0415  # slow, and most commands do not need it
+    finally:
+        os.chdir(here)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -125,7 +125,7 @@ def remark(line: str) -> None:
         if line in _noted:
             return
         _noted.add(line)
-    err.print(Text(cs.spelled(line)))
+    err.print(Text(cs.brief(line)))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -25,7 +26,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
         raise cs.UsageError(f"a size is a number of pixels (64) or HEIGHTxWIDTH (48x64), not {text!r}.")
     return int(parts[0]), int(parts[-1])
 

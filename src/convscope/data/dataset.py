@@ -1,6 +1,7 @@
 """Dataset: images, labels and what they mean. Knows NumPy, Preprocess and stored images; no files, no torch."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -12,10 +13,12 @@ from convscope.data.lazy_images import LazyImages, Selection, places
 from convscope.displayed import Displayed
 from convscope.errors import DataError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
-from convscope.type_checks import takes
+from convscope.type_checks import check_kind, takes
 from convscope.typing import Array
 
 AT_ONCE = 256
+NUMBER = re.compile("-?[0-9]{1,18}")
+"""A text that names an image by its index; a longer one is a name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +77,7 @@ class Dataset(Displayed):
     @takes()
     def index(self, key: int | str) -> int:
         """The index of an image by number (negative from the end) or by name."""
-        if isinstance(key, str) and not key.lstrip("-").isdigit():
+        if isinstance(key, str) and not NUMBER.fullmatch(key):
             if key not in self.names:
                 raise UnknownName(f"image of {self.name}", key, self.names[:20], f"Or a number, 0 to {len(self) - 1}.")
             return self.names.index(key)
@@ -103,6 +106,7 @@ class Dataset(Displayed):
         Args:
             which: Anything that indexes the first axis: a slice, an array of indices or of booleans.
         """
+        places(which, len(self))  # an error of its own for what chooses no images
         return self.preprocess.normalize(self.images[which])
 
     def readable(self, which: Selection = slice(None)) -> tuple[Array, NDArray[np.intp]]:
@@ -119,7 +123,8 @@ class Dataset(Displayed):
         """
         if isinstance(self.images, LazyImages):
             return self.images.readable(which)
-        return self.images[which], places(which, len(self))
+        chosen = places(which, len(self))
+        return self.images[which], chosen
 
     @takes()
     def first(self, count: int = 1) -> Array:
@@ -128,6 +133,8 @@ class Dataset(Displayed):
         Raises:
             DataError: none can be read.
         """
+        if count < 1:
+            raise UsageError(f"count must be 1 or more, not {count}.")
         for start in range(0, len(self), count):
             result, _ = self.readable(slice(start, start + count))
             if len(result):
@@ -136,6 +143,7 @@ class Dataset(Displayed):
 
     def part(self, which: Selection) -> Self:
         """A subset of the data set: the images at a slice, indices or booleans."""
+        places(which, len(self))
         images = self.images.subset(which).as_array() if isinstance(self.images, LazyImages) else self.images[which]
         names = tuple(self.names[at] for at in places(which, len(self))) if self.names else ()
         result = replace(self, images=images, labels=self.labels[which], names=names)
@@ -215,6 +223,10 @@ def check_trainable(data: Dataset) -> None:
 
 
 def _check(data: Dataset) -> None:
+    if not isinstance(data.images, LazyImages):
+        check_kind("Dataset", "images", data.images, "ndarray")
+    check_kind("Dataset", "labels", data.labels, "array")
+    check_kind("Dataset", "classes", data.classes, "names")
     images, labels = data.images, np.asarray(data.labels)
     if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
         raise DataError(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -131,7 +130,7 @@ def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _quietly(datasets: ModuleType, *, quiet: bool) -> Iterator[None]:
+def _quietly(datasets: Any, *, quiet: bool) -> Iterator[None]:
     """Within it the library draws no bars: what is on disk is quickly read."""
     before = datasets.are_progress_bars_disabled()
     if quiet:
@@ -144,7 +143,7 @@ def _quietly(datasets: ModuleType, *, quiet: bool) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")[:300]
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str, str]) -> tuple[str, str]:

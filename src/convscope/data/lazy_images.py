@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from convscope.errors import DataError, DataWarning, ImageError, UsageError
 from convscope.images import WHITE, read_image
 from convscope.preprocess import Preprocess
+from convscope.type_checks import kind_of
 from convscope.typing import Array
 
 Indices = NDArray[np.intp]
@@ -220,7 +221,13 @@ def places(which: Selection, count: int) -> Indices:
     >>> places(slice(2, None), 5)
     array([2, 3, 4])
     """
-    return np.arange(*which.indices(count)) if isinstance(which, slice) else np.arange(count)[which]
+    try:
+        return np.arange(*which.indices(count)) if isinstance(which, slice) else np.atleast_1d(np.arange(count)[which])
+    except (IndexError, TypeError, ValueError, AttributeError) as error:
+        why = str(error).rstrip(".")
+        raise UsageError(
+            f"images are chosen by a slice, indices from 0 to {count - 1} or booleans, not {kind_of(which)} ({why})."
+        ) from None
 
 
 def decoded(encoded: Encoded, name: str) -> Array:

@@ -121,7 +121,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except DataError:
         raise
     except DAMAGE as error:
-        why = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(f"{path} cannot be read as an .npz file of arrays: {why}. Write it with np.savez.") from None
 
 

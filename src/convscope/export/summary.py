@@ -23,7 +23,7 @@ from convscope.inputs.model_inputs import random_inputs
 from convscope.layer_arithmetic import AxisSums, Sum, parameter_sum, sum_texts
 from convscope.render.numbers import table
 from convscope.traces.trace import Trace
-from convscope.type_checks import takes
+from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
 MOST = 10**8
@@ -278,6 +278,10 @@ def _one(card: Card, size: Size) -> Array:
 
 def _whole(card: Card, size: Size) -> tuple[int, ...]:
     """A size with its channels: 224 and (224, 224) take those that the model expects."""
+    value: object = size
+    if isinstance(value, str) or not isinstance(value, int | np.integer | Sequence | np.ndarray):
+        raise UsageError(f"a size has whole numbers above 0, such as (3, 224, 224); it is not {kind_of(value)}.")
+    size = int(value) if isinstance(value, np.integer) else size
     shown = size if isinstance(size, int) else tuple(size)
     numbers = (size,) if isinstance(size, int) else tuple(size)
     if not numbers or not all(isinstance(n, int | np.integer) and n is not True and n > 0 for n in numbers):

@@ -24,7 +24,7 @@ from convscope.inputs.model_inputs import prepare_inputs
 from convscope.probe.support.batching import Model, as_model
 from convscope.traces.trace import Trace
 from convscope.training.runs import Run
-from convscope.type_checks import takes
+from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
 MOST = 120_000
@@ -202,6 +202,9 @@ def _traced(model: Model | Run, image: Inputs | str | Path | None, step: Mapping
 
 def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
     """One number."""
+    pair: object = at
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[1], str):
+        raise UsageError(f"at is a step and a cell, such as ('conv1', (0, 1, 1)), not {kind_of(pair)}.")
     name, cell = at
     step = trace[name]
     full = full_cell(cell, step.shape, step.name)

@@ -43,7 +43,16 @@ class Source:
             return self.name
         if self.kind in {"parameter", "constant"}:
             return f"{self.name}[{', '.join(map(str, cell))}]"
-        return f"{self.name} {cell_label(cell, self.shape)}"
+        return f"{step_label(self.name)} {cell_label(cell, self.shape)}"
+
+
+def step_label(name: str) -> str:
+    """A step's name in a sentence: layers of `nn.Sequential` have numbers for names.
+
+    >>> step_label("conv1"), step_label("3"), step_label("3#2"), step_label("features.3")
+    ('conv1', 'layer 3', 'layer 3#2', 'features.3')
+    """
+    return f"layer {name}" if name.partition("#")[0].isdigit() else name
 
 
 def cell_label(cell: Cell, shape: tuple[int, ...]) -> str:

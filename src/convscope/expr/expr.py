@@ -11,7 +11,6 @@ An expression may stand for n cells at once, as `Vectorized` rules make it: its 
 same arithmetic, along the last axis.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.expr.call import Cell, Source
+from convscope.expr.places import Places
 from convscope.expr.precision import (
     EXACT,
     WHOLE,
@@ -82,36 +82,6 @@ class Leaf:
         written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
         value = self.number.astype(np.float64) if isinstance(self.number, np.ndarray) else float(self.number)
         return Result(value, writing_error(value, precision) if written else 0.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Places:
-    """The cells at all combinations of positions on each axis, written out when they are asked for.
-
-    >>> Places((np.array([0]), np.array([2, 3]))).cells().tolist()
-    [[0, 2], [0, 3]]
-    """
-
-    positions: tuple[Array, ...]
-    """On each axis, int64, shape (L,); of n cells, (n, L) where they differ from cell to cell."""
-
-    def cells(self) -> Array:
-        """int64, shape (T, axes); of n cells (n, T, axes)."""
-        lead = next((at.shape[:1] for at in self.positions if at.ndim > 1), ())
-        lengths = [at.shape[-1] for at in self.positions]
-        cells = np.empty((*lead, *lengths, len(lengths)), np.int64)
-        for axis, at in enumerate(self.positions):
-            cells[..., axis] = along(at, axis, len(lengths))
-        return cells.reshape(*lead, math.prod(lengths), len(lengths))
-
-
-def along(positions: Array, axis: int, axes: int) -> Array:
-    """Positions (L,) or (n, L) as an array that has `axes` more axes of length 1 but for one, and n before these.
-
-    >>> along(np.zeros((7, 3)), 1, 3).shape
-    (7, 1, 3, 1)
-    """
-    return positions.reshape(*positions.shape[:-1], *(-1 if a == axis else 1 for a in range(axes)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,6 +156,8 @@ class Dot:
     """Roundings of the kernel beyond those of a sum, its scale, divisor and bias."""
     narrow: int = 0
     """How many of parts of the sum are to the type of the result, where the kernel puts these down in between."""
+    parts: int = 0
+    """Into how many sums the kernel adds before these are put down, products in turn; 0 where it puts none down."""
     kind: str = ""
     """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
     skips: bool = False
@@ -260,7 +232,8 @@ class Dot:
                 value, error, size = value + plus.value, error + plus.error, size + abs(plus.value)
                 roundings = roundings + 1
             error = error + gamma(np.maximum(roundings, 0), precision.sum) * size
-            error = error + gamma(self.narrow, precision.inner) * size
+            if self.narrow and precision.inner:
+                error = error + gamma(self.narrow, precision.inner) * (self._put_down(products, size, added) + error)
             if self.right is not None and precision.flushes:  # products of numbers that the kernel takes for 0
                 small = np.minimum(np.abs(self.left.values), np.abs(self.right.values)) < precision.tiny
                 error = error + (magnitudes * small).sum(-1) * abs(self.factor)
@@ -275,6 +248,13 @@ class Dot:
         total = sum(a * b for a, b in zip(left, right, strict=True)) * int(self.scale)
         total = total if self.divisor == 1 else WHOLE["trunc_div"](total, int(self.divisor))
         return wrapped(total + (0 if self.bias is None else counted(self.bias)), self.kind)
+
+    def _put_down(self, products: Array, size: Numbers, added: Numbers) -> Numbers:
+        """The magnitudes of what the kernel puts down: of the sums of products that it adds before, and of the rest."""
+        if not self.parts:
+            return size
+        sums = np.abs(products.reshape(*products.shape[:-1], -1, self.parts).sum(-2)).sum(-1)
+        return size - (added - sums) * abs(self.factor)
 
     def _inherited(self) -> Numbers:
         """What the errors of intermediate numbers add up to."""

@@ -6,6 +6,7 @@ Knows data sets, pictures and cards; a model is any object here, asked by its ca
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from PIL import Image
 from convscope.cards.card import Card, expected_input, input_layers
 from convscope.cards.card_inference import at_size, card_of
 from convscope.data.catalog import DATASETS, PLACES, load_dataset
-from convscope.data.dataset import Dataset
+from convscope.data.dataset import NUMBER, Dataset
 from convscope.data.lazy_images import LazyImages
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import WHITE, pixels, read_image
@@ -106,9 +107,8 @@ def prepare(
     card = None if like is None else card_for(like)
     expected = None if card is None else card.preprocess
     name = "array"
-    if hasattr(source, "detach"):  # a tensor, of whatever device
-        tensor = source.detach().cpu()
-        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if hasattr(source, "detach") and hasattr(source, "layout"):
+        source = _numbers_of(source)
     if isinstance(source, Image.Image):
         return _from_pixels("picture", pixels(source, alpha=_alpha(expected)), expected or Preprocess(), like)
     if isinstance(source, str | Path) and str(source).endswith(".npy") and Path(source).expanduser().exists():
@@ -131,6 +131,18 @@ def prepare(
     ready = ready.astype(np.float32)
     notes = () if name == "array" else (f"{array.dtype} numbers, taken as they are",)
     return Prepared(name, ready, (expected or Preprocess()).restore(ready), notes=notes)
+
+
+def _numbers_of(tensor: Any) -> Array:
+    """The numbers of a tensor of PyTorch, on whatever device."""
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized or str(tensor.device) == "meta":
+        raise UsageError(
+            f"an image is a dense tensor of plain numbers, not one of layout {tensor.layout} and type {tensor.dtype} "
+            f"on {tensor.device}; call .to_dense() or .dequantize()."
+        )
+    tensor = tensor.detach().cpu()
+    result: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return result
 
 
 def _alpha(expected: Preprocess | None) -> bool:
@@ -239,7 +251,7 @@ def _find(name: str, image: str, data_dir: str | Path | None, expected: Preproce
         return data, data.index(image if image in data.names else rest)
     if slash and name in DATASETS:  # only a folder's images have names with a slash
         raise UnknownName("split", head, SPLITS, f"An image is {name}:test/0.")
-    split = "train" if image.lstrip("-").isdigit() else "all"
+    split = "train" if NUMBER.fullmatch(image) else "all"
     data = load_dataset(name, split=split, data_dir=data_dir, image_size=size)
     return data, data.index(image)
 
@@ -307,7 +319,7 @@ def prepare_batch(source: str, like: object = None, *, data_dir: str | Path | No
     return [replace(image, label=_known(int(image.label or 0), data.classes, known)) for image in images]
 
 
-BATCH = re.compile(r"(?P<name>.+):(?P<split>train|test|all)/(?P<first>\d+)-(?P<last>\d+)")
+BATCH = re.compile(r"(?P<name>.+):(?P<split>train|test|all)/(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})")
 """How a batch is written."""
 
 
@@ -341,7 +353,7 @@ def random_image(like: object, *, seed: int = 0) -> NDArray[np.float32]:
         UsageError: nothing says what shape the model takes.
     """
     card = card_for(like)
-    expected, rng = card.preprocess, np.random.default_rng(seed)
+    expected, rng = card.preprocess, np.random.default_rng(int(seed))
     if card.form in {"tokens", "any"}:
         taken = "whole numbers" if card.form == "tokens" else "arrays of a shape that nothing says"
         raise UsageError(f"{card.name} takes {taken}; give it an input, such as a file of an array (.npy).")

@@ -17,8 +17,10 @@ from convscope.lessons.parsing import find_lesson, is_file_name, is_short
 from convscope.lessons.questions import AnswerError
 from convscope.lessons.session import ask
 from convscope.lessons.values import Namespace, Output, fill, holes
+from convscope.type_checks import takes
 
 
+@takes()
 def write_notebook(folder: str | Path, name: str) -> Path:
     """Write a lesson as a notebook, FOLDER/NAME.ipynb; of a lesson in a file, the file is copied beside it.
 
@@ -227,6 +229,7 @@ class NotebookLesson:
         return Reply(name, verdict.right, verdict.text, verdict.because)
 
 
+@takes()
 def lesson(name: str, variables: Namespace, *, short: bool | None = None) -> NotebookLesson:
     """The lesson of a notebook; `convscope notebook` writes the cell that calls this.
 

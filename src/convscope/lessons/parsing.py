@@ -18,6 +18,7 @@ from markdown_it.token import Token
 from convscope.errors import LessonError, UnknownName
 from convscope.files import read_file
 from convscope.lessons.lesson import Block, Code, Lesson, Mistake, Question, Setting, Stop, Text, Value
+from convscope.type_checks import takes
 
 LARGEST = 1_000_000
 """Characters of the longest lesson."""
@@ -28,6 +29,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
 HEAD = re.compile(r"\A---[ \t]*\n(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 
 
+@takes()
 def parse(text: str, name: str = "lesson") -> Lesson:
     """The lesson that a Markdown text describes.
 
@@ -342,6 +344,7 @@ LESSONS: Mapping[str, Path] = {name: PAGES / f"{name}.md" for name in ORDER if (
 """Name -> file, in the order of the tutorials."""
 
 
+@takes()
 def is_file_name(name: str) -> bool:
     """Whether a lesson is named by a file rather than by its name.
 
@@ -351,6 +354,7 @@ def is_file_name(name: str) -> bool:
     return name.endswith((".md", ".markdown")) or "/" in name or "\\" in name
 
 
+@takes()
 def find_lesson(name: str) -> Lesson:
     """A lesson by its name, or by the path of a Markdown file; nothing is executed.
 

@@ -6,6 +6,7 @@ A stop, an address of the explorer that the lesson leads to, is checked against 
 import ast
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -21,6 +22,7 @@ from convscope.lessons.lesson import Block, Code, Lesson, Question, Stop, Text
 from convscope.lessons.questions import Answer, Asked, answer_of
 from convscope.lessons.values import Namespace, Output, blanked, described, evaluate, explanation_of, fill, output_of
 from convscope.models import load_model
+from convscope.type_checks import takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ WORDS = ("image", "softmax")
 """Steps of an address that are not steps of the trace."""
 
 
+@takes(stop="ShownStop")
 def model_of(stop: ShownStop) -> cs.Module:
     """The module that a stop shows.
 
@@ -218,6 +221,7 @@ def model_of(stop: ShownStop) -> cs.Module:
     return stop.model.model if isinstance(stop.model, cs.Run) else stop.model
 
 
+@takes(stop="ShownStop")
 def check_stop(stop: ShownStop, *, trusted: bool = True) -> Iterator[str]:
     """What of a stop does not exist, as sentences.
 
@@ -281,7 +285,7 @@ def _misplaced(parts: Mapping[str, str], trace: cs.Trace) -> Iterator[str]:
     shape = step.shape[1:]
     cell = parts.get("cell", "")
     if cell and not (
-        cell.replace(".", "").isdigit()
+        re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})*", cell)
         and len(cell.split(".")) == len(shape)
         and all(int(index) < size for index, size in zip(cell.split("."), shape, strict=True))
     ):

@@ -6,18 +6,16 @@ import io
 import numbers
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 from convscope.errors import LessonError
+from convscope.escaping import brief
 from convscope.notebook import picture_of, text_of
 from convscope.proof.explanation import Explanation
 from convscope.render.numbers import short, signed
 
 HOLE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 FORMAT = re.compile(r"[-+ ]?#?0?\d{0,3}[,_]?(\.\d{1,3})?[bcdeEfFgGnosxX%]?")
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Namespace = dict[str, Any]
 
@@ -44,7 +42,7 @@ def evaluate(expression: str, namespace: Namespace, where: str) -> object:
 
 def described(error: BaseException) -> str:
     """An error of the lesson's code in one line."""
-    return f"{type(error).__name__}: {error}".rstrip(": .")[:300]
+    return brief(f"{type(error).__name__}: {error}".rstrip(": ."))
 
 
 def fill(text: str, namespace: Namespace, where: str) -> str:
@@ -158,7 +156,7 @@ class Output:
     """The last value as text of fixed width."""
     prose: str = ""
     """The last value as Markdown."""
-    figure: "Figure | None" = None
+    figure: Any = None
     """The last value as a matplotlib figure."""
 
     def markdown(self, picture: str = "") -> str:
@@ -177,7 +175,6 @@ class Output:
 
     def svg(self) -> bytes:
         """The picture as SVG, the same bytes each time."""
-        assert self.figure is not None
         file = io.BytesIO()
         self.figure.savefig(file, format="svg", metadata={"Date": None})
         return file.getvalue()
@@ -185,10 +182,6 @@ class Output:
     def data_address(self) -> str:
         """The picture as an address that contains it."""
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg()).decode()}"
-
-
-def _is_figure(value: object) -> "TypeGuard[Figure]":
-    return hasattr(value, "savefig")
 
 
 def output_of(value: object, printed: str = "") -> Output:
@@ -199,7 +192,7 @@ def output_of(value: object, printed: str = "") -> Output:
     """
     if value is None:
         return Output(printed)
-    if _is_figure(value):
+    if hasattr(value, "savefig"):
         return Output(printed, figure=value)
     figure = picture_of(value)
     return Output(printed, text=text_of(value) if figure is None else str(value), figure=figure)
@@ -209,7 +202,7 @@ def explanation_of(value: object) -> Output:
     """The output of an expression under `because`: text is Markdown, a figure a picture, anything else fixed width."""
     if isinstance(value, str):
         return Output(prose=value)
-    if _is_figure(value):
+    if hasattr(value, "savefig"):
         return Output(figure=value)
     return Output(text=value.to_text(short=True) if isinstance(value, Explanation) else text_of(value))
 

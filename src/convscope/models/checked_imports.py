@@ -31,6 +31,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from convscope.errors import ModelError
+from convscope.files import read_file
+from convscope.memory import available
 
 
 @dataclass(eq=False)
@@ -121,7 +123,7 @@ def check_loaded(module: ModuleType) -> None:
     """
     imports, file = _ACTIVE.get(), getattr(module, "__file__", None)
     if imports is not None and file is not None and not is_library(file) and Path(file).is_file():
-        imports.admit(os.path.abspath(file), Path(file).read_bytes())  # noqa: PTH100
+        imports.admit(os.path.abspath(file), read_file(Path(file), most=available()))  # noqa: PTH100
 
 
 def checked(spec: ModuleSpec) -> ModuleSpec:
@@ -137,7 +139,7 @@ def checked(spec: ModuleSpec) -> ModuleSpec:
     if is_library(file):
         return spec
     try:
-        content = Path(file).read_bytes()
+        content = read_file(Path(file), most=available())
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror or error}.") from None
     imports.admit(file, content)
@@ -305,7 +307,7 @@ def statements(file: Path) -> list[ast.AST]:
             warnings.simplefilter(
                 "ignore"
             )  # about escapes in strings, for instance; reported when the file is imported
-            return list(ast.walk(ast.parse(file.read_bytes())))
+            return list(ast.walk(ast.parse(read_file(file))))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
 

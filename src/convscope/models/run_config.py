@@ -181,12 +181,15 @@ def _check(path: Path, config: dict[str, Any], schema: type[ModelConfig]) -> Non
     if isinstance(form, int) and form > FORMAT:
         raise RunError(f"{path} was written by a newer convscope (format {form}; this one reads {FORMAT}); update it.")
     try:
-        schema.model_validate_json(json.dumps(config))
+        parts = schema.model_validate_json(json.dumps(config))
         Card.from_json(config["card"])
     except ValidationError as error:
         raise _damaged(path, _first(error)) from None
     except (ConvscopeError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _damaged(path, str(error).rstrip(".")) from None
+    for values, part in ((config, parts), (config["model"], parts.model)):
+        for name in type(part).model_fields:  # what earlier versions did not write has its default
+            values.setdefault(name, getattr(part, name))
 
 
 def _first(error: ValidationError) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 from platformdirs import user_state_path
 
 from convscope.errors import RunError, TrustError, UsageError
-from convscope.files import open_to_read, replace_file
+from convscope.files import open_to_read, read_file, replace_file
+from convscope.memory import available
 from convscope.models import user_code
 from convscope.models.checked_imports import Imports
 
@@ -124,7 +125,7 @@ def _digest(source: str, args: Mapping[str, object]) -> str:
 def _file_digest(file: str) -> str | None:
     """The digest of a file's content; None if it does not exist or is not a regular file."""
     try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).is_file() else None
+        return hashlib.sha256(read_file(Path(file), most=available())).hexdigest()
     except (OSError, ValueError):
         return None
 

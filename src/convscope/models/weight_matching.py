@@ -220,7 +220,20 @@ def misfit(tensor: Tensor, wanted: Tensor) -> str:
     if is_lazy(wanted):  # it takes its shape from the file, so the file must hold as many numbers
         held = tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
         return "" if held else f"{_shape(tensor)}, of fewer numbers in the file"
-    return "" if tensor.shape == wanted.shape else f"{_shape(tensor)}, the model's {_shape(wanted)}"
+    if tensor.shape != wanted.shape:
+        return f"{_shape(tensor)}, the model's {_shape(wanted)}"
+    return (
+        ""
+        if _holds(wanted, tensor)
+        else f"beyond the numbers of the model's {str(wanted.dtype).removeprefix('torch.')}"
+    )
+
+
+def _holds(wanted: Tensor, tensor: Tensor) -> bool:
+    """Whether the finite numbers of a tensor are finite in another one's type, too."""
+    if tensor.dtype == wanted.dtype or not (tensor.is_floating_point() and wanted.is_floating_point()):
+        return True
+    return bool((torch.isfinite(tensor.to(wanted.dtype)) | ~torch.isfinite(tensor.to(torch.float64))).all())
 
 
 def _oddity(tensor: Tensor) -> str:

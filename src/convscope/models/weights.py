@@ -138,7 +138,7 @@ def _check(
     wrong = [
         f"{name} is {why}" for name, dotted in match.names.items() if (why := misfit(entries[dotted].tensor, own[name]))
     ]
-    kinds = {"missing": missing(match.names, own), "unexpected": unexpected, "of another shape": wrong}
+    kinds = {"missing": missing(match.names, own), "unexpected": unexpected, "of another shape or type": wrong}
     messages = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
     if messages:
         fit = fitting(match, entries, own)

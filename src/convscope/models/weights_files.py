@@ -6,19 +6,21 @@ zeros where the digest is. It only detects damage: anyone who changes a file on 
 """
 
 import hashlib
+import os
 import re
 import struct
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from safetensors.torch import save
 from torch import Tensor
 
 from convscope.errors import WeightsError
 from convscope.files import open_to_read
+from convscope.json_values import parse_json
 
 SAFETENSORS_HEADER = 100_000_000
 """The maximum header length of a safetensors file, according to its specification."""
@@ -174,9 +176,20 @@ def check_seal(path: Path) -> None:
         seal = _SEAL.match(header)
         if seal is None:
             return
+        if os.fstat(file.fileno()).st_size != 8 + length + _data_bytes(header):  # told before all of it is read
+            raise WeightsError(f"{path} is damaged: it has another size than its header says.")
         start, end = seal.span(1)
         digest = hashlib.sha256(size + header[:start] + EMPTY.encode() + header[end:])
         while piece := file.read(_PIECE):
             digest.update(piece)
     if digest.hexdigest().encode() != seal[1]:
         raise WeightsError(f"{path} is damaged: its content does not match the SHA-256 that it contains.")
+
+
+def _data_bytes(header: bytes) -> int:
+    """The bytes of all tensors according to a safetensors header; -1 if it is damaged."""
+    try:
+        entries: dict[str, Any] = parse_json(header)
+        return max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return -1

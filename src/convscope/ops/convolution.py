@@ -4,10 +4,11 @@ Convolution here means cross-correlation, as in PyTorch: the kernel is not flipp
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell
+from convscope.expr.call import Call, Cell, step_label
 from convscope.expr.cells import Span, gather, leaf, pair
 from convscope.expr.expr import Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
@@ -84,9 +85,9 @@ def _transposed(call: Call, cell: Cell) -> Dot:
         inputs.append(Span(0, starts[..., kept] // stride))
         taps.append(Span(0, kept))
     rows = Span(group * channels, np.arange(channels))
-    narrow = math.prod(len(tap.offsets) for tap in taps) + 1
+    parts = math.prod(len(tap.offsets) for tap in taps)
     window, kernel = gather(image, [batch, rows, *inputs]), gather(kernels, [rows, within, *taps])
-    return _products(call, window, kernel, unit, narrow)
+    return replace(_products(call, window, kernel, unit), narrow=parts + 1, parts=parts)
 
 
 def _reached(call: Call, place: Cell) -> Iterator[tuple[Array, Array, int]]:
@@ -113,17 +114,17 @@ def _settings(call: Call, axes: int) -> list[tuple[int, int, int]]:
     return list(zip(pair(call["stride"], axes), pair(call["padding"], axes), pair(call["dilation"], axes), strict=True))
 
 
-def _products(call: Call, window: Cells, kernel: Cells, unit: int, narrow: int = 0, *, skips: bool = False) -> Dot:
+def _products(call: Call, window: Cells, kernel: Cells, unit: int, *, skips: bool = False) -> Dot:
     bias = None if call["bias"] is None else leaf(call["bias"], (unit,))
     note = _note(call, window, unit, bias is not None)
-    return Dot(window, kernel, bias, note=note, narrow=narrow, kind=call.kind, skips=skips)
+    return Dot(window, kernel, bias, note=note, kind=call.kind, skips=skips)
 
 
 def _note(call: Call, window: Cells, unit: int, biased: bool) -> str:
     if window.many:
         return ""
     name = call["weight"].source.name
-    layer = "" if name == "weight" else f" of {name.removesuffix('.weight')}"
+    layer = "" if name == "weight" else f" of {step_label(name.removesuffix('.weight'))}"
     padding = 0 if window.inside is None else int(len(window) - window.inside.sum())
     outside = f" ({padding:,} of them padding)" if padding else ""
     cells = "input cells whose kernel reaches here" if call["transposed"] else f"window cells{outside}"

@@ -81,6 +81,8 @@ def _intervals(dtype: str, sample: float, length: int, count: int, size: int) ->
     def short(value: float) -> float:
         return rounded(float(value), dtype)
 
+    if not 0 <= sample <= 1:
+        raise UsageError("the samples of a fractional max pooling are numbers from 0 to 1.")
     starts: Array = np.full(count, length - size, np.int64)
     if count > 1:
         step = short((length - size) / (count - 1))

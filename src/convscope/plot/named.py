@@ -82,4 +82,5 @@ def confusion_of(matrix: Any, classes: Sequence[str] | None) -> tuple[Array, Seq
         return matrix.confusion, matrix.classes if classes is None else classes, f"confusion on {matrix.dataset}"
     if classes is None:
         raise UsageError("confusion needs the names of the classes: cs.plot.confusion(matrix, classes).")
+    check_kind("confusion", "matrix", matrix, "array")
     return np.asarray(matrix), classes, "confusion"

@@ -5,6 +5,7 @@ linear network it is the output itself, taken apart; the other methods answer ot
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -200,7 +201,7 @@ def _chosen(model: nn.Module, values: Array, output: int | str | None) -> int:
         return int(values.argmax())
     if output in classes:
         return classes.index(str(output))
-    if isinstance(output, str) and not output.isdigit():
+    if isinstance(output, str) and not re.fullmatch("[0-9]{1,18}", output):
         raise UnknownName("class", output, classes)
     if not 0 <= int(output) < len(values):
         raise UsageError(f"the model has outputs 0 to {len(values) - 1}, not {output}.")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,10 +170,11 @@ def gradients(
     return Gradients(card_of(module).name, dataset, count, len(batches[0][1]), loss_name, tuple(made))
 
 
-def _run_of(model: object) -> Run | None:
-    if isinstance(model, str | Path) and Path(model, "config.json").is_file():
-        return load_run(model)
-    return model if isinstance(model, Run) else None
+def _run_of(model: Any) -> Run | None:
+    if isinstance(model, Run):
+        return model
+    is_folder = isinstance(model, str | Path) and Path(model, "config.json").is_file()
+    return load_run(model) if is_folder else None
 
 
 def _images(data: DataSource | None, run: Run | None) -> Dataset:

@@ -3,9 +3,10 @@
 Of each image the place where the channel is largest counts, and the one where it is smallest; the images are ranked by
 these numbers, and the exact receptive field of the place is cut out. Knows models, data and receptive fields."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -263,7 +264,7 @@ def _at(patch: Patch) -> str:
     return f"({', '.join(map(str, patch.place))})" if patch.place else ""
 
 
-def frame_of(boxes: Iterable[Sequence[tuple[int, int]]]) -> tuple[int, int]:
+def frame_of(boxes: Any) -> tuple[int, int]:
     """The height and width that all these boxes fit into.
 
     >>> frame_of([((0, 4), (2, 3)), ((1, 2), (0, 5))])

@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.displayed import Displayed
 from convscope.errors import UsageError
-from convscope.expr.call import Call, Cell, Source, cell_label, full_cell
+from convscope.expr.call import Call, Cell, Source, cell_label, full_cell, step_label
 from convscope.expr.expr import Expr, Leaf
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
@@ -32,7 +32,7 @@ from convscope.render.worksheet import Worksheet, worksheet
 from convscope.traces.notation import formula, pytorch_code
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.type_checks import takes
+from convscope.type_checks import check_kind, takes
 
 FORMAT = "convscope explanation 1"
 
@@ -100,7 +100,7 @@ class Explanation(Displayed):
         """The step and the cell as a person reads them: `conv1 (3, 10, 12)`."""
         label = cell_label(self.cell, self.call.shape) if self.cell else ""
         result = f", result {self.output}" if self.output else ""
-        return f"{self.step.name}{result} {label}".strip()
+        return f"{step_label(self.step.name)}{result} {label}".strip()
 
     @property
     def agrees(self) -> bool:
@@ -173,6 +173,7 @@ class Explanation(Displayed):
         """The numbers this one is made of, the most important first; with `all`, every one of them."""
         return [] if self.expr is None else parts(self.expr, Detail(everything=all))
 
+    @takes(part="Leaf")
     def follow(self, part: Leaf) -> "Explanation | None":
         """The explanation of a part; None where it ends: at a pixel, a parameter, a constant.
 
@@ -257,6 +258,7 @@ class Explanation(Displayed):
         """
         return paths_to(self.trace, self.step, self.cell, None if minus is None else minus.cell)
 
+    @takes()
     def to_walk(self, places: "Sequence[tuple[str | int | None, Sequence[int]]]") -> Walk:
         """What a pixel adds to the number by way of chosen numbers: the slopes along the walk, times the pixel.
 
@@ -274,7 +276,13 @@ class Explanation(Displayed):
             UsageError: a number does not read the next one, has no such cell, or cannot be followed.
         """
         walk: list[tuple[Step | None, Cell]] = [(self.step, self.cell)]
-        for name, cell in places:
+        check_kind("to_walk", "places", places, "Sequence")
+        for place in places:
+            pair: object = place
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[1], str):
+                example = "('conv1', (0, 1, 1))"
+                raise UsageError(f"a walk goes through pairs of a step and a cell, such as {example}, not {pair!r}.")
+            name, cell = place
             step = None if name is None else self.trace[name]
             shape = next(iter(self.trace.inputs.values())).shape if step is None else step.shape
             walk.append((step, full_cell(tuple(cell), shape, "the input" if step is None else step.name)))

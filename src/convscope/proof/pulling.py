@@ -113,11 +113,21 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
     ref = _before_idle(trace, ref)
     if not ref.rewritten:
         return key_of(ref)
-    writer = trace.all_steps[ref.rewritten[-1]]
-    for output, made in enumerate(writer.results):
-        if partly or (made.shape, made.stride, made.offset) == (ref.shape, ref.stride, ref.offset):
-            return ("step", writer.id, output, None)
+    for number in reversed(ref.rewritten):
+        written = [made for made in trace.all_steps[number].results if made.memory == ref.memory]
+        for made in written:
+            if partly or layout_of(made) == layout_of(ref):
+                return ("step", number, made.output, None)
+        if not written or any(_overlap(made, ref) for made in written):
+            break
+    else:  # only other parts of this memory were written, such as the other gates of a GRU
+        return key_of(ref)
     raise UsageError(f"{ref.name} was written into in parts, which is not followed.")
+
+
+def _overlap(one: Ref, other: Ref) -> bool:
+    """Whether two tensors of the same memory share a cell."""
+    return bool(np.intersect1d(addresses_of(layout_of(one)), addresses_of(layout_of(other))).size)
 
 
 def _before_idle(trace: Trace, ref: Ref) -> Ref:

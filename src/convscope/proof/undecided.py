@@ -35,8 +35,8 @@ SUMS = frozenset(
 """Operations that add numbers or products of their operands: settled unless the terms themselves may overflow."""
 COMPARING = frozenset(
     {
-        "_scaled_dot_product_flash_attention_for_cpu", "fractional_max_pool2d", "fractional_max_pool3d",
-        "scaled_dot_product_attention",
+        "_embedding_bag", "_embedding_bag_forward_only", "_scaled_dot_product_flash_attention_for_cpu",
+        "fractional_max_pool2d", "fractional_max_pool3d", "logspace", "scaled_dot_product_attention",
     }
 )  # fmt: skip
 """Operations that compare numbers on their way, so that a nan may lose, and with it be lost."""

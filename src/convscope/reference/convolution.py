@@ -4,7 +4,7 @@ Knows errors, precision and NumPy. Like PyTorch it does not flip the kernel (cro
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -92,8 +92,9 @@ def convolution_error(
 
     Each term meets one rounding of its product, at most T - 1 additions, and the addition of the bias. In the
     transpose a kernel position reaches an output cell only if the stride allows it, so fewer terms meet; float16 and
-    bfloat16 kernels round the sum over the channels of each position, and add the positions and the bias up in that
-    type (PyTorch, NaiveConvolutionTranspose2d.cpp).
+    bfloat16 kernels round the sum over the channels of each position, which float32 holds, and add the positions and
+    the bias up in that type (PyTorch, NaiveConvolutionTranspose2d.cpp). Of P positions that reach a cell, each sum S
+    meets its own rounding and at most P more: gamma(P + 1) of all |S| and the bias, in which channels cancel.
     """
     rank = weight.ndim - 2
     magnitude = convolution(
@@ -105,7 +106,14 @@ def convolution_error(
         steps = [s // math.gcd(s, d) for s, d in zip(per_axis(stride, rank), per_axis(dilation, rank), strict=True)]
         reach = math.prod(-(-k // s) for k, s in zip(weight.shape[2:], steps, strict=True))
         terms = weight.shape[0] // groups * reach
-        return carried((gamma(terms + 1, u) + gamma(reach + 1, u_out)) * magnitude, magnitude, u_out or u)
+        error = gamma(terms + 1, u) * magnitude
+        if u_out:
+            step, apart, extra = (per_axis(each, rank) for each in (stride, dilation, output_padding))
+            borders = borders_of(padding, weight.shape[2:], apart)
+            sums = _scatter(x, weight, step, borders, apart, extra, groups, change=np.abs)
+            sums += 0.0 if bias is None else np.abs(bias).reshape(-1, *[1] * rank)
+            error = error + gamma(reach + 1, u_out) * (sums + error)
+        return carried(error, magnitude, u_out or u)
     return carried(gamma(terms + 1, u) * magnitude, magnitude, u)
 
 
@@ -246,8 +254,13 @@ def _scatter(
     dilation: tuple[int, ...],
     extra: tuple[int, ...],
     groups: int,
+    change: Callable[[Array], Array] = np.asarray,
 ) -> Array:
-    """Each input cell adds itself times the kernel to the output, one kernel position at a time."""
+    """Each input cell adds itself times the kernel to the output, one kernel position at a time.
+
+    Args:
+        change: What is made of the sum over the channels before it is added.
+    """
     (n, channels), sizes, kernel = x.shape[:2], x.shape[2:], weight.shape[2:]
     if channels != weight.shape[0]:
         raise ShapeError(f"the kernels {weight.shape} take {weight.shape[0]} channels, the input {x.shape} {channels}.")
@@ -261,6 +274,6 @@ def _scatter(
             slice(i * d, i * d + (h - 1) * s + 1, s) for i, (h, s, d, *_) in zip(at, step, strict=True)
         )
         added = np.swapaxes(kernels[..., tap], 1, 2) @ cells  # (N, G, K/G, HW)
-        out[(..., *reached)] += added.reshape(*added.shape[:3], *sizes)
+        out[(..., *reached)] += change(added).reshape(*added.shape[:3], *sizes)
     inside: Index = tuple(slice(before, size - after) for size, (before, after) in zip(full, borders, strict=True))
     return np.ascontiguousarray(out.reshape(n, -1, *full)[(..., *inside)])

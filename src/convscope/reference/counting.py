@@ -274,8 +274,10 @@ def histogram(
     """histogram: the counts, or sums of weights, of bins, and their edges; as a density their area is 1.
 
     Raises:
-        UsageError: edges that are not sorted.
+        UsageError: edges that are not sorted, or data with nan, of which PyTorch's kernel makes any bin.
     """
+    if np.isnan(x).any():
+        raise UsageError("a histogram has no bin for nan.")
     edges = _all_edges(x, bins, range)
     count = _counted(x.reshape(-1), edges, weight)
     return (count / count.sum() / np.diff(edges) if density else count), edges

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from convscope.errors import ShapeError
+from convscope.reference.arguments import fitting
 from convscope.reference.operation import Operation, flushing
 from convscope.reference.precision import carried, gamma
 from convscope.typing import Array
 
 
+@fitting
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """Every output unit is the sum of all inputs times its weights, plus its bias.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.moments import Kernel, moments, moments_error
-from convscope.reference.precision import gamma
+from convscope.reference.precision import gamma, smallest
 from convscope.typing import Array
 
 Layout = Literal["contiguous", "channels last", "other"]
@@ -67,7 +67,8 @@ def batch_norm_error(
         rate_off = _rate_error(variance, spread, eps, u) + 3 * (inside - u) * _rate(variance, eps)
         scales = _channels(weight, x), _channels(bias, x)
         return _error(x, mean, variance, off, spread, *scales, eps, inside, rate_off), None, None
-    off, spread = off + u_out * np.abs(mean), spread + u_out * (variance + spread) + (u_out * mean) ** 2
+    stored = u_out * np.abs(mean) + (smallest(u_out) if u_out else 0.0)
+    off, spread = off + stored, spread + u_out * (variance + spread) + stored**2
     rate_off = _rate_error(variance, spread, eps, u) + u_out * _rate(variance, eps)
     error = _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, inside, rate_off)
     return error, off.ravel(), rate_off.ravel()

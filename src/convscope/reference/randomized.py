@@ -75,7 +75,13 @@ def fractional_max_pool_error(
 def _drawn(
     x: Array, kernel_size: Sequence[int], output_size: Sequence[int], random_samples: Array, u: float = 0.0
 ) -> Iterator[tuple[tuple[int, ...], Windows, Windows]]:
-    """Each plane with the starts of its windows, and whether rounding may move them."""
+    """Each plane with the starts of its windows, and whether rounding may move them.
+
+    Raises:
+        UsageError: a sample is not from 0 to 1.
+    """
+    if not ((random_samples >= 0) & (random_samples <= 1)).all():
+        raise UsageError("the samples of a fractional max pooling are numbers from 0 to 1.")
     rank = len(kernel_size)
     samples = random_samples.reshape(-1, rank)
     for number, plane in enumerate(np.ndindex(*x.shape[:-rank])):

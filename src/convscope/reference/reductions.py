@@ -81,8 +81,13 @@ def product_of(x: Array, dim: Axes = None, keepdim: bool = False, dtype: DType =
 
 
 def product_of_error(y: Array, u: float, x: Array, dim: Axes = None, **_: object) -> Numbers:
-    """n multiplications: gamma(n) of the result (Higham, lemma 3.1)."""
-    return gamma(count_of(x, dim), u) * np.abs(y) if y.dtype.kind == "f" else 0.0
+    """n multiplications: gamma(n) of the result (Higham, lemma 3.1); and what underflows, times all above 1."""
+    if y.dtype.kind != "f":
+        return 0.0
+    axes, size = axes_of(dim, x.ndim), np.abs(x)
+    low = np.where((size > 0) & (size < 1), size, 1.0).prod(axes)
+    lost = np.where(low < smallest(u), count_of(x, dim) * smallest(u) * np.maximum(size, 1.0).prod(axes), 0.0)
+    return gamma(count_of(x, dim), u) * np.abs(y) + lost.reshape(y.shape)
 
 
 def running_sum(x: Array, dim: int, dtype: DType = None) -> Array:

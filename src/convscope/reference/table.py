@@ -41,6 +41,7 @@ from convscope.reference.recurrent import RECURRENT
 from convscope.reference.resampling import ANTIALIASING
 from convscope.reference.sampling import SAMPLING
 from convscope.reference.updates import UPDATES
+from convscope.type_checks import takes
 
 
 def _carry(function: Callable[..., Result]) -> Operation:
@@ -319,6 +320,7 @@ OPERATIONS: PluginTable[Operation] = PluginTable(_ROWS, "convscope.reference")
 """ATen name -> Operation."""
 
 
+@takes()
 def lookup(name: str) -> Operation | None:
     """The operation that an ATen name means, or None if it has no reference.
 

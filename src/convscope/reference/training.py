@@ -12,6 +12,7 @@ import numpy as np
 
 from convscope.errors import UnknownName
 from convscope.reference import tutorial as ops
+from convscope.reference.arguments import fitting
 from convscope.reference.matmul import linear
 from convscope.reference.operation import Arguments
 from convscope.typing import Array
@@ -69,6 +70,7 @@ LOSSES: Mapping[str, tuple[Callable[[Array, Array], float], Callable[[Array, Arr
 """The value of a loss and its gradient, each from (outputs, targets)."""
 
 
+@fitting
 def forward(layers: Sequence[Layer], params: Params, x: Array) -> list[Array]:
     """Every value of the network, the input first, the output last.
 
@@ -91,6 +93,7 @@ def forward(layers: Sequence[Layer], params: Params, x: Array) -> list[Array]:
     return values
 
 
+@fitting
 def backward(layers: Sequence[Layer], params: Params, values: Sequence[Array], grad: Array) -> dict[str, Array]:
     """The gradient of the loss with respect to every parameter.
 
@@ -113,6 +116,7 @@ def backward(layers: Sequence[Layer], params: Params, values: Sequence[Array], g
     return results
 
 
+@fitting
 def step(
     layers: Sequence[Layer], params: Params, state: State, x: Array, target: Array, *,
     loss: str, optimizer: str, **settings: float | tuple[float, float],
@@ -146,6 +150,7 @@ def step(
     return {n: p for n, (p, _) in moved.items()}, {n: s for n, (_, s) in moved.items()}, value(values[-1], target)
 
 
+@fitting
 def sgd(
     param: Array, grad: Array, state: Mapping[str, Array], lr: float = 1e-3, momentum: float = 0.0
 ) -> tuple[Array, dict[str, Array]]:
@@ -160,6 +165,7 @@ def sgd(
     return param - lr * velocity, {"velocity": velocity} if momentum else {}
 
 
+@fitting
 def adam(
     param: Array, grad: Array, state: Mapping[str, Array], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -179,6 +185,7 @@ def adam(
     return moved, {"steps": steps, "mean": mean, "square": square}
 
 
+@fitting
 def adadelta(
     param: Array, grad: Array, state: Mapping[str, Array], lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6
 ) -> tuple[Array, dict[str, Array]]:

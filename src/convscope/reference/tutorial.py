@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from convscope.errors import ShapeError
 from convscope.reference import activations, pooling
+from convscope.reference.arguments import fitting
 from convscope.reference.attention import log_softmax
 from convscope.reference.attention import softmax as softmax_along
 from convscope.reference.convolution import Padding, Sizes, borders_of, convolution, per_axis
@@ -29,6 +30,7 @@ PUBLISHED_KERNEL = np.array([[1.0, 0], [0, 1]])
 PUBLISHED_IMAGE.flags.writeable = PUBLISHED_KERNEL.flags.writeable = False
 
 
+@fitting
 def conv2d(
     x: ArrayLike,
     weight: ArrayLike,
@@ -79,6 +81,7 @@ def conv2d(
     return out if image.ndim == 4 else out[0]
 
 
+@fitting
 def relu(x: ArrayLike) -> Array:
     """max(x, 0), cell by cell.
 
@@ -88,6 +91,7 @@ def relu(x: ArrayLike) -> Array:
     return activations.relu(np.asarray(x, np.float64))
 
 
+@fitting
 def tanh(x: ArrayLike) -> Array:
     """The hyperbolic tangent, cell by cell: between -1 and 1.
 
@@ -97,6 +101,7 @@ def tanh(x: ArrayLike) -> Array:
     return np.asarray(np.tanh(np.asarray(x, np.float64)))
 
 
+@fitting
 def max_pool2d(x: ArrayLike, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> Array:
     """The largest cell of each window.
 
@@ -120,6 +125,7 @@ def max_pool2d(x: ArrayLike, kernel_size: Size, stride: Size | None = None, padd
     return pooling.max_pool(_image(x, "max pooling"), _pair(kernel_size), _step(stride), padding)[0]
 
 
+@fitting
 def avg_pool2d(x: ArrayLike, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> Array:
     """The mean of each window; arguments as for `max_pool2d`, padding counts as zeros.
 
@@ -129,6 +135,7 @@ def avg_pool2d(x: ArrayLike, kernel_size: Size, stride: Size | None = None, padd
     return pooling.avg_pool(_image(x, "average pooling"), _pair(kernel_size), _step(stride), padding)
 
 
+@fitting
 def softmax(x: ArrayLike, dim: int = -1) -> Array:
     """exp(x) divided by the sum of exp(x) along `dim`: positive numbers that sum to 1.
 
@@ -138,6 +145,7 @@ def softmax(x: ArrayLike, dim: int = -1) -> Array:
     return softmax_along(np.asarray(x, np.float64), dim)
 
 
+@fitting
 def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> float:
     """The mean of -log(softmax(logits)[label]): 0 when every label is certain, log(classes) for a blind guess.
 
@@ -159,6 +167,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(-log_softmax(scores)[np.arange(len(classes)), classes].mean())
 
 
+@fitting
 def mse(x: ArrayLike, target: ArrayLike) -> float:
     """The mean squared difference.
 
@@ -192,6 +201,7 @@ def _step(stride: Size | None) -> tuple[int, ...]:
 # Gradients: what a change of each input does to the loss
 
 
+@fitting
 def conv2d_backward(
     grad: Array,
     x: Array,
@@ -245,6 +255,7 @@ def conv2d_backward(
     return to_x, to_weight.reshape(weight.shape), grad.sum((0, 2, 3))
 
 
+@fitting
 def linear_backward(grad: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
     """Gradients of a linear layer: of its input (N, inputs), its weights (units, inputs), its bias (units,).
 
@@ -254,6 +265,7 @@ def linear_backward(grad: Array, x: Array, weight: Array) -> tuple[Array, Array,
     return grad @ weight, grad.T @ x, grad.sum(0)
 
 
+@fitting
 def relu_backward(grad: Array, x: Array) -> Array:
     """Passed on where the input was positive.
 
@@ -267,6 +279,7 @@ def relu_backward(grad: Array, x: Array) -> Array:
     return np.where(x > 0, grad, 0.0)
 
 
+@fitting
 def tanh_backward(grad: Array, y: Array) -> Array:
     """Times 1 - y², y the output.
 
@@ -280,6 +293,7 @@ def tanh_backward(grad: Array, y: Array) -> Array:
     return np.asarray(grad * (1 - y * y))
 
 
+@fitting
 def max_pool2d_backward(
     grad: Array, x: Array, kernel_size: tuple[int, int], stride: Sizes = (), padding: Sizes = 0
 ) -> Array:
@@ -295,6 +309,7 @@ def max_pool2d_backward(
     return out.reshape(x.shape)
 
 
+@fitting
 def avg_pool2d_backward(
     grad: Array, x: Array, kernel_size: tuple[int, int], stride: Sizes = (), padding: Sizes = 0
 ) -> Array:
@@ -312,6 +327,7 @@ def avg_pool2d_backward(
     return out[:, h : h + x.shape[-2], w : w + x.shape[-1]].reshape(x.shape)
 
 
+@fitting
 def softmax_backward(grad: Array, y: Array, dim: int = -1) -> Array:
     """y·(grad - sum(grad·y)), y the output: raising one share lowers the others.
 
@@ -326,6 +342,7 @@ def softmax_backward(grad: Array, y: Array, dim: int = -1) -> Array:
     return np.asarray(y * (grad - (grad * y).sum(dim, keepdims=True)))
 
 
+@fitting
 def cross_entropy_backward(logits: Array, labels: Array) -> Array:
     """The softmax minus 1 at the label, divided by N: what is expected minus what is right.
 
@@ -337,6 +354,7 @@ def cross_entropy_backward(logits: Array, labels: Array) -> Array:
     return out / len(labels)
 
 
+@fitting
 def mse_backward(x: Array, target: Array) -> Array:
     """Twice the difference, divided by how many there are.
 

@@ -5,8 +5,9 @@ A list is data: `cs.blocks` checks it, nothing of it is executed.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -26,6 +27,13 @@ BY_HAND = 4_000
 """Largest number of weights of a parameter given by hand on the page; each event of a training repeats its request."""
 
 Weights = Annotated[list[float], Field(max_length=BY_HAND)]
+
+
+class HasSources(Protocol):
+    """The part of the workspace that a plan uses."""
+
+    def sources(self) -> Sequence[SourceInfo]:
+        """The open data sources."""
 
 
 class BlockValues(Message):
@@ -174,7 +182,7 @@ def plain(blocks: list[BlockSpec]) -> list[dict[str, Any]]:
     return [block.model_dump(exclude_unset=True) for block in blocks]
 
 
-def source_of(workspace: Any, source: str) -> SourceInfo:
+def source_of(workspace: HasSources, source: str) -> SourceInfo:
     """A data source by its id.
 
     Raises:

@@ -5,6 +5,7 @@ Arrays are named `output/STEP/RESULT`, `input/NAME`, `parameter/NAME`, `constant
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 from convscope.cards.card import Card
 from convscope.errors import DataError, TraceError, UsageError
 from convscope.files import replace_file
+from convscope.memory import available
 from convscope.traces.header import pack, pack_result, unpack_result
 from convscope.traces.header_check import NARROW, STEP, Contents, Outside, check, derivable, fits, parse
 from convscope.traces.step import Kind, Ref, Step, TrainingStep, Values, frozen, weights_digest
@@ -159,6 +161,10 @@ def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) 
         raise UsageError(f"the trace cannot be written to {path}: {error}.") from None
 
 
+class _TooLarge(DataError):
+    """An archive that may be sound, but not for this machine."""
+
+
 class Archive:
     """A trace in a file, checked on opening; arrays are read on demand."""
 
@@ -172,8 +178,10 @@ class Archive:
             raise DataError(f"{path} is not a file; trace.save(path) writes one.")
         try:
             self._contents = self._checked()
+        except _TooLarge:
+            raise
         except _DAMAGE as error:
-            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise DataError(f"{path} is not a trace saved by convscope, or is damaged ({why}).") from None
 
     def _checked(self) -> Contents:
@@ -187,6 +195,9 @@ class Archive:
         slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118 - not a mapping
         shapes = {name: tuple(map(int, part.get_shape())) for name, part in slices.items()}
         types = {name: NUMPY.get(str(part.get_dtype()), "") for name, part in slices.items()}
+        largest = max((math.prod(shapes[name]) * np.dtype(types[name] or "u1").itemsize for name in slices), default=0)
+        if largest > available():
+            raise _TooLarge(f"{self._path} has an array of {largest:,} bytes, more than the free memory.")
         header = parse(metadata[format_])
         contents = check(header, {name: (types[name], shapes[name]) for name in slices}, self)
         if header.get("format") != format_:

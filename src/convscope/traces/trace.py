@@ -131,6 +131,7 @@ class Trace(Displayed):
             lines[LISTED - TAIL : -TAIL] = [f"... {left_out:,} more steps: trace.steps"]
         return "\n".join([repr(self), *lines, *(f"note: {note}" for note in self.notes)])
 
+    @takes(step="Step")
     def parameters_of(self, step: Step) -> tuple[str, ...]:
         """The parameters of a step with their shapes: `conv1.weight 8x1x3x3`."""
         shapes = {ref.name: ref.shape for ref in self.outside.values() if ref.kind == "parameter"}
@@ -268,9 +269,16 @@ class Trace(Displayed):
 
         Returns:
             The latest step that wrote the number, with the cell of its result; or the parameter, constant or input.
+
+        Raises:
+            UsageError: the step has no such argument.
         """
         reader = step if isinstance(step, Step) else self[step]
-        ref = next(r for n, i, r in reader.refs() if (n, i) == (name, item))
+        refs = {(n, i): r for n, i, r in reader.refs()}
+        if (name, item) not in refs:
+            known = ", ".join(dict.fromkeys(n for n, _ in refs)) or "no tensors"
+            raise UsageError(f"{reader.name} reads no tensor {item} of an argument {name!r}; it reads {known}.")
+        ref = refs[name, item]
         return self._trace_back(ref, cell)
 
     def _trace_back(self, ref: Ref, cell: Cell) -> Origin:

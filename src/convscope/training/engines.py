@@ -3,7 +3,7 @@
 The NumPy engine computes by `convscope.reference` alone, for the networks of the tutorials.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -279,7 +279,7 @@ def _names() -> list[str]:
     return [kind.__name__ for kind in LAYERS]
 
 
-def _lacks(what: str, kind: str, known: Iterable[str]) -> UsageError:
+def _lacks(what: str, kind: str, known: Any) -> UsageError:
     return UsageError(
         f"the NumPy engine does not support {what}; its {kind} are {', '.join(known)}. "
         "Train with PyTorch, --engine torch."

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +42,6 @@ from convscope.type_checks import takes
 BATCH = 1000
 BATCH_BYTES = 16 << 20
 """Upper limits of an evaluation batch: number of images, and their bytes."""
-
-
-ClassScores = TypedDict("ClassScores", {"class": str, "images": int, "recall": float | None, "precision": float | None})
-"""The scores of one class; None where there is no image to score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +86,7 @@ class Evaluation(Displayed):
         return float(np.trace(self.confusion) / self.confusion.sum())
 
     @cached_property
-    def per_class(self) -> list[ClassScores]:
+    def per_class(self) -> list[dict[str, Any]]:
         """For each class: number of images, recall and precision."""
         result, options_used, right = self.confusion.sum(1), self.confusion.sum(0), np.diag(self.confusion)
         return [

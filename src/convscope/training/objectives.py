@@ -21,7 +21,7 @@ class Stepper(Protocol):
     def zero_grad(self) -> None:
         """Clear the gradients."""
 
-    def step(self) -> object:
+    def step(self) -> Any:
         """Update the weights by their gradients."""
 
 

@@ -210,7 +210,7 @@ def launch_id() -> str | None:
 
 def said(error: Exception) -> str:
     """The first line of PyTorch's message about the network."""
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")[:200]
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 Value = TypeVar("Value")

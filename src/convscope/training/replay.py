@@ -7,7 +7,7 @@ need not be stored: the steps after the nearest snapshot (or the start) are repe
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ from convscope.training.resuming import settings_of
 from convscope.training.runs import Run
 from convscope.training.snapshots import Position, hidden_buffers, read_snapshot, restore_optimizer, snapshot_folders
 from convscope.training.writer import Writer
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +65,8 @@ class _StopsBefore:
 
 
 def before_step(
-    run: Run, step: int, act: Callable[[StepState], T], *, trust: bool = False, progress: Progress = silent
-) -> T:
+    run: Run, step: int, act: Callable[[StepState], Any], *, trust: bool = False, progress: Progress = silent
+) -> Any:
     """Repeat a run up to just before a step, and call `act` there, with the random state of that moment.
 
     Args:

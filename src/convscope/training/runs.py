@@ -148,7 +148,7 @@ class Run(Displayed):
         position = newest_position(self.path / "snapshots")
         return position is not None and bool(position.epoch == self.recipe.epochs)
 
-    def report(self, images: object = None, *, out: str | Path = "report.html", **options: Any) -> "cs.Report":
+    def report(self, images: object = None, *, out: str | Path = "report.html", **options: Any) -> Any:
         """Write the run and all numbers of some images as one HTML file; see `cs.report`.
 
         >>> print(run.report("mnist:test/0-9", out="digits.html"))  # doctest: +SKIP

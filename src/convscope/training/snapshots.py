@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from convscope.errors import RunError, TrainingError
 from convscope.files import make_folder, read_file, sync_folder, write_file
 from convscope.json_values import parse_json
+from convscope.memory import available
 
 KEPT = 2
 """Number of snapshots kept: the newest, and one to fall back to."""
@@ -59,7 +60,7 @@ class State:
     position: Position
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    randoms: Sequence[Mapping[str, object]]
+    randoms: Sequence[Mapping[str, Any]]
     """The random state of each process."""
 
 
@@ -192,7 +193,7 @@ def read_snapshot(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     """
     contents = {}
     for name, digest in _digests(path).items():
-        contents[name] = read_file(path / name)
+        contents[name] = read_file(path / name, most=available())
         if hashlib.sha256(contents[name]).hexdigest() != digest:
             raise ValueError(f"{name} differs from what was written")
     try:

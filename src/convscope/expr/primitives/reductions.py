@@ -235,7 +235,8 @@ def _norm_error(precision: Precision, result: float, values: tuple[Row, float], 
     if order not in {1.0, 2.0}:  # the order and its inverse are written
         powers += precision.sum * (np.max(np.abs(np.log(sizes)), initial=0.0) + abs(np.log(result or 1.0)))
     if order >= 1:
-        near = lost ** (1 / order) * (row.size > 1)
+        underflows = row.size > 1 or total < precision.tiny
+        near = (abs(result) * lost / total if total >= lost else lost ** (1 / order)) if underflows else 0.0
     else:
         near = max(abs(max(total + by, 0.0) ** (1 / order) - result) for by in (-lost, lost)) if sizes.size else 0.0
     return float((powers + 12 * precision.sum) * abs(result) + near + precision.tiny * bool(result))
@@ -303,7 +304,11 @@ def _exact(precision: Precision, result: object, values: object, errors: object)
 
 
 def _product_error(precision: Precision, result: float, values: tuple[Row], errors: object) -> float:
-    return float(gamma(values[0].size, precision.sum) * abs(result) + precision.tiny)
+    sizes = np.abs(values[0])
+    lost = precision.tiny
+    if np.prod(np.minimum(sizes[sizes > 0], 1.0)) < precision.tiny:  # a product on the way may underflow
+        lost = lost * sizes.size * np.prod(np.maximum(sizes, 1.0))
+    return float(gamma(sizes.size, precision.sum) * abs(result) + lost)
 
 
 def _at_largest(row: Row, positions: Row) -> Numbers:
@@ -354,7 +359,7 @@ def _inverse_std_error(
 
 
 def _stored_error(precision: Precision, result: Numbers, values: object, errors: Sequence[Numbers]) -> Numbers:
-    return errors[0] + 2.1 * precision.inner * np.abs(result)
+    return errors[0] + 2.1 * precision.inner * np.maximum(np.abs(result), precision.tiny)
 
 
 _NORMALIZE_FORMULA = "({x} − {mean}) ÷ √({var} + {eps})"

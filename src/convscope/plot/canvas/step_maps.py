@@ -42,7 +42,7 @@ def choose(values: Array, most: int, what: str) -> Choice:
     if count <= most:
         return Choice(count, tuple(range(count)), "")
     flat = np.nan_to_num(np.asarray(values, np.float64).reshape(count, -1))
-    reach = np.ptp(flat, axis=1) if flat.shape[1] > 1 else np.abs(flat[:, 0])
+    reach = np.ptp(flat, axis=1) if flat.shape[1] > 1 else np.abs(flat).max(axis=1, initial=0)
     result = np.sort(np.argsort(-reach, kind="stable")[:most])
     how = "the largest range" if flat.shape[1] > 1 else "the largest magnitude"
     return Choice(count, tuple(map(int, result)), f"{most:,} of {count:,} {what}, those with {how}")
@@ -129,6 +129,9 @@ def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, 
 def draw_maps(sheet: Sheet, values: Array, chosen: Choice, at: Place, *, scale: ColorScale, name: str) -> float:
     """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `at[3]` long; returns the height."""
     x, y, room, longest = at
+    if not values.size:
+        sheet.text(x, y + 0.2, f"{size(values.shape)}: no numbers", color=MUTED)
+        return 0.3
     written = max(values.shape[1:]) <= WRITTEN and len(chosen.shown) <= WRITTEN_MAPS
     w, h = tile(values.shape, longest)
     if written:

@@ -1,6 +1,7 @@
 """Style: the colours, numbers and typefaces that every figure shares, and the Figure that draws in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -130,17 +131,38 @@ STYLE: Any = {
 }
 
 
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within it, matplotlib has its own default settings and this style's; afterwards the global ones, as before.
+
+    Those may come from a file `matplotlibrc` in the working folder, and so from other people.
+    """
+    own = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(_NOT_DRAWN)}
+    with mpl.rc_context({**own, **STYLE}):
+        yield
+
+
+_NOT_DRAWN = ("backend", "date.epoch", "docstring", "figure.max", "figure.raise", "interactive", "savefig.directory",
+              "timezone", "tk.", "toolbar", "webagg.")  # fmt: skip
+"""Settings that are of programs and windows, not of figures."""
+
+
 class Page(Figure):
-    """A matplotlib Figure that always draws in this style, whatever the global settings are."""
+    """A matplotlib Figure that always draws and saves in this style, whatever the global settings are."""
 
     def __init__(self, width: float = 4, height: float = 3) -> None:
-        with mpl.rc_context(STYLE):
+        with styled():
             super().__init__(figsize=(width, height), dpi=DPI, facecolor=PAGE)
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw with this style's settings, then leave the global ones as they were."""
-        with mpl.rc_context(STYLE):
+        with styled():
             super().draw(renderer)
+
+    def savefig(self, *args: Any, **options: Any) -> None:
+        """Save with this style's settings, as `matplotlib.figure.Figure.savefig` does."""
+        with styled():
+            super().savefig(*args, **options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from convscope.plot.canvas.calculation import badge, ledger
 from convscope.plot.canvas.sheet import FOOT, SMALL, Sheet, snap, tile
-from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, shorten, size
+from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, shorten, size, styled
 from convscope.render.numbers import NumberScale as Digits
 from convscope.render.numbers import compact, short, small
 from convscope.render.sums import RULE, Row
@@ -23,6 +23,7 @@ CELLS = 75  # of a map along an axis, at most: more would be smaller than a dot,
 
 
 @takes(found="Attribution")
+@styled()
 def attribution(found: "Attribution") -> Figure:
     """Draw the image, the exact contributions, and the map of each method; a square marks where it differs most.
 
@@ -109,6 +110,7 @@ COLORS = ("red", "green", "blue")
 
 
 @takes(found="Contributions")
+@styled()
 def contributions(found: "Contributions") -> Figure:
     """What each cell of the input adds to one number and what it is multiplied by; below, how it adds up.
 

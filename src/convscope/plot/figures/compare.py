@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from convscope.plot.canvas.calculation import Bar, bars
 from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Sheet, tile
-from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, abridge, shorten, width
+from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, abridge, shorten, styled, width
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
@@ -20,6 +20,7 @@ WRONG = "#b2182b"
 
 
 @takes(found="Compare")
+@styled()
 def compare(found: "Compare") -> Figure:
     """Draw accuracies with their intervals, the similarity of layers, and images that the models disagree on.
 

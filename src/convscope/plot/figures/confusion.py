@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from convscope.errors import ShapeError
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
-from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, width
+from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, styled, width
 from convscope.plot.named import confusion_of
 from convscope.type_checks import takes
 from convscope.typing import Array
@@ -21,6 +21,7 @@ RIGHT = "#e9e6df"  # behind the images that were classified correctly
 
 
 @takes()
+@styled()
 def confusion(matrix: object, classes: Sequence[str] | None = None, *, name: str = "") -> Figure:
     """How many images of each class were taken for which: a row for each true class. Mistakes have the colour.
 

@@ -14,7 +14,7 @@ from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.plot.canvas.calculation import SLIM, WIDE, WRITTEN, Grey, badge, draw_graph, draw_products, ledger
 from convscope.plot.canvas.sheet import SMALL, Place, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import choose
-from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale
+from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale, styled
 from convscope.proof.explanation import Explanation
 from convscope.proof.status import PROVED, STATUSES, Status, Tone
 from convscope.render.drawing import compared, draw, headline, result
@@ -31,6 +31,7 @@ _COLORS: Mapping[Tone, str] = {"good": ACCENT, "bad": WRONG, "open": MUTED, "neu
 
 
 @takes(why="Explanation")
+@styled()
 def explanation(why: Explanation, *, most: int = 4, depth: int = 1) -> Figure:
     """Why one number is what it is: window × kernel = products and their sum, or the calculation that made it.
 

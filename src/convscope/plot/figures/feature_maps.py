@@ -21,7 +21,7 @@ from convscope.plot.canvas.step_maps import (
     picture_of,
     repeats,
 )
-from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorten, size, width
+from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorten, size, styled, width
 from convscope.plot.named import trace_of
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -35,6 +35,7 @@ SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
 
 
 @takes()
+@styled()
 def maps(
     trace: object,
     image: object = None,
@@ -175,6 +176,7 @@ def _words(said: str, longest: float) -> str:
 
 
 @takes(trace="Trace", step="str", dataset="Dataset")
+@styled()
 def maps_by_class(
     trace: Trace,
     step: str,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from convscope.errors import ShapeError
 from convscope.filters import Filter
 from convscope.plot.canvas.sheet import SMALL, TINY, Sheet, snap, tile
-from convscope.plot.canvas.style import MUTED, ColorScale, size
+from convscope.plot.canvas.style import MUTED, ColorScale, size, styled
 from convscope.preprocess import Preprocess
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
@@ -21,7 +21,8 @@ SIGN = 0.5  # inches, for the sign between two terms
 CHANNELS = ("red", "green", "blue")
 
 
-@takes()
+@takes(kernel="Filter")
+@styled()
 def filtered(picture: Array, kernel: Filter, output: Array, *, name: str = "") -> Figure:
     """A picture, the kernel with its numbers, and the output, as one line: picture ∗ kernel = output.
 

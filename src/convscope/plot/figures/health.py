@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet, snap
-from convscope.plot.canvas.style import ACCENT, DPI, INK, LINE, MUTED, PAGE, shorten, width
+from convscope.plot.canvas.style import ACCENT, DPI, INK, LINE, MUTED, PAGE, shorten, styled, width
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
@@ -26,6 +26,7 @@ WRONG = "#b2182b"
 
 
 @takes(found="Lint")
+@styled()
 def lint(found: "Lint") -> Figure:
     """Write out each mistake with what was seen, why it matters and what to do; and what was looked for.
 
@@ -105,6 +106,7 @@ MANY = 256
 
 
 @takes(found="Dead")
+@styled()
 def dead(found: "Dead") -> Figure:
     """Draw which units are dead, saturated or duplicates of an earlier one: a square for each.
 
@@ -170,6 +172,7 @@ LEFT = 0.55
 
 
 @takes(found="Gradients")
+@styled()
 def gradients(found: "Gradients") -> Figure:
     """Draw the norm of the gradient of each layer's outputs, from the first layer to the last.
 

@@ -5,19 +5,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from convscope.errors import RunError
+from convscope.errors import RunError, UsageError
 from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, STYLE, Page, font, printable
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, Page, font, printable, styled
 from convscope.plot.named import run_of
 from convscope.render.numbers import compact
-from convscope.type_checks import takes
+from convscope.type_checks import kind_of, takes
 
 Events = Sequence[Mapping[str, Any]]
 Curve = NDArray[np.float64]
@@ -35,6 +34,8 @@ class RunHistory(Protocol):
         """Its events in order, as `metrics.jsonl` has them."""
 
 
+@takes(run="Any")
+@styled()
 def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
     """Loss and accuracy of a training: while it ran, over each epoch, and on the test data.
 
@@ -51,7 +52,10 @@ def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
         RunError: there are no events to draw.
     """
     reported: Any = run_of(run)
-    events: Events = list(reported if isinstance(reported, Sequence) else reported.history)
+    result: Any = reported if isinstance(reported, Sequence) else getattr(reported, "history", None)
+    if not isinstance(result, Sequence) or not all(isinstance(event, Mapping) for event in result):
+        raise UsageError(f"a history is drawn of a Run, its folder or its events, not of {kind_of(run)}.")
+    events: Events = list(result)
     epochs = [e for e in events if e.get("event") == "epoch"]
     batches = [e for e in events if e.get("event") == "train"]
     shown = [key for key in ("loss", "accuracy") if any(_known(e.get(key)) for e in events)]
@@ -59,7 +63,7 @@ def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
         raise RunError("the run has reported no loss yet, so there is no history to draw; train it first.")
     wide = 4.6
     across, high = 0.15 + wide * len(shown), 3.9
-    with mpl.rc_context(STYLE):
+    with styled():
         page = Page(across, high)
         title, facts = printable(name or "history"), _facts(events, epochs, batches)
         for text, y, points, color in ((title, 0.42, TITLE, INK), (facts, 0.61, SMALL, MUTED)):

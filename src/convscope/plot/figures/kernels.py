@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
 from convscope.plot.canvas.sheet import FOOT, SMALL, Place, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import Choice, choose
-from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size
+from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size, styled
 from convscope.plot.named import model_of
 from convscope.render.numbers import aligned
-from convscope.type_checks import takes
+from convscope.type_checks import check_kind, takes
 
 MOST_KERNELS, MOST_INPUTS = 24, 12
 WRITTEN = 5  # kernels up to 5x5 are written out in numbers,
@@ -75,6 +75,7 @@ class _Columns:
 
 
 @takes()
+@styled()
 def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS, inputs: Sequence[str] = ()) -> Figure:
     """The kernels of one convolution: their numbers in one colour scale, the sum over each input channel, the bias.
 
@@ -96,7 +97,10 @@ def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS
     """
     if most < 1:
         raise UsageError(f"most must be 1 or more kernels, not {most}.")
-    chosen = _layer(model_of(model), layer)
+    found = model_of(model)
+    if not hasattr(found, "parameters"):  # neither a model nor one of its layers
+        check_kind("kernels", "model", found, "array")
+    chosen = _layer(found, layer)
     rows = choose(chosen.weight, most, "kernels")
     columns = choose(chosen.weight.swapaxes(0, 1), MOST_INPUTS, "input channels of each")
     scale = ColorScale.of(chosen.weight)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image_column, part_column
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
-from convscope.plot.canvas.style import INK, MUTED, ColorScale, width
+from convscope.plot.canvas.style import INK, MUTED, ColorScale, styled, width
 from convscope.plot.named import trace_of
 from convscope.type_checks import takes
 from convscope.typing import Array
@@ -21,6 +21,7 @@ LANE = 0.13  # inches between lines that go round
 
 
 @takes()
+@styled()
 def network(
     trace: object,
     image: object = None,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UsageError
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
-from convscope.plot.canvas.style import INK, MUTED, PAGE, size, width
+from convscope.plot.canvas.style import INK, MUTED, PAGE, size, styled, width
 from convscope.plot.named import picture_of_name
 from convscope.type_checks import takes
 from convscope.typing import Array
@@ -27,6 +27,7 @@ SIGN = 0.36  # inches between two planes, for a + or =
 
 
 @takes()
+@styled()
 def pixels(picture: Array | str | Path, *, crop: Crop | None = None, name: str = "", units: Units = 255) -> Figure:
     """A picture as the grid of its pixel values, each number in its own grey. A colour picture becomes its planes.
 
@@ -73,6 +74,7 @@ def pixels(picture: Array | str | Path, *, crop: Crop | None = None, name: str =
 
 
 @takes()
+@styled()
 def planes(picture: Array, *, crop: Crop | None = None, name: str = "") -> Figure:
     """A colour picture as the sum of its red, green and blue plane, and some of its pixels from 0 to 255 and 0 to 1.
 
@@ -137,6 +139,8 @@ def _part(values: Array, crop: Crop | None, whole: int, otherwise: int) -> Crop:
     height, width = values.shape[1:]
     if crop is None:
         return (0, 0, height, width) if max(height, width) <= whole else _busiest(values, otherwise)
+    if not isinstance(crop, tuple | list) or len(crop) != 4 or not all(isinstance(n, int | np.integer) for n in crop):
+        raise UsageError(f"a crop is (top, left, rows, columns) in pixels, not {crop!r}.")
     top, left, rows, columns = crop
     if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
         raise UsageError(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Place, Sheet, tile
-from convscope.plot.canvas.style import ACCENT, LINE, MUTED, PAGE, size
+from convscope.plot.canvas.style import ACCENT, LINE, MUTED, PAGE, size, styled
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
@@ -26,6 +26,7 @@ SMALL_SHARE = 0.4  # of the image's longer side: fields up to this are also draw
 
 
 @takes(found="ReceptiveField")
+@styled()
 def receptive_field(found: "ReceptiveField") -> Figure:
     """Draw which pixels a number can depend on: the others are veiled, the box around them is outlined.
 
@@ -80,6 +81,7 @@ BEYOND = "#b9c7cf"
 
 
 @takes(found="Patches")
+@styled()
 def patches(found: "Patches", *, most: int = 16) -> Figure:
     """Draw the patches of each channel: on the left those that excite it most, on the right least.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from convscope.plot.canvas.calculation import Bar, bars
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, Sheet, snap
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale, abridge, shorten
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale, abridge, shorten, styled
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
 
@@ -25,6 +25,7 @@ SERIES = (ACCENT, INK, "#b2182b", "#2166ac", "#b9b5ac", MUTED)
 
 
 @takes(found="Shift")
+@styled()
 def shift(found: "Shift") -> Figure:
     """Draw how many images each model answers correctly at each level, on one scale.
 
@@ -106,6 +107,7 @@ LISTED = 12  # classes of the histogram
 
 
 @takes(found="Shortcut")
+@styled()
 def shortcut(found: "Shortcut") -> Figure:
     """Draw what each feature alone gets right, and the best one's histogram for each class.
 

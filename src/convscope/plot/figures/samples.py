@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.plot.canvas.sheet import FOOT, LABEL, TINY, Sheet, tile
-from convscope.plot.canvas.style import MUTED, abridge, size, width
+from convscope.plot.canvas.style import MUTED, abridge, size, styled, width
 from convscope.plot.named import dataset_of
 from convscope.type_checks import takes
 
@@ -17,6 +17,7 @@ LONGEST_LABEL = 2.2
 
 
 @takes(dataset="Dataset | str")
+@styled()
 def samples(dataset: Dataset | str, *, per_class: int = 10) -> Figure:
     """Images of each class, with the index by which each can be asked for.
 
@@ -55,7 +56,7 @@ def samples(dataset: Dataset | str, *, per_class: int = 10) -> Figure:
     return sheet.finish()
 
 
-@takes()
+@takes(dataset="Dataset")
 def spread(dataset: Dataset, per_class: int) -> list[int]:
     """Indices of at most `per_class` images, and 100, of each class, evenly spaced over the class, class after class.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Sheet, snap, tile
-from convscope.plot.canvas.style import INK, MUTED, ColorScale, shorten, width
+from convscope.plot.canvas.style import INK, MUTED, ColorScale, shorten, styled, width
 from convscope.proof.step_effect import image_losses, step_effect, update_direction
 from convscope.render.numbers import aligned, compact, decimal, short
 from convscope.type_checks import takes
@@ -41,6 +41,7 @@ class _Column:
 
 
 @takes(trace="Trace")
+@styled()
 def training_step(trace: "Trace", parameter: str | None = None, *, most: int = KERNELS) -> Figure:
     """Draw a recorded training step: the batch with its losses, and how a parameter changes.
 

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,7 @@ from convscope.data.lazy_images import Selection
 from convscope.errors import ConvscopeError
 from convscope.training.outputs import in_eval_mode, logits_of, scores_of
 
-Call = Callable[..., object]
-LOSSES: Mapping[Call, str] = {
+LOSSES: Mapping[Callable[..., Any], str] = {
     F.cross_entropy: "cross-entropy",
     F.nll_loss: "nll",
     F.mse_loss: "mse",
@@ -29,7 +29,7 @@ LOSSES: Mapping[Call, str] = {
     F.binary_cross_entropy: "binary cross-entropy",
     F.binary_cross_entropy_with_logits: "binary cross-entropy",
 }
-MODAL: Mapping[Call, str] = {
+MODAL: Mapping[Callable[..., Any], str] = {
     F.dropout: "dropout",
     F.dropout1d: "dropout",
     F.dropout2d: "dropout",
@@ -72,11 +72,7 @@ class Watching(TorchFunctionMode):
         self.seen = Seen()
 
     def __torch_function__(
-        self,
-        func: Call,
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> object:
         """Note the call, then make it."""
         arguments = kwargs or {}
@@ -93,7 +89,7 @@ class Watching(TorchFunctionMode):
         return func(*args, **arguments)
 
 
-def _bound(func: Call, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+def _bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """Arguments by name, defaults filled in."""
     try:
         bound = inspect.signature(func).bind(*args, **kwargs)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class MethodCall:
 class Method:
     """One of Captum's methods."""
 
-    run: Callable[[MethodCall, ModuleType], Tensor]
+    run: Callable[[MethodCall, Any], Tensor]
     signed: bool = True
     """Whether its numbers can say that a pixel speaks against."""
     complete: bool = False
@@ -67,50 +67,44 @@ class Whole(nn.Module):
         return scores_of(self.inner(images), len(images))
 
 
-def _saliency(asked: MethodCall, attr: ModuleType) -> Tensor:
-    result: Tensor = attr.Saliency(asked.forward).attribute(asked.image, target=asked.output)
-    return result
+def _saliency(asked: MethodCall, attr: Any) -> Any:
+    return attr.Saliency(asked.forward).attribute(asked.image, target=asked.output)
 
 
-def _input_x_gradient(asked: MethodCall, attr: ModuleType) -> Tensor:
-    result: Tensor = attr.InputXGradient(asked.forward).attribute(asked.image, target=asked.output)
-    return result
+def _input_x_gradient(asked: MethodCall, attr: Any) -> Any:
+    return attr.InputXGradient(asked.forward).attribute(asked.image, target=asked.output)
 
 
-def _integrated_gradients(asked: MethodCall, attr: ModuleType) -> Tensor:
+def _integrated_gradients(asked: MethodCall, attr: Any) -> Any:
     method = attr.IntegratedGradients(asked.forward)
     batch = max(1, min(16, AT_ONCE // asked.image.numel()))
-    result: Tensor = method.attribute(asked.image, target=asked.output, n_steps=STEPS, internal_batch_size=batch)
-    return result
+    return method.attribute(asked.image, target=asked.output, n_steps=STEPS, internal_batch_size=batch)
 
 
-def _occlusion(asked: MethodCall, attr: ModuleType) -> Tensor:
+def _occlusion(asked: MethodCall, attr: Any) -> Any:
     _, channels, height, width = asked.image.shape
     window = max(1, height // 8), max(1, width // 8)
     stride = max(1, window[0] // 2), max(1, window[1] // 2)
-    result: Tensor = attr.Occlusion(asked.forward).attribute(
+    return attr.Occlusion(asked.forward).attribute(
         asked.image, (channels, *window), strides=(channels, *stride), target=asked.output
     )
-    return result
 
 
-def _grad_cam(asked: MethodCall, attr: ModuleType) -> Tensor:
+def _grad_cam(asked: MethodCall, attr: Any) -> Any:
     if not asked.layer:
         raise UsageError("there is no convolution")
     layer = asked.model.get_submodule(asked.layer)
     result = attr.LayerGradCam(asked.forward, layer).attribute(asked.image, target=asked.output, relu_attributions=True)
-    enlarged: Tensor = attr.LayerAttribution.interpolate(result, tuple(asked.image.shape[2:]), "bilinear")
+    enlarged = attr.LayerAttribution.interpolate(result, tuple(asked.image.shape[2:]), "bilinear")
     return enlarged.expand(asked.image.shape) / asked.image.shape[1]
 
 
-def _guided_backprop(asked: MethodCall, attr: ModuleType) -> Tensor:
-    result: Tensor = attr.GuidedBackprop(Whole(asked)).attribute(asked.image, target=asked.output)
-    return result
+def _guided_backprop(asked: MethodCall, attr: Any) -> Any:
+    return attr.GuidedBackprop(Whole(asked)).attribute(asked.image, target=asked.output)
 
 
-def _deep_lift(asked: MethodCall, attr: ModuleType) -> Tensor:
-    result: Tensor = attr.DeepLift(Whole(asked)).attribute(asked.image, target=asked.output)
-    return result
+def _deep_lift(asked: MethodCall, attr: Any) -> Any:
+    return attr.DeepLift(Whole(asked)).attribute(asked.image, target=asked.output)
 
 
 METHODS: Mapping[str, Method] = {
@@ -125,7 +119,7 @@ METHODS: Mapping[str, Method] = {
 """In the order in which they are shown."""
 
 
-def captum() -> ModuleType:
+def captum() -> Any:
     """The module `captum.attr`.
 
     Raises:
@@ -137,7 +131,7 @@ def captum() -> ModuleType:
         raise UsageError(MISSING) from None
 
 
-def attributed(name: str, asked: MethodCall, attr: ModuleType) -> Tensor | str:
+def attributed(name: str, asked: MethodCall, attr: Any) -> Tensor | str:
     """What a method gives, shape (C, H, W), float64; or in words why it gives nothing for this model."""
     hooks = _hooks(asked.model)
     try:

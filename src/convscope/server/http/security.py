@@ -201,7 +201,7 @@ def _check_body(scope: Scope, headers: Head) -> int:
         raise Refusal(415, "compressed bodies are not supported; send the body uncompressed.")
     limit = uploads.MAX_BYTES if upload else MAX_JSON
     length = headers.one("content-length")
-    if length is not None and (not length.isdigit() or int(length[:20]) > limit):
+    if length is not None and (not length.isdecimal() or int(length[:20]) > limit):
         raise _too_large(limit)
     return limit
 

@@ -7,6 +7,7 @@ Knows processes, threads and event loops; no HTTP.
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -212,6 +213,6 @@ def _environment() -> dict[str, str]:
     """
     half = max(1, (os.cpu_count() or 1) // 2)
     requested = os.environ.get("OMP_NUM_THREADS", "")
-    threads = min(half, int(requested)) if requested.isdigit() and int(requested) else half
+    threads = min(half, int(requested)) if re.fullmatch("[1-9][0-9]{0,8}", requested) else half
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     return {**inherited, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}

@@ -253,7 +253,7 @@ function convolution(rule: Rule & { rule: "convolution" }, cell: Index, read: Re
   const window = outer(rule.input, [batch, range(first, first + channels), ...under(place, size, rule)], read);
   const kernel = outer(rule.weight, [unit, range(0, channels), ...size.map((n) => range(0, n))], read);
   const name = rule.weight.name;
-  const layer = name === "weight" ? "" : ` of ${name.replace(/\.weight$/, "")}`;
+  const layer = name === "weight" ? "" : ` of ${stepLabel(name.replace(/\.weight$/, ""))}`;
   const outside = window.padding.length > 0 ? ` (${count(window.padding.length)} of them padding)` : "";
   const note = `${count(window.values.length)} window cells${outside} × kernel ${unit}${layer}${rule.bias === null ? "" : ", plus its bias"}`;
   const bias = rule.bias === null ? null : leaf(rule.bias, [unit], read);
@@ -375,5 +375,10 @@ export function labelOf(of: Operand, cell: Index): string {
   if (cell.length === 0) return of.name;
   if (of.kind === "parameter" || of.kind === "constant") return `${of.name}[${cell.join(", ")}]`;
   const shown = cell.length > 1 && of.made[0] === 1 ? cell.slice(1) : cell;
-  return `${of.name} (${shown.join(", ")})`;
+  return `${stepLabel(of.name)} (${shown.join(", ")})`;
+}
+
+/** A step's name in a sentence: layers of `nn.Sequential` have numbers for names. */
+export function stepLabel(name: string): string {
+  return /^\d+(#|$)/.test(name) ? `layer ${name}` : name;
 }
