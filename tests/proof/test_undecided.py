@@ -131,6 +131,10 @@ LOST: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
         lambda x: F.batch_norm(x, None, None, training=True),
         ((torch.arange(36.0).reshape(9, 4) * 7 % 11 - 5.3) * 2.7e-6).half(),
     ),
+    "losses of small weights": (
+        lambda x: F.nll_loss(x, torch.tensor([0, 2]), weight=torch.full((3,), 1e-35)),
+        torch.tensor([[-1e-5, 2e-5, 1e-5], [1e-5, 1e-5, -2e-5]]),
+    ),
     "last offset of a bag": (
         lambda x: F.embedding_bag(torch.tensor([1, 2, 0]), x, torch.tensor([0, 1, 1]), include_last_offset=True),
         torch.randn(3, 2),

@@ -238,7 +238,7 @@ class Dot:
                 small = np.minimum(np.abs(self.left.values), np.abs(self.right.values)) < precision.tiny
                 error = error + (magnitudes * small).sum(-1) * abs(self.factor)
             error = np.where(np.maximum(whole, size) >= precision.room, np.inf, error)
-            error = error + (roundings > 0) * precision.tiny
+            error = error + (roundings > 0) * precision.tiny * np.maximum(1.0, roundings * abs(self.factor))
         return Result(value, error) if products.ndim > 1 else Result(float(value), float(error))
 
     def _counted(self) -> int:

@@ -198,8 +198,11 @@ def nll_error(
     if reduction == 0:
         return u * np.abs(each), np.asarray(total if not target.ndim else 0.0)
     size = np.abs(each).sum()
-    share = np.divide(size, weights.sum()) if reduction == 1 else size
-    return carried(gamma((2 if reduction == 1 else 1) * count + 2, u) * share, size, u), np.asarray(total)
+    share, lost = size, 0.0
+    if reduction == 1:  # small weights make products underflow, and divide what that loses
+        share = np.divide(size, weights.sum())
+        lost = np.divide(count * smallest(u), np.abs(weights.sum())) if weight is not None else 0.0
+    return carried(gamma((2 if reduction == 1 else 1) * count + 2, u) * share + lost, size, u), np.asarray(total)
 
 
 def _nll_each(x: Array, target: Array, weight: Array | None, ignore_index: int) -> tuple[Array, Array]:
