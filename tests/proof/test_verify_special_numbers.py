@@ -124,3 +124,18 @@ def test_narrow_types_see_less(trace: Trace) -> None:
     narrow = cs.trace(Net().to(torch.bfloat16), torch.rand(1, 2, 12, 13).to(torch.bfloat16))
     wide = found(cs.verify(trace), "conv1").resolution
     assert found(cs.verify(narrow), "conv1").resolution > 100 * wide
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_safe_softmax_of_a_narrow_type_rounds_as_softmax_does(dtype: torch.dtype) -> None:
+    class Safe(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            made: Tensor = torch.ops.aten._safe_softmax(x, 1)
+            return made
+
+    for seed in range(6):
+        torch.manual_seed(seed)
+        recorded = cs.trace(Safe(), torch.randn(2, 3, 5).to(dtype))
+        assert cs.verify(recorded).proved
+    lie = tampered(recorded, outputs={recorded.all_steps[-1].name: lambda made: made * 1.03})
+    assert cs.verify(lie).mismatches

@@ -312,9 +312,9 @@ def safe_softmax(x: Array, dim: int = -1) -> Array:
     return np.where(np.isneginf(x.max(dim, keepdims=True)), 0.0, softmax(x, dim))
 
 
-def safe_softmax_error(y: Array, u: float, x: Array, dim: int = -1) -> Array:
-    """The same bound as `softmax_error`."""
-    return np.where(np.isneginf(x.max(dim, keepdims=True)), 0.0, softmax_error(y, u, x, dim))
+def safe_softmax_error(y: Array, u: float, x: Array, dim: int = -1, u_out: float = 0.0) -> Array:
+    """The same bound as `softmax_error`, whose kernel it calls."""
+    return np.where(np.isneginf(x.max(dim, keepdims=True)), 0.0, softmax_error(y, u, x, dim, u_out))
 
 
 def log_softmax(x: Array, dim: int = -1) -> Array:

@@ -163,7 +163,7 @@ _ROWS: Mapping[str, Operation] = {
     "logsumexp": Operation(red.log_sum_exp, red.log_sum_exp_error),
     "_softmax": Operation(attention.softmax, attention.softmax_error),
     "softmax": Operation(attention.softmax, attention.softmax_error),
-    "_safe_softmax": Operation(attention.safe_softmax, wide(attention.safe_softmax_error)),
+    "_safe_softmax": Operation(attention.safe_softmax, attention.safe_softmax_error),
     "_log_softmax": Operation(attention.log_softmax, attention.log_softmax_error),
     "log_softmax": Operation(attention.log_softmax, attention.log_softmax_error),
     # selection
