@@ -296,7 +296,7 @@ function transposed(rule: Rule & { rule: "transposed" }, cell: Index, read: Read
   const window = outer(rule.input, [batch, group, ...inputs], read);
   const kernel = outer(rule.weight, [group, within, ...taps], read);
   const name = rule.weight.name;
-  const layer = name === "weight" ? "" : ` of ${name.replace(/\.weight$/, "")}`;
+  const layer = name === "weight" ? "" : ` of ${stepLabel(name.replace(/\.weight$/, ""))}`;
   const reach = `${count(window.values.length)} input cells whose kernel reaches here`;
   const note = `${reach} × kernel ${unit}${layer}${rule.bias === null ? "" : ", plus its bias"}`;
   const bias = rule.bias === null ? null : leaf(rule.bias, [unit], read);
