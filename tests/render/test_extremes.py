@@ -30,6 +30,7 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], list[float]]] = {
     "deviation of nan": (lambda x: x.std(-1), [1.0, NAN, 3.0]),
     "variance beyond the largest": (lambda x: x.var(-1), [-1e200, 1e200, 3.0]),
     "sum that overflows on its way": (lambda x: x.sum(-1), [1.5e308, 1.5e308, -1.5e308] * 8),
+    "mean of the largest": (lambda x: x.mean(-1), [1.7976931348623157e308, 1.0, 2.0]),
     "smallest number": (lambda x: x.clamp_min(0), [5e-324]),
     "largest number": (lambda x: x.log_softmax(-1), [-1.7976931348623157e308, 0.0]),
     "cube beyond the largest": (lambda x: nn.functional.gelu(x, approximate="tanh"), [1.5e308]),

@@ -249,7 +249,7 @@ def _others(dot: Dot, order: Array) -> float:
 def _totals(dot: Dot, scale: NumberScale, detail: Detail, *, drawn: bool) -> list[Row | str]:
     """From the terms to the result: sum, rounding, scale and divisor, bias."""
     word = f"{'cells' if dot.right is None else 'products'}"
-    if not np.isfinite([*dot.products, dot.value()]).all():
+    if not np.isfinite([*dot.products, dot.value(), dot.total()]).all():
         return [Row(f"sum of the {len(dot.left):,} {word}", scale.show(dot.total())), *_bias(dot, scale)]
     order = np.arange(len(dot.left)) if drawn else chosen(dot, detail)
     shown = sum(scale.units(float(p)) for p in dot.products[order])
@@ -282,7 +282,7 @@ def _scaled(dot: Dot, total: float) -> list[Row | str]:
     """From the sum, as it is shown, to the result."""
     scale = result_scale(dot)
     bias = 0 if dot.bias is None else scale.units(dot.bias.value())
-    factored = scale.units(total * dot.factor)
+    factored = scale.units((total if np.isfinite(total) else dot.total()) * dot.factor)  # 1.7977e308 is too large
     rest = _rest(scale.units(dot.value()) - bias - factored, scale)
     return [Row(_factor(dot), scale.text(factored)), *rest, *_bias(dot, scale)]
 
