@@ -121,3 +121,19 @@ def test_a_number_written_below_the_normal_ones_has_fewer_digits() -> None:
         assert error <= float(written(value, 2.0**-24)) <= max(2.0**-24 * value, 2.0**-150)
     assert not written(2.0**-149, 2.0**-24).any()
     assert written(2.0**-150, 2.0**-24).any()
+
+
+def test_a_square_beyond_float64_is_infinite_and_nothing_else() -> None:
+    model = Calls(lambda x: nn.functional.mse_loss(x, torch.ones_like(x), reduction="none"))
+    trace = cs.trace(model, torch.tensor([[1e200, 3.0]], dtype=torch.float64))
+    step = trace.all_steps[-1]
+    expr = cs.explain(trace, step, (0, 0)).expr
+    assert expr is not None
+    assert expr.value() == np.inf
+    assert not cs.verify(trace).mismatches
+    array = step.outputs[0]
+    array.flags.writeable = True
+    array[0, 0] = 7.0
+    assert not cs.verify(trace).proved
+    array[0, 1] = 4.001
+    assert cs.verify(trace).mismatches

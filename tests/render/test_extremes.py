@@ -33,6 +33,16 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], list[float]]] = {
     "mean of the largest": (lambda x: x.mean(-1), [1.7976931348623157e308, 1.0, 2.0]),
     "smallest number": (lambda x: x.clamp_min(0), [5e-324]),
     "largest number": (lambda x: x.log_softmax(-1), [-1.7976931348623157e308, 0.0]),
+    "square beyond the largest": (lambda x: nn.functional.mse_loss(x, -x, reduction="none"), [1e200]),
+    "loss of nan": (lambda x: nn.functional.soft_margin_loss(x, x.new_ones(1, 3)), [NAN, 1.0, 2.0]),
+    "logit loss of an infinity": (
+        lambda x: nn.functional.binary_cross_entropy_with_logits(x, x.new_ones(1, 3)),
+        [INF, 1.0, 2.0],
+    ),
+    "margin of an infinity": (
+        lambda x: nn.functional.multi_margin_loss(x, torch.tensor([0]), reduction="sum"),
+        [INF, 1.0, 2.0],
+    ),
     "cube beyond the largest": (lambda x: nn.functional.gelu(x, approximate="tanh"), [1.5e308]),
 }
 

@@ -323,8 +323,9 @@ def _applied(
         error = primitive.error(precision, result, values, errors)
         return Result(result, error) if many else Result(_single(result), _single(error))
     if not many:
-        result = float(primitive.value(*values))
-        return Result(result, float(primitive.error(precision, result, values, errors)))
+        values = [np.float64(v) if isinstance(v, float) else v for v in values]  # x**2 of a Python float may raise
+        result = np.float64(primitive.value(*values))
+        return Result(float(result), float(primitive.error(precision, result, values, errors)))
     count = max(np.shape(value)[0] for value, row in zip(values, rows, strict=True) if np.ndim(value) > row)
     cells = [_applied(primitive, precision, _rows(values, rows, k), _rows(errors, rows, k), rows) for k in range(count)]
     return Result(np.array([cell.value for cell in cells]), np.array([cell.error for cell in cells]))

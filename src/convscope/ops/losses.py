@@ -32,6 +32,7 @@ APPLIED: Mapping[str, tuple[str, Mapping[str, str]]] = {
 """Operation -> the loss of one pair, and where its arguments are in the call."""
 
 
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
 def paired_loss(call: Call, cell: Cell) -> Apply | Dot:
     """The loss of one pair, or the sum or the mean of the losses of all.
 
@@ -211,6 +212,7 @@ class _Hinges(NamedTuple):
     """(T,): the weight of the correct class; 1 without weights."""
 
 
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
 def margin(call: Call, cell: Cell) -> Expr:
     """The sum of the hinges over all pairs of a correct and a wrong class, divided by the number of classes.
 

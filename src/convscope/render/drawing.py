@@ -267,7 +267,8 @@ def compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
     if not math.isfinite(value) or not math.isfinite(recorded) or not math.isfinite(bound):
         return [Row("recorded", short(recorded, 9))]
     if bound == 0 and value == recorded:
-        full = short(value, 9 if float(np.float32(value)) == value else 17)
+        with np.errstate(over="ignore"):
+            full = short(value, 9 if float(np.float32(value)) == value else 17)
         exact = Row("difference", "0", "none is allowed: nothing is rounded here")
         return [*([Row("in full", full)] if result(expr) != full else []), Row("recorded", full), exact]
     decimals = _decimals(bound, value)
