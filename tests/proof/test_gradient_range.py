@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convscope as cs
+from convscope.proof.derivatives import derivatives_of
 from convscope.traces.trace import Trace
 from tampering import tampered
 
@@ -110,3 +111,41 @@ def test_an_infinity_in_the_place_of_an_ordinary_gradient_is_found() -> None:
         trace = trained(lambda x: torch.logaddexp(x, x * 0.5), -3, 3, torch.float32)
         name = next(step.name for step in reversed(trace.all_steps) if step.op == "div")
         assert cs.verify(tampered(trace, outputs={name: lambda made, bad=bad: made * bad})).mismatches
+
+
+class FarFromZero(nn.Module):
+    """Batch norm of numbers whose mean is many deviations from zero, so that its rounding matters."""
+
+    def __init__(self, centre: float, spread: float) -> None:
+        super().__init__()
+        self.centre, self.spread = centre, spread
+        self.first, self.norm, self.last = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Linear(108, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Moved far from zero, normalized, classified."""
+        return self.last(self.norm(self.first(x) * self.spread + self.centre).flatten(1))
+
+
+def far_from_zero(centre: float, spread: float) -> Trace:
+    """A training step of such a network."""
+    torch.manual_seed(2)
+    model, image = FarFromZero(centre, spread), torch.randn(4, 3, 6, 6)
+    return cs.trace(model, image, training=True, target=torch.tensor([0, 1, 2, 0]), loss="cross-entropy")
+
+
+FAR = pytest.mark.parametrize(("centre", "spread"), [(3.0, 1e-3), (30.0, 1e-3), (1e3, 1.0), (1e5, 1.0)])
+
+
+@FAR
+def test_the_rounding_of_saved_statistics_is_no_wrong_derivative(centre: float, spread: float) -> None:
+    assert not cs.verify(far_from_zero(centre, spread), cells=20).mismatches
+
+
+@FAR
+def test_a_scaled_gradient_of_batch_norm_is_a_wrong_derivative(centre: float, spread: float) -> None:
+    trace = far_from_zero(centre, spread)
+    steps = [step for step in trace.all_steps if step.op == "native_batch_norm_backward"]
+    assert len(steps) == 3
+    for step in steps:
+        changed = tampered(trace, outputs={step.name: lambda made: made * 1.01})
+        assert derivatives_of(changed).status(changed.all_steps[step.id])[0] == "wrong derivative"

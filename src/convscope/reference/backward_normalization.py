@@ -86,6 +86,35 @@ def batch_norm_backward_error(
     return _wanted((dx + stored, dw, db), output_mask)
 
 
+def batch_norm_moved(
+    grad_out: Array, x: Array, weight: Array | None, mean: Array, rate: Array, mean_off: Array, rate_off: Array
+) -> tuple[Array, Array, Array]:
+    """How far rounded statistics of the batch move the gradients of input, weight and bias.
+
+    With a mean that is off by d and a rate that is off by a share p, z becomes (z - d·rate)·(1 + p). So with
+    q = mean(h·z), e = |d|·rate and c = 1 + |p|, the product z·q of the third path moves by at most
+
+        s = (c² - 1)·|z·q| + c²·(e·|q| + e·|z·mean(h)| + e²·|mean(h)|),
+
+    dx by rate·(|p|·|h - mean(h) - z·q| + c·s), and dweight, the sum of grad·z, by |p|·|dweight| + c·e·|dbias|.
+
+    Args:
+        grad_out, x, weight: As for `batch_norm_backward`.
+        mean, rate: Exact, shape (C,).
+        mean_off, rate_off: How far the recorded ones are from them, shape (C,).
+    """
+    axes = (0, *range(2, x.ndim))
+    mean, rate, d, p = (_line(each, x) for each in (mean, rate, mean_off, rate_off / rate))
+    h = grad_out if weight is None else grad_out * _line(weight, x)
+    z, e, c = (x - mean) * rate, d * rate, 1 + p
+    average, q = np.abs(h.mean(axes, keepdims=True)), (h * z).mean(axes, keepdims=True)
+    moved = (c * c - 1) * np.abs(z * q) + c * c * (e * np.abs(q) + e * np.abs(z) * average + e * e * average)
+    dx = rate * (p * np.abs(h - h.mean(axes, keepdims=True) - z * q) + c * moved)
+    shift = np.abs(grad_out.sum(axes))
+    dw = p.ravel() * np.abs((grad_out * z).sum(axes)) + (c * e).ravel() * shift
+    return dx, dw, np.zeros_like(shift)
+
+
 def layer_norm_backward(
     grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array, weight: Array | None = None,
     bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
