@@ -56,6 +56,30 @@ def test_a_number_where_nan_should_be_is_found() -> None:
     assert np.isnan(wrong.mismatch.expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("row", [[np.nan] * 5, [-np.inf, np.nan, -np.inf, -np.inf, -np.inf], [-np.inf] * 5], ids=str)
+def test_a_query_without_a_number_among_its_scores_is_nan_unless_all_are_masked(
+    row: list[float], dtype: torch.dtype
+) -> None:
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            mask = torch.zeros(5, 5, dtype=x.dtype)
+            mask[1] = torch.tensor(row)
+            return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+    masked = row == [-np.inf] * 5
+    trace = cs.trace(Attention(), torch.rand(1, 2, 5, 4).to(dtype))
+    assert not cs.verify(trace).mismatches
+    step = trace.all_steps[-1]
+    expr = cs.explain(trace, step, (0, 0, 1, 0)).expr
+    assert expr is not None
+    assert expr.value() == 0 if masked else np.isnan(expr.value())
+    other = tampered(trace, outputs={step.name: shift((0, 0, 2, 0), np.nan)})
+    assert cs.verify(other).mismatches
+    report = cs.verify(tampered(trace, outputs={step.name: shift((0, 0, 1, 0), np.nan) if masked else np.nan_to_num}))
+    assert report.mismatches if masked else not report.proved
+
+
 def test_numbers_beyond_the_largest_become_infinite() -> None:
     class Huge(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def attention(call: Call, cell: Cell) -> Expr:
     Source: Vaswani and others 2017; PyTorch documentation, scaled_dot_product_attention.
     """
     scores = _scores(call, cell[:3])
-    if call.output == 1 and not np.any(scores.values > -np.inf):
+    if call.output == 1 and np.isneginf(scores.values).all():
         return number(0, "nothing to attend to")
     if call.output == 1:
         return Apply("logsumexp", {"cells": scores}, note="of the scores of all keys")
@@ -49,7 +49,7 @@ def attention(call: Call, cell: Cell) -> Expr:
 
 def shares_of(scores: Cells, call: Call) -> Cells:
     """The softmax of scores, as intermediate numbers; 0 everywhere where all are masked."""
-    masked = not np.any(scores.values > -np.inf)
+    masked = bool(np.isneginf(scores.values).all())  # nan hides nothing
     shares = np.zeros(len(scores)) if masked else softmax(scores.values)
     errors = (
         shares
