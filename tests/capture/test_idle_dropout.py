@@ -26,7 +26,7 @@ def test_it_is_a_step_with_the_numbers_before_it(keep: str | int) -> None:
     np.testing.assert_array_equal(trace["5"].output, trace["4"].output)
     np.testing.assert_array_equal(trace["0"].output, IMAGES)
     assert (trace["3"].output < 0).any()  # before the activation, which is in place
-    assert "the same number as 4 (0, 1)" in str(cs.explain(trace, "5", (0, 1)))
+    assert "the same number as layer 4 (0, 1)" in str(cs.explain(trace, "5", (0, 1)))
     assert cs.verify(trace).proved
 
 
@@ -61,6 +61,20 @@ def test_activations_of_batches_include_it() -> None:
 def test_the_active_layer_names_its_mask() -> None:
     trace = cs.trace(nn.Dropout(0.5), np.ones((4, 8), np.float32), training=True)
     assert trace.steps[-1].says == "dropout, input × mask"
+
+
+class AlwaysActive(nn.Dropout):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, self.p, True, inplace=True)
+
+
+@pytest.mark.parametrize(("layer", "training"), [(nn.Dropout(0.5, True), True), (AlwaysActive(0.5), False)])
+def test_an_active_layer_in_place_returns_its_input_too_and_is_not_called_inactive(
+    layer: nn.Module, training: bool
+) -> None:
+    trace = cs.trace(nn.Sequential(nn.Linear(4, 8), layer), np.ones((4, 4), np.float32), training=training)
+    assert not [step.says for step in trace.all_steps if "inactive" in step.says]
+    assert trace.steps[-1].op == "mul"
 
 
 def test_the_model_itself_still_returns_its_input() -> None:

@@ -287,6 +287,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             outer = self.visit
             self.visit = len(visits)
             visits.append((path, outer))
+            before = len(self.tape.calls)
             try:
                 result = forward(*args, **kwargs)
             except Exception as error:
@@ -294,9 +295,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
                     self.failed = (error, path, (*args, *kwargs.values()))
                 raise
             else:
-                if dropout is not None and any(result is given for given in (*args, *kwargs.values())):
-                    return self.idles(dropout, result)
-                return result
+                if dropout is None or len(self.tape.calls) > before:  # in place, an active layer returns its input too
+                    return result
+                same = any(result is given for given in (*args, *kwargs.values()))
+                return self.idles(dropout, result) if same else result
             finally:
                 self.visit = outer
 
