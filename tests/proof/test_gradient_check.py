@@ -58,6 +58,22 @@ def overwrite(trace: cs.Trace, name: str, change: Callable[[Array], Array]) -> N
     made.detach().copy_(torch.from_numpy(wrong))
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_gradient_without_a_number_agrees_with_nothing(number: float) -> None:
+    """Whatever the steps' own findings: the two comparisons alone."""
+    trace = traced()
+
+    def planted(gradient: Array) -> Array:
+        gradient[..., 2] = number
+        return gradient
+
+    assert not check_gradients(trace).wrong
+    overwrite(trace, "5.bias.grad", planted)
+    check = check_gradients(trace)
+    assert check.furthest == check.chain_furthest == np.inf
+    assert check.wrong
+
+
 def test_both_comparisons_agree_on_a_right_step() -> None:
     check = check_gradients(traced())
     assert check.agrees

@@ -17,6 +17,7 @@ from convscope.proof.backward import operands_of
 from convscope.proof.derivatives import UNABLE, Derivatives, chain, derivatives_of, numbers_of
 from convscope.proof.pulling import addresses_of, layout_of, source_of_operand
 from convscope.proof.recomputation import arguments_of
+from convscope.proof.tolerance import root_mean_square
 from convscope.proof.verification_report import AGREES, GradientCheck
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
@@ -80,7 +81,7 @@ def check_gradients(
             if name not in names:
                 continue
             recorded = numbers_of(trace, step.gradients[name])
-            apart = np.abs(recorded - whole)
+            apart = np.where(recorded == whole, 0.0, np.abs(recorded - whole))
             far[name] = _share(float(np.max(apart, initial=0.0)), whole, floor)
             if far[name] > AGREES:  # its own operation may have rounded that much
                 apart = np.maximum(0.0, apart - held.rounding(step.gradients[name]))
@@ -117,11 +118,14 @@ def _floor(trace: Trace) -> float:
 
 
 def _size(gradient: Array) -> float:
-    return float(np.sqrt(np.mean(gradient**2))) if gradient.size else 0.0
+    """The root mean square of the numbers that are finite: beside an infinity, any difference would be small."""
+    return root_mean_square(gradient) if np.isfinite(gradient).any() else 0.0
 
 
 def _share(difference: float, gradient: Array, floor: float) -> float:
-    """A difference as a share of a gradient's size."""
+    """A difference as a share of a gradient's size; infinite where it is nan, which no comparison would find large."""
+    if math.isnan(difference):
+        return np.inf
     size = max(_size(gradient), floor)
     return difference / size if size > 0 else 0.0 if difference == 0 else np.inf
 
@@ -129,7 +133,10 @@ def _share(difference: float, gradient: Array, floor: float) -> float:
 def _differences(
     held: Derivatives, names: Collection[str], random: np.random.Generator
 ) -> Iterator[tuple[str, Cell, float | None]]:
-    """Parameter, cell and how far the finite difference is from the gradient; None where something flipped."""
+    """Parameter, cell and how far the finite difference is from the gradient.
+
+    None where something flipped, or the loss is not finite.
+    """
     trace = held.trace
     step = trace.training_step
     assert step is not None
@@ -147,8 +154,9 @@ def _differences(
         share = _share(apart, gradient, floor) - rounded
         if share > AGREES and not flips:
             rounding = np.broadcast_to(held.rounding(step.gradients[ref.name]), gradient.shape)
-            share = _share(max(0.0, apart - float(rounding[cell])), gradient, floor) - rounded
-        yield ref.name, cell, None if flips else max(0.0, share)
+            rest = float(np.maximum(0.0, apart - rounding[cell]))  # nan where apart is nan
+            share = _share(rest, gradient, floor) - rounded
+        yield ref.name, cell, max(0.0, share) if math.isfinite(slope) and not flips else None
 
 
 def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
@@ -163,7 +171,8 @@ def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
     if first is None or not recorded:
         return 0.0
     exact = Forward(trace, {first: trace.parameters[first.name].astype(np.float64)}).loss()
-    return abs(exact - recorded) / abs(recorded)
+    share = abs(exact - recorded) / abs(recorded)
+    return share if math.isfinite(share) else 0.0
 
 
 def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:
