@@ -215,6 +215,37 @@ def test_dropout_takes_the_mask_that_was_drawn() -> None:
     check((as_array(theirs), mask.numpy()), tuple(result), tuple(bound))
 
 
+def test_factors_taken_for_zero_widen_the_bound_whatever_the_sign_of_alpha() -> None:
+    arguments: dict[str, Any] = {
+        "input": np.zeros((1, 1)), "mat1": np.full((1, 3), 1e-39), "mat2": np.full((3, 1), 1e30),
+    }  # fmt: skip
+    narrow: dict[str, Any] = {"u": 2.0**-24, "u_out": 2.0**-8}
+    for alpha in (1.0, -1.0):
+        bound = OPERATIONS["addmm"].bound(**arguments, **narrow, alpha=alpha)
+        assert isinstance(bound, np.ndarray)
+        assert bound.item() >= 3e-9
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset"), [([2], [-1], 0), ([2], [3], 0), ([1], [1], -1), ([1], [1], 1 << 60)]
+)
+def test_as_strided_reads_no_memory_beside_its_input(size: list[int], stride: list[int], offset: int) -> None:
+    with pytest.raises(UsageError, match="reads memory beside its input"):
+        OPERATIONS["as_strided"].compute(self=np.arange(3.0), size=size, stride=stride, storage_offset=offset)
+
+
+def test_as_strided_reads_any_layout_of_its_input() -> None:
+    x = torch.arange(24.0).view(2, 3, 4).permute(2, 0, 1)[1:]
+    taken = x.as_strided((2, 5), (12, 2), 1)
+    read = OPERATIONS["as_strided"].compute(
+        self=x.numpy(), size=[2, 5], stride=[12, 2], storage_offset=1, memory=(x.stride(), x.storage_offset())
+    )
+    np.testing.assert_array_equal(read, taken.numpy())
+    empty = OPERATIONS["as_strided"].compute(self=np.zeros((0, 2)), size=[0], stride=[1], storage_offset=0)
+    assert isinstance(empty, np.ndarray)
+    assert empty.shape == (0,)
+
+
 def test_a_fourier_convolution_lies_within_the_normwise_bound() -> None:
     rng = np.random.default_rng(0)
     x, weight = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 20, 24), (4, 3, 5, 3)))

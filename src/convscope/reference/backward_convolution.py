@@ -27,13 +27,9 @@ class Geometry(TypedDict):
     groups: int
 
 
-class Gradients(TypedDict):
+class Gradients(Geometry):
     """What else the operation is called with: its geometry, its direction, and which gradients are wanted."""
 
-    stride: Sizes
-    padding: Sizes
-    dilation: Sizes
-    groups: int
     transposed: bool
     output_mask: Sequence[bool]
 

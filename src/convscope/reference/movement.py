@@ -216,14 +216,13 @@ def strided(
         UsageError: a cell of the result is none of `x`.
     """
     steps, first = memory or ([math.prod(x.shape[axis + 1 :]) for axis in range(x.ndim)], 0)
-    places, wanted = _addresses(x.shape, steps, first), _addresses(size, stride, first if storage_offset is None else
-                                                                   storage_offset)  # fmt: skip
-    cell_of = np.full(int(max(places.max(initial=-1), wanted.max(initial=-1))) + 1, -1)
-    cell_of[places.ravel()] = np.arange(x.size)
-    cells = cell_of[wanted]
-    if (cells < 0).any():
+    places = _addresses(x.shape, steps, first).ravel()
+    wanted = _addresses(size, stride, first if storage_offset is None else storage_offset)
+    order = np.argsort(places, kind="stable")
+    at = np.searchsorted(places, wanted, sorter=order)
+    if (at == x.size).any() or (places[order[at]] != wanted).any():
         raise UsageError("as_strided reads memory beside its input, whose numbers are not recorded.")
-    return np.asarray(x.reshape(-1)[cells])
+    return np.asarray(x.reshape(-1)[order[at]])
 
 
 def _addresses(size: Sizes, stride: Sizes, first: int) -> Array:

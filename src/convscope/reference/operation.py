@@ -214,8 +214,8 @@ def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors:
             return bound
         whole, kept = (magnitude(**{**arguments, **given}) for given in (sizes, normal))
         if not isinstance(bound, tuple):
-            return bound + (whole - kept)
-        return tuple(b if b is None else b + (w - k) for b, w, k in zip(bound, whole, kept, strict=True))
+            return bound + np.abs(whole - kept)  # which a negative alpha makes a negative number
+        return tuple(b if b is None else b + np.abs(w - k) for b, w, k in zip(bound, whole, kept, strict=True))
 
     return off
 
