@@ -156,7 +156,7 @@ def test_a_hostile_run_is_refused_in_one_sentence(args: dict[str, Any], tmp_path
         ('{"blocks": [], "colour": 3}', "no part of "),
         ("[]", "the network has no blocks yet; add one."),
         ('[{"block": "linear"}]', "block 1 (fc1): a linear layer takes a list of numbers, and gets 1x28x28 maps;"),
-        (" " * 4_000_001, "net.json is larger than 4,000,000 bytes"),
+        (" " * 4_000_001, "net.json cannot be read: it has 4,000,001 bytes, and at most 4,000,000 are read"),
     ],
 )
 def test_a_file_of_blocks_that_cannot_be_used_gets_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:

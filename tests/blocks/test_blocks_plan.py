@@ -98,6 +98,8 @@ def test_what_cannot_be_built_gets_a_sentence(case: tuple[list[Any], str]) -> No
         ([CONV], (28, 28), "shape is (C, H, W) of the image"),
         ([CONV], (1, 0, 28), "each number of shape is a whole number from 1 to 65,536, not 0."),
         ([CONV], (65_536, 65_536, 65_536), "an image of 65536x65536x65536 has"),
+        pytest.param([CONV], 10**5000, "such as (1, 28, 28), not a huge number.", id="a huge number"),
+        ([CONV], (1, 10**5000, 28), "each number of shape is a whole number from 1 to 65,536, not a huge number."),
     ],
 )
 def test_what_is_not_a_list_or_an_image_is_refused(blocks: Any, shape: Any, sentence: str) -> None:

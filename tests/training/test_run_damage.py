@@ -81,6 +81,16 @@ def test_a_file_without_a_seal_is_taken_as_before(run: Path) -> None:
         assert torch.equal(cs.load_model(run).state_dict()["conv1.bias"], torch.tensor(values["conv1.bias"]))
 
 
+@pytest.mark.parametrize("end", ['"4"', "4.5", "null", "[4]", "true", "1e400"])
+def test_a_sealed_header_with_an_end_that_is_no_number_is_refused(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "w.safetensors"
+    content = sealed({"a": torch.zeros(1)}).replace(b"[0,4]", f"[0,{end}]".encode())
+    length = content.index(b"}}") + 2 - 8
+    path.write_bytes(length.to_bytes(8, "little") + content[8:])
+    with pytest.raises(WeightsError, match="is damaged"):
+        check_seal(path)
+
+
 def test_no_bit_of_a_sealed_file_can_be_turned_that_changes_a_number(tmp_path: Path) -> None:
     tensors = {"conv.weight": torch.randn(3, 2), "bias": torch.ones(1)}
     content, path = sealed(tensors), tmp_path / "w.safetensors"

@@ -59,14 +59,10 @@ def read_network_file(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path).expanduser()
     try:
-        if file.stat().st_size > BYTES:
-            raise UsageError(f"{path} is larger than {BYTES:,} bytes, the most that a file of blocks has.")
-        content = parse_json(read_file(file))
+        content = parse_json(read_file(file, most=BYTES))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
     except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
         raise UsageError(f"{path} is not JSON: {str(error).rstrip('.')}.") from None
     arguments = {"blocks": content} if isinstance(content, list) else content
     if not isinstance(arguments, dict) or not isinstance(arguments.get("blocks"), list):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convscope.blocks.layers import RULES, Layer, Placed, Problem, Repair, described
-from convscope.blocks.reading import Block, listed, read_block
+from convscope.blocks.reading import Block, listed, read_block, shown
 from convscope.errors import UsageError
 from convscope.layer_arithmetic import NOTHING, AxisSums, Shape, Sum, sum_texts
 
@@ -250,7 +250,7 @@ def _ending(planned: list[PlannedBlock], shape: Shape, classes: int) -> Problem 
 
 def _shape(shape: object) -> Shape:
     if not isinstance(shape, list | tuple) or len(shape) != 3:
-        raise UsageError(f"shape is (C, H, W) of the image, such as (1, 28, 28), not {str(shape)[:40]}.")
+        raise UsageError(f"shape is (C, H, W) of the image, such as (1, 28, 28), not {shown(shape)}.")
     lengths = tuple(_count("each number of shape", length) for length in shape)
     cells = _cells(lengths)
     if cells > CELLS:
@@ -260,5 +260,5 @@ def _shape(shape: object) -> Shape:
 
 def _count(what: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= EDGE:
-        raise UsageError(f"{what} is a whole number from 1 to {EDGE:,}, not {str(value)[:40]}.")
+        raise UsageError(f"{what} is a whole number from 1 to {EDGE:,}, not {shown(value)}.")
     return value

@@ -81,7 +81,7 @@ def listed(blocks: object) -> Sequence[object]:
         UsageError: it is not a list, or is longer than `LONGEST`.
     """
     if not isinstance(blocks, list | tuple):
-        raise UsageError(f"blocks is a list such as [{{'block': 'conv'}}, ...], not {_shown(blocks)}.")
+        raise UsageError(f"blocks is a list such as [{{'block': 'conv'}}, ...], not {shown(blocks)}.")
     if len(blocks) > LONGEST:
         raise UsageError(f"a network has at most {LONGEST} blocks, not {len(blocks):,}.")
     return blocks
@@ -103,7 +103,7 @@ def read_block(value: object) -> Block:
     if isinstance(value, Block):
         return value
     if not isinstance(value, Mapping):
-        raise UsageError(f"a block is written as {{'block': 'relu'}}, not as {_shown(value)}.")
+        raise UsageError(f"a block is written as {{'block': 'relu'}}, not as {shown(value)}.")
     name = value.get("block")
     if not isinstance(name, str) or name not in KINDS:
         raise UnknownName("block", _shortened(name), KINDS)
@@ -138,7 +138,7 @@ def _setting(kind: Kind, setting: Setting, given: Any) -> Number:
             return given
     elif _is_number(given, Integral if setting.kind == "whole" else Real) and setting.low <= given <= setting.high:
         return int(given) if setting.kind == "whole" else float(given)
-    raise UsageError(f"{setting.name} of {kind.name} must be {setting.wanted}, not {_shown(given)}.")
+    raise UsageError(f"{setting.name} of {kind.name} must be {setting.wanted}, not {shown(given)}.")
 
 
 def _values(kind: Kind, given: object, *, bias: bool) -> dict[str, Values]:
@@ -158,13 +158,13 @@ def _collect(value: Any, numbers: list[float], depth: int) -> tuple[int, ...]:
     """Append the numbers of nested lists; returns their shape."""
     if _is_number(value, Real):
         if not abs(value) <= LARGEST:  # also true for NaN
-            raise UsageError(f"a weight is a finite number of float32, not {_shown(value)}.")
+            raise UsageError(f"a weight is a finite number of float32, not {shown(value)}.")
         if len(numbers) >= BY_HAND:
             raise UsageError(f"at most {BY_HAND:,} weights can be given by hand; leave the others random.")
         numbers.append(float(value))
         return ()
     if not isinstance(value, list | tuple) or not value or depth == DEEPEST:
-        raise UsageError(f"weights are nested lists of numbers, not {_shown(value)}.")
+        raise UsageError(f"weights are nested lists of numbers, not {shown(value)}.")
     shapes = {_collect(part, numbers, depth + 1) for part in value}
     if len(shapes) > 1:
         raise UsageError("the rows of the weights differ in length; give every row the same number of columns.")
@@ -175,7 +175,7 @@ def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as a message quotes it."""
     if isinstance(value, int) and value.bit_length() > HUGE:
         return "a huge number"
@@ -184,4 +184,4 @@ def _shown(value: object) -> str:
 
 
 def _shortened(value: object) -> object:
-    return _shown(value) if not isinstance(value, str) or len(value) > 40 else value
+    return shown(value) if not isinstance(value, str) or len(value) > 40 else value

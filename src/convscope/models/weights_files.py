@@ -6,6 +6,7 @@ zeros where the digest is. It only detects damage: anyone who changes a file on 
 """
 
 import hashlib
+import operator
 import os
 import re
 import struct
@@ -190,6 +191,7 @@ def _data_bytes(header: bytes) -> int:
     """The bytes of all tensors according to a safetensors header; -1 if it is damaged."""
     try:
         entries: dict[str, Any] = parse_json(header)
-        return max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
+        ends = (entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+        return max(map(operator.index, ends), default=0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return -1
