@@ -193,3 +193,13 @@ def test_another_network_has_no_list(client: TestClient, tmp_path: Path, server:
     run = cs.train("shapes", "shapes-mlp", epochs=1, out=tmp_path / "run", data_options={"size": 20})
     server[2].add_run("plain", run.path)
     assert client.get("/api/models/plain/blocks").json() == {"blocks": None}
+
+
+def test_values_that_a_list_leaves_open_are_left_out_of_it(client: TestClient, tmp_path: Path, server: Any) -> None:
+    by_hand = {**NET[0], "bias": False, "values": {"weight": [0] * 36, "bias": None}}  # as the page sends it
+    blocks = [by_hand, {**NET[1], "values": None}, *NET[2:]]
+    args = {"blocks": blocks}
+    run = cs.train("shapes", "blocks", epochs=1, out=tmp_path / "run", data_options={"size": 20}, model_args=args)
+    server[2].add_run("open", run.path)
+    found = client.get("/api/models/open/blocks").json()["blocks"]
+    assert found == [{**by_hand, "values": {"weight": [0] * 36}}, *NET[1:]]

@@ -279,8 +279,8 @@ def _flat(value: Any) -> Any:
     return [_flat(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _rows(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: _numbers(part) for name, part in values.items()}
+def _rows(values: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: _numbers(part) for name, part in (values or {}).items() if part is not None}
 
 
 def _numbers(value: Any) -> list[float]:
