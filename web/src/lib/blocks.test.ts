@@ -38,6 +38,9 @@ describe("a list of blocks in the URL", () => {
       "conv~kernels8~padding1~bias0_leaky-relu~slope0.25_max-pool~size3_conv~kernels1~weight0,-1.5,1e-7~offset-4_flatten_linear",
     );
     expect(blocksFrom(blocksText(NET))).toEqual(NET);
+    const digits = [12345678901, 123456789012345680000, -0.0000012345678901234567, 3.4e38, Number.MIN_VALUE];
+    const written: BlockSpec[] = [{ block: "conv", values: { weight: digits } }];
+    expect(blocksFrom(blocksText(written))).toEqual(written);
     expect(blocksFrom("")).toEqual([]);
     expect(blocksFrom(blocksText([]))).toEqual([]);
   });

@@ -6,7 +6,7 @@ type Settings = Readonly<Record<string, number | boolean | undefined>>;
 
 const LETTERS = /^[a-z]+(-[a-z]+)*$/;
 const PART = /^([a-z]+)(-?\d.*)$/;
-const NUMBER = /^-?\d{1,9}(\.\d{1,17})?(e[+-]?\d{1,3})?$/;
+const NUMBER = /^-?\d{1,21}(\.\d{1,24})?(e[+-]?\d{1,3})?$/; // as long as JavaScript writes a number
 const HAND = { weight: "weight", offset: "bias" } as const;
 const MOST = 64; // the server takes no more blocks
 
