@@ -1,4 +1,4 @@
-"""File: a network of blocks as a JSON file, net.json, which may come from anybody."""
+"""File: a network of blocks as a JSON file, net.json, which may come from an untrusted source."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from convscope.json_values import parse_json
 
 SUFFIX = ".json"
 BYTES = 4_000_000
-"""Largest file: `reading.BY_HAND` weights of 20 letters take 1 MB, with white space between them a few more."""
+"""Largest file: `reading.BY_HAND` weights of 20 characters take 1 MB, and a few times that with white space."""
 KEYS = ("blocks", "shape", "classes")
 
 
 def is_network_file(spec: object) -> bool:
-    """Whether a model is named by a file of blocks.
+    """Whether the name of a model is the path of a file of blocks.
 
     >>> is_network_file("shapes-cnn")
     False
@@ -60,7 +60,7 @@ def read_network_file(path: str | Path) -> dict[str, Any]:
     file = Path(path).expanduser()
     try:
         if file.stat().st_size > BYTES:
-            raise UsageError(f"{path} is larger than {BYTES:,} bytes, the most that a file of blocks has.")
+            raise UsageError(f"{path} is larger than {BYTES:,} bytes, the limit for a file of blocks.")
         content = parse_json(read_file(file))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
@@ -71,8 +71,8 @@ def read_network_file(path: str | Path) -> dict[str, Any]:
     arguments = {"blocks": content} if isinstance(content, list) else content
     if not isinstance(arguments, dict) or not isinstance(arguments.get("blocks"), list):
         raise UsageError(
-            f'{path} describes no network; it is a list such as [{{"block": "conv"}}, ...], or an object with this '
-            'list as "blocks".'
+            f'{path} does not describe a network; write a list such as [{{"block": "conv"}}, ...], or an object with '
+            'this list as "blocks".'
         )
     for name in arguments:
         if name not in KEYS:

@@ -209,11 +209,11 @@ def strided(
     Args:
         x: Any array.
         size, stride: Of the result, in cells.
-        storage_offset: The first cell of the result in memory; that of `x` unless said.
-        memory: Strides of `x` and its first cell, in the same memory; row by row from 0 unless said.
+        storage_offset: The first cell of the result in memory; by default that of `x`.
+        memory: Strides of `x` and its first cell, in the same memory; by default row by row from 0.
 
     Raises:
-        UsageError: a cell of the result is none of `x`.
+        UsageError: a cell of the result is outside `x`.
     """
     steps, first = memory or ([math.prod(x.shape[axis + 1 :]) for axis in range(x.ndim)], 0)
     places, wanted = _addresses(x.shape, steps, first), _addresses(size, stride, first if storage_offset is None else
@@ -222,7 +222,7 @@ def strided(
     cell_of[places.ravel()] = np.arange(x.size)
     cells = cell_of[wanted]
     if (cells < 0).any():
-        raise UsageError("as_strided reads memory beside its input, whose numbers are not recorded.")
+        raise UsageError("as_strided reads memory outside its input, which is not recorded.")
     return np.asarray(x.reshape(-1)[cells])
 
 
