@@ -106,7 +106,7 @@ class _TrainingReader:
             for of, gradient in pairs:
                 self._forward(of, node.kind)
                 self._backward(gradient, node.kind)
-                _require(of.shape == gradient.shape, f"a gradient of {node.kind} does not have the shape of its tensor")
+                _require(of.shape == gradient.shape, f"a gradient of {node.kind} has another shape than its tensor")
         _require(all(of.kind == "step" for of, _ in node.received), f"{node.kind} received no result's gradient")
         _require(isinstance(node.withheld, tuple), f"{node.kind} withholds no tensors")
         for ref in node.withheld:
