@@ -1,6 +1,6 @@
 """What the five tutorials print and draw, item by item, each with the commands that do it in convscope.
 
-The items are those that a newcomer wrote down who repeated the tutorials. `scripts/tutorial_table.py` runs the rows, in
+The items were written down by a newcomer who repeated the tutorials. `scripts/tutorial_table.py` runs the rows, in
 order and in one folder, and fails where the output lacks what a row must show.
 """
 
@@ -87,9 +87,14 @@ LAYERS = (
     ),
     Row(2, "Samples of MNIST", ("convscope plot samples mnist",), draws=1),
     Row(2, "A digit as the grid of its pixel values", ("convscope plot pixels mnist:test/7",), draws=1),
-    Row(2, "Grey against colour; red, green and blue, 0 to 255", ("convscope plot pixels photo.jpg",), draws=1),
+    Row(
+        2,
+        "Grey and colour images: one channel, or red, green and blue, 0 to 255",
+        ("convscope plot pixels photo.jpg",),
+        draws=1,
+    ),
     Row(2, "Sobel on a photo", ("convscope filter photo.jpg --kernel sobel-x",), ("response: 4",), draws=1),
-    Row(2, "A filter of one's own", ("convscope filter photo.jpg --kernel '-1 1; -1 1'",), draws=1),
+    Row(2, "Your own filter", ("convscope filter photo.jpg --kernel '-1 1; -1 1'",), draws=1),
     Row(
         2,
         "How convolution, max pooling, mean and linear layer calculate a number",
@@ -222,7 +227,7 @@ SHAPES = (
     ),
     Row(
         5,
-        "The titles that do not fit",
+        "The titles that do not fit their kernels",
         (
             "convscope probe lint --kernel 'Horizontal Edge=-1 0 1; -1 0 1; -1 0 1' "
             "--kernel 'Corners=0 -1 0; -1 4 -1; 0 -1 0'",
@@ -256,7 +261,7 @@ SHAPES = (
     ),
     Row(
         5,
-        "Twelve images, class beside class",
+        "Twelve images, the classes side by side",
         ("convscope plot maps runs/shapes-cnn-1 --step pool2 --dataset shapes",),
         draws=1,
     ),

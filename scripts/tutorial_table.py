@@ -42,7 +42,7 @@ TRAIN, TEST = 6000, 500
 FOREIGN = re.compile(r"^warning: .* is not the published file of mnist .*\n", re.MULTILINE)
 """What is printed only because the short setting has files of its own."""
 FIRST, LAST = 14, 8
-"""Lines that are shown of a longer output."""
+"""Number of lines that are shown of a longer output."""
 WROTE = re.compile(r"^wrote (\S+\.(?:png|svg)) \(.*\)$", re.MULTILINE)
 
 
@@ -85,10 +85,10 @@ def run(row: Row, names: dict[str, Any]) -> Shown:
 
 
 def of_command(line: str) -> str:
-    """What a command prints, errors and notes included.
+    """What a command prints, including errors and notes.
 
     Raises:
-        RowError: it ends with another status than 0 or, for findings of a probe, 1.
+        RowError: its exit status is not 0 or, for a probe with findings, 1.
     """
     arguments = shlex.split(line)
     out = io.StringIO()
@@ -104,7 +104,7 @@ def of_command(line: str) -> str:
 
 
 def of_python(source: str, names: dict[str, Any]) -> str:
-    """What Python prints; the value of a last expression too, as in a notebook."""
+    """What Python prints, including the value of the last expression, as in a notebook."""
     tree = ast.parse(source)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     out = io.StringIO()
@@ -116,7 +116,7 @@ def of_python(source: str, names: dict[str, Any]) -> str:
 
 
 def shortened(output: str) -> str:
-    """An output without the middle of its lines, if they are many."""
+    """An output, without its middle lines if there are many."""
     lines = output.split("\n")
     left = len(lines) - FIRST - LAST
     return output if left < 2 else "\n".join([*lines[:FIRST], f"… {left:,} lines …", *lines[-LAST:]])

@@ -29,7 +29,7 @@ def spelled(text: str) -> str:
 
 
 LONGEST_WORD, LONGEST = 300, 2_000
-"""Characters of a word, such as a path, and of a message, from which their middle is left out."""
+"""Longest word, such as a path, and longest message, in characters; the middle of a longer one is left out."""
 
 
 def brief(text: str) -> str:

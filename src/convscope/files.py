@@ -25,7 +25,8 @@ _NOT_REGULAR = "it is not a regular file"
 WHOLE = 1 << 28
 """Bytes of the largest file that is read as a whole unless its reader says otherwise: 256 MB.
 
-A few bytes on a disk can be a file of terabytes, which would take all memory before anything could be said about it.
+A sparse file of terabytes takes a few bytes on a disk, but reading it would use up the memory before
+any error could be reported.
 """
 LFS = b"version https://git-lfs.github.com/spec/"
 """The first bytes of the pointer file that Git LFS leaves if the file itself was not fetched."""

@@ -111,7 +111,7 @@ def _check_file(source: str | Path | BinaryIO, name: str) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(4).startswith(READ_WHOLE) and size > MAX_BYTES:
-            raise ImageError(f"{name} has {size:,} bytes; a picture of its format has at most {MAX_BYTES:,}.")
+            raise ImageError(f"{name} has {size:,} bytes; a picture in this format may have at most {MAX_BYTES:,}.")
 
 
 def _check_scans(file: IO[bytes], name: str) -> None:

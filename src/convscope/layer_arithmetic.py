@@ -1,6 +1,6 @@
 """Layer arithmetic: output sizes, parameter counts and multiply-adds as formulas with their numbers.
 
-The formulas are PyTorch's documented ones and know integers alone: `summary` applies them to a recorded pass, and
+The formulas are PyTorch's documented ones and use only integers: `summary` applies them to a recorded pass, and
 `blocks` to a network that does not exist yet, so both show the same text.
 """
 

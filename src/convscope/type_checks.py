@@ -164,7 +164,7 @@ def _annotated(signature: inspect.Signature) -> dict[str, tuple[str, ...]]:
 
 def _kind_of_annotation(annotation: object) -> str | None:
     """The kind that an annotation such as `int` or `Mapping[str, Op]` names; None where it is of no plain kind."""
-    if get_origin(annotation) is Literal:  # which of them it is, the function asks
+    if get_origin(annotation) is Literal:  # the function itself asks which of them it is
         types = {type(option).__name__ for option in get_args(annotation)}
         return types.pop() if len(types) == 1 else None
     name = getattr(get_origin(annotation) or annotation, "__name__", None)

@@ -151,11 +151,11 @@ def test_a_hostile_run_is_refused_in_one_sentence(args: dict[str, Any], tmp_path
     [
         ("{", "net.json is not JSON: "),
         ("[" * 100_000, "net.json is not JSON: its brackets are nested too deeply."),
-        ("3", "net.json describes no network; it is a list such as"),
-        ('{"blocks": 3}', "net.json describes no network; it is a list such as"),
+        ("3", "net.json does not describe a network; write a list such as"),
+        ('{"blocks": 3}', "net.json does not describe a network; write a list such as"),
         ('{"blocks": [], "colour": 3}', "no part of "),
         ("[]", "the network has no blocks yet; add one."),
-        ('[{"block": "linear"}]', "block 1 (fc1): a linear layer takes a list of numbers, and gets 1x28x28 maps;"),
+        ('[{"block": "linear"}]', "block 1 (fc1): a linear layer takes a list of numbers, but gets 1x28x28 maps;"),
         (" " * 4_000_001, "net.json cannot be read: it has 4,000,001 bytes, and at most 4,000,000 are read"),
     ],
 )

@@ -37,9 +37,9 @@ def test_the_sums_are_those_of_summary(name: str) -> None:
 
 
 WRONG: dict[str, tuple[list[Any], str]] = {
-    "no maps": ([FLATTEN, CONV], "block 2 (conv1): a convolution needs maps, and gets a list of 784 numbers; move it"),
-    "no list": ([CONV, LINEAR], "block 2 (fc1): a linear layer takes a list of numbers, and gets 8x26x26 maps; put"),
-    "twice flat": ([FLATTEN, FLATTEN], "block 2 (flatten2): there are no maps to flatten: it gets a list of 784"),
+    "no maps": ([FLATTEN, CONV], "block 2 (conv1): a convolution needs maps, but gets a list of 784 numbers; move it"),
+    "no list": ([CONV, LINEAR], "block 2 (fc1): a linear layer takes a list of numbers, but gets 8x26x26 maps; put"),
+    "twice flat": ([FLATTEN, FLATTEN], "block 2 (flatten2): there are no maps to flatten: its input is already"),
     "too large": (
         [{**CONV, "size": 31}],
         "a window of 31x31 is larger than the 28x28 maps with their padding (28 + 2·0",
@@ -57,7 +57,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "unknown": ([{"block": "softmax"}], "no block is called 'softmax'"),
     "no block": (["conv"], "a block is written as {'block': 'relu'}, not as 'conv'."),
     "unknown setting": ([{**CONV, "dilation": 2}], "no setting of conv is called 'dilation'"),
-    "other numbers": ([{**CONV, "values": {"weight": [1, 2]}}], "its weight of 2 numbers was given by hand, and the"),
+    "other numbers": ([{**CONV, "values": {"weight": [1, 2]}}], "its weight was given by hand with 2 numbers, but"),
     "no such numbers": (
         [{"block": "relu", "values": {"weight": [1]}}],
         "relu: it has no weights, so leave values out.",
@@ -66,14 +66,14 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "ragged": ([{**CONV, "values": {"weight": [[1], [1, 2]]}}], "the rows of the weights differ in length"),
     "infinite": ([{**CONV, "values": {"weight": [1e39]}}], "a weight is a finite number of float32, not 1e+39."),
     "many numbers": ([{**CONV, "values": {"weight": [0] * (BY_HAND + 1)}}], "at most 50,000 weights can be given by"),
-    "many parameters": ([FLATTEN, {**LINEAR, "units": 20_000}], "has 15,700,000 parameters, and at most 10,000,000"),
+    "many parameters": ([FLATTEN, {**LINEAR, "units": 20_000}], "has 15,700,000 parameters, but at most 10,000,000"),
     "many cells": (
         [{**CONV, "kernels": 1024}, *[{"block": "relu"}] * 9],
-        "cells in its results for one image, and at most 4,000,000",
+        "cells in its results for one image, but at most 4,000,000",
     ),
     "many products": (
         [{**CONV, "kernels": 600}] * 2,
-        "multiply-adds for one image, and at most 1,000,000,000 are built",
+        "multiply-adds for one image, but at most 1,000,000,000 are allowed",
     ),
     "none": ([], "the network has no blocks yet; add one."),
 }

@@ -63,7 +63,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         for model in ("shapes-cnn", "shapes-mlp"):
             cs.train("shapes", model=model, epochs=1)
-        cs.train("crosses", epochs=2)
+        cs.train("crosses", recipe="tutorial")
         shutil.copytree("runs/shapes-cnn", "demo/run")
     return folder
 

@@ -57,7 +57,7 @@ def test_a_network_is_built_explained_trained_and_looked_at(page: Any, explorer:
     assert train.is_disabled()
     for kind in ("conv", "tanh", "linear"):
         page.get_by_role("button", name=f"+ {kind}", exact=True).click()
-    page.get_by_text("a linear layer takes a list of numbers, and gets 8x28x28 maps; put flatten before it.").wait_for()
+    page.get_by_text("a linear layer takes a list of numbers, but gets 8x28x28 maps; put flatten before it.").wait_for()
     assert train.is_disabled()
     assert page.get_by_role("button", name="Look at it untrained").is_disabled()
     accessible(page)

@@ -146,7 +146,7 @@ def test_one_number_is_trained_as_the_number_of_the_class(
         ([], "the network has no blocks yet; add one."),
         (
             [NET[4]],
-            "block 1 (fc1): a linear layer takes a list of numbers, and gets 1x28x28 maps; put",
+            "block 1 (fc1): a linear layer takes a list of numbers, but gets 1x28x28 maps; put",
         ),
         ([NET[0]], "it ends in 4x28x28 maps, and 2 classes need one number each: add flatten and linear."),
         (

@@ -344,7 +344,7 @@ def test_the_format_of_a_training_step_is_that_of_its_contents(
     """Older versions refuse it: they would explain each gradient as the first result of its operation."""
     for (arrays, header), format_ in ((original, STEP_FORMAT), (training, FORMAT)):
         save_file(arrays, tmp_path / "t", {format_: json.dumps(header | {"format": format_})})
-        with pytest.raises(DataError, match=f"the format {format_} is not that of its contents"):
+        with pytest.raises(DataError, match=f"the format {format_} does not match its contents"):
             cs.Trace.load(tmp_path / "t")
 
 

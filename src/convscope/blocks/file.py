@@ -1,4 +1,4 @@
-"""File: a network of blocks as a JSON file, net.json, which may come from anybody."""
+"""File: a network of blocks as a JSON file, net.json, which may come from an untrusted source."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from convscope.json_values import parse_json
 
 SUFFIX = ".json"
 BYTES = 4_000_000
-"""Largest file: `reading.BY_HAND` weights of 20 letters take 1 MB, with white space between them a few more."""
+"""Largest file: `reading.BY_HAND` weights of 20 characters take 1 MB, and a few times that with white space."""
 KEYS = ("blocks", "shape", "classes")
 
 
 def is_network_file(spec: object) -> bool:
-    """Whether a model is named by a file of blocks.
+    """Whether the name of a model is the path of a file of blocks.
 
     >>> is_network_file("shapes-cnn")
     False
@@ -67,8 +67,8 @@ def read_network_file(path: str | Path) -> dict[str, Any]:
     arguments = {"blocks": content} if isinstance(content, list) else content
     if not isinstance(arguments, dict) or not isinstance(arguments.get("blocks"), list):
         raise UsageError(
-            f'{path} describes no network; it is a list such as [{{"block": "conv"}}, ...], or an object with this '
-            'list as "blocks".'
+            f'{path} does not describe a network; write a list such as [{{"block": "conv"}}, ...], or an object with '
+            'this list as "blocks".'
         )
     for name in arguments:
         if name not in KEYS:

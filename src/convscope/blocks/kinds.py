@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Number = int | float | bool | None
 WINDOW = 64
-"""Largest window, stride and padding, in cells: beyond it the images of these lessons end."""
+"""Largest window, stride and padding, in cells: the images of the lessons are not larger."""
 KERNELS = 1_024
 UNITS = 65_536
 
@@ -93,8 +93,8 @@ KINDS: Mapping[str, Kind] = {
     "leaky-relu": Kind(
         "leaky-relu", "lrelu", "negative numbers are multiplied by a small slope", (Setting("slope", "number", 0.01),)
     ),
-    "tanh": Kind("tanh", "tanh", "bends every number into -1 to 1"),
-    "sigmoid": Kind("sigmoid", "sigmoid", "bends every number into 0 to 1"),
+    "tanh": Kind("tanh", "tanh", "squashes every number into the range -1 to 1"),
+    "sigmoid": Kind("sigmoid", "sigmoid", "squashes every number into the range 0 to 1"),
     "batch-norm": Kind("batch-norm", "bn", "shifts and scales each channel to mean 0 and variance 1 over the batch"),
     "dropout": Kind(
         "dropout",

@@ -1,4 +1,4 @@
-"""Layers: what each kind of block makes of its input, or why it cannot take it, with what would mend that."""
+"""Layers: what each kind of block makes of its input, or why it cannot take that input, and what would fix it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from convscope.layer_arithmetic import (
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A change that would mend a problem: blocks of the list that are replaced by others."""
+    """A change that would fix a problem: some blocks of the list are replaced by others."""
 
     title: str
     at: int
@@ -35,7 +35,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a block cannot be built, and perhaps what would mend it."""
+    """Why a block cannot be built, and, where it is known, what would fix it."""
 
     sentence: str
     repair: Repair | None = None
@@ -137,7 +137,7 @@ def _flatten(placed: Placed) -> Layer | Problem:
     shape = placed.shape
     if len(shape) != 3:
         return Problem(
-            f"there are no maps to flatten: it gets a list of {shape[0]:,} numbers already; remove it.",
+            f"there are no maps to flatten: its input is already a list of {shape[0]:,} numbers; remove it.",
             Repair("remove it", placed.at, 1),
         )
     count = shape[0] * shape[1] * shape[2]
@@ -148,7 +148,7 @@ def _linear(placed: Placed) -> Layer | Problem:
     shape = placed.shape
     if len(shape) != 1:
         return Problem(
-            f"a linear layer takes a list of numbers, and gets {described(shape)} maps; put flatten before it.",
+            f"a linear layer takes a list of numbers, but gets {described(shape)} maps; put flatten before it.",
             Repair("insert flatten", placed.at, 0, ({"block": "flatten"},)),
         )
     weight = (placed.units, shape[0])
@@ -184,7 +184,7 @@ def _window(placed: Placed, *, stride: int) -> AxisSums | Problem:
 
 
 def _no_maps(what: str, shape: Shape) -> Problem:
-    return Problem(f"{what} needs maps, and gets a list of {shape[0]:,} numbers; move it up, before flatten.")
+    return Problem(f"{what} needs maps, but gets a list of {shape[0]:,} numbers; move it up, before flatten.")
 
 
 def _parameters(placed: Placed, weight: Shape) -> Sum:
@@ -197,7 +197,7 @@ def _unfitting(placed: Placed, weight: Shape) -> Problem | None:
         values = placed.block.values.get(name)
         if values is not None and not values.fits(shape):
             return Problem(
-                f"its {name} of {described(values.shape)} numbers was given by hand, and the layer needs "
+                f"its {name} was given by hand with {described(values.shape)} numbers, but the layer needs "
                 f"{described(shape)}; give as many, or leave them out.",
                 placed.repair("leave them out"),
             )

@@ -141,7 +141,7 @@ def plan(blocks: object, shape: object = (1, 28, 28), classes: object = 10) -> P
     (1538, '', '(28 + 2·1 - 3) / 1 + 1 = 28')
 
     Args:
-        blocks: Plain values as `template` returns them, from anybody.
+        blocks: Plain values as `template` returns them; they may be untrusted.
         shape: (C, H, W) of the image.
         classes: How many classes there are: the units of a linear layer without a number.
 
@@ -160,7 +160,7 @@ Read = list[Block | Problem]
 
 
 def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
-    """The plan of blocks that were read, each a block or the reason why it is none."""
+    """The plan of blocks that were read, each a block or the reason why it is not one."""
     planned: list[PlannedBlock] = []
     counts: Counter[str] = Counter()
     current: Shape | None = shape
@@ -193,7 +193,7 @@ def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
 
 
 def _read(values: Sequence[object]) -> Read:
-    """Each value as a block, or the reason why it is none."""
+    """Each value as a block, or the reason why it is not one."""
     read: Read = []
     for value in values:
         try:
@@ -213,8 +213,8 @@ def _beyond(planned: list[PlannedBlock]) -> Problem | None:
     for what, most, count in totals:
         if count > most:
             return Problem(
-                f"with it the network has {count:,} {what}, and at most {most:,} are built; "
-                "take fewer kernels or units, or a larger stride."
+                f"with this block the network has {count:,} {what}, but at most {most:,} are allowed; "
+                "use fewer kernels or units, or a larger stride."
             )
     return None
 
@@ -254,7 +254,7 @@ def _shape(shape: object) -> Shape:
     lengths = tuple(_count("each number of shape", length) for length in shape)
     cells = _cells(lengths)
     if cells > CELLS:
-        raise UsageError(f"an image of {described(lengths)} has {cells:,} cells; at most {CELLS:,} are taken.")
+        raise UsageError(f"an image of {described(lengths)} has {cells:,} cells; at most {CELLS:,} are allowed.")
     return lengths
 
 

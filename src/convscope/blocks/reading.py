@@ -1,4 +1,4 @@
-"""Reading: blocks from plain values, which may come from anybody, checked one by one."""
+"""Reading: blocks from plain values, which may be untrusted, checked one by one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from convscope.errors import UnknownName, UsageError
 LONGEST = 64
 """Largest number of blocks: more than any network that is read block by block has."""
 BY_HAND = 50_000
-"""Largest number of weights given by hand: as text of 20 letters each they take 1 MB."""
+"""Largest number of weights given by hand: as text of 20 characters each they take 1 MB."""
 DEEPEST = 4
 """Axes of the largest weight: (kernel, channel, row, column)."""
 HUGE = 256

@@ -128,7 +128,7 @@ def results_of(call: Call) -> list[Tensor]:
 
 
 def returned_by(call: Call) -> Sequence[object]:
-    """What a call returned, by position: also what is not a tensor, such as a gradient that was not asked for."""
+    """What a call returned, by position, including what is not a tensor, such as a gradient that was not requested."""
     return call[3] if isinstance(call[3], tuple | list) else (call[3],)
 
 

@@ -140,8 +140,9 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
 def _joined(runs: Sequence[NodeRun]) -> list[NodeRun]:
     """Two nodes of an operation in place on a view as one.
 
-    Autograd differentiates it by the whole memory: the view's node gives the gradient of that memory after the write,
-    `CopySlices` takes it to the memory before. What the operation received is the gradient of the view.
+    Autograd differentiates with respect to the whole memory: the view's node gives the gradient of that memory after
+    the write, and `CopySlices` takes it back to the memory before. The operation itself received the gradient
+    of the view.
     """
     joined: list[NodeRun] = []
     for run in runs:

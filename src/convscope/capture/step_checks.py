@@ -1,4 +1,4 @@
-"""Checks of training steps: what cannot be explained is refused in a sentence, before or right after it ran.
+"""Checks of training steps: what cannot be explained is refused in one sentence, before it runs or right after.
 
 Knows torch and models; no steps.
 """
@@ -47,7 +47,7 @@ def check_model(subject: ModelState) -> None:
                 "which may change its gradient); remove the hooks for this call."
             )
     if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        raise UsageError("a training step under autocast is not explained; leave autocast for this call.")
+        raise UsageError("a training step under autocast is not explained; turn autocast off for this call.")
 
 
 def check_recorded(recorder: BackwardRecorder) -> None:
@@ -62,7 +62,7 @@ def check_recorded(recorder: BackwardRecorder) -> None:
     if narrow is not None:
         raise UsageError(
             f"a training step in {str(narrow.dtype).removeprefix('torch.')} is not explained, and the model calculates "
-            "in it, as under autocast; leave autocast for this call."
+            "in it, as under autocast; turn autocast off for this call."
         )
 
 

@@ -291,7 +291,7 @@ MISTAKES: Sequence[Mistake] = (
     *(
         Mistake(
             "windows begin outside the image",
-            "The result is the beginning of a full convolution: the first window must lie inside the image.",
+            "The result is the beginning of a full convolution: the first window must be inside the image.",
             change,
             cropped,
         )
@@ -356,7 +356,7 @@ MISTAKES: Sequence[Mistake] = (
     TRANSPOSED,
     Mistake(
         "positions column by column",
-        "The results are in the order of columns: the loop over rows is the outer one, or swap the axes after reshape.",
+        "The results are in column order: make the loop over rows the outer one, or swap the axes after reshape.",
         after=result(lambda out: out.swapaxes(2, 3).reshape(out.shape)),
     ),
     Mistake("image transposed", "Rows and columns of the image are swapped.", changed("x", lambda x: x.swapaxes(2, 3))),

@@ -128,9 +128,9 @@ def main() -> None:
 
 
 def _keep_settings_of_folder_out() -> None:
-    """Import matplotlib from elsewhere if the working folder has settings for it, which may be other people's.
+    """Import matplotlib from another folder if the working folder has settings for it, which may not be the user's.
 
-    It reads a file `matplotlibrc` there when it is imported, and no option prevents that.
+    Matplotlib reads a file `matplotlibrc` there when it is imported, and no option prevents that.
     """
     if not os.path.lexists("matplotlibrc"):
         return

@@ -14,7 +14,7 @@ def blocks(
     network: Annotated[str, typer.Argument(help="A built-in network, detector, or a file of blocks (net.json).")],
     size: Annotated[
         str | None,
-        typer.Argument(metavar="[SIZE]", help="Size of the images, such as 3x32x32; else the network's own."),
+        typer.Argument(metavar="[SIZE]", help="Size of the images, such as 3x32x32; by default the network's own."),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of classes: the units of a linear layer without a number.")

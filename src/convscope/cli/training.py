@@ -158,7 +158,7 @@ class RecipeChanges:
 
 @dataclass(frozen=True, slots=True)
 class Computation:
-    """The options of where and how it is computed."""
+    """The options for where and how the training is computed."""
 
     HEADING: ClassVar = "Computation"
 
@@ -242,7 +242,7 @@ def train(
 
 
 def _show_end(run: "cs.Run", start: "cs.StartEvent | None") -> None:
-    """Print what a training ended with; `start` is None if there was nothing left to train."""
+    """Print how a training ended; `start` is None if there was nothing left to train."""
     if hushed():  # another process prints, and the run may exist only on its disk
         return
     if start is None:

@@ -140,7 +140,7 @@ def workbook(
     (20, 1)
 
     With a target it goes on to the loss, the backward pass and, with an optimizer, the new parameters; the label, the
-    learning rate and the optimizer's state can be changed, too:
+    learning rate and the optimizer's state can then be changed, too:
 
     >>> print(workbook("crosses", "crosses:plus", target=0, loss="mse", optimizer="adadelta", lr=1.0))
     crosses on crosses:plus: 108 numbers on 19 sheets, 65 of them formulas
@@ -167,7 +167,7 @@ def workbook(
     step = {"target": target, "loss": loss, "optimizer": optimizer, "lr": lr}
     if isinstance(model, Trace):
         if any(value is not None for value in step.values()):
-            raise UsageError("a trace has its training step already; leave target, loss, optimizer and lr out.")
+            raise UsageError("a trace already contains its training step; leave out target, loss, optimizer and lr.")
         recorded, image_name = model, ""
     else:
         recorded, image_name = _traced(model, image, step)

@@ -155,9 +155,9 @@ class Dot:
     extra: Numbers = 0
     """Roundings of the kernel beyond those of a sum, its scale, divisor and bias."""
     narrow: int = 0
-    """How many of parts of the sum are to the type of the result, where the kernel puts these down in between."""
+    """How many roundings of partial sums are to the type of the result, where the kernel stores these in between."""
     parts: int = 0
-    """Into how many sums the kernel adds before these are put down, products in turn; 0 where it puts none down."""
+    """How many partial sums the kernel adds up, with products in turn, and then stores; 0 where it stores none."""
     kind: str = ""
     """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
     skips: bool = False
@@ -250,7 +250,7 @@ class Dot:
         return wrapped(total + (0 if self.bias is None else counted(self.bias)), self.kind)
 
     def _put_down(self, products: Array, size: Numbers, added: Numbers) -> Numbers:
-        """The magnitudes of what the kernel puts down: of the sums of products that it adds before, and of the rest."""
+        """The magnitudes of what the kernel stores: of the partial sums of products, and of the rest."""
         if not self.parts:
             return size
         sums = np.abs(products.reshape(*products.shape[:-1], -1, self.parts).sum(-2)).sum(-1)

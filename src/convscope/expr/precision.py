@@ -52,7 +52,7 @@ class Precision:
 
     @property
     def flushes(self) -> bool:
-        """Whether a kernel may take factors below the smallest normal number for 0: products of bfloat16 pairs.
+        """Whether a kernel may treat subnormal factors as 0, as in products of bfloat16 pairs.
 
         Source: Intel, Instruction Set Extensions Programming Reference, VDPBF16PS.
         """
@@ -132,9 +132,9 @@ def _short(value: Numbers) -> Numbers:
 
 
 def writing_error(value: Numbers, precision: Precision) -> Numbers:
-    """How far a written number may be from what a type holds of it: half the distance of the type's numbers there.
+    """How far a literal number may be from its rounding to a type: half the spacing of the type's numbers there.
 
-    That distance does not shrink below the smallest normal number.
+    That spacing no longer shrinks below the smallest normal number.
 
     >>> writing_error(0.5, Precision.of("float32")), writing_error(1e-40, Precision.of("float32")) > 1e-46
     (0.0, True)

@@ -252,7 +252,7 @@ def is_library(file: str | Path) -> bool:
     >>> is_library(os.__file__), is_library("site-packages/net.py")
     (True, False)
     """
-    path = os.path.abspath(file)  # noqa: PTH100  # a link counts by where it is, not leads
+    path = os.path.abspath(file)  # noqa: PTH100  # a link counts by where it is, not where it leads
     return path.startswith(_LIBRARY) or _written_by_torch(path)
 
 

@@ -55,8 +55,8 @@ def load_model(
 
     Args:
         spec: A name of `MODELS`, `file.py:Class`, `package.module:factory`, a file of blocks (`net.json`, see
-            `cs.blocks`), a run folder, an nn.Module, or a program of torch.export. A run in the working folder that is
-            called like a network of `MODELS` comes before it, and a note says so.
+            `cs.blocks`), a run folder, an nn.Module, or a program of torch.export. A run in the working folder with
+            the same name as a network of `MODELS` takes precedence, and a note says so.
         weights: A safetensors file, or a state dict or checkpoint that `torch.save` wrote; without it, a run's own,
             else fresh ones.
         weights_key: Where in a checkpoint the weights are, such as "state_dict_ema"; None finds them.
@@ -108,7 +108,7 @@ def load_model(
 
 
 def _expecting(card: Card, wanted: Preprocess) -> Card:
-    """The card with this preprocessing; what was found out about another size no longer holds."""
+    """The card with this preprocessing; what was found for another size no longer applies."""
     found = card.preprocess
     if (found.size, found.channels) == (wanted.size, wanted.channels):
         return replace(card, preprocess=wanted)

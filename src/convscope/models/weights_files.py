@@ -177,8 +177,8 @@ def check_seal(path: Path) -> None:
         seal = _SEAL.match(header)
         if seal is None:
             return
-        if os.fstat(file.fileno()).st_size != 8 + length + _data_bytes(header):  # told before all of it is read
-            raise WeightsError(f"{path} is damaged: it has another size than its header says.")
+        if os.fstat(file.fileno()).st_size != 8 + length + _data_bytes(header):  # reported before all of it is read
+            raise WeightsError(f"{path} is damaged: its size is not the one that its header gives.")
         start, end = seal.span(1)
         digest = hashlib.sha256(size + header[:start] + EMPTY.encode() + header[end:])
         while piece := file.read(_PIECE):

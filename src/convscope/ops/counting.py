@@ -130,7 +130,7 @@ def histogram(call: Call, cell: Cell) -> Expr:
     """
     cells, edges = _all(call["self"]), Edges(call)
     if call.op == "histc" and not edges.width() * (call.shape[0] + 1) < call.precision.largest:
-        raise UsageError("a histogram is explained for ranges whose product with the number of bins has a number.")
+        raise UsageError("a histogram is explained for ranges whose product with the number of bins does not overflow.")
     if call.output == 1:
         return edges(cell[0])
     count = call.shape[0]

@@ -139,7 +139,7 @@ def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
     return Apply(
         "argmax",
         {"cells": window, "positions": window.placed(flat)},
-        note=f"where the largest of {len(window)} cells stands",
+        note=f"the position of the largest of {len(window)} cells",
     )
 
 

@@ -13,7 +13,7 @@ from convscope.typing import Array
 
 
 def largest(call: Call, cell: Cell) -> Apply:
-    """amax, amin, max, min, argmax, argmin along axes: the candidates and the winner, or where it stands."""
+    """amax, amin, max, min, argmax, argmin along axes: the candidates and the winner, or its position."""
     cells = reduced(call, cell)
     name = "max" if "max" in call.op else "min"
     if call.output == 0 and not call.op.startswith("arg"):
@@ -29,7 +29,7 @@ def largest(call: Call, cell: Cell) -> Apply:
     return Apply(
         f"arg{name}",
         {"cells": cells, "positions": cells.placed(axis)},
-        note=f"where the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells stands",
+        note=f"the position of the {'largest' if name == 'max' else 'smallest'} of {len(cells):,} cells",
     )
 
 
@@ -41,7 +41,7 @@ def least_and_largest(call: Call, cell: Cell) -> Apply:
 
 
 def ranked(call: Call, cell: Cell) -> Apply:
-    """sort and topk: the number that comes in this place, and where it stood."""
+    """sort and topk: the number of this rank, and its position."""
     operand = call["self"]
     axis = call["dim"] % max(len(cell), 1)
     cells = row(operand, cell, [axis])

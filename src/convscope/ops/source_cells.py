@@ -125,10 +125,10 @@ def repeat(call: Call, cells: Array) -> Array:
 
 
 def as_strided(call: Call, cells: Array) -> Array:
-    """A view by strides in the memory of the tensor, whose own strides and first cell the trace knows.
+    """A view by strides in the memory of the tensor; the trace has the tensor's own strides and first cell.
 
     Raises:
-        UsageError: a cell is none of the tensor's.
+        UsageError: a cell is outside the tensor.
     """
     array: Array = call["self"].array
     steps, first = call.extra.get("memory") or ([stride // array.itemsize for stride in array.strides], 0)
@@ -140,7 +140,7 @@ def as_strided(call: Call, cells: Array) -> Array:
             result[:, axis] = np.clip(rest // steps[axis], 0, array.shape[axis] - 1)
             rest = rest - result[:, axis] * steps[axis]
     if rest.any():
-        raise UsageError("as_strided reads memory beside its input, whose numbers are not recorded.")
+        raise UsageError("as_strided reads memory outside its input, which is not recorded.")
     return result
 
 

@@ -181,7 +181,7 @@ def _images(data: DataSource | None, run: Run | None) -> Dataset:
     """The training images that are given, or those of the run."""
     chosen = data if data is not None or run is None else data_of(run, None, "train", None)
     if chosen is None:
-        raise UsageError("gradients are those of labelled images; pass a data set: cs.probe.gradients(model, data).")
+        raise UsageError("gradients need labelled images; pass a data set: cs.probe.gradients(model, data).")
     return as_dataset(chosen, "train")
 
 

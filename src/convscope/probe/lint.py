@@ -1,4 +1,4 @@
-"""Lint: gather the evidence once, make every check that it allows, say which it did not."""
+"""Lint: gather the evidence once, make every check that it allows, and say which it does not."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -86,8 +86,8 @@ def lint(
         kernels: Kernels by their titles, shape (R, S) each: is the direction that a title names the one they find?
         figure: A matplotlib figure: do its pictures share a scale?
         images: How many training images, drawn by `seed`, the model is run on.
-        seed: Of these images.
-        progress: Told how many checks are done, once the model has run.
+        seed: Seed of that choice.
+        progress: Called with the number of checks done, once the model has run.
 
     Returns:
         What was found, which checks were made, which could not be made and why.
@@ -96,7 +96,7 @@ def lint(
         UsageError: there is nothing to look at.
         UnknownName: no loss or data set has this name.
         DataError: data that no model can be run on.
-        ShapeError: the model answers with something else than one score per class, such as segmentation maps.
+        ShapeError: the model answers with something other than one score per class, such as segmentation maps.
     """
     if model is None and kernels is None and figure is None:
         raise UsageError("there is nothing to look at; give a model and data, or kernels by title, or a figure.")

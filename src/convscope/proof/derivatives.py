@@ -136,7 +136,7 @@ class Derivatives:
     def rounding(self, gradient: Ref) -> Array | float:
         """How far a recorded gradient is from what its operation gives in float64, within that operation's bounds.
 
-        A bias's gradient at 224x224 is a sum of 25,088 terms for two images, which float32 rounds by up to some 1e-3.
+        A bias's gradient at 224x224 is a sum of 25,088 terms for two images, which float32 rounds by up to about 1e-3.
         Of a gradient behind views, the largest; of a sum of several paths, that of all of them.
         """
         largest = 0.0
@@ -158,7 +158,7 @@ class Derivatives:
         return largest
 
     def _judged(self, one: Derivative) -> tuple[Mismatch | None, bool]:
-        """The first cell that is not the derivative, and whether nothing can be said of some, which left the type.
+        """The first cell that is not the derivative, and whether some left the type and stay undecided.
 
         The step's own bounds, and what underflows on the way, are found only where they are needed.
         """
@@ -275,7 +275,7 @@ def numbers_of(trace: Trace, ref: Ref) -> Array:
     """
     whole = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
     if whole is None:
-        raise UsageError(f"{ref.name} was written into by what no step holds.")
+        raise UsageError(f"{ref.name} was written into by an operation that no step records.")
     return whole.astype(np.float64)
 
 

@@ -59,7 +59,8 @@ STATUSES: Mapping[Status, StatusText] = {
     ),
     "underived": StatusText(
         "underived",
-        "recomputed, but not compared with the derivative of its forward step, which has no rule or leaves its type",
+        "recomputed, but not compared with the derivative of its forward step, "
+        "which has no rule or exceeds its type's range",
         "open",
     ),
     "recomputed": StatusText(

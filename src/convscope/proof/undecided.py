@@ -1,4 +1,4 @@
-"""Undecided: numbers beyond a type's range, of which a definition does not say what a sound kernel makes of them.
+"""Undecided: numbers beyond a type's range, where a definition does not say what a sound kernel returns.
 
 An infinite operand, or an overflow on the way, ends as an infinity or as nan by the order in which a kernel subtracts,
 multiplies and divides. Such a number is neither proved nor wrong. Where IEEE arithmetic settles it, as in one addition
@@ -39,11 +39,11 @@ COMPARING = frozenset(
         "fractional_max_pool2d", "fractional_max_pool3d", "logspace", "scaled_dot_product_attention",
     }
 )  # fmt: skip
-"""Operations that compare numbers on their way, so that a nan may lose, and with it be lost."""
+"""Operations that compare numbers on the way, so that a nan may lose a comparison and disappear."""
 COUNTING = frozenset({"_cdist_forward", "_ctc_loss", "_pdist_forward"})
 """Operations that compare and count, where a nan may also win."""
 CONVOLUTIONS = frozenset({"_convolution", "convolution"})
-"""Operations whose kernels of narrow types multiply numbers by zeros that fill up a block."""
+"""Operations whose kernels for narrow types multiply numbers by the zeros that pad a block."""
 
 
 class Reach(NamedTuple):
@@ -52,7 +52,7 @@ class Reach(NamedTuple):
     special: bool
     """Whether an operand holds an infinity or nan."""
     size: float
-    """More than the largest number that a kernel makes of the finite ones on its way."""
+    """More than the largest intermediate number that a kernel computes from the finite ones."""
 
 
 def reach_of(call: Call) -> Reach:

@@ -260,7 +260,7 @@ def _compared(trace: Trace, name: str, array: Array, ref: Ref) -> Returned:
     """A tensor of the output against the one that it was."""
     numbers = final(trace, ref)
     if numbers is None:
-        return Returned(name, ref.name, False, f"comes from {ref.name}, into which was written what no step holds")
+        return Returned(name, ref.name, False, f"comes from {ref.name}, which an unrecorded operation wrote into")
     return Returned(name, ref.name, _same(array, numbers))
 
 

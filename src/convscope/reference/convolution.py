@@ -259,7 +259,7 @@ def _scatter(
     """Each input cell adds itself times the kernel to the output, one kernel position at a time.
 
     Args:
-        change: What is made of the sum over the channels before it is added.
+        change: Applied to the sum over the channels before it is added.
     """
     (n, channels), sizes, kernel = x.shape[:2], x.shape[2:], weight.shape[2:]
     if channels != weight.shape[0]:

@@ -184,10 +184,10 @@ def unique_slices(
     """unique_dim: like `unique`, for the slices of an axis.
 
     Raises:
-        UsageError: a slice holds nan, which no order of slices has a place for.
+        UsageError: a slice contains nan, which has no place in the order of slices.
     """
     if np.isnan(x).any():
-        raise UsageError("slices that hold nan have no order.")
+        raise UsageError("slices that contain nan cannot be ordered.")
     return _unique(x, dim, (return_inverse, return_counts), in_turn=False)
 
 
@@ -258,7 +258,7 @@ def fixed_histogram(x: Array, bins: int = 100, low: float = 0, high: float = 0) 
 def fixed_histogram_error(_y: Array, u: float, x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
     """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number.
 
-    A kernel multiplies distances by the number of bins: of so wide a range that this overflows, nothing is known.
+    A kernel multiplies distances by the number of bins: where a wide range makes this overflow, nothing is known.
     """
     edges = _edges(x, bins, (low, high) if low != high else None, 1.0)
     if len(edges) * (edges[-1] - edges[0]) >= largest(u):
@@ -274,7 +274,7 @@ def histogram(
     """histogram: the counts, or sums of weights, of bins, and their edges; as a density their area is 1.
 
     Raises:
-        UsageError: edges that are not sorted, or data with nan, of which PyTorch's kernel makes any bin.
+        UsageError: edges that are not sorted, or data with nan, which PyTorch's kernel may count in any bin.
     """
     if np.isnan(x).any():
         raise UsageError("a histogram has no bin for nan.")

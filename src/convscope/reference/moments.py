@@ -1,12 +1,12 @@
 """Moments: mean and variance over some axes, and how far kernels may be from them. PyTorch's kernels differ in how they
-add, and with it in how large their errors can be:
+add, and therefore in how large their errors can be:
 
 - "chunked": Welford's updates in chunks of 16, merged pairwise, lane by lane (ATen/native/cpu/moments_utils.h, for
   layer norm and group norm of contiguous memory); on a GPU the threads of a block share a row. Variances of float32
   on a CPU and batch norm of contiguous float32 are added in float64, which is far better.
 - "in turn": one cell after the other, the mean first and the squares after it, or both by Welford's updates (batch
   norm of channels-last memory, variances of other types).
-- "one pass": sums of cells and of squares, subtracted in the end (group norm of channels-last memory).
+- "one pass": sums of cells and of squares, subtracted at the end (group norm of channels-last memory).
 
 Knows precision and NumPy.
 """
@@ -40,7 +40,7 @@ def moments_error(
     kernel: Kernel = "in turn",
     squares: Kernel | None = None,
 ) -> tuple[Array, Array]:
-    """How far a kernel's mean and variance may lie from `moments`.
+    """How far a kernel's mean and variance may be from `moments`.
 
     Every kernel but "one pass" merges parts a and b of n_a and n_b cells, from single cells up to all of them, with
     d = m_b - m_a, c = n_b / n, w = n_a·n_b / n (Chan, Golub, LeVeque, The American Statistician 37, 1983):

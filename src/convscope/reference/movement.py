@@ -209,11 +209,11 @@ def strided(
     Args:
         x: Any array.
         size, stride: Of the result, in cells.
-        storage_offset: The first cell of the result in memory; that of `x` unless said.
-        memory: Strides of `x` and its first cell, in the same memory; row by row from 0 unless said.
+        storage_offset: The first cell of the result in memory; by default that of `x`.
+        memory: Strides of `x` and its first cell, in the same memory; by default row by row from 0.
 
     Raises:
-        UsageError: a cell of the result is none of `x`.
+        UsageError: a cell of the result is outside `x`.
     """
     steps, first = memory or ([math.prod(x.shape[axis + 1 :]) for axis in range(x.ndim)], 0)
     places = _addresses(x.shape, steps, first).ravel()
@@ -221,7 +221,7 @@ def strided(
     order = np.argsort(places, kind="stable")
     at = np.searchsorted(places, wanted, sorter=order)
     if (at == x.size).any() or (places[order[at]] != wanted).any():
-        raise UsageError("as_strided reads memory beside its input, whose numbers are not recorded.")
+        raise UsageError("as_strided reads memory outside its input, which is not recorded.")
     return np.asarray(x.reshape(-1)[order[at]])
 
 

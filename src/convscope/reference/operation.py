@@ -18,9 +18,9 @@ from convscope.typing import Array, Numbers
 P = ParamSpec("P")
 T = TypeVar("T")
 Result: TypeAlias = Array | tuple[Array | None, ...]
-"""What an operation makes: an array, or several in ATen's order; None is an output that is the kernel's own affair."""
+"""What an operation makes: an array, or several in ATen's order; None is an output for the kernel's own use."""
 Errors: TypeAlias = Numbers | tuple[Numbers | None, ...]
-"""How far a kernel may lie from each number of a result: one number for all cells, or one for each."""
+"""How far a kernel may be from each number of a result: one number for all cells, or one for each."""
 Arguments: TypeAlias = Mapping[str, Any]
 """An operation's arguments by name: arrays for tensors, numbers, lists of them and texts as its schema in ATen says."""
 
@@ -194,10 +194,10 @@ def wide(error: Callable[..., T]) -> Callable[..., T]:
 
 
 def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors: str) -> Callable[..., Any]:
-    """`error`, of kernels that may take factors of bfloat16 below the smallest normal number for 0.
+    """`error`, of kernels that may treat subnormal factors of bfloat16 as 0.
 
-    Processors multiply pairs of bfloat16 so (Intel, Instruction Set Extensions Programming Reference, VDPBF16PS, which
-    rounds denormal inputs to 0); a product then loses all of its magnitude.
+    Processors multiply pairs of bfloat16 numbers this way (Intel, Instruction Set Extensions Programming Reference,
+    VDPBF16PS, which rounds denormal inputs to 0); a product then loses all of its magnitude.
 
     Args:
         error: Of the operation.

@@ -96,7 +96,7 @@ def cast(x: Array, dtype: DType = None) -> Array:
     (array([ 0, -2]), array([0.1]))
 
     Args:
-        x: Numbers array.
+        x: Any array.
         dtype: A type or its name, with or without `torch.` in front; None changes nothing.
 
     Raises:

@@ -120,7 +120,7 @@ def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.floa
         raise HTTPException(404, "this is a forward pass, which has no gradients; POST api/gradients records them.")
     step = next((step for step, each in _pairs(done.trace) if step is not None and each.id == gradient.id), None)
     if step is None:
-        raise HTTPException(404, f"{gradient.name} is not the gradient of a step, so no channel of it adds anything.")
+        raise HTTPException(404, f"{gradient.name} is not the gradient of a step, so its channels add nothing.")
     slopes = np.asarray(gradient.output, np.float64)
     products = np.where(slopes == 0, 0.0, slopes * step.output)  # no infinity counts that is not passed on
     return np.asarray(planes_of(products).sum(axis=(1, 2)))

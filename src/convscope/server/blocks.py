@@ -114,7 +114,7 @@ class SumInfo(Message):
 
 
 class RepairInfo(Message):
-    """A change that mends a problem: `removed` blocks from `at` on are replaced by others."""
+    """A change that fixes a problem: `removed` blocks from `at` on are replaced by others."""
 
     title: str
     at: int

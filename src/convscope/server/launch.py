@@ -263,7 +263,7 @@ def _code_of(network: str) -> str:
     """A network's code with the full path of its file; it is built once, so that its errors are seen at the start."""
     source = str(cs.card_of(cs.load_model(network)).source)
     if not names_code(source):
-        raise cs.UsageError(f"{network} is not code of yours; Train offers the built-in networks by itself.")
+        raise cs.UsageError(f"{network} is not your own code; Train already offers the built-in networks.")
     return source
 
 

@@ -162,7 +162,7 @@ def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) 
 
 
 class _TooLarge(DataError):
-    """An archive that may be sound, but not for this machine."""
+    """An archive that may be sound, but is too large for this machine."""
 
 
 class Archive:
@@ -203,7 +203,7 @@ class Archive:
         if header.get("format") != format_:
             raise ValueError(f"its header names the format {header.get('format')!r}")
         if (contents.training is not None) != (format_ == STEP_FORMAT):
-            raise ValueError(f"the format {format_} is not that of its contents")
+            raise ValueError(f"the format {format_} does not match its contents")
         for name, ref in _stored(contents):
             if (ref.dtype in NARROW or ref.dtype == "bool") and not fits(ref.dtype, self._read(name)):
                 raise ValueError(f"the array {name} has numbers that {ref.dtype} cannot represent")

@@ -179,15 +179,13 @@ def _of_step(ref: object, steps: Sequence[Step], where: str) -> Ref:
     _require(right, f"{where} is a result that no step has")
     later = isinstance(ref.rewritten, tuple) and all(type(row) is int for row in ref.rewritten)
     later = later and all(ref.id < row < len(steps) for row in ref.rewritten)
-    _require(
-        later and [*ref.rewritten] == sorted({*ref.rewritten}), f"{where} was rewritten by steps that it cannot be"
-    )
+    _require(later and [*ref.rewritten] == sorted({*ref.rewritten}), f"{where} names impossible steps that rewrote it")
     return ref
 
 
 def _entries(packed: object, names: Sequence[str]) -> dict[str, Any]:
     if not isinstance(packed, dict) or {*packed} != {*names}:
-        raise ValueError("the training step has other entries")
+        raise ValueError("the training step has unexpected entries")
     return {name: unpack(value) for name, value in packed.items()}
 
 

@@ -60,7 +60,7 @@ class Run(Displayed):
         return self.told(str(self.path))
 
     def told(self, name: str) -> str:
-        """What `str` says, under another name than the path."""
+        """What `str` returns, with another name in place of the path."""
         try:
             recipe, config = self.recipe, self.config
             scores = [

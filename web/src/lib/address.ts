@@ -81,7 +81,7 @@ export function editsFrom(text: string | null): Edit[] {
   });
 }
 
-/** A name in a trail, whose separators it may contain. */
+/** A name escaped for a trail, whose separators it may contain. */
 export const escaped = (text: string): string => encodeURIComponent(text).replaceAll("_", "%5F").replaceAll("~", "%7E");
 
 export function unescaped(text: string): string {

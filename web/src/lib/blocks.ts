@@ -31,7 +31,7 @@ export function blocksText(blocks: readonly BlockSpec[]): string {
     .join("_");
 }
 
-const LONGEST = 4_000; // letters of a list in the URL
+const LONGEST = 4_000; // characters of a list in the URL
 
 /** The text for the URL; null for a list whose weights by hand make it too long. */
 export function shortBlocks(blocks: readonly BlockSpec[]): string | null {
@@ -39,7 +39,7 @@ export function shortBlocks(blocks: readonly BlockSpec[]): string | null {
   return text.length > LONGEST ? null : text;
 }
 
-/** The blocks of such a text; null if it is none. What the settings mean is left to the server. */
+/** The blocks of such a text; null if it is not one. What the settings mean is left to the server. */
 export function blocksFrom(text: string | null): BlockSpec[] | null {
   if (text === null) return null;
   const parts = text === "" ? [] : text.split("_");
@@ -75,7 +75,7 @@ export function moved<T>(list: readonly T[], from: number, to: number): T[] {
 export const repaired = (blocks: readonly BlockSpec[], repair: RepairInfo): BlockSpec[] =>
   blocks.toSpliced(repair.at, repair.removed, ...repair.added);
 
-/** A setting's value, its default where it has none. */
+/** A setting's value, or its default where it has none. */
 export function valueOf(block: BlockSpec, setting: BlockSetting): number | boolean | null {
   return settingsOf(block)[setting.name] ?? setting.default ?? null;
 }
@@ -88,7 +88,7 @@ export function placeholder(block: BlockSpec, kind: BlockKind, setting: BlockSet
   return other === undefined ? "" : String(valueOf(block, other));
 }
 
-/** A block with another value of a setting; null leaves it to its kind. Weights by hand follow its size. */
+/** A block with another value of a setting; null restores the default of its kind. Weights by hand follow the size. */
 export function withSetting(
   block: BlockSpec,
   name: string,

@@ -28,9 +28,9 @@ class Primitive:
     value: Callable[..., Numbers]
     """The result, in float64."""
     error: Callable[[Precision, Any, Any, Any], Numbers]
-    """How far a kernel's result may lie from `value`: (precision, result, arguments, their errors).
+    """How far a kernel's result may be from `value`: (precision, result, arguments, their errors).
 
-    Each function names the types of its own arguments: a number, or the `Row` of those that take many.
+    Each function declares the types of its own arguments: a number, or a `Row` for an argument of many numbers.
     """
     taken: Callable[..., str] | None = None
     """The formula of the branch that these arguments take."""

@@ -55,10 +55,10 @@ def _not_above(row: Row, x: float) -> float:
 
 
 def _insertion(passed: NDArray[np.bool_]) -> int:
-    """The place found by halving a row, as kernels search: of a row that is not sorted, it depends on the way.
+    """The insertion point found by bisection, as kernels search; in an unsorted row it depends on the path taken.
 
     Args:
-        passed: Which cells come before the place, of the whole row; what has no order does.
+        passed: Which cells of the whole row come before the insertion point; those without an order do.
     """
     start, end = 0, len(passed)
     while start < end:

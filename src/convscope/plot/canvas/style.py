@@ -133,7 +133,7 @@ STYLE: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it, matplotlib has its own default settings and this style's; afterwards the global ones, as before.
+    """Within this context, Matplotlib uses its own defaults and this style; afterwards the global settings are back.
 
     Those may come from a file `matplotlibrc` in the working folder, and so from other people.
     """
@@ -144,7 +144,7 @@ def styled() -> Iterator[None]:
 
 _NOT_DRAWN = ("backend", "date.epoch", "docstring", "figure.max", "figure.raise", "interactive", "savefig.directory",
               "timezone", "tk.", "toolbar", "webagg.")  # fmt: skip
-"""Settings that are of programs and windows, not of figures."""
+"""Settings for programs and windows, not for figures."""
 
 
 class Page(Figure):

@@ -64,5 +64,5 @@ class OwnNetworks:
         made = trace.steps[-1].shape
         if made != (1, classes):
             shown = "x".join(map(str, made[1:])) or "1"
-            return f"it gives {shown} number{'s' * (shown != '1')} for an image, and there are {classes} classes."
+            return f"it gives {shown} number{'s' * (shown != '1')} for an image, but there are {classes} classes."
         return ""

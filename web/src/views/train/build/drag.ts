@@ -36,7 +36,7 @@ export function drag(
   addEventListener("pointercancel", end);
 }
 
-/** Where an item goes whose pointer is at this height: past every item whose middle the pointer has passed. */
+/** The new place of an item when the pointer is at this height: past every item whose middle the pointer has passed. */
 function target(list: HTMLElement, at: number, y: number): number {
   const middles = [...list.children].map((item) => {
     const { top, height } = item.getBoundingClientRect();
