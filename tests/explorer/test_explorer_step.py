@@ -123,5 +123,6 @@ def test_the_panel_is_accessible_and_fits(chromium: Any, explorer: Any, run: cs.
                 shown(page, at)
                 page.get_by_role("button", name="conv1.weight.grad (0, 0, 1, 1) =").click()
                 settled(page)
+                page.wait_for_selector(".scroller [tabindex='0']")  # the strip has its maps
                 keep(page, f"step-{size[0]}-{scheme}", tmp_path)
                 accessible(page)

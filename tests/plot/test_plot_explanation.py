@@ -148,7 +148,7 @@ def test_a_long_sum_shows_its_largest_terms_as_bars_and_the_rest(trace: Any) -> 
         ("2", (2, 3, 3), "x × 0.5 × (1 + erf(x ÷ √2))"),
         ("4", (2, 3, 3), "max(0, x)"),
         ("7", (2, 1, 1), "the mean of 4 cells"),
-        ("8", (20,), "the same number as 7 (2, 0, 2)"),
+        ("8", (20,), "the same number as layer 7 (2, 0, 2)"),
         ("10", (4,), "exp(x − max) ÷ sum of exp(cells − max)"),
     ],
 )

@@ -49,7 +49,7 @@ def wait_for_snapshot(run: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.study)])
 def test_a_closed_terminal_saves_as_a_polite_kill_does(tmp_path: Path, number: int) -> None:
     run = tmp_path / "run"
-    process = start(run, stdout=subprocess.DEVNULL)
+    process = start(run, "--epochs", "40", stdout=subprocess.DEVNULL)
     wait_for_snapshot(run, process)
     time.sleep(0.3)
     process.send_signal(number)

@@ -181,7 +181,7 @@ class Explanation(Displayed):
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.ReLU())
         >>> why = explain(cs.trace(net, torch.ones(1, 2)), "1", (0,))
         >>> why.follow(why.parts()[0]).name
-        '0 (0)'
+        'layer 0 (0)'
         """
         if part.source.kind != "step":
             return None
