@@ -2022,7 +2022,7 @@ export interface components {
         };
         /**
          * RepairInfo
-         * @description A change that mends a problem: `removed` blocks from `at` on are replaced by others.
+         * @description A change that fixes a problem: `removed` blocks from `at` on are replaced by others.
          */
         RepairInfo: {
             /** Added */
