@@ -134,13 +134,12 @@ def test_p_is_for_the_projector(chromium: Any, shapes: Any, tmp_path: Path) -> N
     with tab(chromium, size=(1280, 720)) as page:
         visit(page, shapes, "?change=r20", ".reasons ul li")
         page.keyboard.press("p")
-        seen = []
-        for _ in range(3):
-            seen.append(page.locator("[data-panel]:visible").evaluate_all("all => all.map(e => e.ariaLabel)"))
+        panels = page.locator("[data-panel]:visible")
+        for number, name in enumerate(("The network", "What the pixels add", "Why this answer"), 1):
+            eventually(lambda: panels.evaluate_all("all => all.map(e => e.ariaLabel)"), [name])
             assert page.evaluate(smallest) >= SMALL_ENOUGH
-            keep(page, f"projector-{len(seen)}", tmp_path)
+            keep(page, f"projector-{number}", tmp_path)
             page.keyboard.press("PageDown")
-        assert seen == [["The network"], ["What the pixels add"], ["Why this answer"]]
         assert not page.locator("header nav").is_visible()
         assert page.locator("header li", has_text="turned 20°").is_visible()  # what differs stays marked
         accessible(page)
@@ -151,7 +150,7 @@ def test_p_is_for_the_projector(chromium: Any, shapes: Any, tmp_path: Path) -> N
         canvas = page.locator(".picture canvas").first
         side = canvas.bounding_box()["width"] / 28
         canvas.click(position={"x": side * 20.5, "y": side * 7.5})
-        assert "row 7, column 20" in page.locator(".pixel").inner_text()
+        page.locator(".pixel", has_text="row 7, column 20").wait_for()
 
         page.keyboard.press("p")
         page.locator("header nav").wait_for()
