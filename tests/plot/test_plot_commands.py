@@ -88,7 +88,7 @@ def test_connections_has_a_line_for_each_product(command: Callable[..., str]) ->
     colors = [line.get_color()[:7] for line in figure.axes[0].lines]
     assert len(colors) == 16 * 9 + 4 * 9
     assert len(set(colors[-36:])) == 4  # the convolution's weights
-    assert len(set(colors[:144])) > 100  # neighbours among so many are alike to the last bit
+    assert len(set(colors[:144])) > 100  # the colours of neighbours can be equal in all bits
     with pytest.raises(cs.UsageError, match="an image of 3x3 under a kernel of 4x4 cannot be drawn"):
         command("plot", "connections", "--size", "3", "--kernel", "4")
 

@@ -11,21 +11,10 @@ from torch.nn import functional as F
 import convscope as cs
 from convscope.expr.call import Call, Operand
 from convscope.proof.undecided import undecided
+from rule_case import Doing
 from tampering import tampered
 
 NAN, INF = float("nan"), float("inf")
-
-
-class Calls(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.call = call
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Call it."""
-        return self.call(x)
 
 
 ROWS: dict[str, nn.Module] = {
@@ -33,16 +22,16 @@ ROWS: dict[str, nn.Module] = {
     "group norm": nn.GroupNorm(2, 4),
     "instance norm": nn.InstanceNorm2d(4),
     "RMS norm": nn.RMSNorm(6),
-    "var_mean": Calls(lambda x: torch.var_mean(x, -1)[1]),
-    "std_mean": Calls(lambda x: torch.std_mean(x, -1)[1]),
-    "mean": Calls(lambda x: x.mean(-1)),
-    "lerp": Calls(lambda x: torch.lerp(x, x.flip(-1), 0.75)),
-    "quantile": Calls(lambda x: x.float().quantile(0.3, -1)),
+    "var_mean": Doing(lambda x: torch.var_mean(x, -1)[1]),
+    "std_mean": Doing(lambda x: torch.std_mean(x, -1)[1]),
+    "mean": Doing(lambda x: x.mean(-1)),
+    "lerp": Doing(lambda x: torch.lerp(x, x.flip(-1), 0.75)),
+    "quantile": Doing(lambda x: x.float().quantile(0.3, -1)),
     "GELU": nn.GELU(),
-    "attention": Calls(lambda x: F.scaled_dot_product_attention(x, x, x)),
-    "distances": Calls(lambda x: torch.cdist(x.float(), x.float() + 1, p=0)),
-    "bilinear": Calls(lambda x: F.bilinear(x, x, torch.ones(2, 6, 6, dtype=x.dtype))),
-    "transposed convolution": Calls(lambda x: F.conv_transpose2d(x, torch.ones(4, 2, 3, 3, dtype=x.dtype), stride=2)),
+    "attention": Doing(lambda x: F.scaled_dot_product_attention(x, x, x)),
+    "distances": Doing(lambda x: torch.cdist(x.float(), x.float() + 1, p=0)),
+    "bilinear": Doing(lambda x: F.bilinear(x, x, torch.ones(2, 6, 6, dtype=x.dtype))),
+    "transposed convolution": Doing(lambda x: F.conv_transpose2d(x, torch.ones(4, 2, 3, 3, dtype=x.dtype), stride=2)),
 }
 
 
@@ -84,7 +73,7 @@ def test_what_arithmetic_settles_is_judged() -> None:
     """A product, a sum of small terms, and anything moved have one right answer, also for infinities and nan."""
     x = torch.tensor([[INF, 1.0, -2.0]])
     for call in (lambda x: x * 2, lambda x: x.sum(-1, keepdim=True), lambda x: x.flip(-1), lambda x: x + 1):
-        trace = cs.trace(Calls(call), x)
+        trace = cs.trace(Doing(call), x)
         lie = tampered(trace, outputs={trace.all_steps[-1].name: lambda made: made * np.nan})
         assert cs.verify(lie).mismatches
 
@@ -120,7 +109,7 @@ LARGE: dict[str, Callable[[Tensor], Tensor]] = {
 def test_an_overflow_on_the_way_is_no_mismatch(name: str) -> None:
     for scale in (3.4e38, 1e30, 1e20, 1e-20, 1e-38):
         x = torch.tensor([[[1.0, -0.9, 0.7, 0.001], [0.99, 1.0, -1.0, 0.5]]]) * scale
-        report = cs.verify(cs.trace(Calls(LARGE[name]), x))
+        report = cs.verify(cs.trace(Doing(LARGE[name]), x))
         assert not report.mismatches, (scale, report.mismatches[0].mismatch)
 
 
@@ -146,7 +135,7 @@ LOST: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", LOST)
 def test_numbers_lost_on_the_way_are_no_mismatch(name: str) -> None:
     call, x = LOST[name]
-    report = cs.verify(cs.trace(Calls(call), x))
+    report = cs.verify(cs.trace(Doing(call), x))
     assert not report.mismatches, report.mismatches[0].mismatch
 
 
@@ -165,7 +154,7 @@ COMPARED: dict[str, Callable[[Tensor], Tensor]] = {
 def test_comparisons_with_nan_are_those_of_the_kernel(name: str) -> None:
     for bad in (NAN, INF, -INF):
         x = torch.tensor([[0.5, bad, 0.1, 2.0, 1.0], [3.0, 1.0, bad, -1.0, 2.0]])
-        trace = cs.trace(Calls(COMPARED[name]), x)
+        trace = cs.trace(Doing(COMPARED[name]), x)
         assert not cs.verify(trace).mismatches, bad
         if np.isfinite(trace.all_steps[-1].output).all():
             lie = tampered(trace, outputs={trace.all_steps[-1].name: lambda made: made + 1})

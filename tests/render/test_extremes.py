@@ -9,20 +9,9 @@ from torch import Tensor, nn
 
 import convscope as cs
 from convscope.render.numbers import NumberScale
+from rule_case import Doing
 
 NAN, INF = float("nan"), float("inf")
-
-
-class Calls(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.call = call
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Call it."""
-        return self.call(x)
 
 
 WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], list[float]]] = {
@@ -50,7 +39,7 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], list[float]]] = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_an_explanation_of_extreme_numbers_is_written(name: str) -> None:
     call, numbers = WRITTEN[name]
-    trace = cs.trace(Calls(call), torch.tensor([numbers], dtype=torch.float64))
+    trace = cs.trace(Doing(call), torch.tensor([numbers], dtype=torch.float64))
     cell = (0,) * trace.all_steps[-1].outputs[0].ndim
     text = cs.explain(trace, trace.all_steps[-1], cell).to_text()
     assert "calculated" in text
