@@ -13,7 +13,7 @@ from block_lists import HOSTILE, SOUND
 from convscope.blocks import KINDS, TEMPLATES, Plan, plan, read_block, template
 from convscope.blocks.reading import BY_HAND, LONGEST
 from convscope.errors import UsageError
-from convscope.models.block_network import Blocks
+from convscope.models.networks import Blocks
 
 CONV, FLATTEN, LINEAR = {"block": "conv"}, {"block": "flatten"}, {"block": "linear"}
 SHAPES = {"crosses": (1, 3, 3), "color-cnn": (3, 28, 28)}

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import convscope as cs
 from convscope.expr.call import Call, Operand
-from convscope.proof.undecided import undecided
+from convscope.proof.tolerance import undecided
 from rule_case import Doing
 from tampering import tampered
 

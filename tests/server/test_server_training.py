@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 import convscope as cs
-from convscope.server.trainings import own_networks
-from convscope.server.trainings import registry as several
+from convscope.server.trainings import registry
 from convscope.server.trainings import training as one
 from convscope.server.trainings.registry import Busy, Missing, Trainings, models_for
 from page_trainings import PATIENCE, Sources, ask, say, until, wait_for
@@ -22,7 +21,7 @@ from page_trainings import PATIENCE, Sources, ask, say, until, wait_for
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child is ended only where a test means it to be."""
     monkeypatch.setattr(one, "PATIENCE", PATIENCE)
-    monkeypatch.setattr(several, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(registry, "PATIENCE", PATIENCE)
 
 
 @pytest.fixture
@@ -276,5 +275,5 @@ def test_a_network_of_the_user_is_offered_where_it_fits_and_trained(
 
 
 def test_networks_of_one_name_are_told_apart_by_their_folders() -> None:
-    own = own_networks.OwnNetworks({"/a/net.py:Net": {}, "/b/net.py:Net": {}, "package.module:factory": {}})
+    own = registry.OwnNetworks({"/a/net.py:Net": {}, "/b/net.py:Net": {}, "package.module:factory": {}})
     assert list(own.networks) == ["net.py:Net", "/b/net.py:Net", "package.module:factory"]

@@ -1,13 +1,12 @@
 """Blocks: networks as lists of blocks, which are data: checked, planned as arithmetic, written as code, never executed.
 
-Knows no torch; `models.block_network` builds the network.
+Knows no torch; `models.networks` builds the network.
 """
 
 from convscope.blocks.code import code
-from convscope.blocks.file import read
 from convscope.blocks.kinds import KINDS
 from convscope.blocks.plan import Plan, PlannedBlock, Problem, Repair, plan
-from convscope.blocks.reading import Block, read_block
+from convscope.blocks.reading import Block, read, read_block
 from convscope.blocks.templates import TEMPLATES, template
 
 __all__ = [

@@ -4,8 +4,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import result, wrong_sign
-from convscope.checking.operation import PLANES, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    PLANES,
+    Case,
+    Form,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    result,
+    whole,
+    wrong_sign,
+)
 from convscope.checking.signature import GRADIENT, INPUT
 from convscope.reference import relu, relu_backward, softmax
 from convscope.render.numbers import short

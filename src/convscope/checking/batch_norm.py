@@ -4,8 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import changed
-from convscope.checking.operation import PLANES, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    PLANES,
+    Case,
+    Form,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    changed,
+    names,
+    whole,
+)
 from convscope.checking.signature import INPUT
 from convscope.render.numbers import short
 from convscope.typing import Array

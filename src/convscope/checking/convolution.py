@@ -4,21 +4,29 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from convscope.checking.mistakes import (
+from convscope.checking.operation import (
+    CONVOLUTIONS,
     FIRST_IMAGE,
     ONE_SIDE,
     PAD,
     ROW_ONLY,
     TRANSPOSED,
     TRUNCATED,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
     borders,
     changed,
+    names,
     padded,
     result,
     set_to,
+    whole,
     without_last_windows,
 )
-from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import BIAS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d
 from convscope.typing import Array

@@ -5,8 +5,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from convscope.checking import convolution as forward
-from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, changed, only, padded, set_to, wrong_sign
-from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    CONVOLUTIONS,
+    OVERWRITE,
+    STRIDE_LOST,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    changed,
+    names,
+    only,
+    padded,
+    set_to,
+    whole,
+    wrong_sign,
+)
 from convscope.checking.signature import BIAS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d_backward
 from convscope.typing import Array

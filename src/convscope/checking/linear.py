@@ -2,8 +2,19 @@
 
 import numpy as np
 
-from convscope.checking.mistakes import changed, result
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    Case,
+    Form,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    changed,
+    names,
+    result,
+    whole,
+)
 from convscope.checking.signature import BIAS, INPUT, WEIGHT
 from convscope.reference import linear
 from convscope.typing import Array

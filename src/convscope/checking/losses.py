@@ -4,8 +4,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import wrong_sign
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    Case,
+    Form,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    whole,
+    wrong_sign,
+)
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.attention import log_softmax
 from convscope.reference.tutorial import cross_entropy_backward, mse_backward

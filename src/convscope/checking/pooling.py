@@ -4,17 +4,25 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from convscope.checking.mistakes import (
+from convscope.checking.operation import (
     FIRST_IMAGE,
+    PLANES,
     ROW_ONLY,
     STRIDE_LOST,
     TRANSPOSED,
     TRUNCATED,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
     result,
     set_to,
+    whole,
     without_last_windows,
 )
-from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d, max_pool2d
 from convscope.typing import Array

@@ -5,8 +5,21 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from convscope.checking import pooling as forward
-from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, only, wrong_sign
-from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    OVERWRITE,
+    PLANES,
+    STRIDE_LOST,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    only,
+    whole,
+    wrong_sign,
+)
 from convscope.checking.signature import GRADIENT, INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
 from convscope.typing import Array

@@ -35,7 +35,7 @@ MODULES: Mapping[str, str] = {
     "probe": "probe",
     "datasets": "catalog",
     "models": "catalog",
-    "blocks": "blocks",
+    "blocks": "catalog",
 }
 """Command -> the module whose `COMMANDS` has it, in the order of the help. Only a requested command's is imported."""
 

@@ -1,7 +1,12 @@
-"""The commands that list data sets and models."""
+"""The commands that list data sets and models, and show networks of blocks."""
+
+from typing import Annotated, Any
+
+import typer
 
 import convscope as cs
-from convscope.cli.console import say, show_json, show_table
+from convscope.cli.console import say, show_json, show_table, show_text
+from convscope.cli.inspection import parse_shape
 from convscope.cli.options import Commands, Json
 
 
@@ -48,4 +53,45 @@ def models(as_json: Json = False) -> None:
     say("A model can also be file.py:Class, package.module:factory, a file of blocks (net.json) or a run folder.")
 
 
-COMMANDS: Commands = {"datasets": datasets, "models": models}
+def blocks(
+    network: Annotated[str, typer.Argument(help="A built-in network, detector, or a file of blocks (net.json).")],
+    size: Annotated[
+        str | None,
+        typer.Argument(metavar="[SIZE]", help="Size of the images, such as 3x32x32; by default the network's own."),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes: the units of a linear layer without a number.")
+    ] = None,
+    python: Annotated[bool, typer.Option("--python", help="Print the network as Python code.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a network of blocks as arithmetic, as JSON to edit, or as code; exit status 1 if it cannot be built.
+
+    `convscope blocks shapes-cnn --json > net.json`, then `convscope train shapes --model net.json`
+    """
+    arguments = {**_usual(network), **cs.blocks.read(network)}
+    shape = parse_shape(size) or arguments["shape"]
+    wanted: tuple[Any, Any] = shape, arguments["classes"] if classes is None else classes
+    if python:
+        show_text(cs.blocks.code(arguments["blocks"], *wanted).rstrip("\n"))
+        return
+    result = cs.blocks.plan(arguments["blocks"], *wanted)
+    if as_json:
+        show_json({"blocks": arguments["blocks"], "shape": list(result.shape), "classes": result.classes})
+    else:
+        show_text(str(result))
+    if result.problem:
+        raise typer.Exit(1)
+
+
+def _usual(network: str) -> dict[str, Any]:
+    """The images and classes that a network is made for."""
+    entry = cs.MODELS.get(network)
+    if entry is None:
+        return {"shape": (1, 28, 28), "classes": 10}
+    channels, height, width = entry.shape
+    classes = len(cs.DATASETS[entry.data[0]].classes) if entry.data else 10
+    return {"shape": (channels, height or 28, width or 28), "classes": classes}
+
+
+COMMANDS: Commands = {"datasets": datasets, "models": models, "blocks": blocks}

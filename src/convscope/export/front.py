@@ -5,10 +5,9 @@ from typing import Literal
 import numpy as np
 
 from convscope.export.chain_numbers import Key, Numbers
-from convscope.export.formats import NEGATIVE, POSITIVE, ZERO, Formats
 from convscope.export.formulas import address, quoted
 from convscope.export.layout import Layout, Sheet
-from convscope.export.xlsx import FAINT, Format, Page, plain
+from convscope.export.xlsx import FAINT, NEGATIVE, POSITIVE, ZERO, Format, Formats, Page, plain
 from convscope.traces.step import TrainingStep
 from convscope.typing import Array
 

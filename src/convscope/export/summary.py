@@ -17,8 +17,7 @@ from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.displayed import Displayed
 from convscope.errors import TraceError, UsageError
-from convscope.export.field_sums import FieldSum, field_sums
-from convscope.export.layer_sums import MemoryUse, memory_use, multiply_adds, size_sums
+from convscope.export.layer_sums import FieldSum, MemoryUse, field_sums, memory_use, multiply_adds, size_sums
 from convscope.inputs.model_inputs import random_inputs
 from convscope.layer_arithmetic import AxisSums, Sum, parameter_sum, sum_texts
 from convscope.render.numbers import table

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell, Operand, broadcast_cell
+from convscope.expr.call import Call, Cell, Operand, Places, along, broadcast_cell
 from convscope.expr.expr import Cells, Leaf, number
-from convscope.expr.places import Places, along
 from convscope.expr.precision import exact, widened
 from convscope.typing import Array
 

@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Cell, Source
-from convscope.expr.places import Places
+from convscope.expr.call import Cell, Places, Source
 from convscope.expr.precision import (
     EXACT,
     WHOLE,

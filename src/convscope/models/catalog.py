@@ -11,10 +11,10 @@ from torch import nn
 from convscope.cards.card import Card
 from convscope.data.catalog import DATASETS
 from convscope.errors import ShapeError, UsageError
-from convscope.models.block_network import Blocks, check_blocks
 from convscope.models.network_arguments import check_arguments
 from convscope.models.networks import (
     MLP512,
+    Blocks,
     Crosses,
     MNISTConvNet,
     MNISTSmall,
@@ -22,6 +22,7 @@ from convscope.models.networks import (
     ShapesMLP,
     SimpleCNN,
     Stripes,
+    check_blocks,
 )
 from convscope.preprocess import Preprocess
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convscope.blocks.file import is_network_file, read_network_file
+from convscope.blocks.reading import is_network_file, read_network_file
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError

@@ -13,7 +13,6 @@ from convscope.ops import (
     pooling,
     reductions,
     resampling,
-    segments,
     selection,
     titles,
     writing,
@@ -282,7 +281,9 @@ _ROWS: Mapping[str, Op] = {
     "repeat_interleave": Op(counting.repeated, everything),
     "isin": Op(counting.is_among, everything),
     **dict.fromkeys(("histc", "histogram"), Op(counting.histogram, everything, rounding="narrow")),
-    "segment_reduce": Op(segments.segment, segments.segment_dependencies, segments.segment_vjp, rounding="narrow"),
+    "segment_reduce": Op(
+        reductions.segment, reductions.segment_dependencies, reductions.segment_vjp, rounding="narrow"
+    ),
     # writing
     **dict.fromkeys(
         ("index_add", "index_copy", "index_fill", "index_reduce", "scatter_reduce", "put"),

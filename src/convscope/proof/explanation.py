@@ -21,8 +21,7 @@ from convscope.proof.paths import Paths, Walk, paths_to, walk_along
 from convscope.proof.provenance import with_provenance
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.status import PROVED, STATUSES, Status
-from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, whole_bound
-from convscope.proof.undecided import undecided
+from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, undecided, whole_bound
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
 from convscope.render.series import Inner, parts

@@ -1,7 +1,8 @@
-"""Range of a gradient: what the operations behind it lose where a number on their way leaves its type.
+"""How far a sound gradient may be from the derivative of its forward step beyond its own rounding.
 
-The derivative of a forward step is calculated in float64; the backward pass may need several operations for it, whose
-intermediate numbers underflow or overflow. Knows traces and precision.
+The derivative is calculated in float64; the backward pass may need several operations for it, whose intermediate
+numbers underflow or overflow (`range_of`), and batch norm's uses the mean and the rate as the forward pass rounded them
+(`moved_by_statistics`). Knows traces, precision and the reference.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.expr.precision import Precision
-from convscope.traces.step import BackwardNode, Ref
+from convscope.proof.recomputation import arguments_of, recomputed
+from convscope.reference.backward_normalization import batch_norm_moved
+from convscope.traces.step import BackwardNode, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
 
@@ -64,3 +67,24 @@ def _numbers(trace: Trace, ref: Ref) -> Array:
         return trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
     numbers = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
     return np.asarray(numbers, np.float64)
+
+
+def moved_by_statistics(trace: Trace, step: Step, output: int) -> Array | None:
+    """How far the rounding of its saved statistics moves a gradient of batch norm; None for everything else.
+
+    Of each statistic counts what it is off by, within the bound of the forward step: a wrong one moves nothing more.
+    """
+    arguments = arguments_of(trace, step) if step.op == "native_batch_norm_backward" else {}
+    saved = {name: ref for name, _, ref in step.refs() if name in {"save_mean", "save_invstd"} and ref.kind == "step"}
+    if not arguments.get("train") or len(saved) < 2:
+        return None
+    exact, off = list[Array](), list[Array]()
+    for name in ("save_mean", "save_invstd"):
+        witness = recomputed(trace, trace.all_steps[saved[name].id], saved[name].output)
+        if witness is None:
+            return None
+        exact.append(witness.values)
+        off.append(np.minimum(np.abs(arguments[name] - witness.values), witness.bounds))
+    moved = batch_norm_moved(arguments["grad_out"], arguments["input"], arguments["weight"], *exact, *off)
+    wanted = [each for each, asked in zip(moved, arguments["output_mask"], strict=True) if asked]
+    return wanted[output]

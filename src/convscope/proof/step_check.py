@@ -17,8 +17,7 @@ from convscope.ops import convolution
 from convscope.ops.op import Rule, Vectorized
 from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offset
 from convscope.proof.recomputation import Recomputation
-from convscope.proof.tolerance import agree, resolution_of, whole_bound, within_reach
-from convscope.proof.undecided import Reach, reach_of, undecided
+from convscope.proof.tolerance import Reach, agree, reach_of, resolution_of, undecided, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
 from convscope.reference.parts import Box, boxes
 from convscope.typing import Array

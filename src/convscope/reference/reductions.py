@@ -1,15 +1,17 @@
-"""Reductions: sum, mean, variance, product, norm, running sums, log of a sum of exponentials.
+"""Reductions: sum, mean, variance, product, norm, running sums, log of a sum of exponentials; the same of segments.
 
-Knows precision and NumPy. `dim` is an axis, several, or None (or none of them) for all, as in PyTorch.
+Knows precision and NumPy. `dim` is an axis, several, or None (or none of them) for all, as in PyTorch. A segment is a
+run of an axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict, Unpack
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.reference.moments import Kernel, moments, moments_error
-from convscope.reference.precision import FUNCTION, carried, cast, gamma, smallest
+from convscope.reference.precision import FUNCTION, carried, cast, gamma, scalar, smallest
 from convscope.typing import Array, DType, Numbers
 
 Axes = int | Sequence[int] | None
@@ -251,3 +253,58 @@ def sum_share(x: Array, y: Array, u: float, dim: Axes) -> Array:
     terms = int(np.prod([x.shape[a] for a in axes_of(dim, x.ndim)]))
     below = np.where(y > 0, np.abs(x - x.max(dim, keepdims=True)), 0.0)
     return np.asarray(gamma(terms, u) + u * (FUNCTION + (y * below).sum(dim, keepdims=True)))
+
+
+REDUCE: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
+
+
+def segment_reduce(
+    data: Array, reduce: str, lengths: Array | None = None, indices: Array | None = None, offsets: Array | None = None,
+    axis: int = 0, unsafe: bool = False, initial: float | None = None,
+) -> Array:  # fmt: skip
+    """Runs of an axis, one after the other, each reduced to one number, starting from an initial one.
+
+    >>> segment_reduce(np.array([1.0, 2.0, 4.0]), "mean", lengths=np.array([1, 2])).tolist()
+    [1.0, 3.0]
+
+    Raises:
+        UsageError: segments that are named cell by cell.
+    """
+    del unsafe
+    if (lengths is None and offsets is None) or indices is not None:
+        raise UsageError("the reference has segment_reduce for lengths and offsets only.")
+    starts = offsets if lengths is None else np.concatenate(
+        [np.zeros((*lengths.shape[:-1], 1), np.int64), np.cumsum(lengths, -1)], -1)  # fmt: skip
+    assert starts is not None
+    lead = starts.shape[:-1]
+    result = np.empty((*lead, starts.shape[-1] - 1, *data.shape[axis + 1 :]))
+    for at in np.ndindex(lead):
+        for k, (start, end) in enumerate(zip(starts[at][:-1], starts[at][1:], strict=True)):
+            result[(*at, k)] = _reduced(data[at][start:end], reduce, initial)
+    return result
+
+
+def _reduced(cells: Array, reduce: str, initial: float | None) -> Numbers:
+    if not len(cells):
+        return EMPTY[reduce] if initial is None else initial
+    first = {"sum": 0.0, "mean": 0.0, "prod": 1.0}.get(reduce) if initial is None else initial
+    values = cells if first is None else np.concatenate([np.full((1, *cells.shape[1:]), first), cells])
+    result = REDUCE[reduce](values, axis=0)
+    return result / len(cells) if reduce == "mean" else result
+
+
+def segment_reduce_error(
+    y: Array, u: float, data: Array, reduce: str, initial: float | None = None, axis: int = 0,
+    lengths: Array | None = None, indices: Array | None = None, offsets: Array | None = None, unsafe: bool = False,
+) -> Numbers:  # fmt: skip
+    """At most one addition or product for each cell of the axis, and a division; a Python number is rounded."""
+    lost = 0.0 if initial is None else float(scalar(initial, u))
+    if reduce in {"max", "min"}:
+        return np.where(y == initial, lost, 0.0) if initial is not None else 0.0
+    terms = data.shape[axis] + 2
+    if reduce == "prod":
+        return gamma(terms, u) * np.abs(y) * (1 + bool(lost))
+    start = None if initial is None else abs(initial)
+    size = segment_reduce(np.abs(data), reduce, lengths, indices, offsets, axis, unsafe, start)
+    return carried(gamma(terms, u) * size + lost, size, u)

@@ -18,7 +18,6 @@ from convscope.reference import (
     movement,
     normalization,
     resampling,
-    segments,
     selection,
     writing,
 )
@@ -287,7 +286,7 @@ _ROWS: Mapping[str, Operation] = {
     "isin": moved(counting.is_among),
     "histc": Operation(counting.fixed_histogram, counting.fixed_histogram_error),
     "histogram": Operation(counting.histogram, counting.histogram_error),
-    "segment_reduce": Operation(segments.segment_reduce, segments.segment_reduce_error),
+    "segment_reduce": Operation(red.segment_reduce, red.segment_reduce_error),
     # writing
     "index_add": Operation(writing.add_slices, writing.add_slices_error),
     "index_copy": moved(writing.copy_slices),

@@ -29,8 +29,7 @@ from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.routes import trace_info
 from convscope.server.traces.schema import TraceInfo, TraceRequest
-from convscope.server.trainings.own_networks import Networks, names_code
-from convscope.server.trainings.registry import Trainings
+from convscope.server.trainings.registry import Networks, Trainings, names_code
 from convscope.type_checks import takes
 
 

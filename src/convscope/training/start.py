@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convscope.blocks.file import is_network_file, read_network_file
+from convscope.blocks.reading import is_network_file, read_network_file
 from convscope.errors import RunError, UsageError
 from convscope.models.catalog import MODELS
 from convscope.models.trust import remember
