@@ -49,7 +49,10 @@ def wait_for_snapshot(run: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.study)])
 def test_a_closed_terminal_saves_as_a_polite_kill_does(tmp_path: Path, number: int) -> None:
     run = tmp_path / "run"
-    process = start(run, "--epochs", "40", stdout=subprocess.DEVNULL)
+    # Tests may themselves run under nohup, whose children ignore the signal.
+    process = start(
+        run, "--epochs", "40", stdout=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)
+    )
     wait_for_snapshot(run, process)
     time.sleep(0.3)
     process.send_signal(number)

@@ -26,6 +26,8 @@ from convscope.type_checks import takes
 FABRIC = "several processes need Lightning Fabric: pip install 'convscope[distributed]'."
 PATIENCE = 300.0
 """Seconds in which all processes must have joined."""
+SETTLING = 0.5
+"""Seconds in which the group's threads release their last tensors before the interpreter ends."""
 SILENCE = timedelta(minutes=30)
 """Maximum silence of a process that has joined, for instance while it downloads data."""
 
@@ -141,9 +143,15 @@ def join(patience: float = PATIENCE) -> None:
 
 
 def _leave() -> None:
-    """End the group's threads; a process that exits while they run may be aborted by the C++ runtime."""
+    """Leave the group, and let its threads finish.
+
+    Gloo's threads live until the process ends, as DistributedDataParallel's reducer keeps them. A thread that still has
+    to release the tensors of its last work takes the GIL to do so; while the interpreter is being finalized this aborts
+    the process (PyTorch's issue 190489), although all work was done.
+    """
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        time.sleep(SETTLING)
 
 
 def _fresh_store(store: Store, number: int, size: int, patience: float) -> Store:
