@@ -4,20 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.operation import (
-    PLANES,
-    Case,
-    Form,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    names,
-    result,
-    whole,
-    wrong_sign,
-)
+from convscope.checking.mistakes import result, wrong_sign
+from convscope.checking.operation import PLANES, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import GRADIENT, INPUT
 from convscope.reference import relu, relu_backward, softmax
 from convscope.render.numbers import short
@@ -125,8 +113,9 @@ RELU_BACKWARD = Operation(
         ),
         Mistake(
             "passes at zero",
-            "The gradient passes where x is 0: it should be 0 there (x > 0, not x >= 0).",
+            "The gradient passes where x is 0. Any slope from 0 to 1 is valid there; PyTorch takes 0 (x > 0).",
             instead=_masked(lambda v: v["x"] >= 0),
+            harmless=True,
         ),
         Mistake(
             "not masked",

@@ -1,22 +1,12 @@
 """Check of batch norm in training: statistics of the batch, scale and shift."""
 
 from collections.abc import Callable
+from itertools import permutations
 
 import numpy as np
 
-from convscope.checking.operation import (
-    PLANES,
-    Case,
-    Form,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    changed,
-    names,
-    whole,
-)
+from convscope.checking.mistakes import changed
+from convscope.checking.operation import PLANES, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import INPUT
 from convscope.render.numbers import short
 from convscope.typing import Array
@@ -33,6 +23,8 @@ def normalised(
     axes: tuple[int, ...] = (0, 2, 3),
     ddof: int = 0,
     spread: Callable[[Array, float], Array] = lambda var, eps: np.sqrt(var + eps),
+    averaged: Callable[[Array, Array], Array] = lambda x, mean: (x - mean) ** 2,
+    variance_axes: tuple[int, ...] = (),
 ) -> Callable[[Values], Results]:
     """Batch norm with other statistics."""
 
@@ -40,11 +32,20 @@ def normalised(
         x = values["x"]
         eps = values.get("eps", EPS)
         with np.errstate(all="ignore"):
-            y = (x - x.mean(axes, keepdims=True)) / spread(x.var(axes, keepdims=True, ddof=ddof), eps)
+            mean = x.mean(axes, keepdims=True)
+            others = variance_axes or axes
+            total = averaged(x, x.mean(others, keepdims=True)).sum(others, keepdims=True)
+            y = (x - mean) / spread(total / np.float64(x.size / total.size - ddof), eps)
         shape = (1, -1, 1, 1)
         return {"out": y * values["gamma"].reshape(shape) + values["beta"].reshape(shape)}
 
     return run
+
+
+def _evaluated(values: Values) -> Results:
+    """With running statistics that were never updated: mean 0, variance 1."""
+    scale = values["gamma"] / np.sqrt(1 + values["eps"])
+    return {"out": values["x"] * scale.reshape(1, -1, 1, 1) + values["beta"].reshape(1, -1, 1, 1)}
 
 
 def cases(limits: Limits) -> list[Case]:
@@ -137,6 +138,25 @@ BATCH_NORM = Operation(
             "All channels share one mean and one variance: each channel has its own.",
             (0, 1, 2, 3),
         ),
+        *(
+            Mistake(
+                "mean and variance over different axes",
+                "Mean and variance are taken over different axes: both are taken over images, rows and columns.",
+                instead=normalised(mean, variance_axes=variance),
+            )
+            for mean, variance in permutations(((0, 2, 3), (0,), (2, 3), (1, 2, 3), (0, 1, 2, 3)), 2)
+            if (0, 2, 3) in (mean, variance)
+        ),
+        Mistake(
+            "running statistics in training",
+            "Mean and variance are the running ones, as in evaluation: in training, take those of the batch.",
+            instead=_evaluated,
+        ),
+        Mistake(
+            "sum of the squares for the variance",
+            "The squares are added, but not divided by their number.",
+            instead=normalised(averaged=lambda x, mean: (x - mean) ** 2 * (x.size / mean.size)),
+        ),
         Mistake(
             "eps outside the root",
             "eps is added to the standard deviation: add it to the variance.",
@@ -163,6 +183,23 @@ BATCH_NORM = Operation(
                     / np.sqrt(v["x"].var((0, 2, 3), keepdims=True) + v["eps"])
                 )
             },
+        ),
+        Mistake(
+            "mean of the squares for the variance",
+            "The mean is not subtracted before squaring: the variance is the mean of (x - mean)².",
+            instead=normalised(averaged=lambda x, _mean: x**2),
+        ),
+        Mistake(
+            "mean deviation for the standard deviation",
+            "The mean of |x - mean| is used: take the root of the mean of (x - mean)².",
+            instead=normalised(
+                averaged=lambda x, mean: np.abs(x - mean), spread=lambda deviation, eps: deviation + eps
+            ),
+        ),
+        Mistake(
+            "shift scaled too",
+            "gamma multiplies beta too: calculate gamma · x + beta.",
+            lambda v: v | {"beta": v["gamma"] * v["beta"]},
         ),
         Mistake("eps forgotten", "eps is not used.", _eps(0.0)),
         *(

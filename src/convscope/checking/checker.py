@@ -10,11 +10,24 @@ from dataclasses import replace
 import numpy as np
 
 from convscope.checking.calling import Attempt, Caller, check_limit
-from convscope.checking.comparison import SINGLE, Run, Term, Trial, bound, cells, diagnose, terms, trial, window
+from convscope.checking.comparison import (
+    SINGLE,
+    Run,
+    Term,
+    Trial,
+    bound,
+    cells,
+    diagnose,
+    only_where,
+    terms,
+    trial,
+    window,
+)
 from convscope.checking.operation import Case, Form, Mistake, Values
 from convscope.checking.operations import operation_of
 from convscope.checking.result import Check, Sums
 from convscope.checking.signature import name_of, plan
+from convscope.checking.windows import Windows, misplaced, misplaced_pool
 from convscope.errors import UsageError
 from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
@@ -79,18 +92,30 @@ def _best_attempts(caller: Caller, layout: str | None) -> list[Attempt]:
     """The layouts and array types with which the function does best on the smallest cases, usually one."""
     best: list[Attempt] = []
     score = -1.0
+    shaped: Attempt | None = None
     for form in caller.plan.forms(layout):
         if score >= SHAPED and _narrower(form, best[0].form):
             continue  # it takes batches, and gets them wrong
         for kind in caller.plan.kinds:
             attempt = Attempt(caller, form, kind)
             reached = _share(attempt)
+            if reached == RIGHT and shaped and shaped.form is not form:
+                caller.notes[_only_for(form, shaped)] = None
             if caller.late or reached == RIGHT:
                 return [attempt]
+            if reached >= SHAPED:
+                shaped = shaped or attempt
             if reached >= score:
                 best = [*(best if reached == score else []), attempt]
                 score = reached
     return best
+
+
+def _only_for(form: Form, wider: Attempt) -> str:
+    """A note on a function that is right for one form of arrays, and wrong for a wider one that it takes."""
+    mistakes, _ = diagnose(wider.operation, _needed(_trials(wider)))
+    why = f": {', and '.join(dict.fromkeys(m.cause for m in mistakes))}" if mistakes else ""
+    return f"It is correct for arrays of the form {form.name}, but differs for {wider.form.name}{why}."
 
 
 def _share(attempt: Attempt) -> float:
@@ -178,13 +203,20 @@ def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake
     )
     if not wrong:
         return base
+    if mistakes and all(m.harmless for m in mistakes):
+        choices = tuple(dict.fromkeys(m.sentence for m in mistakes))
+        return replace(base, right=True, wrong=len(wrong), notes=(*base.notes, *choices))
     first = wrong[0]
+    named: Sequence[Mistake | Windows] = mistakes
+    if not mistakes and (found := _misplaced(attempt, wrong)):
+        named, first = [found[0]], found[1]
     base = replace(
         base,
         wrong=len(wrong),
-        cause=", and ".join(dict.fromkeys(m.cause for m in mistakes)) or None,
-        advice=" ".join(dict.fromkeys(m.sentence for m in mistakes)),
-        reproduced=reproduced,
+        cause=", and ".join(dict.fromkeys(m.cause for m in named)) or None,
+        advice=" ".join(dict.fromkeys(m.sentence for m in named)),
+        reproduced=reproduced if mistakes else 0,
+        pattern="" if named else only_where(needed),
         values={n: v for n, v in first.values.items() if v is not None},
     )
     if first.outcome.results is None:
@@ -194,6 +226,27 @@ def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake
     cell = _first_wrong(attempt, first, name, yours, expected)
     sums = None if cell is None else _sums(attempt, first, name, cell, mistakes)
     return replace(base, result=name, yours=yours, expected=expected, cell=cell, sums=sums)
+
+
+def _misplaced(attempt: Attempt, wrong: Sequence[Trial]) -> tuple[Windows, Trial] | None:
+    """How the windows of a convolution, its gradient or a pooling differ, and the first case that shows it."""
+    for t in wrong:
+        for name in t.wrong if t.outcome.results is not None and t.dtype == "float64" else ():
+            assert t.outcome.results is not None
+            product = attempt.operation.sums.get(name, ((),))[0]
+            run, yours, found = _function(attempt, name, t.dtype), t.outcome.results[name], None
+            if len(product) == 2 and "weight" in t.values and t.values["x"].ndim == 4:
+                found = misplaced(run, t.values, name, product, yours)
+            elif name == "out" and "kernel_size" in t.values and attempt.operation.name != "im2col":
+                found = misplaced_pool(run, t.values, yours, largest=attempt.operation.picks)
+            if found is not None:
+                return found, t
+    return None
+
+
+def _function(attempt: Attempt, name: str, dtype: str) -> Run:
+    """One result of the user's function."""
+    return lambda values: (attempt(values, dtype).results or {}).get(name)
 
 
 def late_answer(attempt: Attempt, seconds: float) -> Check:
@@ -250,9 +303,7 @@ def _sums(attempt: Attempt, first: Trial, name: str, cell: tuple[int, ...], mist
     def reference(asked: Values) -> Array | None:
         return operation.reference(asked)[name]
 
-    def function(asked: Values) -> Array | None:
-        return (attempt(asked, first.dtype).results or {}).get(name)
-
+    function = _function(attempt, name, first.dtype)
     yours = (first.outcome.results or {})[name]
     return Sums(
         _terms(attempt, reference, values, (name, cell), float(first.expected[name][cell])),

@@ -9,7 +9,7 @@ result shows how often the function adds that product. The terms are shown only 
 returned.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from itertools import product as iterate
@@ -98,6 +98,8 @@ def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistak
     answered = [t for t in trials if t.outcome.results is not None]
     failed = len(trials) - len(answered)
     telling = sum(any(t.outcome.results[name].size for name in t.wrong) for t in answered if t.outcome.results)
+    if failed and all(t.right for t in answered):
+        return _failing(operation, trials), len(answered)
     if telling < failed:
         return [], 0
     names = [name for name in operation.results if any(name in t.wrong for t in answered)]
@@ -112,6 +114,50 @@ def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistak
         chosen.append(mistake)
         names = [name for name in names if name not in explained]
     return chosen, len(answered)
+
+
+def _failing(operation: Operation, trials: Sequence[Trial]) -> list[Mistake]:
+    """The mistake that makes a function fail on exactly the cases on which it failed, if it is right on all others."""
+    return [m for m in operation.mistakes if m.fails and all(m.fails(t.values) != t.right for t in trials)][:1]
+
+
+def only_where(trials: Sequence[Trial]) -> str:
+    """What the calls that differ, and no others, have in common; empty if nothing does.
+
+    >>> only_where([])
+    ''
+    """
+    wrong = [t for t in trials if not t.right]
+    if not wrong or len(wrong) == len(trials):
+        return ""
+    verb = "fail" if all(t.outcome.results is None for t in wrong) else "differ"
+    for text, has in TRAITS.items():
+        if all(bool(has(t.values)) != t.right for t in trials):
+            return f"Exactly the calls with {text} {verb}; all others are right."
+    return ""
+
+
+def _shape(name: str, axis: int) -> Callable[[Values], bool]:
+    return lambda values: isinstance(values.get(name), np.ndarray) and values[name].shape[axis] > 1
+
+
+def _above(name: str, usual: float) -> Callable[[Values], bool]:
+    return lambda values: values.get(name, usual) > usual
+
+
+TRAITS: Mapping[str, Callable[[Values], bool]] = {
+    "a stride above 1": _above("stride", 1),
+    "padding above 0": _above("padding", 0),
+    "padding 0": lambda values: values.get("padding") == 0,
+    "a dilation above 1": _above("dilation", 1),
+    "several groups": _above("groups", 1),
+    "several images": _shape("x", 0),
+    "several channels": _shape("x", 1),
+    "several kernels": _shape("weight", 0),
+    "windows that overlap": lambda values: values.get("stride", 1) < values.get("kernel_size", 0),
+    "negative numbers": lambda values: bool((np.asarray(values.get("x", 0)) < 0).any()),
+}
+"""What cases may have in common."""
 
 
 def _explaining(
@@ -147,8 +193,10 @@ def reproduces(operation: Operation, mistake: Mistake, trials: Sequence[Trial], 
         try:
             with np.errstate(all="ignore"):
                 variant = mistake.run(operation.reference, t.values)[name]
-        except Exception:  # a variant that cannot be run on a case does not explain it
-            return False
+        except Exception:  # a variant that has no result on a case explains an empty one alone
+            if array.size:
+                return False
+            continue
         unit = _unit(array, t.dtype)
         finite = np.abs(variant[np.isfinite(variant)])
         allowed = np.asarray(8 * SMALL * unit * max(1.0, float(finite.max(initial=0))))
@@ -224,7 +272,7 @@ def _terms(
     for name in product:
         matter = []
         for at in np.ndindex(*values[name].shape):
-            answer = _ask(run, values | zeros | spread | {name: _one(values[name], at)}, cell)
+            answer = _ask(run, values | zeros | spread | {name: one(values[name], at)}, cell)
             if answer is None:
                 return None
             if answer:
@@ -232,7 +280,7 @@ def _terms(
         cells.append(matter)
     out = []
     for combination in iterate(*cells):
-        ones = {name: _one(values[name], at) for name, at in zip(product, combination, strict=True)}
+        ones = {name: one(values[name], at) for name, at in zip(product, combination, strict=True)}
         times = _ask(run, values | zeros | ones, cell)
         if times is None:
             return None
@@ -260,7 +308,8 @@ def window(run: Run, values: Values, cell: tuple[int, ...], name: str = "x") -> 
     return out
 
 
-def _one(array: Array, at: tuple[int, ...]) -> Array:
+def one(array: Array, at: tuple[int, ...]) -> Array:
+    """Zeros, with a one in one cell."""
     out = np.zeros_like(array)
     out[at] = 1
     return out

@@ -4,29 +4,28 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from convscope.checking.operation import (
-    CONVOLUTIONS,
+from convscope.checking.mistakes import (
     FIRST_IMAGE,
+    LAST,
+    LAST_ROW,
     ONE_SIDE,
     PAD,
     ROW_ONLY,
+    TOO_SMALL,
     TRANSPOSED,
     TRUNCATED,
-    Case,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
     borders,
     changed,
-    names,
+    first_image_alone,
+    one_channel,
     padded,
     result,
+    rounded_up,
+    running,
     set_to,
-    whole,
     without_last_windows,
 )
+from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import BIAS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d
 from convscope.typing import Array
@@ -111,17 +110,6 @@ def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[
     return before
 
 
-def one_channel(at: int) -> Callable[[Array], Array]:
-    """Kernels with all channels but one set to zero."""
-
-    def change(weight: Array) -> Array:
-        out = np.zeros_like(weight)
-        out[:, at] = weight[:, at]
-        return out
-
-    return change
-
-
 def without_last(weight: Array) -> Array:
     """A kernel with its last row and column set to zero."""
     weight = weight.copy()
@@ -143,17 +131,6 @@ def _same_row(out: Array) -> Array:
 
 def _same_column(out: Array) -> Array:
     return np.repeat(out[..., :1], out.shape[3], 3)
-
-
-def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
-    """Sums that continue from cell to cell; they are reset for each index of the kept axes."""
-
-    def after(results: Results, _values: Values) -> Results:
-        out = results["out"]
-        kept = out.shape[: len(axes_kept)]
-        return {"out": out.reshape(*kept, -1).cumsum(-1).reshape(out.shape)}
-
-    return after
 
 
 def _before_image(values: Values) -> Values:
@@ -185,14 +162,6 @@ def _swapped(weight: Array) -> Array:
 
 
 PLACES = "stride ignored", "The windows start at every cell: multiply the row and the column by the stride."
-LAST = (
-    "last windows missing",
-    "The last row and column of windows are left out: there are (H + 2·padding - R) // stride + 1.",
-)
-LAST_ROW = (
-    "last windows missing along one axis",
-    "One size of the result is one too small: (H + 2·padding - R) // stride + 1.",
-)
 RUN_ON = "sum not reset", "The sum goes on from one cell to the next: set it to zero before each window."
 
 
@@ -237,8 +206,14 @@ MISTAKES: Sequence[Mistake] = (
         "The bias is added to every product: add it once, after the sum.",
         lambda v: changed("bias", lambda b: b * v["weight"][0].size)(v),
     ),
+    Mistake(
+        "bias added to the first image only",
+        "The other images get no bias: add it to all.",
+        after=first_image_alone("bias"),
+    ),
     Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
     Mistake("bias multiplied", "The sum is multiplied by the bias: add it.", after=_bias_times),
+    Mistake("bias added twice", "The bias is added twice: add it once.", changed("bias", lambda b: 2 * b)),
     Mistake(
         "first bias for all",
         "Every kernel gets the bias of the first; kernel k has bias[k].",
@@ -265,6 +240,11 @@ MISTAKES: Sequence[Mistake] = (
         scaled(lambda v: 1 / v["weight"][0, 0].size),
     ),
     Mistake(
+        "channels added before the product",
+        "The sum over the image's channels meets the sum over the kernel's: multiply channel by channel, then add.",
+        lambda v: v | {"x": v["x"].sum(1, keepdims=True), "weight": v["weight"].sum(1, keepdims=True), "groups": 1},
+    ),
+    Mistake(
         "only the last channel",
         "Each channel overwrites the sum of the one before (= instead of +=): only the last one is left.",
         changed("weight", one_channel(-1)),
@@ -283,6 +263,12 @@ MISTAKES: Sequence[Mistake] = (
         changed("weight", lambda w: np.repeat(w[:1], len(w), 0)),
     ),
     Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
+    TOO_SMALL,
+    Mistake(
+        "size rounded up",
+        "A window that reaches beyond the padded image is kept: round (H + 2·padding - R) / stride down.",
+        rounded_up,
+    ),
     Mistake(*LAST_ROW, after=result(lambda out: out[:, :, :-1])),
     Mistake(*LAST_ROW, after=result(lambda out: out[..., :-1])),
     Mistake(*LAST, after=result(without_last_windows)),

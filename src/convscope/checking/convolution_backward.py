@@ -5,24 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from convscope.checking import convolution as forward
-from convscope.checking.operation import (
-    CONVOLUTIONS,
-    OVERWRITE,
-    STRIDE_LOST,
-    Case,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    changed,
-    names,
-    only,
-    padded,
-    set_to,
-    whole,
-    wrong_sign,
-)
+from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, changed, only, padded, set_to, wrong_sign
+from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import BIAS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d_backward
 from convscope.typing import Array
@@ -76,6 +60,11 @@ def _cut(top: Callable[[int], int]) -> Callable[[Results, Values], Results]:
     return after
 
 
+def _cut_off(_results: Results, values: Values) -> Results:
+    inner = slice(values["padding"], -values["padding"])
+    return {"dx": _whole_padding(values)[:, :, inner, inner]}
+
+
 def _one(name: str, run: Callable[[Values], Results]) -> Callable[[Values], Results]:
     """One result of a variant."""
     return lambda values: {**reference(values), name: run(values)[name]}
@@ -106,6 +95,10 @@ def _last_window(values: Values) -> Values:
 WRONG_SIDE = (
     "padding cut off at the wrong side",
     "dx is computed on the padded image and cut to [:H, :W]: crop the padding instead, [padding : padding + H].",
+)
+ALL_CUT = (
+    "everything cut off without padding",
+    "[padding:-padding] is empty where padding is 0: crop with [padding : padding + H].",
 )
 BATCH = (
     "divided by the batch size",
@@ -139,6 +132,8 @@ MISTAKES: Sequence[Mistake] = (
         "dx has the size of the padded image: crop the padding.",
         after=lambda _r, v: {"dx": _whole_padding(v)},
     ),
+    Mistake(*ALL_CUT, after=_cut_off),
+    Mistake(*ALL_CUT, fails=lambda v: v["padding"] == 0),
     Mistake(*BATCH, after=_divided("dw", "db")),
     Mistake(*BATCH, after=_divided("dx", "dw", "db")),
     Mistake(*BATCH, after=_divided("dw")),

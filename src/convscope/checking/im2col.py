@@ -5,21 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from convscope.checking.operation import (
-    ONE_SIDE,
-    PAD,
-    Case,
-    Form,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    borders,
-    padded,
-    pair,
-    whole,
-)
+from convscope.checking.mistakes import ONE_SIDE, PAD, borders, padded
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, pair, whole
 from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.typing import Array
 

@@ -2,19 +2,8 @@
 
 import numpy as np
 
-from convscope.checking.operation import (
-    Case,
-    Form,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    changed,
-    names,
-    result,
-    whole,
-)
+from convscope.checking.mistakes import changed, first_image_alone, result
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import BIAS, INPUT, WEIGHT
 from convscope.reference import linear
 from convscope.typing import Array
@@ -59,6 +48,11 @@ LINEAR = Operation(
             changed("weight", _reshaped),
         ),
         Mistake("bias forgotten", "The bias is never added.", changed("bias", np.zeros_like)),
+        Mistake(
+            "bias added to the first image only",
+            "The other rows get no bias: add it to all.",
+            after=first_image_alone("bias"),
+        ),
         Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
         Mistake(
             "bias added once per product",
@@ -67,6 +61,13 @@ LINEAR = Operation(
         ),
         Mistake(
             "first bias for all", "Every unit gets the first bias.", changed("bias", lambda b: np.full_like(b, b[0]))
+        ),
+        Mistake(
+            "inputs added before the product",
+            "The sum of the inputs is multiplied by the sum of the weights: multiply each pair, then add.",
+            instead=lambda v: _linear(
+                v | {"x": v["x"].sum(1, keepdims=True), "weight": v["weight"].sum(1, keepdims=True)}
+            ),
         ),
         Mistake("mean for sum", "The products are averaged: add them up.", changed("weight", lambda w: w / w.shape[1])),
         Mistake(

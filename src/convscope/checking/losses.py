@@ -4,18 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.operation import (
-    Case,
-    Form,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    names,
-    whole,
-    wrong_sign,
-)
+from convscope.checking.mistakes import wrong_sign
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.attention import log_softmax
 from convscope.reference.tutorial import cross_entropy_backward, mse_backward
@@ -62,6 +52,15 @@ def _picked(p: Array, labels: Array) -> Array:
 
 def _times(factor: Callable[[Values], float], *which: str) -> Callable[[Results, Values], Results]:
     return lambda results, values: {name: results[name] * factor(values) for name in which}
+
+
+def _guarded(small: float) -> Callable[[Values], Results]:
+    return _loss(lambda p, y: -np.log(_picked(p, y) + small).mean())
+
+
+def _late_one(_results: Results, values: Values) -> Results:
+    p = softmax(values["x"])
+    return {"dx": p / len(p) - np.eye(p.shape[1])[values["labels"]]}
 
 
 def _binary(p: Array, labels: Array) -> float:
@@ -113,6 +112,25 @@ CROSS_ENTROPY = Operation(
             "The sum is divided by images times classes: divide by the number of images.",
             after=_times(lambda v: 1 / v["x"].shape[1], "loss"),
         ),
+        *(
+            Mistake(
+                "small number in the logarithm",
+                f"It calculates log(p + {small:g}), which keeps log(0) finite and changes the loss a little.",
+                instead=_guarded(small),
+                harmless=True,
+            )
+            for small in (1e-15, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
+        ),
+        Mistake(
+            "labels not used",
+            "The largest probability is taken: take that of the label.",
+            instead=_loss(lambda p, _y: -np.log(p.max(1)).mean()),
+        ),
+        Mistake(
+            "1 subtracted after the division",
+            "Only the probabilities are divided by the number of images: subtract 1 at the label first, then divide.",
+            after=_late_one,
+        ),
         Mistake(
             "exponential overflows",
             "exp(x) is infinite for large x: subtract the row's maximum first.",
@@ -132,6 +150,11 @@ CROSS_ENTROPY = Operation(
             "logarithm forgotten",
             "The mean of the probabilities is returned: take the logarithm of each.",
             instead=_loss(lambda p, y: -_picked(p, y).mean()),
+        ),
+        Mistake(
+            "logarithm forgotten",
+            "The mean of 1 - p is returned: the loss is the mean of -log(p).",
+            instead=_loss(lambda p, y: (1 - _picked(p, y)).mean()),
         ),
         Mistake(
             "logarithm of the mean",
@@ -277,6 +300,11 @@ MSE = Operation(
         Mistake("wrong sign", "The loss is negative.", after=_times(lambda _v: -1, "loss")),
         Mistake(
             "gradient not doubled", "The slope of a square is 2 · (x - target).", after=_times(lambda _v: 0.5, "dx")
+        ),
+        Mistake(
+            "gradient divided by the batch alone",
+            "The gradient is divided by the number of images: divide by the number of elements, as in the loss.",
+            after=_times(lambda v: v["x"].shape[1], "dx"),
         ),
         Mistake("wrong sign", "dx has the wrong sign.", after=_times(lambda _v: -1, "dx")),
     ),

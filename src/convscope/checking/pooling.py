@@ -4,25 +4,21 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from convscope.checking.operation import (
+from convscope.checking.mistakes import (
     FIRST_IMAGE,
-    PLANES,
+    LAST,
+    LAST_ROW,
+    ROUNDED_DOWN,
     ROW_ONLY,
     STRIDE_LOST,
+    TOO_SMALL,
     TRANSPOSED,
     TRUNCATED,
-    Case,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    names,
     result,
     set_to,
-    whole,
     without_last_windows,
 )
+from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d, max_pool2d
 from convscope.typing import Array
@@ -109,6 +105,11 @@ def _cropped(run: Callable[[Values], Results]) -> Callable[[Values], Results]:
     return instead
 
 
+def _farthest(window: Array) -> Array:
+    flat = window.reshape(*window.shape[:2], -1)
+    return np.take_along_axis(flat, np.abs(flat).argmax(-1)[..., None], -1)[..., 0]
+
+
 def _over_channels(values: Values) -> Results:
     best = values["x"].max(1, keepdims=True)
     return {"out": maximum(values | {"x": np.repeat(best, values["x"].shape[1], 1)})["out"]}
@@ -136,16 +137,6 @@ def _one_way(run: Callable[[Values], Results], *, row: bool) -> Callable[[Values
         return {"out": plain[:, :, at[0][:, None], at[1]]}
 
     return instead
-
-
-LAST = (
-    "last windows missing",
-    "The last row and column of windows are left out: (H + 2·padding - size) // stride + 1.",
-)
-LAST_ROW = (
-    "last windows missing along one axis",
-    "One size of the result is one too small: (H + 2·padding - size) // stride + 1.",
-)
 
 
 def _stride_mistakes(run: Callable[[Values], Results]) -> tuple[Mistake, ...]:
@@ -188,6 +179,7 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
     """Mistakes of both poolings."""
     return (
         *_stride_mistakes(run),
+        TOO_SMALL,
         Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
         Mistake(*LAST_ROW, after=result(lambda out: out[:, :, :-1])),
         Mistake(*LAST_ROW, after=result(lambda out: out[..., :-1])),
@@ -196,6 +188,7 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
         *_window_mistakes(of),
         TRANSPOSED,
         TRUNCATED,
+        ROUNDED_DOWN,
         FIRST_IMAGE,
         Mistake(
             "first channel for all",
@@ -223,6 +216,11 @@ MAX_MISTAKES = (
         "largest size instead of largest value",
         "The sign is ignored: -3 is smaller than 1.",
         instead=each_window(lambda window: np.abs(window).max(axis=(2, 3))),
+    ),
+    Mistake(
+        "largest size instead of largest value",
+        "The cell that is farthest from zero is taken: -3 is smaller than 1.",
+        instead=each_window(_farthest),
     ),
     Mistake(
         "maximum over all channels",

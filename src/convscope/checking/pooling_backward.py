@@ -5,21 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from convscope.checking import pooling as forward
-from convscope.checking.operation import (
-    OVERWRITE,
-    PLANES,
-    STRIDE_LOST,
-    Case,
-    Limits,
-    Mistake,
-    Operation,
-    Results,
-    Values,
-    names,
-    only,
-    whole,
-    wrong_sign,
-)
+from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, only, wrong_sign
+from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.checking.signature import GRADIENT, INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
 from convscope.typing import Array
@@ -137,13 +124,16 @@ MAX_MISTAKES = (
     ),
     Mistake(
         "ties share the gradient",
-        "Equal cells share the gradient. That is a valid subgradient, but PyTorch gives it to the first of them.",
+        "Cells equal to the maximum share the gradient. That is a valid subgradient; PyTorch gives it to the first.",
         instead=lambda v: _windows(v, _even),
+        harmless=True,
     ),
     Mistake(
         "the last tie gets the gradient",
-        "Of equal cells the last one gets the gradient. That is a valid subgradient, but PyTorch takes the first.",
+        "Of cells equal to the maximum, the last one gets the gradient. That is a valid subgradient; PyTorch takes "
+        "the first.",
         instead=lambda v: _windows(v, lambda window: _one(window, last=True)),
+        harmless=True,
     ),
     Mistake(*OVERWRITE, instead=_winner_overwritten),
     Mistake(*OVERWRITE, instead=lambda v: _windows(v, _one, add=False)),

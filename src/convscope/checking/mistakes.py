@@ -1,0 +1,151 @@
+"""Mistakes that several operations share, and ways to make one: changes of arguments and of results."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from convscope.checking.operation import Mistake, Results, Values
+from convscope.typing import Array
+
+
+def set_to(**changes: object) -> Callable[[Values], Values]:
+    """Replace settings by fixed values."""
+    return lambda values: values | changes
+
+
+def changed(name: str, change: Callable[[Array], Array]) -> Callable[[Values], Values]:
+    """Change one array, if the function has it."""
+    return lambda values: values | ({name: change(values[name])} if values.get(name) is not None else {})
+
+
+def result(change: Callable[[Array], Array]) -> Callable[[Results, Values], Results]:
+    """Change the result."""
+    return lambda results, _values: {"out": change(results["out"])}
+
+
+def only(name: str, change: Callable[[Array, Values], Array]) -> Callable[[Results, Values], Results]:
+    """Change one of the results."""
+    return lambda results, values: {name: change(results[name], values)}
+
+
+def wrong_sign(name: str) -> Mistake:
+    """A gradient with the wrong sign."""
+    return Mistake("wrong sign", f"{name} has the wrong sign.", after=only(name, lambda gradient, _values: -gradient))
+
+
+def without_last_windows(out: Array) -> Array:
+    """A result whose last row and column are zero."""
+    out = out.copy()
+    out[:, :, -1, :] = 0
+    out[:, :, :, -1] = 0
+    return out
+
+
+def padded(mode: str, **how: object) -> Callable[[Values], Values]:
+    """Pad with something other than zeros."""
+
+    def before(values: Values) -> Values:
+        p = values["padding"]
+        widths = ((0, 0), (0, 0), (p, p), (p, p))
+        return values | {"x": np.pad(values["x"], widths, mode, **how), "padding": 0}  # type: ignore[call-overload]
+
+    return before
+
+
+def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], Values]:
+    """Pad with other widths: multiples of the correct one."""
+
+    def before(values: Values) -> Values:
+        p = values["padding"]
+        return values | {"padding": [(top * p, bottom * p), (left * p, right * p)]}
+
+    return before
+
+
+def reach(values: Values) -> tuple[int, int]:
+    """Rows and columns of a window, with the gaps of its dilation."""
+    rows, columns = values["weight"].shape[2:] if "weight" in values else [values["kernel_size"]] * 2
+    dilation = values.get("dilation", 1)
+    return dilation * (rows - 1) + 1, dilation * (columns - 1) + 1
+
+
+def _size_without_padding(results: Results, values: Values) -> Results:
+    sizes = zip(values["x"].shape[2:], reach(values), strict=True)
+    rows, columns = (max((n - k) // values["stride"] + 1, 0) for n, k in sizes)
+    return {"out": results["out"][:, :, :rows, :columns]}
+
+
+def rounded_up(values: Values) -> Values:
+    """Zeros below and on the right, so that a last window that is not whole has its place."""
+    p, sizes = values["padding"], zip(values["x"].shape[2:], reach(values), strict=True)
+    return values | {"padding": [(p, p + -(n + 2 * p - k) % values["stride"]) for n, k in sizes]}
+
+
+def first_image_alone(name: str) -> Callable[[Results, Values], Results]:
+    """Something that is added to each image, such as the bias, added to the first one only."""
+
+    def after(results: Results, values: Values) -> Results:
+        if values.get(name) is None:
+            return results
+        out = results["out"].copy()
+        out[1:] -= values[name].reshape(1, -1, *[1] * (out.ndim - 2))
+        return {"out": out}
+
+    return after
+
+
+FORMULA = "There are (size + 2·padding - window) // stride + 1 windows along each axis"
+TOO_SMALL = Mistake(
+    "padding forgotten in the result's size",
+    f"The image is padded, but its size without padding is used. {FORMULA}.",
+    after=_size_without_padding,
+)
+LAST = "last windows missing", f"The last row and column of windows are left out. {FORMULA}."
+LAST_ROW = "last windows missing along one axis", f"One size of the result is one too small. {FORMULA}."
+
+
+def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
+    """Sums that continue from cell to cell; they are reset for each index of the kept axes."""
+
+    def after(results: Results, _values: Values) -> Results:
+        out = results["out"]
+        kept = out.shape[: len(axes_kept)]
+        return {"out": out.reshape(*kept, -1).cumsum(-1).reshape(out.shape)}
+
+    return after
+
+
+def one_channel(at: int) -> Callable[[Array], Array]:
+    """Kernels with all channels but one set to zero."""
+
+    def change(weight: Array) -> Array:
+        out = np.zeros_like(weight)
+        out[:, at] = weight[:, at]
+        return out
+
+    return change
+
+
+PAD = "padding missing", "The image is used without its padding: put rings of zeros around it first."
+ONE_SIDE = "padding on one side only", "All the padding is on one side: each side gets `padding` rows or columns."
+ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride: multiply both."
+OVERWRITE = (
+    "overlapping windows overwrite each other",
+    "A cell in several windows keeps only the gradient of the last one (= instead of +=): add all of them.",
+)
+STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
+
+TRUNCATED = Mistake(
+    "truncated to integers", "The result is stored as integers: make the output a float array.", after=result(np.trunc)
+)
+ROUNDED_DOWN = Mistake(
+    "truncated to integers", "The result is rounded down: divide with /, and keep floats.", after=result(np.floor)
+)
+FIRST_IMAGE = Mistake(
+    "first image for all",
+    "Every image gets the result of the first.",
+    after=result(lambda out: np.repeat(out[:1], len(out), 0)),
+)
+TRANSPOSED = Mistake(
+    "result transposed", "Rows and columns of the result are swapped.", after=result(lambda out: out.swapaxes(2, 3))
+)
