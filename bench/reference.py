@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from convscope.reference.functional import conv2d
 from convscope.reference.table import OPERATIONS
-from convscope.reference.tutorial import conv2d
 from measure import header, in_turn, ratio, spread
 
 Array = NDArray[np.float64]

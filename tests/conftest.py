@@ -21,7 +21,7 @@ LONG = (
     "test_check", "test_resume", "test_rules", "test_explorer_probe", "test_explorer_places", "test_explorer_layers",
     "test_explorer_use", "test_explorer", "test_explorer_change", "test_explorer_newcomer", "test_plot", "test_trust",
     "test_distributed", "test_hub_unreadable", "test_report", "test_cli", "test_explain", "test_summary_failures",
-    "test_operator_database", "test_server_api", "test_zoo", "test_portability", "test_parts", "test_server_launch",
+    "test_operator_database", "test_server_api", "test_zoo", "test_portability", "test_partition", "test_server_launch",
     "test_probe_receptive_field", "test_probe_mistakes", "test_server_training_http", "test_model_inputs",
     "test_notebook", "test_training", "test_numpy_engine", "test_workbook", "test_hub_named", "test_plot_commands",
 )  # fmt: skip

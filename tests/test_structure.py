@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "convscope"
 ORDER = (
-    "displayed",
+    "rich_display",
     "escaping",
     "errors",
     "typing",
@@ -135,7 +135,16 @@ def test_the_two_witnesses_are_strangers() -> None:
 
 SUPPORT = {
     "ops": {"dependencies", "lookup", "op", "source_cells", "table", "titles", "vjp"},
-    "reference": {"arguments", "moments", "operation", "parts", "precision", "table", "training", "tutorial"},
+    "reference": {
+        "argument_checks",
+        "functional",
+        "moments",
+        "operation",
+        "partition",
+        "precision",
+        "table",
+        "training",
+    },
 }
 """Files that are no family of operations: what rows are made of, and what several families share."""
 

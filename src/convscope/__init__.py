@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from convscope.cards.card import Card as Card
     from convscope.cards.card_inference import card_of as card_of
     from convscope.checking.checker import check as check
-    from convscope.checking.child import check_file as check_file
+    from convscope.checking.child_process import check_file as check_file
     from convscope.checking.result import Check as Check
     from convscope.checking.result import WrongResult as WrongResult
     from convscope.data.catalog import DATASETS as DATASETS
@@ -183,7 +183,7 @@ _INTERNAL = {
     "TrainEvent": "training.events",
     "at_hand": "data",
     "check_workbook_path": "export.xlsx",
-    "check_file": "checking.child",
+    "check_file": "checking.child_process",
     "files_of": "models",
     "image_losses": "proof.step_effect",
     "free_path": "training",

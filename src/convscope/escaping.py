@@ -1,4 +1,4 @@
-"""Spelling out: characters of foreign names that would steer a terminal, as escapes. Imports nothing of convscope.
+"""Escaping: characters of foreign names that would steer a terminal, as escapes. Imports nothing of convscope.
 
 Names of classes, files, layers and runs come from other people. On a terminal ESC and its kin set titles, clear the
 screen or write the clipboard, a newline forges a line, and a bidirectional control shows a line in another order.

@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.displayed import Displayed
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
-from convscope.reference.tutorial import conv2d
+from convscope.reference.functional import conv2d
+from convscope.rich_display import RichDisplay
 from convscope.type_checks import check_kind, takes
 from convscope.typing import Array
 
@@ -214,7 +214,7 @@ def apply_filter(
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeResponse(Displayed):
+class EdgeResponse(RichDisplay):
     """The response of a kernel to two test edges, beyond its responses to plain black and white.
 
     >>> EdgeResponse(vertical=4.0, horizontal=0.0).direction

@@ -1,4 +1,4 @@
-"""Arguments: whether an object is of the kind that a function takes, said in one sentence where it is not.
+"""Type checks: whether an object is of the kind that a function takes, said in one sentence where it is not.
 
 Kinds are named by class, so that nothing but NumPy is imported to ask. Imports nothing of convscope but its errors.
 """

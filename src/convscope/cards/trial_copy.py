@@ -1,4 +1,4 @@
-"""Ghost: a copy of a model that may be run to see what it takes, and the inputs it is tried with.
+"""Trial copy: a copy of a model that may be run to see what it takes, and the inputs it is tried with.
 
 Knows torch. The model itself is only read: its forward runs on the copy, never on the original.
 """

@@ -8,7 +8,7 @@ from convscope.checking.mistakes import wrong_sign
 from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.attention import log_softmax
-from convscope.reference.tutorial import cross_entropy_backward, mse_backward
+from convscope.reference.functional import cross_entropy_backward, mse_backward
 from convscope.render.numbers import short
 from convscope.typing import Array
 

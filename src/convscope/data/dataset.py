@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.data.lazy_images import LazyImages, Selection, places
-from convscope.displayed import Displayed
 from convscope.errors import DataError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
+from convscope.rich_display import RichDisplay
 from convscope.type_checks import check_kind, takes
 from convscope.typing import Array
 
@@ -22,7 +22,7 @@ NUMBER = re.compile("-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dataset(Displayed):
+class Dataset(RichDisplay):
     """Labelled images, in memory or as `LazyImages` if they do not fit.
 
     >>> data = Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"))

@@ -1,4 +1,4 @@
-"""Layout: which folders of a downloaded data set are its splits and which its classes. Knows names and folders alone.
+"""Folder layout: which folders of a downloaded data set are its splits and which its classes. Knows names and folders.
 
 What is clear is read and, where it is not the plain form, said; what could be read in two ways is refused with the
 option that decides.

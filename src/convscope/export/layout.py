@@ -13,7 +13,7 @@ from convscope.errors import UsageError
 from convscope.escaping import spelled
 from convscope.export.chain import Chain
 from convscope.export.chain_numbers import UPDATE, Key, Numbers
-from convscope.export.placing import TOP, Block, Plane, place, place_beside, place_weights, plane_size
+from convscope.export.placement import TOP, Block, Plane, place, place_beside, place_weights, plane_size
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.expr.primitives import PRIMITIVES
 from convscope.typing import Array

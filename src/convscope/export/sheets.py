@@ -12,9 +12,9 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.export.chain_numbers import Key, Numbers
 from convscope.export.formulas import address, formula, quoted
-from convscope.export.front import TABS, draw_front, phase_of
+from convscope.export.front_sheet import TABS, draw_front, phase_of
 from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, Layout, Sheet
-from convscope.export.placing import TOP, Block, Plane
+from convscope.export.placement import TOP, Block, Plane
 from convscope.export.xlsx import GIVEN, INK, NEGATIVE, POSITIVE, ZERO, Book, Format, Formats, Page, plain, xlsxwriter
 from convscope.expr.call import cell_label
 from convscope.expr.expr import Expr

@@ -15,12 +15,12 @@ from convscope.capture.shape_trials import ShapeFailure, shape_failure
 from convscope.capture.tracing import trace as record
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
-from convscope.displayed import Displayed
 from convscope.errors import TraceError, UsageError
 from convscope.export.layer_sums import FieldSum, MemoryUse, field_sums, memory_use, multiply_adds, size_sums
 from convscope.inputs.model_inputs import random_inputs
 from convscope.layer_arithmetic import AxisSums, Sum, parameter_sum, sum_texts
 from convscope.render.numbers import table
+from convscope.rich_display import RichDisplay
 from convscope.traces.trace import Trace
 from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
@@ -83,7 +83,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Summary(Displayed):
+class Summary(RichDisplay):
     """A model's layers and their totals, for one size of input.
 
     >>> import convscope as cs

@@ -1,4 +1,4 @@
-"""Gather: reading the few numbers that one cell needs from the recorded tensors, without copying more of them.
+"""Cells: reading the few numbers that one cell needs from the recorded tensors, without copying more of them.
 
 Each index of a cell may be an array of n indices instead of one: what is read has a leading axis of length n then.
 """

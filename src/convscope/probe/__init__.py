@@ -42,12 +42,12 @@ class _ProbePackage(ModuleType):
 
 # below, since the functions of the records look theirs up in this module
 from convscope.probe.records import PROBES as PROBES  # noqa: E402
-from convscope.probe.support.record import Argument as Argument  # noqa: E402
-from convscope.probe.support.record import Field as Field  # noqa: E402
-from convscope.probe.support.record import Probe as Probe  # noqa: E402
-from convscope.probe.support.record import Result as Result  # noqa: E402
-from convscope.probe.support.record import Setting as Setting  # noqa: E402
-from convscope.probe.support.record import Subject as Subject  # noqa: E402
+from convscope.probe.support.probe_record import Argument as Argument  # noqa: E402
+from convscope.probe.support.probe_record import Field as Field  # noqa: E402
+from convscope.probe.support.probe_record import Probe as Probe  # noqa: E402
+from convscope.probe.support.probe_record import Result as Result  # noqa: E402
+from convscope.probe.support.probe_record import Setting as Setting  # noqa: E402
+from convscope.probe.support.probe_record import Subject as Subject  # noqa: E402
 
 _FUNCTIONS = frozenset(probe.function for probe in PROBES.values())
 sys.modules[__name__].__class__ = _ProbePackage

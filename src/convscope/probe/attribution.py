@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
-from convscope.displayed import Displayed
 from convscope.errors import UnknownName, UsageError
 from convscope.inputs.pictures import Prepared, prepare
 from convscope.probe.patches import last_convolution
@@ -24,6 +23,7 @@ from convscope.probe.support.captum_methods import METHODS, MethodCall, attribut
 from convscope.probe.support.report import Report, Table
 from convscope.progress import Progress, silent
 from convscope.proof.explanation import explain
+from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.training.outputs import in_eval_mode, scores_of
@@ -60,7 +60,7 @@ class Attributed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Attribution(Displayed):
+class Attribution(RichDisplay):
     """An output attributed to the pixels of an image, exactly and by Captum's methods."""
 
     model: str

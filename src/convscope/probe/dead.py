@@ -17,13 +17,13 @@ from convscope.capture.activations import ActivationWatch
 from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
-from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, first_of
 from convscope.probe.support.dependency_walk import axes_of, ranges
 from convscope.probe.support.report import Z95, Proportion, Report, Table, sample_size
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.progress import Progress, silent
+from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
@@ -103,7 +103,7 @@ class StepUnits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dead(Displayed):
+class Dead(RichDisplay):
     """The dead, saturated and duplicate units of a model."""
 
     model: str

@@ -17,13 +17,13 @@ from convscope.capture.activations import ActivationWatch
 from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
-from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, first_of, pictures
 from convscope.probe.support.dependency_walk import DependencyWalk, axes_of
 from convscope.probe.support.report import Report, Table, sample_size
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.progress import Progress, silent
+from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.type_checks import takes
 
@@ -53,7 +53,7 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patches(Displayed):
+class Patches(RichDisplay):
     """For each channel of a step the patches that excite it most and least."""
 
     model: str

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.expr.call import Cell, cell_label, full_cell
 from convscope.probe.support.dependency_walk import DependencyWalk, Followed, Marks, axes_of, ranges
 from convscope.probe.support.report import Report, Table
 from convscope.progress import Progress, silent
+from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
 
 @dataclass(frozen=True, eq=False)
-class ReceptiveField(Displayed):
+class ReceptiveField(RichDisplay):
     """The cells of the image that a number can depend on.
 
     >>> import torch, convscope as cs
@@ -159,7 +159,7 @@ def _field(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ReceptiveFields(Displayed):
+class ReceptiveFields(RichDisplay):
     """The receptive field of the middle of every step's result, in the order of execution."""
 
     fields: tuple[ReceptiveField, ...]

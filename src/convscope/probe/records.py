@@ -9,7 +9,7 @@ from math import prod
 import convscope as cs
 from convscope import probe
 from convscope.errors import UsageError
-from convscope.probe.support.record import Argument, Field, Probe, Result, Setting, Settings, Subject
+from convscope.probe.support.probe_record import Argument, Field, Probe, Result, Setting, Settings, Subject
 from convscope.progress import Progress
 
 MODEL = Argument("model", "A run folder, a built-in model, file.py:Class or package.module:factory.")

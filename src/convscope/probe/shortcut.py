@@ -14,11 +14,11 @@ from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, check_trainable
 from convscope.data.generated import published_chances
 from convscope.data.options import split_indices
-from convscope.displayed import Displayed
 from convscope.errors import DataError
 from convscope.probe.support.report import Proportion, Report, Table
 from convscope.probe.support.trivial_features import MEANS, Rule, features_of, fit_rule
 from convscope.progress import Progress, silent
+from convscope.rich_display import RichDisplay
 from convscope.type_checks import takes
 from convscope.typing import Array
 
@@ -62,7 +62,7 @@ class FeatureRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Shortcut(Displayed):
+class Shortcut(RichDisplay):
     """How far trivial features alone solve a data set, the best on the training images first."""
 
     dataset: str

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from convscope.displayed import Displayed
 from convscope.escaping import joined
 from convscope.expr.call import Cell, Source
 from convscope.json_values import plain_number
@@ -19,6 +18,7 @@ from convscope.proof.backward import backward
 from convscope.render.numbers import NumberScale, short, small
 from convscope.render.sums import RULE, Row, indented, render
 from convscope.render.to_json import plain_numbers
+from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -28,7 +28,7 @@ OURS = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Contributions(Displayed):
+class Contributions(RichDisplay):
     """One number as contributions of input pixels plus a constant.
 
     >>> import torch, convscope as cs

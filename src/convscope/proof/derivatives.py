@@ -17,8 +17,8 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.proof.final_numbers import final
+from convscope.proof.gradient_propagation import Layout, Tensor, addresses_of, key_of, layout_of, pull, target_of
 from convscope.proof.gradient_range import moved_by_statistics, range_of
-from convscope.proof.pulling import Layout, Tensor, addresses_of, key_of, layout_of, pull, target_of
 from convscope.proof.recomputation import recomputed
 from convscope.proof.status import StepStatus
 from convscope.proof.tolerance import root_mean_square

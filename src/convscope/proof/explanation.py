@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from convscope.displayed import Displayed
 from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Source, cell_label, full_cell, step_label
 from convscope.expr.expr import Expr, Leaf
@@ -24,10 +23,11 @@ from convscope.proof.status import PROVED, STATUSES, Status
 from convscope.proof.tolerance import agree, mixes, resolves, root_mean_square, undecided, whole_bound
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
-from convscope.render.series import Inner, parts
+from convscope.render.reductions import Inner, parts
 from convscope.render.sums import Detail
 from convscope.render.to_json import plain
 from convscope.render.worksheet import Worksheet, worksheet
+from convscope.rich_display import RichDisplay
 from convscope.traces.notation import formula, pytorch_code
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -37,7 +37,7 @@ FORMAT = "convscope explanation 1"
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(Displayed):
+class Explanation(RichDisplay):
     """Why one recorded number is what it is: `print` it, or walk on from it.
 
     >>> import torch, convscope as cs

@@ -14,7 +14,7 @@ from convscope.proof.derivatives import derivatives_of
 from convscope.proof.status import STATUSES
 from convscope.render.drawing import page, passage
 from convscope.render.numbers import short as number_text
-from convscope.render.series import Inner, parts
+from convscope.render.reductions import Inner, parts
 from convscope.render.sums import Detail, indented
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
 from convscope.proof.backward import operands_of
 from convscope.proof.derivatives import UNABLE, Derivatives, chain, derivatives_of, numbers_of
-from convscope.proof.pulling import addresses_of, layout_of, source_of_operand
+from convscope.proof.gradient_propagation import addresses_of, layout_of, source_of_operand
 from convscope.proof.recomputation import arguments_of
 from convscope.proof.tolerance import root_mean_square
 from convscope.proof.verification_report import AGREES, GradientCheck

@@ -1,4 +1,4 @@
-"""Witness: what the NumPy reference says about a recorded step, recomputed when first asked and kept for a while.
+"""Recomputation: what the NumPy reference says about a recorded step, recomputed when first asked and kept for a while.
 
 Knows traces and the reference; nothing of rules and expressions.
 """
@@ -17,7 +17,7 @@ from convscope.errors import ConvscopeError
 from convscope.proof.calls import LAID_OUT, STRIDED, layout_of, memory_of, multiplies_padding
 from convscope.proof.tolerance import agree
 from convscope.reference.operation import Arguments, Operation
-from convscope.reference.parts import CELLS, Box, parts_of
+from convscope.reference.partition import CELLS, Box, parts_of
 from convscope.reference.precision import wrapped
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step

@@ -1,12 +1,12 @@
-"""Reports: what `verify` found, step by step and in total. Knows no traces, no rules, no reference."""
+"""Verification report: what `verify` found, step by step and in total. Knows no traces, no rules, no reference."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from convscope.displayed import Displayed
 from convscope.json_values import plain_value
 from convscope.proof.status import CHECKED, PROVED, StepStatus
+from convscope.rich_display import RichDisplay
 
 Witness = Literal["reference", "expression", "channel mean", "shape", "derivative"]
 RESOLVED = 0.1
@@ -153,7 +153,7 @@ class GradientCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification(Displayed):
+class Verification(RichDisplay):
     """The findings of `verify` about a whole trace.
 
     >>> Verification((StepReport(0, "conv1", "convolution", "proved", 6272, 200, 0.3),)).summary()

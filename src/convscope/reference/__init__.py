@@ -8,11 +8,7 @@ network, to read and to train it with.
 5.0
 """
 
-from convscope.reference.matmul import linear
-from convscope.reference.operation import Operation, Result
-from convscope.reference.table import OPERATIONS, lookup
-from convscope.reference.training import LAYERS, LOSSES, OPTIMIZERS, Layer, adadelta, adam, backward, forward, sgd, step
-from convscope.reference.tutorial import (
+from convscope.reference.functional import (
     PUBLISHED_IMAGE,
     PUBLISHED_KERNEL,
     avg_pool2d,
@@ -33,6 +29,10 @@ from convscope.reference.tutorial import (
     tanh,
     tanh_backward,
 )
+from convscope.reference.matmul import linear
+from convscope.reference.operation import Operation, Result
+from convscope.reference.table import OPERATIONS, lookup
+from convscope.reference.training import LAYERS, LOSSES, OPTIMIZERS, Layer, adadelta, adam, backward, forward, sgd, step
 
 __all__ = [
     "LAYERS",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from convscope.errors import ShapeError
-from convscope.reference.arguments import fitting
+from convscope.reference.argument_checks import fitting
 from convscope.reference.operation import Operation, flushing
 from convscope.reference.precision import carried, gamma
 from convscope.typing import Array

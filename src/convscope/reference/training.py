@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 from convscope.errors import UnknownName
-from convscope.reference import tutorial as ops
-from convscope.reference.arguments import fitting
+from convscope.reference import functional as ops
+from convscope.reference.argument_checks import fitting
 from convscope.reference.matmul import linear
 from convscope.reference.operation import Arguments
 from convscope.typing import Array

@@ -1,4 +1,4 @@
-"""Plain: an expression as dictionaries, lists, numbers and texts; docs/reference/explanation.md has the schema."""
+"""To JSON: an expression as dictionaries, lists, numbers and texts; docs/reference/explanation.md has the schema."""
 
 from typing import Any
 

@@ -14,7 +14,7 @@ from convscope.expr.expr import Apply, Cells, Dot, Expr
 from convscope.expr.precision import exact_sum
 from convscope.render.drawing import BRIEF, SERIES, compared, draw, draw_formula, headline, result, rounding
 from convscope.render.numbers import NumberScale, short
-from convscope.render.series import draw_cells, draw_extreme
+from convscope.render.reductions import draw_cells, draw_extreme
 from convscope.render.sums import BLANK, RULE, Detail, Row, closing, listed, scale_of
 
 LARGEST = 64

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.displayed import Displayed
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import joined
+from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
@@ -45,7 +45,7 @@ class StepDifference:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Difference(Displayed):
+class Difference(RichDisplay):
     """The differences between two traces; prints one line per step.
 
     >>> import torch, convscope as cs

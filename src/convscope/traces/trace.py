@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from convscope.cards.card import Card
-from convscope.displayed import Displayed
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
 from convscope.render.numbers import table
+from convscope.rich_display import RichDisplay
 from convscope.traces.archive import Archive, ArchiveSource, write
 from convscope.traces.step import Cell, Kind, Origin, Ref, Step, TrainingStep, Values, notes_of
 from convscope.type_checks import takes
@@ -59,7 +59,7 @@ class Parameters(Mapping[str, Array]):
         return self._source.changed()
 
 
-class Trace(Displayed):
+class Trace(RichDisplay):
     """Every step of one forward pass, with all its numbers.
 
     >>> import torch, convscope as cs

@@ -15,12 +15,12 @@ from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
-from convscope.displayed import Displayed
 from convscope.errors import DataError
 from convscope.escaping import spelled
 from convscope.inputs.pictures import Prepared, check_input, prepare
 from convscope.models.loading import load_model
 from convscope.render.numbers import decimal, percent, table
+from convscope.rich_display import RichDisplay
 from convscope.training.batches import Batches, as_batches
 from convscope.training.objectives import Loss, make_loss, mse
 from convscope.training.outputs import (
@@ -45,7 +45,7 @@ BATCH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation(Displayed):
+class Evaluation(RichDisplay):
     """A model's scores on a data set.
 
     >>> import numpy as np

@@ -21,7 +21,6 @@ from torch import nn
 
 import convscope as cs
 from convscope.cards.card import Card
-from convscope.displayed import Displayed
 from convscope.errors import DataWarning, RunError, UnknownName, UsageError, WeightsError
 from convscope.escaping import spelled
 from convscope.files import open_to_read
@@ -29,6 +28,7 @@ from convscope.models import run_config
 from convscope.models.loading import load_model
 from convscope.models.weights_files import check_seal
 from convscope.render.numbers import decimal
+from convscope.rich_display import RichDisplay
 from convscope.training.events import MetricsEvent
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position
@@ -45,7 +45,7 @@ COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Run(Displayed):
+class Run(RichDisplay):
     """The folder that a training writes.
 
     >>> run = cs.train("crosses", out=folder / "crosses")  # doctest: +SKIP

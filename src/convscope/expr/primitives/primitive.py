@@ -1,4 +1,4 @@
-"""Function: what an expression can apply to numbers: its formula, its value, its rounding, its slopes.
+"""Primitive: what an expression can apply to numbers: its formula, its value, its rounding, its slopes.
 
 Numbers in, numbers out: knows NumPy and Precision, no tensors and no names. A formula is text with the arguments' names
 in braces. Everything works on single numbers and, element by element, on arrays.

@@ -1,4 +1,4 @@
-"""Matrix: which class is taken for which."""
+"""Confusion matrix: how often each class is predicted as each other."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from convscope.errors import ShapeError
+from convscope.plot.arguments import confusion_of
 from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, styled, width
-from convscope.plot.named import confusion_of
 from convscope.type_checks import takes
 from convscope.typing import Array
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
 from convscope.errors import ShapeError
+from convscope.plot.arguments import trace_of
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import (
     Choice,
@@ -22,7 +23,6 @@ from convscope.plot.canvas.step_maps import (
     repeats,
 )
 from convscope.plot.canvas.style import LINE, MUTED, ColorScale, abridge, shorten, size, styled, width
-from convscope.plot.named import trace_of
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes

@@ -1,4 +1,4 @@
-"""Curves: what a training reported, loss and accuracy over its epochs."""
+"""History: what a training reported, loss and accuracy over its epochs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,9 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from convscope.errors import RunError, UsageError
+from convscope.plot.arguments import run_of
 from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
 from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, Page, font, printable, styled
-from convscope.plot.named import run_of
 from convscope.render.numbers import compact
 from convscope.type_checks import kind_of, takes
 

@@ -1,4 +1,4 @@
-"""Weights: the kernels of a layer with their numbers, and the sum over each input channel.
+"""Kernels: those of a layer with their numbers, and the sum over each input channel.
 
 A model is any object here, asked as PyTorch's modules are (`named_modules`, `weight`, `bias`); no torch is imported.
 """
@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
+from convscope.plot.arguments import model_of
 from convscope.plot.canvas.sheet import FOOT, SMALL, Place, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import Choice, choose
 from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size, styled
-from convscope.plot.named import model_of
 from convscope.render.numbers import aligned
 from convscope.type_checks import check_kind, takes
 

@@ -1,14 +1,14 @@
-"""Strip: a whole network at a glance, from the image to its answer, with its branches; deep ones folded by module."""
+"""Network: all of it at a glance, from the image to its answer, with its branches; deep ones folded by module."""
 
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from convscope.plot.canvas.column import HEAD, NetworkColumn, draw_column, image_column, part_column
+from convscope.plot.arguments import trace_of
+from convscope.plot.canvas.network_column import HEAD, NetworkColumn, draw_column, image_column, part_column
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, styled, width
-from convscope.plot.named import trace_of
 from convscope.type_checks import takes
 from convscope.typing import Array
 

@@ -1,4 +1,4 @@
-"""Grid: a picture as the numbers it is made of; a colour picture as its three planes."""
+"""Pixels: a picture as the numbers it is made of; a colour picture as its three planes."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UsageError
+from convscope.plot.arguments import picture_of_name
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
 from convscope.plot.canvas.style import INK, MUTED, PAGE, size, styled, width
-from convscope.plot.named import picture_of_name
 from convscope.type_checks import takes
 from convscope.typing import Array
 

@@ -1,13 +1,13 @@
-"""Gallery: images of a data set, class by class."""
+"""Samples: images of a data set, class by class."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
+from convscope.plot.arguments import dataset_of
 from convscope.plot.canvas.sheet import FOOT, LABEL, TINY, Sheet, tile
 from convscope.plot.canvas.style import MUTED, abridge, size, styled, width
-from convscope.plot.named import dataset_of
 from convscope.type_checks import takes
 
 MOST_CLASSES = 20

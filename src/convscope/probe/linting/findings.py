@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from convscope.displayed import Displayed
 from convscope.escaping import joined
 from convscope.probe.support.report import Report
+from convscope.rich_display import RichDisplay
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Lint(Displayed):
+class Lint(RichDisplay):
     """The checks that ran and their findings."""
 
     subject: str

@@ -1,13 +1,13 @@
-"""Steadiness: what came out when models were shown changed pictures, as numbers and as text. Knows no torch."""
+"""Robustness: what came out when models were shown changed pictures, as numbers and as text. Knows no torch."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.displayed import Displayed
 from convscope.probe.support.report import Proportion, Report, Table, noted, sample_size
 from convscope.probe.support.transforms import CHANGES, Level, Motion
+from convscope.rich_display import RichDisplay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class Steadiness:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shift(Displayed):
+class Shift(RichDisplay):
     """How models answer pictures that are changed, level by level."""
 
     dataset: str

@@ -1,4 +1,4 @@
-"""Asking: from a request to a question that is ready to be asked, and from what was found to what a page shows.
+"""Requests: from what the page asks to the call of a probe, and from its result to what the page shows.
 
 Knows the gallery's models, data and images; threads are the matter of `probes`.
 """

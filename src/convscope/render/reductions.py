@@ -1,4 +1,4 @@
-"""Functions of many cells at once: a maximum and its candidates, a softmax and its row, a variance; operands."""
+"""Reductions: how functions of many cells are written: a maximum, a softmax, a variance; operands."""
 
 import math
 from collections.abc import Sequence

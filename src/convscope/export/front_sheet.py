@@ -1,4 +1,4 @@
-"""Front: the first sheet of a workbook: how to read the others, the answer, the training step, a list of the sheets."""
+"""Front sheet: how to read the other sheets of a workbook, the answer, the training step, a list of the sheets."""
 
 from typing import Literal
 

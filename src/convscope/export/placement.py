@@ -1,4 +1,4 @@
-"""Placing: the numbers of one tensor as rectangles on a sheet, with headings and the numbers of rows and columns."""
+"""Placement: the numbers of one tensor as rectangles on a sheet, with headings and the numbers of rows and columns."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -59,7 +59,7 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
     path, name = _split(spec)
     check_limit(seconds)
     request = json.dumps({"path": str(path), "name": name, "as": as_, "layout": layout, "seconds": seconds})
-    command = [sys.executable, "-P", "-m", "convscope.checking.child", request]
+    command = [sys.executable, "-P", "-m", "convscope.checking.child_process", request]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MPLBACKEND": "Agg"}
     # A file, not a pipe: a pipe is open until the last process that the function started has ended.
     with (

@@ -1,4 +1,4 @@
-"""The operations of a first network, as one writes them: (H, W), (C, H, W) or (N, C, H, W) in, plain arguments.
+"""Functional: the operations of a first network as one writes them: (H, W), (C, H, W) or (N, C, H, W) in.
 
 Knows the operations of this room, errors and NumPy. The gradients are written by hand, without automatic
 differentiation: each takes the gradient of the loss with respect to an operation's output, and the operation's own
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from convscope.errors import ShapeError
 from convscope.reference import activations, pooling
-from convscope.reference.arguments import fitting
+from convscope.reference.argument_checks import fitting
 from convscope.reference.attention import log_softmax
 from convscope.reference.attention import softmax as softmax_along
 from convscope.reference.convolution import Padding, Sizes, borders_of, convolution, per_axis

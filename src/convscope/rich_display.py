@@ -1,9 +1,9 @@
-"""Displayed: what a notebook's front end asks a result for. Imports nothing of convscope before it is asked."""
+"""Rich display: what a notebook's front end asks a result for. Imports nothing of convscope before it is asked."""
 
 import importlib
 
 
-class Displayed:
+class RichDisplay:
     """A result that any notebook shows as text and, where there is one, as a picture.
 
     Source: the display protocol of Jupyter, which marimo, VS Code and Colab share

@@ -1,4 +1,4 @@
-"""Column: one part of a network in the figure: name, shape, and its maps, units or output."""
+"""Network column: one part of a network in the figure: name, shape, and its maps, units or output."""
 
 import re
 from collections.abc import Mapping

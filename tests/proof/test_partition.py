@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import convscope as cs
 from convscope.proof import verification
 from convscope.proof.recomputation import recompute, recompute_in_parts
-from convscope.reference.parts import CUTS
+from convscope.reference.partition import CUTS
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace

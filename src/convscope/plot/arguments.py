@@ -1,4 +1,4 @@
-"""Arguments by name: figures take what the commands take, such as "shapes:test/3" or a run folder.
+"""Arguments: figures take what the commands take, such as "shapes:test/3" or a run folder.
 
 An object that is already of the right kind is returned unchanged, without importing anything; names load models and
 data, and with them torch.

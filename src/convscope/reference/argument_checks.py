@@ -1,4 +1,4 @@
-"""Arguments of the functions of a first network: one sentence where NumPy would end in a traceback."""
+"""Argument checks of the functions of a first network: one sentence where NumPy would end in a traceback."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Checks of training steps: what cannot be explained is refused in one sentence, before it runs or right after.
+"""Training step checks: what cannot be explained is refused in one sentence, before it runs or right after.
 
 Knows torch and models; no steps.
 """

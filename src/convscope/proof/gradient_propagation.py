@@ -1,4 +1,4 @@
-"""Pulling: weights on results of forward steps propagated back to what these read, by vector-Jacobian products.
+"""Gradient propagation: weights on results of forward steps as weights on their operands, step by step, by their VJPs.
 
 Knows traces and rules.
 """
