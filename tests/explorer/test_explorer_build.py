@@ -101,9 +101,9 @@ def test_a_network_is_built_explained_trained_and_looked_at(page: Any, explorer:
 def test_a_block_is_dragged_and_the_arithmetic_follows(page: Any, explorer: Any) -> None:
     visit(page, explorer, "?view=train&blocks=conv~kernels2_max-pool_relu_flatten_linear", BUILT)
     eventually(lambda: names(page), ["conv1", "pool1", "relu1", "flatten", "fc1"])
-    grip, over = row(page, "relu1").locator(".grip").bounding_box(), row(page, "conv1").bounding_box()
-    page.mouse.move(grip["x"] + 8, grip["y"] + 8)
+    row(page, "relu1").locator(".grip").hover()
     page.mouse.down()
+    grip, over = row(page, "relu1").locator(".grip").bounding_box(), row(page, "conv1").bounding_box()
     page.mouse.move(grip["x"] + 8, over["y"] + over["height"] + 5, steps=5)
     eventually(lambda: names(page)[:3], ["conv1", "relu1", "pool1"])  # while it is held
     page.mouse.move(grip["x"] + 8, over["y"] + 4, steps=5)

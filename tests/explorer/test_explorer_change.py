@@ -16,7 +16,7 @@ from torch import nn
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, forgive, keep, tab
-from exploring import answers, eventually, now, percent, said, state, visit
+from exploring import answers, drag, eventually, now, percent, said, state, visit
 
 SEED = 3
 IMAGE = "shapes:test/12"
@@ -56,20 +56,9 @@ def painting(page: Any) -> NDArray[np.float32] | None:
     return (np.frombuffer(content, np.uint8).reshape([*map(int, shape.split("x"))]) / 255).astype(np.float32)
 
 
-def stroke(page: Any, *places: tuple[float, float]) -> None:
-    """Draw with the mouse: places in parts of the paper's width and height."""
-    box = page.locator(".paper canvas").bounding_box()
-    spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
-    page.mouse.move(*spots[0])
-    page.mouse.down()
-    for spot in spots[1:]:
-        page.mouse.move(*spot, steps=6)
-    page.mouse.up()
-
-
 def test_what_is_drawn_is_what_the_network_answers_to(page: Any, model: Any, original: cs.Trace) -> None:
     eventually(lambda: now(page), answers(original))
-    stroke(page, (0.2, 0.2), (0.5, 0.8), (0.8, 0.3))
+    drag(page, page.locator(".paper canvas"), (0.2, 0.2), (0.5, 0.8), (0.8, 0.3))
     image = cs.load_image(IMAGE, like=model)
 
     def drawn() -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, keep, tab
-from exploring import eventually, state, visit
+from exploring import drag, eventually, state, visit
 
 
 class Block(nn.Module):
@@ -78,17 +78,15 @@ def test_the_overview_has_every_step_and_leads_to_it(page: Any, deep: Any) -> No
     visit(page, deep, "?step=:0&cell=0.1.1", CARD)
     bars = page.locator(".overview i")
     eventually(bars.count, 4 + 14 * 5)
-    box = page.locator(".overview").bounding_box()
+    overview = page.locator(".overview")
+    box = overview.bounding_box()
     assert box["height"] == 12
     scroller = page.locator(".scroller")
-    page.mouse.click(box["x"] + box["width"] - 4, box["y"] + 6)
+    overview.click(position={"x": box["width"] - 4, "y": 6})
     eventually(lambda: scroller.evaluate("e => e.scrollLeft + e.clientWidth >= e.scrollWidth - 2"), True)
     right = page.locator(".overview span")
     eventually(lambda: right.bounding_box()["x"] + right.bounding_box()["width"] > box["x"] + box["width"] - 3, True)
-    page.mouse.move(box["x"] + box["width"] - 4, box["y"] + 6)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 2, box["y"] + 6)
-    page.mouse.up()
+    drag(page, overview, (0.99, 0.5), (0.01, 0.5))
     eventually(lambda: scroller.evaluate("e => e.scrollLeft"), 0)
 
 

@@ -109,6 +109,23 @@ def test_a_vector_is_as_large_as_on_its_card(page: Any) -> None:
         page.goto("about:blank")
 
 
+def test_nothing_moves_when_the_maps_of_the_steps_arrive(chromium: Any, shapes: Any) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    with tab(chromium) as page:
+        page.route("**/thumbnails?*", hold)
+        with page.expect_request("**/thumbnails?*"):
+            visit(page, shapes, "?view=change", ".paper canvas")
+        before = box(page, ".paper canvas")
+        for route in held:
+            route.continue_()
+        page.locator(".card .map canvas").nth(20).wait_for()
+        assert box(page, ".paper canvas") == before
+
+
 def test_the_wheel_scrolls_the_page_and_magnifies_with_control(page: Any, shapes: Any) -> None:
     page.set_viewport_size({"width": 1280, "height": 500})
     visit(page, shapes, at(0, 3, 12, 12))

@@ -11,7 +11,7 @@ from torch import nn
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, keep, tab
-from exploring import eventually, settled, state, visit
+from exploring import drag, eventually, settled, state, visit
 
 READY = ".slide .middle[aria-busy=false] .number"
 MAPS = ".slide canvas"
@@ -37,13 +37,9 @@ def filled(page: Any) -> int:
     return int(page.locator(".slide .controls span.muted").inner_text().split()[0])
 
 
-def drag(page: Any, which: int, row: float, column: float, cells: int) -> None:
+def press(page: Any, which: int, row: float, column: float, cells: int) -> None:
     """Press on a map, at the middle of a cell, and let go."""
-    box = page.locator(MAPS).nth(which).bounding_box()
-    side = box["width"] / cells
-    page.mouse.move(box["x"] + side * (column + 0.5), box["y"] + side * (row + 0.5))
-    page.mouse.down()
-    page.mouse.up()
+    drag(page, page.locator(MAPS).nth(which), ((column + 0.5) / cells, (row + 0.5) / cells))
 
 
 def test_played_it_fills_the_output_with_the_numbers_of_the_pass(page: Any, shapes: Any, traced: cs.Trace) -> None:
@@ -82,9 +78,9 @@ def test_the_products_grow_and_their_sum_with_them(page: Any, shapes: Any) -> No
 
 def test_it_is_dragged_from_either_side(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, "?step=pool1&channel=3&cell=3.0.0&slide=1", READY)
-    drag(page, 1, 4, 6, 9)
+    press(page, 1, 4, 6, 9)
     eventually(lambda: shown(page)[0], (3, 4, 6))
-    drag(page, 0, 22, 10, 28)  # of windows of three cells, side by side, this is in the one at (7, 3)
+    press(page, 0, 22, 10, 28)  # of windows of three cells, side by side, this is in the one at (7, 3)
     eventually(lambda: shown(page)[0], (3, 7, 3))
     window = traced["tanh1"].output[0, 3, 21:24, 9:12].ravel()
     marked = page.locator(".slide .middle [data-cell]").evaluate_all("all => all.findIndex(e => e.matches('.marked'))")

@@ -27,6 +27,23 @@ def wander(page: Any, query: str) -> None:
     page.evaluate("to => { history.pushState(null, '', to); dispatchEvent(new PopStateEvent('popstate')); }", query)
 
 
+def drag(page: Any, on: Any, *places: tuple[float, float]) -> None:
+    """Press the mouse button on an element, move it, and let go; places in parts of the element's width and height.
+
+    The element is waited for to rest, and to receive the press: a box that was read while the page was still being laid
+    out would lead to what is beside it.
+    """
+    on.hover()
+    box = on.bounding_box()
+    spots = [{"x": x * box["width"], "y": y * box["height"]} for x, y in places]
+    on.hover(position=spots[0])
+    page.mouse.down()
+    box = on.bounding_box()
+    for spot in spots[1:]:
+        page.mouse.move(box["x"] + spot["x"], box["y"] + spot["y"], steps=6)
+    page.mouse.up()
+
+
 def at(step: int, *cell: int) -> str:
     """The query of a cell."""
     return f"?step={step}&cell={'.'.join(map(str, cell))}"

@@ -104,13 +104,16 @@ export function getChannels(trace: string, step: number, signal?: AbortSignal): 
 
 export type ThumbnailsAsk = Readonly<{ channels?: number; side?: number; first?: number }>;
 
+/** Thumbnails unless a view asks for others: the number of channels at most, and of rows and columns of each. */
+export const THUMBNAILS = { channels: 16, side: 32 } as const;
+
 export async function getThumbnails(
   trace: string,
   steps: readonly number[],
   ask: ThumbnailsAsk = {},
   signal?: AbortSignal,
 ): Promise<Picture[]> {
-  const { channels = 16, side = 32, first = 0 } = ask;
+  const { channels, side, first } = { ...THUMBNAILS, first: 0, ...ask };
   const which = `steps=${steps.join(",")}&channels=${channels}&side=${side}&first=${first}`;
   return pictures(await buffer(`traces/${trace}/thumbnails?${which}`, signal));
 }

@@ -291,6 +291,21 @@ export function layout(shape: readonly number[]): Layout {
   return { lead, channels, height, width, length: height * width, wrapped: false, ones };
 }
 
+/** A step's output as planes: their number, rows and columns; a vector is one row. As the server's `planes_of`. */
+export function planeShape(shape: readonly number[]): readonly [number, number, number] {
+  const one = bare(shape);
+  const size = one.reduce((n, m) => n * m, 1);
+  if (one.length < 2 || one.slice(1).every((n) => n === 1)) return [1, 1, size];
+  const [height, width] = one.slice(-2) as [number, number];
+  return [size / (height * width) || 0, height, width];
+}
+
+/** The rows and columns of a plane shrunk to at most `side` of either; of a single row, to `side` squared columns. */
+export function shrunkSize(height: number, width: number, side: number): readonly [number, number] {
+  const scale = Math.min(1, (height === 1 ? side * side : side) / Math.max(height, width));
+  return [Math.max(1, Math.round(height * scale)), Math.max(1, Math.round(width * scale))];
+}
+
 /** The cell at a row and column of a channel's plane; null outside of it. */
 export function cellAt(
   of: Layout,

@@ -15,7 +15,8 @@ import {
 } from "../lib/types";
 import { explain, type Arithmetic, type StatusText } from "./arithmetic/explain";
 import type { Operand, Rule } from "./arithmetic/expressions";
-import { packed, planesOf, Tensors, thumbnail, type Numbers, type Stored } from "./tensors";
+import { planeShape } from "../lib/network";
+import { packed, Tensors, thumbnail, type Numbers, type Stored } from "./tensors";
 
 /** One pass of the page: what the server says of it, and where its numbers are; a missing number was left out. */
 export type Pass = Readonly<{
@@ -202,7 +203,7 @@ class Page {
         if (small !== undefined) add(small.about, (await this.tensors.read(small.tensor)) as Uint8Array);
         continue;
       }
-      const [total] = planesOf(step.shape);
+      const [total] = planeShape(step.shape);
       const [low, high] = pass.ranges[id] ?? ["nan", "nan"];
       const channels = Array.from({ length: total }, (_, k) => k).slice(...(total === 1 ? [0] : [first, first + most]));
       const made = thumbnail(await this.tensors.read(at), step.shape, [real(low), real(high)], channels, side);

@@ -1,5 +1,5 @@
 /** The numbers that a page carries in itself: compressed tensors, and thumbnails made from them. */
-import { bare } from "../lib/network";
+import { planeShape, shrunkSize } from "../lib/network";
 import { fromBase64, unpack } from "../lib/pack";
 import type { Num } from "../lib/types";
 
@@ -56,15 +56,6 @@ export class Tensors<Header extends Readonly<{ tensors: readonly Stored[] }>> {
   }
 }
 
-/** How a step's result is arranged in planes: feature maps, a matrix of tokens, or one row of units. */
-export function planesOf(shape: readonly number[]): readonly [number, number, number] {
-  const one = bare(shape);
-  const size = one.reduce((n, m) => n * m, 1);
-  if (one.length < 2 || one.slice(1).every((n) => n === 1)) return [1, 1, size];
-  const [height, width] = one.slice(-2) as [number, number];
-  return [size / (height * width), height, width];
-}
-
 /** A plane averaged down to at most `side` rows and columns; a single row to at most `side` squared columns. */
 function shrunk(
   plane: ArrayLike<number>,
@@ -72,9 +63,7 @@ function shrunk(
   width: number,
   side: number,
 ): Readonly<{ values: ArrayLike<number>; height: number; width: number }> {
-  const most = height === 1 ? side * side : side;
-  const scale = Math.min(1, most / Math.max(height, width));
-  const [rows, columns] = [height, width].map((n) => Math.max(1, Math.round(n * scale))) as [number, number];
+  const [rows, columns] = shrunkSize(height, width, side);
   if (rows === height && columns === width) return { values: plane, height, width };
   const values = new Float64Array(rows * columns);
   const starts = (have: number, want: number): number[] =>
@@ -98,7 +87,7 @@ export function thumbnail(
   channels: readonly number[],
   side: number,
 ): Readonly<{ bytes: Uint8Array; shape: readonly [number, number, number] }> {
-  const [, height, width] = planesOf(shape);
+  const [, height, width] = planeShape(shape);
   const span = high - low;
   const parts = channels.map((k) =>
     shrunk(numbers.subarray(k * height * width, (k + 1) * height * width), height, width, side),
