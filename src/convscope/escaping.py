@@ -1,4 +1,4 @@
-"""Escaping: characters of foreign names that would steer a terminal, as escapes. Imports nothing of convscope.
+"""Escaping: foreign names in messages: what would steer a terminal as escapes, bounded. Imports nothing of convscope.
 
 Names of classes, files, layers and runs come from other people. On a terminal ESC and its kin set titles, clear the
 screen or write the clipboard, a newline forges a line, and a bidirectional control shows a line in another order.
@@ -62,3 +62,14 @@ def joined(lines: Iterable[str]) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode("ascii")
+
+
+def first_few(names: Iterable[str], most: int = 3) -> str:
+    """The first of some names, and how many more there are.
+
+    >>> first_few("abcd", most=2)
+    'a, b and 2 more'
+    """
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -20,9 +20,6 @@ MAX_WRITTEN = 32
 """Parameters of up to this many numbers are written out as text."""
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
-OneImage = Annotated[
-    str, typer.Argument(help="A picture, an array (.npy), or dataset:split/index such as mnist:test/7.")
-]
 Image = Annotated[
     str | None,
     typer.Argument(

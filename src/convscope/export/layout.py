@@ -75,10 +75,6 @@ class Layout:
                 self._alone(numbers, f"{numbers.key.name}: the model's constants")
         self._check()
 
-    def sheet_of(self, key: Key) -> int:
-        """The index in `names` of the sheet that a tensor is on."""
-        return self.blocks[key][0]
-
     def positions(self, numbers: Numbers, part: Leaf | Cells | Apply, index: int = 0) -> Array | None:
         """The position of each number of a part of an expression: (T, 3) sheet, row, column; padding is at -1.
 

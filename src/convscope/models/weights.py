@@ -3,7 +3,7 @@
 Knows what loading has to say; `checkpoint` reads, `matching` finds the model's tensors.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convscope.errors import UsageError, WeightsError
+from convscope.escaping import first_few
 from convscope.models.checkpoint import read_checkpoint
 from convscope.models.weight_matching import (
     CheckpointEntry,
@@ -23,8 +24,6 @@ from convscope.models.weight_matching import (
     missing,
 )
 from convscope.type_checks import kind_of
-
-LISTED = 3  # how many names of each kind a message lists
 
 
 def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> tuple[str, ...]:
@@ -82,7 +81,7 @@ def _as_path(path: object) -> Path:
 
 def _described(content: object) -> str:
     if isinstance(content, dict):
-        return f"its names are {_some(map(str, dict.keys(content)))}" if content else "it is an empty dict"
+        return f"its names are {first_few(map(str, dict.keys(content)))}" if content else "it is an empty dict"
     return f"it is {kind_of(content)}"
 
 
@@ -107,7 +106,7 @@ def _others(match: Match, others: list[Match]) -> list[str]:
     """A note on other weights in the file that fit too."""
     if not others:
         return []
-    keys = _some(repr(other.key) for other in others)
+    keys = first_few(repr(other.key) for other in others)
     taken = repr(match.key) if match.key else "the outermost level"
     fit = "fit" if len(others) > 1 else "fits"
     return [
@@ -118,7 +117,7 @@ def _others(match: Match, others: list[Match]) -> list[str]:
 
 def _ignored(beside: list[str]) -> list[str]:
     tensors = "1 tensor that is" if len(beside) == 1 else f"{len(beside)} tensors that are"
-    return [f"left out {tensors} not the model's ({_some(beside)})"] if beside else []
+    return [f"left out {tensors} not the model's ({first_few(beside)})"] if beside else []
 
 
 def _conversions(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
@@ -139,17 +138,10 @@ def _check(
         f"{name} is {why}" for name, dotted in match.names.items() if (why := misfit(entries[dotted].tensor, own[name]))
     ]
     kinds = {"missing": missing(match.names, own), "unexpected": unexpected, "of another shape or type": wrong}
-    messages = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    messages = [f"{len(names)} {kind} ({first_few(names)})" for kind, names in kinds.items() if names]
     if messages:
         fit = fitting(match, entries, own)
         raise WeightsError(
             f"{what}: {'; '.join(messages)}. {fit} of its {len(own)} tensors fit; check that the model and its "
             "arguments are those of the training."
         )
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first few names, and how many more."""
-    listed = list(names)
-    more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
-    return ", ".join(listed[:LISTED]) + more

@@ -12,7 +12,7 @@ import re
 import struct
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from convscope.errors import WeightsError
+from convscope.escaping import first_few
 from convscope.files import open_to_read
 from convscope.json_values import parse_json
 
@@ -106,9 +107,10 @@ def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
     except Exception:  # on damage zipfile raises whatever it meets
         raise WeightsError(damaged(path)) from None
     if not any(member.filename.endswith("/data.pkl") for member in members):
+        content = first_few(member.filename for member in members) or "nothing"
         raise WeightsError(
-            f"{path} is a zip archive that torch.save did not write (it holds {_some(m.filename for m in members)}); "
-            f"unpack it first: `unzip {path.name}`."
+            f"{path} is a zip archive that torch.save did not write (it holds {content}); unpack it first: `unzip "
+            f"{path.name}`."
         )
     unpacked = sum(member.file_size for member in members)
     if unpacked > size:
@@ -131,8 +133,9 @@ def _check_no_tar(path: Path, file: BinaryIO) -> None:
             f"{path} was written by PyTorch before 0.2, in a format that cannot be read without running code from it; "
             "save it again with a later release."
         )
+    content = first_few(names) or "nothing"
     raise WeightsError(
-        f"{path} is a tar archive (it holds {_some(names)}); unpack it with `tar -xf {path.name}` and name the file of "
+        f"{path} is a tar archive (it holds {content}); unpack it with `tar -xf {path.name}` and name the file of "
         "weights in it."
     )
 
@@ -143,11 +146,6 @@ def damaged(path: Path) -> str:
         f"{path} is damaged or was not written by torch.save; weights are read from .safetensors files and from "
         "PyTorch's (.pt, .pth, .bin, .ckpt, .pth.tar)."
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "") or "nothing"
 
 
 def sealed(tensors: Mapping[str, Tensor]) -> bytes:

@@ -1,9 +1,10 @@
 """Resampling and padding backward: the gradients of all outputs that a cell contributes to, each times its weight.
 
 Each spatial axis is resampled or padded separately, so these outputs are at all combinations of the positions that read
-the cell on each axis, and the weights are products."""
+the cell on each axis, and the weights are products.
+"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import outer
 from convscope.expr.expr import Cells, Dot
+from convscope.ops.padding import BORDERS
 from convscope.ops.resampling import FILTERS, Taps, antialiased_taps, cubic_taps, linear_taps, nearest_taps
-from convscope.typing import Array
 
 NEAR = 5
 """No position reads a cell farther than this from its own place, in cells of the input, nor from its filter's end."""
@@ -62,18 +63,6 @@ def padding_backward(call: Call, cell: Cell) -> Dot:
     seen = outer(grad, [*cell[:-axes], *positions])
     copies = "itself alone" if len(seen) == 1 else f"its {len(seen)} copies, itself among them"
     return Dot(seen, note=f"the gradient of {copies}" if len(seen) == 1 else f"the gradients of {copies}")
-
-
-def _mirrored(at: Array, length: int) -> Array:
-    last = length - 1
-    return np.asarray(last - np.abs(last - np.abs(at)))
-
-
-BORDERS: Mapping[str, Callable[[Array, int], Array]] = {
-    "reflection": _mirrored,
-    "replication": lambda at, length: np.clip(at, 0, length - 1),
-}
-"""The cell that a position inside or outside an axis copies."""
 
 
 def _forward(call: Call) -> Call:

@@ -1,6 +1,6 @@
 """Padding and windows: constant, reflected and repeated borders, im2col and col2im."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -132,19 +132,26 @@ def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[Index, Index, Ind
 # Borders that repeat cells of the image: which cell each result cell is a copy of
 
 
+def _mirrored(at: Array, length: int) -> Array:
+    last = length - 1
+    return np.asarray(last - np.abs(last - np.abs(at)))
+
+
+BORDERS: Mapping[str, Callable[[Array, int], Array]] = {
+    "reflection": _mirrored,
+    "replication": lambda at, length: np.clip(at, 0, length - 1),
+}
+"""The cell that a position inside or outside an axis copies."""
+
+
 def reflection_pad(call: Call, cells: Array) -> Array:
     """Around the image its mirror image; the border itself is not repeated."""
-
-    def mirrored(at: Array, length: int) -> Array:
-        last = length - 1
-        return np.asarray(last - np.abs(last - np.abs(at)))
-
-    return _padded(call, cells, mirrored)
+    return _padded(call, cells, BORDERS["reflection"])
 
 
 def replication_pad(call: Call, cells: Array) -> Array:
     """Around the image its border, repeated."""
-    return _padded(call, cells, lambda at, length: np.clip(at, 0, length - 1))
+    return _padded(call, cells, BORDERS["replication"])
 
 
 def _padded(call: Call, cells: Array, inner: Callable[[Array, int], Array]) -> Array:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.errors import UnknownName, UsageError
+from convscope.escaping import first_few
 from convscope.inputs.pictures import Prepared, prepare
 from convscope.probe.patches import last_convolution
 from convscope.probe.support.captum_methods import METHODS, MethodCall, attributed, captum
@@ -107,9 +108,11 @@ class Attribution(RichDisplay):
     def report(self) -> Report:
         """The result as sentences and tables."""
         total = float(self.exact.sum())
-        kind = "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {_few(self.bent)}"
+        kind = (
+            "exact: the network is piecewise linear" if self.linear else f"a tangent, because of {first_few(self.bent)}"
+        )
         if self.broken:
-            kind = f"what they add through numbers that left PyTorch is unknown: {_few(self.broken)}"
+            kind = f"what they add through numbers that left PyTorch is unknown: {first_few(self.broken)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
         return Report.of(
@@ -267,10 +270,6 @@ def _row(found: Attributed) -> tuple[str, ...]:
     where = "nowhere" if found.apart is None else f"row {found.apart[0]}, column {found.apart[1]}"
     measured = (f"{found.total:.4g}", should, f"{found.correlation:.3f}", f"{100 * found.shared:.0f} %")
     return found.method, *measured, where
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _plain(found: Attributed) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.escaping import joined
+from convscope.escaping import first_few, joined
 from convscope.expr.call import Cell, Source
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op
@@ -174,16 +174,12 @@ def _page(answer: Contributions) -> list[str]:
 def _kind(answer: Contributions) -> str:
     if answer.broken:
         return (
-            f"unknown: the chain to the image is broken at {_few(answer.broken)}, which takes numbers that left "
+            f"unknown: the chain to the image is broken at {first_few(answer.broken)}, which takes numbers that left "
             "PyTorch; what the image adds through these is not followed"
         )
     if answer.linear:
         return "what each cell of the input adds; exact, because every step on the way is piecewise linear"
-    return f"the tangent at this input, because these are not piecewise linear: {_few(answer.bent)}"
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"the tangent at this input, because these are not piecewise linear: {first_few(answer.bent)}"
 
 
 def _largest(answer: Contributions, count: int = 8) -> list[str]:

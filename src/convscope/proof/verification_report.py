@@ -1,9 +1,10 @@
 """Verification report: what `verify` found, step by step and in total. Knows no traces, no rules, no reference."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from convscope.escaping import first_few
 from convscope.json_values import plain_value
 from convscope.proof.status import CHECKED, PROVED, StepStatus
 from convscope.rich_display import RichDisplay
@@ -271,10 +272,10 @@ class Verification(RichDisplay):
         if self.worst is not None and self.worst.worst > 0:
             line += f"; worst error {self.worst.worst:.2g} of its bound ({self.worst.name})"
         if self.unresolved:
-            line += f"; unresolved: {_named([step.name for step in self.unresolved])}"
+            line += f"; unresolved: {first_few(step.name for step in self.unresolved)}"
         underived = [step.name for step in self.steps if step.finding == "underived"]
         if underived:
-            line += f"; not compared with the derivative of the forward step: {_named(underived)}"
+            line += f"; not compared with the derivative of the forward step: {first_few(underived)}"
         lacking = sorted({step.op for step in self.steps if step.finding in {"unsupported", "recomputed"}})
         if lacking:
             line += f"; without a witness: {', '.join(lacking)}"
@@ -296,12 +297,6 @@ class Verification(RichDisplay):
             "returned": [{n: plain_value(getattr(part, n)) for n in part.__slots__} for part in self.returned],
             "steps": [step.to_json() for step in self.steps],
         }
-
-
-def _named(names: Sequence[str], most: int = 3) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _percent(share: float) -> str:

@@ -33,11 +33,6 @@ class Part(NamedTuple):
     others: Box | None = None
     """Where they are in its other results, if not at the same place."""
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether these are all cells."""
-        return all(at == ALL for at in self.box)
-
 
 Cut = Callable[[Arguments, Shape, int], Iterator[Part]]
 """(arguments by their ATen names, shape of the first result, cells) -> parts of at most `cells` cells."""

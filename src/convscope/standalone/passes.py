@@ -8,6 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 import convscope as cs
+from convscope.escaping import first_few
 from convscope.expr.call import Source
 from convscope.server.explanations.explanations import explained, probability, softmax_of
 from convscope.server.explanations.origins import contributions_of, paths_info
@@ -209,9 +210,9 @@ class PassWriter:
         """Sentences on what did not fit and on what the page cannot calculate."""
         texts = []
         if self._short:
-            texts.append(f"{_some(list(self._short))}: they do not fit.")
+            texts.append(f"{first_few(self._short, 6)}: they do not fit.")
         if self._recorded:
-            texts.append(f"Calculations of {_some(list(self._recorded))} but those of their largest numbers.")
+            texts.append(f"Calculations of {first_few(self._recorded, 6)} but those of their largest numbers.")
         if self._unanswered:
             texts.append("Some contributions of pixels, paths and probabilities.")
         return [text[:1].upper() + text[1:] for text in texts]
@@ -241,8 +242,3 @@ def key_of(ref: InputRef) -> str:
 
 def _alone(step: cs.Step) -> bool:
     return len(step.shape) > 1 and step.shape[0] == 1
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.escaping import first_few
 from convscope.plot.canvas.calculation import badge, ledger
 from convscope.plot.canvas.sheet import FOOT, SMALL, Sheet, snap, tile
 from convscope.plot.canvas.style import ACCENT, MUTED, ColorScale, shorten, size, styled
@@ -188,5 +189,4 @@ def _kind(found: "Contributions") -> str:
         return f"unknown: the chain to the image is broken at {steps}; what goes through that is not shown"
     if found.linear:
         return "exact: every step on the way is piecewise linear"
-    named = ", ".join(found.bent[:3]) + (f" and {len(found.bent) - 3} more" if len(found.bent) > 3 else "")
-    return f"the tangent at this input, because these steps are not piecewise linear: {named}"
+    return f"the tangent at this input, because these steps are not piecewise linear: {first_few(found.bent)}"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.escaping import first_few
 from convscope.probe.linting.evidence import Evidence, LossCall
 from convscope.probe.linting.findings import Finding
 
@@ -92,7 +93,7 @@ def unused_parameters(seen: Evidence) -> Iterator[Finding]:
     if unused and len(unused) < len(seen.stepped.gradients):
         numbers = sum(value.numel() for name, value in seen.model.named_parameters() if name in unused)
         evidence = f"{len(unused)} of {len(seen.stepped.gradients)} parameters, {numbers:,} numbers, got no gradient"
-        yield Finding("unused-parameters", _some(unused), evidence, {"parameters": unused, "numbers": numbers})
+        yield Finding("unused-parameters", first_few(unused), evidence, {"parameters": unused, "numbers": numbers})
 
 
 def nothing_changes(seen: Evidence) -> Iterator[Finding]:
@@ -104,7 +105,7 @@ def nothing_changes(seen: Evidence) -> Iterator[Finding]:
         evidence = (
             f"{len(still)} of {len(seen.stepped.gradients)} parameters have a gradient and are the same after the step"
         )
-        yield Finding("nothing-changes", _some(still), evidence, {"parameters": still})
+        yield Finding("nothing-changes", first_few(still), evidence, {"parameters": still})
 
 
 def missing_zero_grad(seen: Evidence) -> Iterator[Finding]:
@@ -115,7 +116,7 @@ def missing_zero_grad(seen: Evidence) -> Iterator[Finding]:
             f"{len(added)} of {len(seen.stepped.gradients)} parameters still had the gradient that had moved them when "
             "that of the next step was added to it"
         )
-        yield Finding("missing-zero-grad", _some(added), evidence, {"parameters": added})
+        yield Finding("missing-zero-grad", first_few(added), evidence, {"parameters": added})
 
 
 def dead_layer(seen: Evidence) -> Iterator[Finding]:
@@ -123,7 +124,7 @@ def dead_layer(seen: Evidence) -> Iterator[Finding]:
     for layer in seen.layers:
         if layer.constant and not layer.fed_constant:
             zero = [n for n, largest in seen.stepped.gradients.items() if largest == 0]
-            blocked = f"; the gradient of {_some(zero)} is exactly 0" if zero else ""
+            blocked = f"; the gradient of {first_few(zero)} is exactly 0" if zero else ""
             evidence = f"{layer.name} ({layer.kind}) gives the same numbers for all {len(seen.images)} images{blocked}"
             yield Finding("dead-layer", layer.name, evidence, {"layer": layer.name, "without_gradient": zero})
             return
@@ -159,8 +160,3 @@ def _stretched(call: LossCall) -> str:
 
 def _size(values: Tensor) -> str:
     return "x".join(map(str, values.shape)) or "a single number"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

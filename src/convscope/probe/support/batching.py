@@ -13,6 +13,7 @@ from convscope.cards.card_inference import at_size, card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
+from convscope.escaping import first_few
 from convscope.inputs.pictures import check_input
 from convscope.models.loading import load_model
 from convscope.models.preparation import give_shapes
@@ -177,7 +178,7 @@ def classes_of(model: nn.Module, data: Dataset) -> Classes:
     if unknown:
         raise DataError(
             f"{data.name} has the class {unknown[0]!r}, which {card.name} does not know; it knows "
-            f"{shortened(card.classes)}."
+            f"{first_few(card.classes, 12)}."
         )
     order = [data.classes.index(name) if name in data.classes else -1 for name in card.classes]
     return Classes(len(data.classes), tuple(order))
@@ -190,13 +191,3 @@ def notes_of(classes: Sequence[Classes]) -> tuple[str, ...]:
     ('by number',)
     """
     return tuple(dict.fromkeys(note for each in classes for note in each.notes))
-
-
-def shortened(names: Sequence[str], most: int = 12) -> str:
-    """Names in a sentence, the first of them where they are many.
-
-    >>> shortened("abcd", most=2)
-    'a, b and 2 more'
-    """
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
