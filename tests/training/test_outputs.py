@@ -263,7 +263,7 @@ def test_the_command_line_refuses_maps_in_one_sentence(
 
 
 def test_the_explorer_names_no_class_for_maps_and_reads_logits_in_a_dict() -> None:
-    from convscope.server.traces.routes import answers_of
+    from convscope.server.traces.descriptions import answers_of
 
     image = np.ones((1, 8, 8), np.float32)
     maps = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1))

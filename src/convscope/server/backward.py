@@ -17,8 +17,9 @@ from convscope.server.jobs import client_of
 from convscope.server.session.inputs import Taken, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import number, planes_of
+from convscope.server.traces.descriptions import answers_of, step_info
 from convscope.server.traces.passes import Find, TracePass, overrides_of
-from convscope.server.traces.routes import RAW, StepId, answers_of, on, raw, step_info
+from convscope.server.traces.routes import RAW, StepId, on, raw
 from convscope.server.traces.schema import TraceInfo, TraceRequest
 from convscope.server.training_steps import described
 from convscope.typing import Array

@@ -27,7 +27,7 @@ from convscope.server.jobs import NOBODY
 from convscope.server.lessons import LessonService
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.workspace import Workspace
-from convscope.server.traces.routes import trace_info
+from convscope.server.traces.descriptions import trace_info
 from convscope.server.traces.schema import TraceInfo, TraceRequest
 from convscope.server.trainings.registry import Networks, Trainings, names_code
 from convscope.type_checks import takes

@@ -19,8 +19,9 @@ from convscope.server.session.inputs import Taken
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.schema import SampleRef
 from convscope.server.traces.array_pictures import base64url, number, shades, shrunk
+from convscope.server.traces.descriptions import step_info
 from convscope.server.traces.passes import TracePass
-from convscope.server.traces.routes import RAW, on, raw, step_info
+from convscope.server.traces.routes import RAW, on, raw
 from convscope.server.traces.schema import Answer, ParameterInfo, StepInfo, TraceInfo, TraceRequest
 from convscope.typing import Array
 

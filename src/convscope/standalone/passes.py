@@ -15,8 +15,8 @@ from convscope.server.explanations.origins import contributions_of, paths_info
 from convscope.server.http.message import Number
 from convscope.server.session.schema import InputRef, SampleRef, StoredRef
 from convscope.server.traces.array_pictures import extent, number
+from convscope.server.traces.descriptions import thumbnail, trace_info
 from convscope.server.traces.passes import TracePass
-from convscope.server.traces.routes import thumbnail, trace_info
 from convscope.standalone.arithmetic import arithmetic_of
 from convscope.standalone.document import Contents
 

@@ -11,8 +11,9 @@ from convscope.server.explanations.explanations import probability as explained_
 from convscope.server.explanations.origins import contributions_pack, field_info, paths_info, walk_info
 from convscope.server.explanations.schema import Explained, FieldInfo, NoPaths, PathsInfo, Proof, WalkInfo
 from convscope.server.http.message import Id
+from convscope.server.traces.descriptions import trace_info
 from convscope.server.traces.passes import TracePass
-from convscope.server.traces.routes import RAW, StepId, on, trace_info
+from convscope.server.traces.routes import RAW, StepId, on
 
 router = APIRouter(tags=["explanations"])
 PLACE = r"(image|\d{1,9}):\d{1,9}(,\d{1,9})*"
