@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +14,10 @@ from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.expr import Expr
 from convscope.ops import OPS
 from convscope.proof.explanation import explain
+from convscope.proof.recomputation import recomputed
 from convscope.traces.trace import Trace
+from convscope.typing import Array
+from tampering import tampered
 
 
 class Outputs(nn.Module):
@@ -121,3 +124,88 @@ def test_a_changed_state_is_a_mismatch() -> None:
     why = explain(trace, step, (3, 1, 2))
     assert abs(why.difference) <= why.bound < 1e-5
     assert "the cell state" in why.to_text()
+
+
+class Truncated(NamedTuple):
+    """What a wrong backward pass leaves out or exchanges."""
+
+    through_h: float = 1.0
+    """Of the gradient that reaches an earlier step through the recurrent weights."""
+    through_c: float = 1.0
+    """Of the one that reaches it through the forget gate."""
+    squashed: bool = True
+    """Whether the slope of the tanh of the cell state counts."""
+    order: tuple[int, ...] = (0, 1, 2, 3)
+    """Of the gates' rows."""
+    earlier: bool = True
+    """Whether a recurrent weight's gradient takes the state before each step, not after it."""
+
+
+def gradients_by_hand(trace: Trace, wrong: Truncated) -> dict[str, Array]:
+    """The gradients of the weights of `layer_trace`'s LSTM, in float64, with a mistake."""
+    step = next(s for s in trace.all_steps if s.op == "mkldnn_rnn_layer_backward")
+    read = {name: np.asarray(a, float) for name, a in trace.operands(step).items() if isinstance(a, np.ndarray)}
+    x, w, r, h, c = (read[name] for name in ("input", "weight1", "weight2", "hx_", "cx_tmp"))
+    steps = []
+    for at in range(len(x)):
+        i, f, g, o = np.split(x[at] @ w.T + h @ r.T + read["weight3"] + read["weight4"], 4, 1)
+        i, f, g, o = 1 / (1 + np.exp(-i)), 1 / (1 + np.exp(-f)), np.tanh(g), 1 / (1 + np.exp(-o))
+        before, earlier, c = c, h, f * c + i * g
+        h = o * np.tanh(c)
+        steps.append((i, f, g, o, before, c, earlier if wrong.earlier else h))
+    dh, dc = np.zeros_like(h), np.zeros_like(c)
+    by_w, by_r = np.zeros_like(w), np.zeros_like(r)
+    for at, (i, f, g, o, before, c, seen) in reversed(list(enumerate(steps))):
+        dh = dh + read["grad_output"][at]
+        dc = dc + dh * o * (1 - np.tanh(c) ** 2 if wrong.squashed else 1)
+        parts = dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g), dh * np.tanh(c) * o * (1 - o)
+        d = np.concatenate([parts[gate] for gate in wrong.order], 1)
+        by_w, by_r = by_w + d.T @ x[at], by_r + d.T @ seen
+        dh, dc = wrong.through_h * d @ r, wrong.through_c * dc * f
+    return {"lstm.weight_ih_l0.grad": by_w, "lstm.weight_hh_l0.grad": by_r}
+
+
+WRONG = {
+    "nothing through the recurrent weights": Truncated(through_h=0),
+    "nothing through the forget gate": Truncated(through_c=0),
+    "a thousandth missing through the forget gate": Truncated(through_c=0.999),
+    "no slope of the cell state's tanh": Truncated(squashed=False),
+    "exchanged gates": Truncated(order=(0, 2, 1, 3)),
+    "the state after each step": Truncated(earlier=False),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_wrong_backward_pass_turns_red(mistake: str) -> None:
+    torch.manual_seed(0)
+    trace = cs.trace(Outputs(3, 4), torch.randn(6, 2, 3), target=torch.randn(6, 2, 4), loss=nn.functional.mse_loss)
+    right, wrong = (gradients_by_hand(trace, how) for how in (Truncated(), WRONG[mistake]))
+    changed = tampered(trace, outputs={name: lambda _, to=to: to.astype(np.float32) for name, to in wrong.items()})
+    found = {step.name: step.finding for step in cs.verify(changed, cells=20).steps}
+    unaffected = {name for name in wrong if np.array_equal(right[name], wrong[name])}
+    assert unaffected <= {"lstm.weight_ih_l0.grad"}
+    assert all((found[name] == "mismatch") == (name not in unaffected) for name in wrong), found
+    same = tampered(trace, outputs={name: lambda _, to=to: to.astype(np.float32) for name, to in right.items()})
+    assert cs.verify(same, cells=20).proved
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
+def test_gradients_of_a_long_sequence_keep_a_close_bound(name: str) -> None:
+    """Errors are followed with their signs through time: their magnitudes alone would grow a million times."""
+    torch.manual_seed(0)
+    trace = cs.trace(Outputs(8, 32), torch.randn(40, 2, 8), target=torch.randn(40, 2, 32), loss=nn.functional.mse_loss)
+    step = next(s for s in trace.all_steps if s.name == f"lstm.{name}.grad")
+    witness = recomputed(trace, step)
+    assert witness is not None
+    assert np.median(witness.bounds) < 0.01 * np.sqrt(np.mean(step.output**2))
+    why = cs.explain(trace, step, (5,) * len(step.shape))
+    assert why.proved
+    assert why.bound < 0.02 * np.sqrt(np.mean(step.output**2))
+
+
+def test_a_gradient_is_followed_through_the_gates_to_the_next_step() -> None:
+    torch.manual_seed(0)
+    trace = cs.trace(Outputs(3, 4), torch.randn(3, 2, 3), target=torch.randn(3, 2, 4), loss=nn.functional.mse_loss)
+    text = cs.explain(trace, "lstm.weight_hh_l0.grad", (9, 1)).to_text(depth=3)
+    for part in ("what this weight multiplied", "the gradient of the candidate", "through the gates of the next step"):
+        assert part in text

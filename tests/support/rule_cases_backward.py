@@ -242,6 +242,27 @@ def _normalizations() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield "batch norm backward, input alone", (partial(_batch_norm, mask=[True, False, False]), (IMAGE, IMAGE))
 
 
+def _recurrent(g: Tensor, x: Tensor, *rest: Tensor, reverse: bool = False, biases: bool = True) -> Any:
+    """The gradients of an LSTM layer, from those of its states, of the last state and of the last cell state."""
+    g, x, w, r, one, other, h, c, by_last, by_cell = (given.float() for given in (g, x, *rest))  # oneDNN has no other
+    fits = x.ndim == 3 and [*map(len, rest[:4])] == [16] * 4 and w.shape[1] == x.shape[2]
+    if not fits or g.shape != (*x.shape[:2], 4) or any(one.shape != g.shape[1:] for one in (h, c, by_last, by_cell)):
+        raise RuntimeError("oneDNN would read beyond these tensors: it checks no shape")
+    how = (2, 4, 1, biases)
+    with torch.enable_grad():  # otherwise it keeps nothing for the backward pass
+        made = aten.mkldnn_rnn_layer(x, w, r, one, other, h, c, reverse, [], *how, False, False, True)
+    states, last, cell, kept = made
+    given = x, w, r, one, other, h, c, states, last, cell, g, by_last, by_cell
+    return aten.mkldnn_rnn_layer_backward(*given, reverse, *how, True, False, [], False, kept)
+
+
+def _recurrent_layers() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    shapes = ((6, 2, 4), (6, 2, 3), (16, 3), (16, 4), (16,), (16,), *((2, 4),) * 4)
+    yield "lstm backward", (_recurrent, shapes)
+    yield "lstm backward, reversed, without biases", (partial(_recurrent, reverse=True, biases=False), shapes)
+    yield "lstm backward, one step", (_recurrent, ((1, 2, 4), (1, 2, 3), *shapes[2:]))
+
+
 def _upsampled(op: str, size: list[int], source: list[int], *how: Any) -> tuple[Does, Shapes]:
     """A resampling's backward, from a gradient of `size` to an input of `source`."""
     return lambda g: getattr(aten, f"{op}_backward")(g, size, source, *how), ((*source[:2], *size),)
@@ -328,6 +349,7 @@ def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield from _convolutions()
     yield from _poolings()
     yield from _normalizations()
+    yield from _recurrent_layers()
     yield from _resamplings()
     yield from _indexings()
     yield from _attentions()

@@ -8,10 +8,12 @@ from convscope.ops import (
     backward_convolution,
     backward_loss,
     backward_normalization,
+    backward_recurrent,
     backward_resampling,
     indexing,
     pointwise,
     pooling,
+    recurrent,
     titles,
 )
 from convscope.ops.dependencies import everything
@@ -114,6 +116,12 @@ BACKWARD: Mapping[str, Op] = {
         everything,
         title=titles.backward(titles.named("attention")),
         rounding="stores between",
+    ),
+    "mkldnn_rnn_layer_backward": Op(
+        Vectorized(backward_recurrent.lstm_backward),
+        everything,
+        title=titles.backward(recurrent.lstm_title),
+        rounding="narrow",
     ),
     "_log_softmax_backward_data": Op(
         backward_loss.log_softmax_backward,

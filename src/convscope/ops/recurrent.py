@@ -4,7 +4,7 @@ On CPUs, float32 LSTMs without projections arrive as one `mkldnn_rnn_layer` for 
 GRUs and plain recurrent networks arrive as matrix products, sigmoids and sums, step by step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,37 +40,42 @@ def lstm(call: Call, cell: Cell) -> Expr:
     Raises:
         UsageError: another kind of layer, or a result that only a backward pass reads.
     """
-    _check(call)
+    check_layer(call)
     if call.output > 2:
         kept_for_backward(call)
-    times = _times(call)
+    times = times_of(call)
     if call.output:
         (image, unit), last = cell, len(times) - 1
     else:
         at, image, unit = cell
         last = times.index(at)
-    path = _path(call, image, unit, last)
-    state = _cell_state(call, path, last)
+    path = path_of(call, image, unit, last)
+    state = cell_state(call, path, last)
     if call.output == 2:
         return state
     squashed = Apply("tanh", {"x": state}, note="the tanh of the cell state")
-    return Apply("mul", {"x": _gate(call, path, last, 3), "y": squashed}, note="the state of the layer")
+    return Apply("mul", {"x": gate_of(call, path, last, 3), "y": squashed}, note="the state of the layer")
 
 
-def _check(call: Call) -> None:
+def check_layer(call: Call) -> None:
+    """Refuse layers of another kind, and those whose states were not recorded.
+
+    Raises:
+        UsageError: it is one of them.
+    """
     if call["mode"] != LSTM or call["batch_sizes"]:
         raise UsageError("no rule explains this kind of recurrent layer in one operation; the LSTM alone has one.")
     if "states" not in call.extra:
         raise UsageError("no rule explains a recurrent layer whose own results were not recorded.")
 
 
-def _times(call: Call) -> list[int]:
+def times_of(call: Call) -> list[int]:
     """The steps of the sequence, in the order in which the layer takes them."""
     times = list(range(call["input"].shape[0]))
     return times[::-1] if call["reverse"] else times
 
 
-class _Path(NamedTuple):
+class Path(NamedTuple):
     """The history of one unit of one sequence up to a time step: K steps, 4 gates in the order of `GATES`."""
 
     image: int
@@ -84,50 +89,75 @@ class _Path(NamedTuple):
     state_errors: Array
 
 
-def _path(call: Call, image: int, unit: int, last: int) -> _Path:
+def path_of(call: Call, image: int, unit: int, last: int) -> Path:
     """The gates and cell states of a unit up to step number `last`, with what a kernel may round."""
+    one = histories(call, [image], [unit], last)
+    return Path(image, unit, *(numbers[:, 0, ..., 0] for numbers in one))
+
+
+class Histories(NamedTuple):
+    """The gates and cell states of n sequences and some units, over the first K steps."""
+
+    gates: Array
+    """(K, n, 4, units)"""
+    gate_errors: Array
+    states: Array
+    """(K + 1, n, units): before each step, and the last."""
+    state_errors: Array
+
+
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+def histories(call: Call, images: Sequence[int], units: Sequence[int], last: int) -> Histories:
+    """The gates and cell states of sequences and units up to step number `last`, with what a kernel may round."""
     hidden, u = call["hidden_size"], call.precision.sum
-    rows = np.arange(4) * hidden + unit
-    times = _times(call)[: last + 1]
-    values = np.concatenate([wide(call["input"])[times, image], _before(call, image)[: last + 1]], axis=1)
+    rows = np.add.outer(np.arange(4) * hidden, units).ravel()
+    times = times_of(call)[: last + 1]
+    values = np.concatenate([wide(call["input"])[times][:, images], before(call, images)[: last + 1]], axis=-1)
     weights = np.concatenate([wide(call["weight0"])[rows], wide(call["weight1"])[rows]], axis=1)
-    bias, size = np.zeros(4), np.zeros(4)
+    bias, size = np.zeros(len(rows)), np.zeros(len(rows))
     if call["has_biases"]:
         one, other = wide(call["weight2"])[rows], wide(call["weight3"])[rows]
         bias, size = one + other, np.abs(one) + np.abs(other)
-    before = values @ weights.T + bias
-    off = gamma(values.shape[1] + 3, u) * (np.abs(values) @ np.abs(weights).T + size)
-    is_tanh = np.arange(4) == 2
-    with np.errstate(over="ignore"):
-        gates = np.where(is_tanh, np.tanh(before), 1 / (1 + np.exp(-before)))
+    shape = (len(times), len(images), 4, len(units))
+    arguments = (each_times(values, weights.T) + bias).reshape(shape)
+    magnitudes = (each_times(np.abs(values), np.abs(weights).T) + size).reshape(shape)
+    off = gamma(values.shape[-1] + 3, u) * magnitudes
+    is_tanh = (np.arange(4) == 2)[:, None]
+    gates = np.where(is_tanh, np.tanh(arguments), 1 / (1 + np.exp(-arguments)))
     errors = off * np.where(is_tanh, 1.0, 0.25) + u * np.where(is_tanh, TANH, SIGMOID) * np.abs(gates)
-    states, state_errors = [float(call["cx_"].array[image, unit])], [0.0]
-    for gate, error in zip(gates, errors, strict=True):
+    states = [wide(call["cx_"])[np.ix_(images, units)]]
+    state_errors = [np.zeros_like(states[0])]
+    for gate, error in zip(np.moveaxis(gates, 2, 1), np.moveaxis(errors, 2, 1), strict=True):
         kept, new = gate[1] * states[-1], gate[0] * gate[2]
-        moved = gate[1] * state_errors[-1] + error[1] * (abs(states[-1]) + state_errors[-1])
-        moved += gate[0] * error[2] + error[0] * (abs(gate[2]) + error[2])
+        moved = gate[1] * state_errors[-1] + error[1] * (np.abs(states[-1]) + state_errors[-1])
+        moved = moved + gate[0] * error[2] + error[0] * (np.abs(gate[2]) + error[2])
         states.append(kept + new)
-        state_errors.append(moved + 2 * u * (abs(kept) + abs(new)))
-    return _Path(image, unit, gates, errors, np.array(states), np.array(state_errors))
+        state_errors.append(moved + 2 * u * (np.abs(kept) + np.abs(new)))
+    return Histories(gates, errors, np.array(states), np.array(state_errors))
 
 
-def _before(call: Call, image: int) -> Array:
-    """(T, H): the recorded state before each step, in the order of the steps."""
+def each_times(rows: Array, matrix: Array) -> Array:
+    """Each row times a matrix, the same bits whatever other rows there are."""
+    return np.matmul(rows[..., None, :], matrix)[..., 0, :]
+
+
+def before(call: Call, images: Sequence[int]) -> Array:
+    """(T, n, H): the recorded states before each step, in the order of the steps."""
     states: Operand = call.extra["states"]
-    earlier = wide(states)[_times(call)[:-1], image]
-    return np.concatenate([wide(call["hx_"])[None, image], earlier])
+    earlier = wide(states)[times_of(call)[:-1]][:, images]
+    return np.concatenate([wide(call["hx_"])[None, images], earlier])
 
 
-def _cell_state(call: Call, path: _Path, step: int) -> Dot:
+def cell_state(call: Call, path: Path, step: int) -> Dot:
     """The cell state after a step, as a sum of two products of intermediate numbers."""
 
     def derive_left(index: int) -> Leaf | Dot | Apply:
         if index:
-            return _gate(call, path, step, 2)
-        return _cell_state(call, path, step - 1) if step else leaf(call["cx_"], (path.image, path.unit))
+            return gate_of(call, path, step, 2)
+        return cell_state(call, path, step - 1) if step else leaf(call["cx_"], (path.image, path.unit))
 
     def derive_right(index: int) -> Apply:
-        return _gate(call, path, step, 0 if index else 1)
+        return gate_of(call, path, step, 0 if index else 1)
 
     places = np.arange(2)[:, None]
     gates, errors = path.gates[step], path.gate_errors[step]
@@ -150,13 +180,13 @@ def _cell_state(call: Call, path: _Path, step: int) -> Dot:
     return Dot(left, right, note="the cell state: the kept part of the previous one, plus the new part", extra=1)
 
 
-def _gate(call: Call, path: _Path, step: int, gate: int) -> Apply:
+def gate_of(call: Call, path: Path, step: int, gate: int) -> Apply:
     """A gate: a function of the input and of the state before, each times its weights, plus their biases."""
     row = gate * call["hidden_size"] + path.unit
-    at = _times(call)[step]
+    at = times_of(call)[step]
     inputs, hidden = call["input"].shape[2], call["hidden_size"]
     if step:
-        state = outer(call.extra["states"], [_times(call)[step - 1], path.image, range(hidden)])
+        state = outer(call.extra["states"], [times_of(call)[step - 1], path.image, range(hidden)])
     else:
         state = outer(call["hx_"], [path.image, range(hidden)])
     parts = [
@@ -178,13 +208,13 @@ def _gate(call: Call, path: _Path, step: int, gate: int) -> Apply:
 
 def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Backpropagation through time, at the states of this sequence."""
-    _check(call)
+    check_layer(call)
     only(call, varies, "input", "hx_", "cx_", "weight0", "weight1", "weight2", "weight3")
     if call.output > 2:
         kept_for_backward(call)
     x, w, r = wide(call["input"]), wide(call["weight0"]), wide(call["weight1"])
     bias = wide(call["weight2"]) + wide(call["weight3"]) if call["has_biases"] else 0.0
-    h, c, times, steps = wide(call["hx_"]), wide(call["cx_"]), _times(call), []
+    h, c, times, steps = wide(call["hx_"]), wide(call["cx_"]), times_of(call), []
     for at in times:
         i, f, g, o = np.split(x[at] @ w.T + h @ r.T + bias, 4, axis=1)
         i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
@@ -216,7 +246,7 @@ def _sigmoid(x: Array) -> Array:
 
 def lstm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The input of each sequence up to this time step, its initial states, and all weights."""
-    mask, times = as_mask(mask), _times(call)
+    mask, times = as_mask(mask), times_of(call)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     reached = mask.max(axis=-1, initial=0.0)  # (T, N), or (N,) of the last states
     seen = np.broadcast_to(reached, (len(times), *reached.shape[-1:])).copy()

@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from convscope.reference import attention, backward_convolution, backward_normalization, indexing, pooling
+from convscope.reference import (
+    attention,
+    backward_convolution,
+    backward_normalization,
+    backward_recurrent,
+    indexing,
+    pooling,
+)
 from convscope.reference import backward_activations as act_back
 from convscope.reference import backward_loss as loss_back
 from convscope.reference import backward_resampling as up_back
@@ -56,6 +63,7 @@ BACKWARD: Mapping[str, Operation] = {
     "_upsample_bicubic2d_aa_backward": up_back.antialiased_backward(keys, 2),
     **{f"reflection_pad{rank}d_backward": _REFLECT_BACK for rank in (1, 2, 3)},
     **{f"replication_pad{rank}d_backward": _REPLICATE_BACK for rank in (1, 2, 3)},
+    "mkldnn_rnn_layer_backward": Operation(backward_recurrent.lstm_backward, backward_recurrent.lstm_backward_error),
     "select_backward": moved(indexing.select_backward),
     "slice_backward": moved(indexing.slice_backward),
     "unfold_backward": Operation(indexing.unfold_backward, indexing.unfold_backward_error),

@@ -1,6 +1,7 @@
 """Recurrent layers: the LSTM as one operation, packed sequences. Knows precision and NumPy."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,10 +37,12 @@ def lstm(
         UsageError: another kind of layer.
     """
     del num_layers, bidirectional, batch_first, train, hidden_size  # of the network that the layer is part of
-    outputs, _, c = _run(
-        x, (weight0, weight1, weight2, weight3), hx_, cx_, reverse, batch_sizes, mode, has_biases, states
-    )
-    return outputs, outputs[0 if reverse else -1], c, None
+    check_layer(mode, batch_sizes)
+    layer = Layer((weight0, weight1, weight2, weight3), has_biases, reverse)
+    outputs = np.zeros((len(x), *hx_.shape))
+    for step in layer.steps(x, hx_, cx_, states):
+        outputs[step.time], last, cell = step.h.value, step.h.value, step.c.value
+    return outputs, last, cell, None
 
 
 def lstm_error(
@@ -52,44 +55,97 @@ def lstm_error(
     c inherits f times its own error, h inherits o times that of tanh(c). Where the states are not recorded, their error
     enters the next gates times |R|.
     """
-    del num_layers, bidirectional, batch_first, train, hidden_size
-    weights = (weight0, weight1, weight2, weight3)
-    _, (h, c), _ = _run(x, weights, hx_, cx_, reverse, batch_sizes, mode, has_biases, states, u)
-    return h, h[0 if reverse else -1], c[0 if reverse else -1], np.zeros(())
+    del num_layers, bidirectional, batch_first, train, hidden_size, batch_sizes, mode
+    layer = Layer((weight0, weight1, weight2, weight3), has_biases, reverse, u)
+    outputs = np.zeros((len(x), *hx_.shape))
+    for step in layer.steps(x, hx_, cx_, states):
+        outputs[step.time], last, cell = step.h.error, step.h.error, step.c.error
+    return outputs, last, cell, np.zeros(())
 
 
-def _run(
-    x: Array, weights: Sequence[Array], h: Array, c: Array, reverse: bool, batch_sizes: Sequence[int], mode: int,
-    has_biases: bool, states: Array | None, u: float = 0.0,
-) -> tuple[Array, tuple[Array, Array], Array]:  # fmt: skip
-    """Every h; how far every h and c may be off, for kernels of roundoff u; the last c."""
+def check_layer(mode: int, batch_sizes: Sequence[int]) -> None:
+    """Refuse another kind of layer.
+
+    Raises:
+        UsageError: it is not an LSTM of plain sequences.
+    """
     if mode != LSTM or len(batch_sizes):
         raise UsageError("the reference has no recurrent layer in one operation but the LSTM of plain sequences.")
-    w, r = weights[:2]
-    bias = weights[2] + weights[3] if has_biases else np.zeros(len(w))
-    biases = np.abs(weights[2]) + np.abs(weights[3]) if has_biases else bias
-    outputs, off_h, off_c = (np.zeros((len(x), *h.shape)) for _ in range(3))
-    e_h, e_c = np.zeros_like(h), np.zeros_like(c)
-    for t in range(len(x))[:: -1 if reverse else 1]:
-        size = np.abs(x[t]) @ np.abs(w).T + np.abs(h) @ np.abs(r).T + biases
-        e_in = gamma(w.shape[1] + r.shape[1] + 4, u) * size + e_h @ np.abs(r).T
-        i, f, g, o = np.split(x[t] @ w.T + h @ r.T + bias, 4, 1)
-        i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
-        e_i, e_f, e_g, e_o = np.split(e_in, 4, 1)
-        e_i, e_f, e_o = (e / 4 + (FUNCTION + 4) * u * s for e, s in ((e_i, i), (e_f, f), (e_o, o)))
-        e_g = e_g + (FUNCTION + 4) * u * np.abs(g)
-        e_c = f * e_c + e_f * (np.abs(c) + e_c) + i * e_g + e_i * (np.abs(g) + e_g)
-        e_c = e_c + 2 * u * (np.abs(f * c) + np.abs(i * g))
-        c = f * c + i * g
-        e_t = e_c + (FUNCTION + 4) * u * np.abs(np.tanh(c))
-        e_h = o * e_t + e_o * (np.abs(np.tanh(c)) + e_t) + u * o
-        outputs[t], off_h[t], off_c[t] = o * np.tanh(c), e_h, e_c
-        h, e_h = (outputs[t], e_h) if states is None else (states[t], np.zeros_like(e_h))
-    return outputs, (off_h, off_c), c
 
 
-def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
+class Rounded(NamedTuple):
+    """Numbers, how far a kernel's may lie from them, and a limit of the kernel's own magnitudes; all of one shape."""
+
+    value: Array
+    error: Array
+    reach: Array
+
+    @classmethod
+    def of(cls, value: Array, error: Array | None = None) -> "Rounded":
+        """Recorded numbers, which are exact, or those with an error."""
+        known = np.zeros_like(value) if error is None else error
+        return cls(value, known, np.abs(value) + known)
+
+
+class Step(NamedTuple):
+    """One time step: gates, the cell state before it and after it, its tanh, the result, and the h it began with."""
+
+    time: int
+    gates: tuple[Rounded, ...]
+    before: Rounded
+    c: Rounded
+    squashed: Rounded
+    h: Rounded
+    earlier: Array
+
+
+class Layer(NamedTuple):
+    """An LSTM layer in one direction, and the unit roundoff of the kernel that runs it."""
+
+    weights: Sequence[Array]
+    has_biases: bool
+    reverse: bool
+    u: float = 0.0
+
+    def steps(self, x: Array, h: Array, c: Array, states: Array | None) -> list[Step]:
+        """The time steps in the order in which the layer takes them, each from the recorded state before it."""
+        w, r = self.weights[:2]
+        bias = self.weights[2] + self.weights[3] if self.has_biases else np.zeros(len(w))
+        biases = np.abs(self.weights[2]) + np.abs(self.weights[3]) if self.has_biases else bias
+        state, cell = Rounded.of(h), Rounded.of(c)
+        steps = []
+        for t in range(len(x))[:: -1 if self.reverse else 1]:
+            size = np.abs(x[t]) @ np.abs(w).T + np.abs(state.value) @ np.abs(r).T + biases
+            error = gamma(w.shape[1] + r.shape[1] + 4, self.u) * size + state.error @ np.abs(r).T
+            values = np.split(x[t] @ w.T + state.value @ r.T + bias, 4, 1)
+            e_i, e_f, e_g, e_o = np.split(error, 4, 1)
+            i, f, o = (self._sigmoid(values[k], e) for k, e in ((0, e_i), (1, e_f), (3, e_o)))
+            g = self._tanh(values[2], e_g)
+            before, cell = cell, self.added(self.product(cell, f), self.product(g, i))
+            squashed = self._tanh(cell.value, cell.error)
+            made = self.product(squashed, o)
+            steps.append(Step(t, (i, f, g, o), before, cell, squashed, made, state.value))
+            state = made if states is None else Rounded.of(states[t])
+        return steps
+
+    def _sigmoid(self, x: Array, error: Array) -> Rounded:
+        result = 1 / (1 + np.exp(-x))
+        return Rounded.of(result, error / 4 + (FUNCTION + 4) * self.u * result)
+
+    def _tanh(self, x: Array, error: Array) -> Rounded:
+        result = np.tanh(x)
+        return Rounded.of(result, error + (FUNCTION + 4) * self.u * np.abs(result))
+
+    def product(self, x: Rounded, y: Rounded) -> Rounded:
+        """A product, with the rounding of its own."""
+        reach = x.reach * y.reach
+        error = np.abs(y.value) * x.error + y.error * x.reach + self.u * reach
+        return Rounded(x.value * y.value, error, (1 + self.u) * reach)
+
+    def added(self, x: Rounded, y: Rounded) -> Rounded:
+        """A sum, with the rounding of its own."""
+        reach = x.reach + y.reach
+        return Rounded(x.value + y.value, x.error + y.error + self.u * reach, (1 + self.u) * reach)
 
 
 def packed(x: Array, lengths: Array, batch_first: bool) -> tuple[Array, Array]:
