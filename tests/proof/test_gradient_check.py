@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import convscope as cs
-from convscope.proof.derivatives import chain
+from convscope.proof.chain import chain
 from convscope.proof.gradient_check import check_gradients
 
 Array = NDArray[Any]

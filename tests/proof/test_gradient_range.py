@@ -113,40 +113,74 @@ def test_an_infinity_in_the_place_of_an_ordinary_gradient_is_found() -> None:
         assert cs.verify(tampered(trace, outputs={name: lambda made, bad=bad: made * bad})).mismatches
 
 
-class FarFromZero(nn.Module):
-    """Batch norm of numbers whose mean is many deviations from zero, so that its rounding matters."""
+NORMS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType({
+    "batch": lambda: nn.BatchNorm2d(4),
+    "layer": lambda: nn.LayerNorm([4, 6, 6]),
+    "group": lambda: nn.GroupNorm(2, 4),
+})  # fmt: skip
 
-    def __init__(self, centre: float, spread: float) -> None:
+
+class FarFromZero(nn.Module):
+    """A normalization of numbers whose mean is many deviations from zero, so that its rounding matters."""
+
+    def __init__(self, norm: str, centre: float, spread: float) -> None:
         super().__init__()
         self.centre, self.spread = centre, spread
-        self.first, self.norm, self.last = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Linear(108, 3)
+        self.first, self.norm, self.last = nn.Conv2d(3, 4, 1), NORMS[norm](), nn.Linear(144, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Moved far from zero, normalized, classified."""
-        normal: Tensor = self.norm(self.first(x) * self.spread + self.centre)
-        return F.linear(normal.flatten(1), self.last.weight, self.last.bias)
+        return torch.as_tensor(self.last(self.norm(self.first(x) * self.spread + self.centre).flatten(1)))
 
 
-def far_from_zero(centre: float, spread: float) -> Trace:
+def far_from_zero(norm: str, centre: float, spread: float) -> Trace:
     """A training step of such a network."""
     torch.manual_seed(2)
-    model, image = FarFromZero(centre, spread), torch.randn(4, 3, 6, 6)
+    model, image = FarFromZero(norm, centre, spread), torch.randn(4, 3, 6, 6)
     return cs.trace(model, image, training=True, target=torch.tensor([0, 1, 2, 0]), loss="cross-entropy")
 
 
-FAR = pytest.mark.parametrize(("centre", "spread"), [(3.0, 1e-3), (30.0, 1e-3), (1e3, 1.0), (1e5, 1.0)])
+FAR = [(3.0, 1e-3), (30.0, 1e-3), (1e3, 1.0), (1e5, 1.0)]
+CONSTANT = [(1e3, 0.0), (1e3, 1e-6), (1e5, 1e-2)]
 
 
-@FAR
-def test_the_rounding_of_saved_statistics_is_no_wrong_derivative(centre: float, spread: float) -> None:
-    assert not cs.verify(far_from_zero(centre, spread), cells=20).mismatches
+@pytest.mark.parametrize(("centre", "spread"), [*FAR, *CONSTANT])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_rounding_of_a_normalization_far_from_zero_is_no_wrong_gradient(
+    norm: str, centre: float, spread: float
+) -> None:
+    """Neither of a step, nor in the two comparisons of the whole."""
+    report = cs.verify(far_from_zero(norm, centre, spread), cells=20)
+    assert not report.mismatches
+    assert not report.wrong, report.lines
 
 
-@FAR
-def test_a_scaled_gradient_of_batch_norm_is_a_wrong_derivative(centre: float, spread: float) -> None:
-    trace = far_from_zero(centre, spread)
-    steps = [step for step in trace.all_steps if step.op == "native_batch_norm_backward"]
+PLANTED = [
+    *(("batch", *numbers, 1.01) for numbers in FAR),
+    *((norm, *numbers, -1.0) for norm in ("layer", "group") for numbers in [(3.0, 1e-3), (1e3, 1.0)]),
+]
+"""Layer and group norm subtract sums of numbers far from zero, so that smaller errors are no larger than roundings."""
+
+
+@pytest.mark.parametrize(("norm", "centre", "spread", "times"), PLANTED)
+def test_a_scaled_gradient_of_a_normalization_is_a_wrong_derivative(
+    norm: str, centre: float, spread: float, times: float
+) -> None:
+    trace = far_from_zero(norm, centre, spread)
+    steps = [step for step in trace.all_steps if step.op == f"native_{norm}_norm_backward"]
     assert len(steps) == 3
     for step in steps:
-        changed = tampered(trace, outputs={step.name: lambda made: made * 1.01})
+        changed = tampered(trace, outputs={step.name: lambda made: made * times})
         assert derivatives_of(changed).status(changed.all_steps[step.id])[0] == "wrong derivative"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_wrong_gradient_before_a_normalization_far_from_zero_is_found_by_both_comparisons(norm: str) -> None:
+    """Though the roundings that it hides among are taken out."""
+    trace = far_from_zero(norm, 1e3, 1.0)
+    changed = tampered(trace, outputs={"first.weight.grad": lambda made: made * 1.05})
+    check = cs.verify(changed, cells=20).gradients
+    assert check is not None
+    assert check.furthest > 0.01
+    assert check.chain_worst == "first.weight"
+    assert check.chain_furthest > 0.01

@@ -1,4 +1,4 @@
-"""Derivatives: each recorded gradient against the derivative of its forward step, and against the whole chain.
+"""Derivatives: each recorded gradient against the derivative of its forward step.
 
 A backward operation may be computed correctly and still be the derivative of another function: a custom autograd
 function can return anything. So every gradient is compared with the vector-Jacobian product of the *forward* step, in
@@ -17,7 +17,7 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.proof.final_numbers import final
-from convscope.proof.gradient_propagation import Layout, Tensor, addresses_of, key_of, layout_of, pull, target_of
+from convscope.proof.gradient_propagation import Tensor, key_of, pull, target_of
 from convscope.proof.gradient_range import moved_by_statistics, range_of
 from convscope.proof.recomputation import recomputed
 from convscope.proof.status import StepStatus
@@ -156,6 +156,15 @@ class Derivatives:
             largest = max(largest, float(np.max(own, initial=0.0)))
         return largest
 
+    def allowed(self, one: Derivative) -> Array:
+        """How far a recorded gradient may be from its derivative, by all that `status` allows it."""
+        assert one.expected is not None
+        least = one.allowed(0.0)
+        if (np.abs(self._numbers(one.gradient) - one.expected) <= least).all():
+            return least
+        bounds = self._bounds(one.gradient) + self._moved(one.gradient)
+        return one.allowed(bounds + range_of(self.trace, one.node, one.gradient).lost)
+
     def _judged(self, one: Derivative) -> tuple[Mismatch | None, bool]:
         """The first cell that is not the derivative, and whether some left the type and stay undecided.
 
@@ -286,56 +295,3 @@ def derivatives_of(trace: Trace, ops: Mapping[str, Op] = OPS) -> Derivatives:
 
 
 _OF: WeakKeyDictionary[Trace, Derivatives] = WeakKeyDictionary()
-
-
-def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
-    """The gradient of every parameter and input by the product of the whole chain, from the loss on, in float64.
-
-    Raises:
-        ConvscopeError: a step on the way has no vector-Jacobian product.
-    """
-    step = trace.training_step
-    assert step is not None
-    leaves = {(ref.kind, ref.id): ref for ref in trace.outside.values() if ref.name in step.gradients}
-    leaves = {key: ref for key, ref in leaves.items() if key[0] in {"parameter", "input"}}
-    gradients = {ref.name: np.zeros(ref.shape) for ref in leaves.values()}
-    arrived: dict[Tensor, Array] = {key_of(step.loss): np.ones(step.loss.shape)}
-    for node in step.nodes:  # in the order in which they ran: all that meets in a result has arrived before it is used
-        for target, total in _through(trace, node, arrived, ops).items():
-            kind, number, _, layout = target
-            if (kind, number) in leaves:
-                whole = leaves[kind, number]
-                gradients[whole.name] += total if layout in {None, layout_of(whole)} else _onto(whole, layout, total)
-            else:
-                arrived[target] = arrived[target] + total if target in arrived else total
-    return gradients
-
-
-def _through(
-    trace: Trace, node: BackwardNode, arrived: dict[Tensor, Array], ops: Mapping[str, Op]
-) -> dict[Tensor, Array]:
-    """Propagate the gradients of a node's results to the inputs of its forward operation.
-
-    Raises:
-        UsageError: the rule lacks the gradient of an input.
-    """
-    arriving = {key_of(made): arrived.pop(key_of(made)) for made, _ in node.received if key_of(made) in arrived}
-    if not arriving and node.kind == SLICES:
-        raise UsageError("an operation wrote into a part of a tensor that other steps read too, which is not followed.")
-    if not arriving:
-        return {}
-    targets = {target_of(trace, of) for of, _ in node.gave}
-    pulled = pull(trace, arriving, targets.__contains__, through=node.custom or node.kind == SLICES, ops=ops)
-    missing = targets - pulled.keys()
-    if missing:
-        raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
-    return {target: np.asarray(sum(parts[1:], parts[0])) for target, parts in pulled.items()}
-
-
-def _onto(whole: Ref, layout: Layout | None, gradient: Array) -> Array:
-    """The gradient of a view of a parameter as one of the whole parameter, matched by memory addresses."""
-    assert layout is not None
-    addresses, cells = (addresses_of(each) for each in (layout, layout_of(whole)))
-    memory = np.zeros(max(int(addresses.max(initial=0)), int(cells.max(initial=0))) + 1)
-    np.add.at(memory, addresses, gradient)
-    return np.asarray(memory[cells])

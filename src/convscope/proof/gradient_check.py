@@ -7,6 +7,7 @@ Random numbers, such as a dropout's mask, are the recorded ones. Knows traces, r
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from itertools import zip_longest
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
 from convscope.proof.backward import operands_of
-from convscope.proof.derivatives import UNABLE, Derivatives, chain, derivatives_of, numbers_of
+from convscope.proof.chain import chain, unexplained
+from convscope.proof.derivatives import UNABLE, Derivatives, derivatives_of, numbers_of
 from convscope.proof.gradient_propagation import addresses_of, layout_of, source_of_operand
 from convscope.proof.recomputation import arguments_of
 from convscope.proof.tolerance import root_mean_square
-from convscope.proof.verification_report import AGREES, GradientCheck
+from convscope.proof.verification_report import AGREES, RESOLVED, GradientCheck
+from convscope.reference.operation import Arguments, Operation
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
@@ -65,31 +68,24 @@ def check_gradients(
     names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(held.behind(ref))]
     if undecided:
         names = [name for name in names if np.isfinite(numbers_of(trace, step.gradients[name])).all()]
-    unable, moved, flipped, furthest, worst = "", 0, 0, 0.0, ""
+    expected, far, unable = dict[str, Array](), dict[str, float](), ""
     try:
-        for name, cell, difference in _differences(held, names, np.random.default_rng(seed)):
+        expected, far = _chained(held, names)
+    except UNABLE as error:
+        unable = _reason(error, "product of the chain")
+    else:
+        names = [*far]
+    moved, flipped, lost, furthest, worst = 0, 0, 0, 0.0, ""
+    try:
+        for name, cell, difference in _differences(held, names, expected, np.random.default_rng(seed)):
             moved += 1
-            if difference is None:
-                flipped += 1
-            elif not difference <= furthest:
+            flipped += difference is FLIPPED
+            lost += difference is LOST
+            if isinstance(difference, float) and not difference <= furthest:
                 furthest, worst = difference, f"{name}[{', '.join(map(str, cell))}]"
     except UNABLE as error:
         unable = _reason(error, "finite difference")
-    far, floor = dict[str, float](), _floor(trace)
-    try:
-        for name, whole in chain(trace, ops).items():
-            if name not in names:
-                continue
-            recorded = numbers_of(trace, step.gradients[name])
-            apart = np.where(recorded == whole, 0.0, np.abs(recorded - whole))
-            far[name] = _share(float(np.max(apart, initial=0.0)), whole, floor)
-            if far[name] > AGREES:  # its own operation may have rounded that much
-                apart = np.maximum(0.0, apart - held.rounding(step.gradients[name]))
-                far[name] = _share(float(np.max(apart, initial=0.0)), whole, floor)
-    except UNABLE as error:
-        unable = _reason(error, "product of the chain")
     last = max(far, key=lambda name: far[name], default="")
-    left_out = len(step.gradients) - len(names)
     withheld = next(
         (
             f"{node.kind} gives no gradient of {of.name}, though its result depends on it"
@@ -98,8 +94,44 @@ def check_gradients(
         "",
     )
     return GradientCheck(
-        moved, flipped, furthest, worst, len(far), far.get(last, 0.0), last, unable, left_out, withheld
+        moved=moved,
+        flipped=flipped,
+        lost=lost,
+        furthest=furthest,
+        worst=worst,
+        chained=len(far),
+        chain_furthest=far.get(last, 0.0),
+        chain_worst=last,
+        unable=unable,
+        left_out=len(step.gradients) - len(names),
+        withheld=withheld,
     )
+
+
+def _chained(held: Derivatives, names: Collection[str]) -> tuple[dict[str, Array], dict[str, float]]:
+    """What a finite difference must equal, and how far each gradient is from the product of the chain.
+
+    From a gradient that is further away than `AGREES`, the known roundings of the backward pass are taken out. One that
+    consists of them by more than a tenth is not compared.
+
+    Raises:
+        ConvscopeError: a step on the way has no vector-Jacobian product.
+    """
+    trace, step = held.trace, held.trace.training_step
+    assert step is not None
+    floor = _floor(trace)
+    chained = {name: gradient for name, gradient in chain(trace, held.ops).items() if name in names}
+    recorded = {name: numbers_of(trace, step.gradients[name]) for name in chained}
+    far = {name: _furthest(recorded[name], gradient, floor) for name, gradient in chained.items()}
+    parted = [name for name, share in far.items() if not share <= AGREES]
+    left = unexplained(held) if parted else {}
+    for name in parted:
+        rounded = _furthest(recorded[name], chained[name] + left[name], floor)
+        far[name] = _share(float(np.max(np.abs(left[name]), initial=0.0)), chained[name], floor)
+        chained[name] = chained[name] + left[name]
+        if far[name] <= AGREES and rounded > RESOLVED:
+            del far[name]
+    return chained, far
 
 
 def _reason(error: Exception, what: str) -> str:
@@ -130,49 +162,58 @@ def _share(difference: float, gradient: Array, floor: float) -> float:
     return difference / size if size > 0 else 0.0 if difference == 0 else np.inf
 
 
-def _differences(
-    held: Derivatives, names: Collection[str], random: np.random.Generator
-) -> Iterator[tuple[str, Cell, float | None]]:
-    """Parameter, cell and how far the finite difference is from the gradient.
+@np.errstate(invalid="ignore")  # infinities
+def _furthest(recorded: Array, exact: Array, floor: float) -> float:
+    """The largest difference between two gradients, as a share of the exact one's size."""
+    apart = np.where(recorded == exact, 0.0, np.abs(recorded - exact))
+    return _share(float(np.max(apart, initial=0.0)), exact, floor)
 
-    None where something flipped, or the loss is not finite.
-    """
+
+def _differences(
+    held: Derivatives, names: Collection[str], expected: Mapping[str, Array], random: np.random.Generator
+) -> Iterator[tuple[str, Cell, float | str]]:
+    """Parameter, cell and how far the finite difference is from the gradient, or why there is none."""
     trace = held.trace
     step = trace.training_step
     assert step is not None
-    floor, rounded = _floor(trace), _rounding_of_the_loss(trace, names)
+    floor, roundings = _floor(trace), Roundings()
     for ref, cell in _chosen(trace, names, random):
-        gradient = numbers_of(trace, step.gradients[ref.name])
-        weights = trace.parameters[ref.name].astype(np.float64)
-        size = STEP * max(_size(weights), LEAST)
-        change = np.zeros(weights.shape)
-        change[cell] = size
-        more, less = Forward(trace, {ref: weights + change}), Forward(trace, {ref: weights - change})
-        slope = (more.loss() - less.loss()) / (2 * size)
-        flips = more.pattern != less.pattern
-        apart = abs(slope - float(gradient[cell]))
-        share = _share(apart, gradient, floor) - rounded
-        if share > AGREES and not flips:
-            rounding = np.broadcast_to(held.rounding(step.gradients[ref.name]), gradient.shape)
-            rest = float(np.maximum(0.0, apart - rounding[cell]))  # nan where apart is nan
-            share = _share(rest, gradient, floor) - rounded
-        yield ref.name, cell, max(0.0, share) if math.isfinite(slope) and not flips else None
+        recorded = numbers_of(trace, step.gradients[ref.name])
+        slope = _slope(trace, ref, cell, 1.0)
+        share = np.inf if slope is None else _share(abs(slope - float(recorded[cell])), recorded, floor)
+        if slope is None or share <= AGREES:
+            yield ref.name, cell, FLIPPED if slope is None else share
+            continue
+        tried = [_slope(trace, ref, cell, times, roundings) for times in (1.0, 0.5, 2.0)]
+        slopes = [slope for slope in tried if slope is not None]
+        if len(slopes) < len(tried):
+            yield ref.name, cell, FLIPPED
+            continue
+        known: Array | float = 0.0 if ref.name in expected else held.rounding(step.gradients[ref.name])
+        exact = expected.get(ref.name, recorded)
+        apart = abs(slopes[0] - exact[cell]) - np.broadcast_to(known, exact.shape)[cell]
+        blur = _share(3 * float(np.ptp(slopes)), exact, floor)
+        share = max(0.0, _share(float(np.maximum(0.0, apart)), exact, floor) - blur)  # infinite where apart is nan
+        yield ref.name, cell, LOST if blur > AGREES >= share else share
 
 
-def _rounding_of_the_loss(trace: Trace, names: Collection[str]) -> float:
-    """How far the recorded loss is from the same loss in float64, as a share of it.
+FLIPPED, LOST = "flipped", "lost"
+"""Why a weight has no finite difference: a ReLU or the winner of a pooling changed, or three changes of it disagree."""
 
-    Close to a minimum, output minus target is mostly rounding error, and the gradients are as inexact.
+
+def _slope(trace: Trace, ref: Ref, cell: Cell, times: float, roundings: "Roundings | None" = None) -> float | None:
+    """The finite difference by one weight; None where something flipped, or the loss is not finite.
+
+    Args:
+        times: The change of the weight, as a multiple of the usual one.
+        roundings: Those of the recorded forward pass, to repeat them.
     """
-    step = trace.training_step
-    assert step is not None
-    first = next((ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names), None)
-    recorded = float(numbers_of(trace, step.loss))
-    if first is None or not recorded:
-        return 0.0
-    exact = Forward(trace, {first: trace.parameters[first.name].astype(np.float64)}).loss()
-    share = abs(exact - recorded) / abs(recorded)
-    return share if math.isfinite(share) else 0.0
+    weights = trace.parameters[ref.name].astype(np.float64)
+    change = np.zeros(weights.shape)
+    change[cell] = size = times * STEP * max(_size(weights), LEAST)
+    more, less = (Forward(trace, {ref: moved}, roundings) for moved in (weights + change, weights - change))
+    slope = (more.loss() - less.loss()) / (2 * size)
+    return slope if more.pattern == less.pattern and math.isfinite(slope) else None
 
 
 def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:
@@ -195,12 +236,43 @@ def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
     return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in [*places][:EACH]]
 
 
+class Roundings:
+    """How much the kernels of a forward pass rounded: each recorded number minus the reference's.
+
+    Repeated with these, the forward pass goes through the recorded numbers themselves, at which the gradients were
+    calculated. Close to a minimum, or far from zero before a normalization, rounding alone would move them.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, list[Array | None]] = {}
+
+    def of(self, step: Step, operation: Operation, arguments: Arguments) -> list[Array | None]:
+        """Those of each result of a step; None of one that has none."""
+        if step.id not in self._known:
+            pairs = zip(step.outputs, _results(operation, arguments), strict=False)
+            self._known[step.id] = [self._between(recorded, made) for recorded, made in pairs]
+        return self._known[step.id]
+
+    def _between(self, recorded: Array, made: Array | None) -> Array | None:
+        if made is None or made.dtype.kind != "f" or made.shape != recorded.shape:
+            return None
+        with np.errstate(all="ignore"):
+            off = recorded - made
+        return np.where(np.isfinite(off), off, 0.0).astype(np.float32)
+
+
+def _results(operation: Operation, arguments: Arguments) -> tuple[Array | None, ...]:
+    result = operation.compute(**arguments)
+    return result if isinstance(result, tuple) else (result,)
+
+
 class Forward:
     """The forward pass once more, by the reference in float64, with some parameters changed."""
 
-    def __init__(self, trace: Trace, changed: Mapping[Ref, Array]) -> None:
+    def __init__(self, trace: Trace, changed: Mapping[Ref, Array], roundings: Roundings | None = None) -> None:
         self._trace = trace
         self._new = {ref.id: (ref, value) for ref, value in changed.items()}
+        self._roundings = roundings
         self._made: dict[tuple[int, int], Array] = {}
         self.pattern: list[bytes] = []
         """The active cells of each piecewise linear operation, and the maxima of each pooling."""
@@ -238,6 +310,7 @@ class Forward:
             raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
         arguments = arguments_of(self._trace, step)
         arguments.pop("states", None)  # an LSTM's recorded states would hide what the change does to later ones
+        off = [] if self._roundings is None else self._roundings.of(step, operation, arguments)
         for name, array in changed.items():
             whole, _, position = name.partition(".")
             if position:
@@ -246,11 +319,9 @@ class Forward:
                 arguments[whole] = tuple(items)
             else:
                 arguments[name] = array
-        result = operation.compute(**arguments)
-        results = result if isinstance(result, tuple) else (result,)
-        for output, made in enumerate(results):
+        for output, (made, rounded) in enumerate(zip_longest(_results(operation, arguments), off)):
             if made is not None:
-                self._made[step.id, output] = made
+                self._made[step.id, output] = made if rounded is None else made + rounded
                 if made.dtype.kind in "iub":
                     self.pattern.append(made.tobytes())
         for kink in KINKS.get(step.op, ()):

@@ -1,8 +1,8 @@
 """How far a sound gradient may be from the derivative of its forward step beyond its own rounding.
 
 The derivative is calculated in float64; the backward pass may need several operations for it, whose intermediate
-numbers underflow or overflow (`range_of`), and batch norm's uses the mean and the rate as the forward pass rounded them
-(`moved_by_statistics`). Knows traces, precision and the reference.
+numbers underflow or overflow (`range_of`), and a normalization's uses the mean and the rate as the forward pass rounded
+them (`moved_by_statistics`). Knows traces, precision and the reference.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 
 from convscope.expr.precision import Precision
 from convscope.proof.recomputation import arguments_of, recomputed
-from convscope.reference.backward_normalization import batch_norm_moved
+from convscope.reference.backward_normalization import moved
 from convscope.traces.step import BackwardNode, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -69,22 +69,30 @@ def _numbers(trace: Trace, ref: Ref) -> Array:
     return np.asarray(numbers, np.float64)
 
 
+SAVED = {
+    "native_batch_norm_backward": ("save_mean", "save_invstd"),
+    "native_layer_norm_backward": ("mean", "rstd"),
+    "native_group_norm_backward": ("mean", "rstd"),
+}
+"""Operation -> its arguments with the mean and the rate of the forward pass."""
+
+
 def moved_by_statistics(trace: Trace, step: Step, output: int) -> Array | None:
-    """How far the rounding of its saved statistics moves a gradient of batch norm; None for everything else.
+    """How far the rounding of its saved statistics moves a gradient of a normalization; None for everything else.
 
     Of each statistic counts what it is off by, within the bound of the forward step: a wrong one moves nothing more.
     """
-    arguments = arguments_of(trace, step) if step.op == "native_batch_norm_backward" else {}
-    saved = {name: ref for name, _, ref in step.refs() if name in {"save_mean", "save_invstd"} and ref.kind == "step"}
-    if not arguments.get("train") or len(saved) < 2:
+    refs = {name: ref for name, _, ref in step.refs() if name in SAVED.get(step.op, ()) and ref.kind == "step"}
+    arguments = arguments_of(trace, step) if len(refs) == 2 else {}
+    if not arguments.get("train", bool(arguments)):
         return None
     exact, off = list[Array](), list[Array]()
-    for name in ("save_mean", "save_invstd"):
-        witness = recomputed(trace, trace.all_steps[saved[name].id], saved[name].output)
+    for name in SAVED[step.op]:
+        witness = recomputed(trace, trace.all_steps[refs[name].id], refs[name].output)
         if witness is None:
             return None
         exact.append(witness.values)
         off.append(np.minimum(np.abs(arguments[name] - witness.values), witness.bounds))
-    moved = batch_norm_moved(arguments["grad_out"], arguments["input"], arguments["weight"], *exact, *off)
-    wanted = [each for each, asked in zip(moved, arguments["output_mask"], strict=True) if asked]
-    return wanted[output]
+    gradients = moved(step.op, arguments, (exact[0], exact[1]), (off[0], off[1]))
+    wanted = [each for each, asked in zip(gradients, arguments["output_mask"], strict=True) if asked]
+    return wanted[output].reshape(step.results[output].shape)

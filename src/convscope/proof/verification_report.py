@@ -14,8 +14,8 @@ RESOLVED = 0.1
 """The largest bound that still tells a number from others, as a fraction of the root mean square of its step."""
 
 AGREES = 1e-4
-"""The largest difference, as a share of the size of a parameter's gradient, that counts as agreement: gradients are
-calculated in float32, and the difference leaves out the loss's curvature."""
+"""The largest difference, as a share of the size of a parameter's gradient, that counts as agreement. Gradients are
+calculated in float32; from a larger difference all roundings that are known are taken out first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ class GradientCheck:
     """Weights that were moved."""
     flipped: int = 0
     """Of these, those that changed what a ReLU passes or which cell wins a pooling: no derivative there."""
+    lost: int = 0
+    """Of these, those whose finite difference is lost in the rounding of float64."""
     furthest: float = 0.0
     """The largest difference, as a share of the size of the parameter's gradient."""
     worst: str = ""
@@ -138,8 +140,9 @@ class GradientCheck:
     @property
     def lines(self) -> tuple[str, ...]:
         """Both in words."""
-        compared = self.moved - self.flipped
+        compared = self.moved - self.flipped - self.lost
         skipped = f"; {self.flipped} skipped, a ReLU or winner flipped" if self.flipped else ""
+        skipped += f"; {self.lost} skipped, lost in rounding" if self.lost else ""
         moved = f"finite difference: {compared} weights moved, largest difference {self.furthest:.1g} of the gradient"
         whole = (
             f"product of the chain in float64: {self.chained} gradients, largest difference {self.chain_furthest:.1g}"

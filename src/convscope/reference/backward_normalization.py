@@ -9,7 +9,8 @@ straight, through the mean, and through the variance. Means and rates are those 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -86,35 +87,6 @@ def batch_norm_backward_error(
     return _wanted((dx + stored, dw, db), output_mask)
 
 
-def batch_norm_moved(
-    grad_out: Array, x: Array, weight: Array | None, mean: Array, rate: Array, mean_off: Array, rate_off: Array
-) -> tuple[Array, Array, Array]:
-    """How far rounded statistics of the batch move the gradients of input, weight and bias.
-
-    With a mean that is off by d and a rate that is off by a share p, z becomes (z - d·rate)·(1 + p). So with
-    q = mean(h·z), e = |d|·rate and c = 1 + |p|, the product z·q of the third path moves by at most
-
-        s = (c² - 1)·|z·q| + c²·(e·|q| + e·|z·mean(h)| + e²·|mean(h)|),
-
-    dx by rate·(|p|·|h - mean(h) - z·q| + c·s), and dweight, the sum of grad·z, by |p|·|dweight| + c·e·|dbias|.
-
-    Args:
-        grad_out, x, weight: As for `batch_norm_backward`.
-        mean, rate: Exact, shape (C,).
-        mean_off, rate_off: How far the recorded ones are from them, shape (C,).
-    """
-    axes = (0, *range(2, x.ndim))
-    mean, rate, d, p = (_line(each, x) for each in (mean, rate, mean_off, rate_off / rate))
-    h = grad_out if weight is None else grad_out * _line(weight, x)
-    z, e, c = (x - mean) * rate, d * rate, 1 + p
-    average, q = np.abs(h.mean(axes, keepdims=True)), (h * z).mean(axes, keepdims=True)
-    moved = (c * c - 1) * np.abs(z * q) + c * c * (e * np.abs(q) + e * np.abs(z) * average + e * e * average)
-    dx = rate * (p * np.abs(h - h.mean(axes, keepdims=True) - z * q) + c * moved)
-    shift = np.abs(grad_out.sum(axes))
-    dw = p.ravel() * np.abs((grad_out * z).sum(axes)) + (c * e).ravel() * shift
-    return dx, dw, np.zeros_like(shift)
-
-
 def layer_norm_backward(
     grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array, weight: Array | None = None,
     bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
@@ -144,8 +116,8 @@ def layer_norm_backward_error(
     """The same bound as `_errors_apart`."""
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
-    scale = np.asarray(1.0) if weight is None else np.abs(weight)
-    return _wanted(_errors_apart(grad_out, np.abs(x) + np.abs(mean), rstd, scale, (rest, rows), u, u_out), output_mask)
+    scale = np.asarray(1.0) if weight is None else weight
+    return _wanted(_errors_apart(grad_out, x, mean, rstd, scale, (rest, rows), u, u_out), output_mask)
 
 
 def group_norm_backward(
@@ -163,9 +135,9 @@ def group_norm_backward(
         output_mask: Which of the gradients of input, weight and bias are wanted.
     """
     shape = (images, group, channels // group, cells)
-    g, far, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
+    g, centre, rate, scale = _grouped(grad_out, mean, rstd, weight, shape)
     _refuse_large(grad_out, x, weight)
-    z = far * rate
+    z = (x.reshape(shape) - centre) * rate
     dx = _three_paths(g * scale, z, rate, (2, 3)).reshape(x.shape)
     return _wanted((dx, (g * z).sum((0, 3)).ravel(), g.sum((0, 3)).ravel()), output_mask)
 
@@ -176,44 +148,96 @@ def group_norm_backward_error(
 ) -> tuple[Array, ...]:  # fmt: skip
     """The same bound as `_errors_apart`."""
     shape = (images, group, channels // group, cells)
-    g, _, rate, scale = _grouped(grad_out, x, mean, rstd, weight, shape)
-    size = np.abs(x).reshape(shape) + np.abs(mean).reshape(images, group, 1, 1)
-    dx, dw, db = _errors_apart(g, size, rate, np.abs(scale), ((2, 3), (0, 3)), u, u_out)
+    g, centre, rate, scale = _grouped(grad_out, mean, rstd, weight, shape)
+    dx, dw, db = _errors_apart(g, x.reshape(shape), centre, rate, scale, ((2, 3), (0, 3)), u, u_out)
     return _wanted((dx.reshape(x.shape), dw.ravel(), db.ravel()), output_mask)
 
 
 def _grouped(
-    grad: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
+    grad: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
 ) -> tuple[Array, Array, Array, Array]:
-    """Gradients, distances from the mean, rates and weights, shaped (N, G, C/G, cells) or to broadcast to it."""
+    """Gradients, means, rates and weights, shaped (N, G, C/G, cells) or to broadcast to it."""
     images, group, each, _ = shape
     centre, rate = (values.reshape(images, group, 1, 1) for values in (mean, rstd))
     scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, each, 1)
-    return grad.reshape(shape), x.reshape(shape) - centre, rate, scale
+    return grad.reshape(shape), centre, rate, scale
 
 
 def _errors_apart(
-    grad: Array, size: Array, rate: Array, scale: Array, axes: tuple[Axes, Axes], u: float, u_out: float
+    grad: Array, x: Array, mean: Array, rate: Array, scale: Array, axes: tuple[Axes, Axes], u: float, u_out: float
 ) -> tuple[Array, Array, Array]:
     """How far kernels may miss dx, dweight and dbias that add up gradient·x and gradient·mean apart.
 
-    As `_errors`, with |x| + |mean| in the place of the distance: the difference of both sums has their errors.
+    They calculate dx = rate·h + b·x + c with b = (mean·sum(h) - sum(h·x))·rate³ / n and c = -b·mean - sum(h)·rate / n.
+    With Z = (|x| + |mean|)·rate and the share γ of n + 8 roundings, b errs by γ·mean(|h|·Z) beside q = mean(h·z). The
+    error is the same in b·x and in c, so it moves dx by its product with the distance |z|. The roundings of b·x and of
+    b·mean differ: a few u of Z, times q and the error of b, which is far larger where the input is nearly constant.
 
     Args:
-        size: |x| + |mean|.
-        scale: |weight|.
+        mean, rate: As recorded, shaped to broadcast.
+        scale: The weights, shaped to broadcast.
         axes: Those that are normalized together, and those that a weight is shared over.
         u, u_out: Unit roundoffs of sums and of results.
+
+    Source: PyTorch, aten/src/ATen/native/cpu/layer_norm_kernel.cpp and group_norm_kernel.cpp.
     """
     together, shared = axes
     n, many = (math.prod(grad.shape[a] for a in some) for some in axes)
-    h, z = np.abs(grad) * scale, size * rate
-    means, bent = h.mean(together, keepdims=True), (h * z).mean(together, keepdims=True)
-    paths = h + means + z * bent
-    dx = rate * (gamma(n + 8, u) * (means + z * bent) + (12 * u + 4 * u_out) * paths)
+    pulled, z, far = grad * scale, (np.abs(x) + np.abs(mean)) * rate, (x - mean) * rate
+    h, share = np.abs(pulled), gamma(n + 8, u)
+    means, slope_off = h.mean(together, keepdims=True), share * (h * z).mean(together, keepdims=True)
+    slope = np.abs((pulled * far).mean(together, keepdims=True)) + slope_off
+    rounded = (12 * u + 4 * u_out) * (h + means + z * slope)
+    dx = rate * (share * means + np.abs(far) * slope_off + rounded)
     added = gamma(many + 8, u) + 2 * u_out
-    dx = carried(dx, (h * size * rate).sum(together, keepdims=True) / np.minimum(rate, 1), u)
+    dx = carried(dx, (h * z).sum(together, keepdims=True) / np.minimum(rate, 1), u)
     return dx, added * (np.abs(grad) * z).sum(shared), added * np.abs(grad).sum(shared)
+
+
+def moved(
+    op: str, arguments: Mapping[str, Any], exact: tuple[Array, Array], off: tuple[Array, Array]
+) -> tuple[Array, Array, Array]:
+    """How far rounded statistics move the gradients of input, weight and bias, each of which is flattened.
+
+    With a mean that is off by d and a rate that is off by a share p, z becomes (z - d·rate)·(1 + p). So with
+    q = mean(h·z), e = |d|·rate and c = 1 + |p|, the product z·q of the third path moves by at most
+
+        s = (c² - 1)·|z·q| + c²·(e·|q| + e·|z·mean(h)| + e²·|mean(h)|),
+
+    dx by rate·(|p|·|h - mean(h) - z·q| + c·s), and dweight by |p|·|sum of grad·z| + c·e·|sum of grad| for each part of
+    its sum that shares a mean and a rate.
+
+    Args:
+        op: A backward operation of a batch norm in training, of a layer norm or of a group norm.
+        arguments: Its arguments, by name.
+        exact: Means and rates.
+        off: How far the recorded ones are from them.
+    """
+    x, weight = arguments["input"], arguments["weight"]
+    shape: Axes
+    together: Axes
+    shared: Axes
+    line: Axes
+    if op == "native_layer_norm_backward":
+        cells = math.prod(arguments["normalized_shape"])
+        shape, together, shared, line = (-1, cells), (1,), (0,), (1, cells)
+    else:
+        groups = arguments["group"] if op == "native_group_norm_backward" else x.shape[1]
+        shape, line = (len(x), groups, x.shape[1] // groups, math.prod(x.shape[2:])), (1, groups, -1, 1)
+        together, shared = ((2, 3), (0, 3)) if op == "native_group_norm_backward" else ((0, 3), (0, 3))
+    grad, x = arguments["grad_out"].reshape(shape), x.reshape(shape)
+    kept = tuple(1 if axis in together else n for axis, n in enumerate(x.shape))
+    mean, rate, d, off_rate = (each.reshape(kept) for each in (*exact, *off))
+    h = grad if weight is None else grad * weight.reshape(line)
+    z, e, p = (x - mean) * rate, d * rate, off_rate / rate
+    c = 1 + p
+    average, q = np.abs(h.mean(together, keepdims=True)), (h * z).mean(together, keepdims=True)
+    bent = (c * c - 1) * np.abs(z * q) + c * c * (e * np.abs(q) + e * np.abs(z) * average + e * e * average)
+    dx = rate * (p * np.abs(h - h.mean(together, keepdims=True) - z * q) + c * bent)
+    alike = tuple(axis for axis in shared if axis in together)
+    sums = [np.abs(terms.sum(alike, keepdims=True)) for terms in (grad * z, grad)]
+    dw = (p * sums[0] + c * e * sums[1]).sum(shared).ravel()
+    return dx.ravel(), dw, np.zeros_like(dw)
 
 
 def _statistics(

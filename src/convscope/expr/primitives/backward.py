@@ -301,6 +301,7 @@ BACKWARD: Mapping[str, Primitive] = {
         roundings=lambda f, *given: 12 * Paths(*given).size(apart=True),
         stored=lambda *given: 4 * Paths(*given).size(apart=True),
         slopes=lambda *given: Paths(*given).slopes()[:6],
+        grown=True,
     ),
     "normalized_by": elementary(
         "({x} − {mean}) × {rate}",

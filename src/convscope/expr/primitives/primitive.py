@@ -54,6 +54,7 @@ def elementary(
     taken: Callable[..., str] | None = None,
     way: Callable[..., Numbers] | None = None,
     lost: Callable[..., Numbers] | None = None,
+    grown: bool = False,
 ) -> Primitive:
     """A function of single numbers, for `Function`.
 
@@ -73,15 +74,18 @@ def elementary(
         taken: Which branch of the formula these arguments take.
         way: The largest magnitude on the way to the result: where it exceeds the type, the result has no bound.
         lost: What a kernel multiplies by a number that may underflow: 1 / (1 + exp(-x)) is 0 once exp(-x) is infinite.
+        grown: Whether `roundings` and `stored` count arguments as larger by their errors: where a kernel multiplies
+            one of them by far more than its slope, so that its error is rounded too.
     """
 
     def error(precision: Precision, result: Numbers, values: Sequence[Numbers], errors: Sequence[Numbers]) -> Numbers:
-        count = np.abs(roundings(result, *values) if callable(roundings) else roundings * result)
+        sizes = [v + np.copysign(e, v) for v, e in zip(values, errors, strict=True)] if grown else values
+        count = np.abs(roundings(result, *sizes) if callable(roundings) else roundings * result)
         own = precision.sum * count + np.where(count != 0, precision.tiny, 0.0)
         if lost is not None:
             own = own + precision.tiny * np.abs(lost(*values))
         if stored is not None and precision.inner:
-            own = own + precision.inner * np.abs(stored(*values))
+            own = own + precision.inner * np.abs(stored(*sizes))
         inexact = [np.any(error) for error in errors]
         if any(inexact) and steepest is not None:
             own = own + steepest * _largest(errors)
