@@ -188,7 +188,10 @@ def outline(run: cs.Run) -> Outline:
     """What one training does."""
     conv = first_convolution(run.model, run.path)
     data = run.config["dataset"]
-    options = {name: value for name, value in data["options"].items() if name != "size"}
+    if data["source"] is None:
+        raise cs.UsageError(f"{run.path} was trained on data passed as arrays; its test images are not known.")
+    options = data["options"].copy()
+    options.pop("size", None)
     test = cs.load_dataset(data["source"], split="test", seed=data["seed"], **options)
     images = test.images.copy()
     images[:, 0] = 0

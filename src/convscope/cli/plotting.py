@@ -292,9 +292,10 @@ def _prepare(
 ) -> "cs.ModelInputs":
     """The requested inputs, else an image of the run's own data, else a default image."""
     if image is None and not inputs.named and not cs.card_of(loaded).inputs:
-        data = cs.load_run(model).config["dataset"] if is_run(model) else {}
-        image = f"{data['source']}:test/0" if data.get("source") else ANY_IMAGE
-        data_dir = data_dir or data.get("options", {}).get("data_dir")
+        data = cs.load_run(model).config["dataset"] if is_run(model) else None
+        image = f"{data['source']}:test/0" if data and data["source"] else ANY_IMAGE
+        folder = data["options"].get("data_dir") if data else None
+        data_dir = data_dir or (Path(folder) if folder else None)
         remark(f"note: no image was given, so {image} is drawn")
     return inputs.take(loaded, image, data_dir)
 

@@ -260,6 +260,7 @@ def _show_end(run: "cs.Run", start: "cs.StartEvent | None") -> None:
 def _answer_test_images(run: "cs.Run") -> None:
     """Print the prediction for each test image of a data set that has only a few."""
     source = run.config["dataset"]["source"]
+    assert source is not None  # the command names its data set
     for name in cs.load_dataset(source, split="test").names or ():
         _show_prediction(cs.predict(run, f"{source}:{name}")[0], top=2)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +23,7 @@ from convscope.models.catalog import MODELS
 from convscope.models.checked_imports import Imports, watching
 from convscope.models.network_arguments import unfit
 from convscope.models.preparation import evaluate, settle
-from convscope.models.run_config import ModelConfig, read_config
+from convscope.models.run_config import ModelConfig, read_model_config
 from convscope.models.trust import allowed_imports, refusal, remember
 from convscope.models.weights import load_weights
 from convscope.preprocess import Preprocess
@@ -250,9 +249,9 @@ def _trusted(run: Path, source: str, args: Mapping[str, object], seed: int, *, t
     return made
 
 
-def _config(run: Path) -> dict[str, Any]:
+def _config(run: Path) -> ModelConfig:
     try:
-        return read_config(run, ModelConfig)
+        return read_model_config(run)
     except FileNotFoundError:
         raise RunError(f"{run} is not a run folder: it has no config.json. {HINT}") from None
 

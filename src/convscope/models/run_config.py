@@ -8,9 +8,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # that of typing is not read by pydantic before Python 3.12
 
 from convscope.cards.card import Card
 from convscope.errors import ConvscopeError, RunError
@@ -34,105 +35,127 @@ Flag = Annotated[bool, Field(strict=False)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
 
 
-class Checked(BaseModel):
-    """A part of config.json; values of other types are rejected, unknown keys are ignored."""
+STRICT = ConfigDict(strict=True)
+"""Values of other types are rejected, unknown keys are ignored."""
+EXACT = ConfigDict(strict=True, extra="forbid")
+"""Unknown keys are rejected, too: these become arguments."""
 
-    model_config = ConfigDict(strict=True)
+
+def _fits_channels(part: "PreprocessPart") -> "PreprocessPart":
+    counts = {len(part.get("mean", [0.0])), len(part.get("std", [1.0])), part.get("channels") or 1} - {1}
+    if len(counts) > 1:
+        raise ValueError(f"mean, std and channels are for {' and '.join(map(str, sorted(counts)))} channels")
+    return part
 
 
-class PreprocessPart(Checked):
+@with_config(EXACT)
+class PreprocessPart(TypedDict, total=False):
     """The JSON form of `Preprocess`."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    size: Size | None = None
-    channels: Edge | None = None
-    scale: Number = 255.0
-    mean: Annotated[list[Number], Field(min_length=1, max_length=LARGEST)] = [0.0]
-    std: Annotated[list[Number], Field(min_length=1, max_length=LARGEST)] = [1.0]
-    fit: Fit = "stretch"
-    crop_ratio: Number = 1.0
-    background: Literal["dark", "light"] | None = None
-    binary: bool = False
-
-    @model_validator(mode="after")
-    def _fits_channels(self) -> Self:
-        counts = {len(self.mean), len(self.std), self.channels or 1} - {1}
-        if len(counts) > 1:
-            raise ValueError(f"mean, std and channels are for {' and '.join(map(str, sorted(counts)))} channels")
-        return self
+    size: Size | None
+    channels: Edge | None
+    scale: Number
+    mean: Annotated[list[Number], Field(min_length=1, max_length=LARGEST)]
+    std: Annotated[list[Number], Field(min_length=1, max_length=LARGEST)]
+    fit: Fit
+    crop_ratio: Number
+    background: Literal["dark", "light"] | None
+    binary: bool
 
 
-class CardPart(Checked):
+@with_config(STRICT)
+class CardPart(TypedDict):
     """The JSON form of `Card`."""
 
     name: Text
-    preprocess: PreprocessPart
+    preprocess: Annotated[PreprocessPart, AfterValidator(_fits_channels)]
     classes: list[Text]
-    source: Text = ""
-    fixed_size: bool = False
+    source: NotRequired[Text]
+    fixed_size: NotRequired[bool]
 
 
-class ModelPart(Checked):
+_ModelClass = TypedDict("_ModelClass", {"class": NotRequired[object]})  # a name that only a call can give
+
+
+@with_config(STRICT)
+class ModelPart(_ModelClass):
     """The network and how to build it; `source` is None if only the user can."""
 
     source: Text | None
-    args: dict[str, object]
-    name: Text | None = None
+    args: dict[str, Any]
+    name: Text | None
+    """What it is called in messages; None where an earlier version wrote the file."""
 
 
-class OptionsPart(Checked):
+@with_config(EXACT)
+class OptionsPart(TypedDict, total=False):
     """Further arguments of `load_dataset`."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    size: Annotated[int, Field(ge=1, lt=1 << 40)] | None = None
-    sampling: Text = "split"
-    data_dir: Text | None = None
-    image_size: Size | None = None
-    fit: Fit = "stretch"
-    crop_ratio: Number = 1.0
-    grey: Flag = False
-    strict: Flag = False
+    size: Annotated[int, Field(ge=1, lt=1 << 40)] | None
+    sampling: Text
+    data_dir: Text | None
+    image_size: Size | None
+    fit: Fit
+    crop_ratio: Number
+    grey: Flag
+    strict: Flag
 
 
-class DatasetPart(Checked):
+@with_config(STRICT)
+class DatasetPart(TypedDict):
     """The training data; `source` is None for data passed as arrays."""
 
     name: Text
     source: Text | None
     seed: Seed
     options: OptionsPart
-    sha256: Text | None = None
+    sha256: NotRequired[Text | None]
 
 
-class EnvironmentPart(Checked):
-    """The environment that results depend on besides the settings."""
+@with_config(STRICT)
+class EnvironmentPart(TypedDict):
+    """The environment that results depend on besides the settings; versions and the processor are for readers."""
 
     threads: Annotated[int, Field(ge=1, le=4096)]
-    launch: Text | None = None
+    launch: NotRequired[Text | None]
+    convscope: NotRequired[object]
+    torch: NotRequired[object]
+    numpy: NotRequired[object]
+    python: NotRequired[object]
+    processor: NotRequired[object]
+    device: NotRequired[object]
+    processes: NotRequired[object]
+    created: NotRequired[object]
 
 
-class ModelConfig(Checked):
+@with_config(STRICT)
+class ModelConfig(TypedDict):
     """The part of the config needed to load the model."""
 
-    format: Annotated[int, Field(ge=1)] = 1
+    format: Annotated[int, Field(ge=1)]
     model: ModelPart
     card: CardPart
 
 
+@with_config(STRICT)
 class RunConfig(ModelConfig):
     """The part needed to evaluate or resume a run. The recipe is checked by the training."""
 
     dataset: DatasetPart
-    test: Text | None = None
-    recipe: dict[str, object]
-    recipe_name: Text = "fast"
+    test: Text | None
+    recipe: dict[str, Any]
+    recipe_name: Text
     seed: Seed
-    device: Text = "auto"
-    precision: Text = "float32"
-    engine: Text = "torch"
+    device: Text
+    precision: Text
+    engine: Text
     environment: EnvironmentPart
+    notes: NotRequired[list[str]]
+
+
+Config = TypeVar("Config", bound=ModelConfig)
+RUN_DEFAULTS = {"test": None, "recipe_name": "fast", "device": "auto", "precision": "float32", "engine": "torch"}
+"""What earlier versions did not write."""
 
 
 def config_text(config: Mapping[str, object]) -> str:
@@ -142,18 +165,32 @@ def config_text(config: Mapping[str, object]) -> str:
     return json.dumps({"format": FORMAT, DIGEST: digest, **rest}, indent=1)
 
 
-def read_config(run: Path, schema: type[ModelConfig] = RunConfig) -> dict[str, Any]:
+def read_config(run: Path) -> RunConfig:
     """The values of a run's config.json, without its digest.
 
     Args:
         run: The run's folder.
-        schema: What must be in it.
 
     Raises:
         RunError: it cannot be read, it is damaged or not a run's, or a newer convscope wrote it.
         FileNotFoundError: there is none.
         NotADirectoryError: `run` is a file.
     """
+    return _read(run, TypeAdapter(RunConfig), RUN_DEFAULTS)
+
+
+def read_model_config(run: Path) -> ModelConfig:
+    """The same, where only the model is needed: the rest is neither required nor checked.
+
+    Raises:
+        RunError: as `read_config`.
+        FileNotFoundError: there is none.
+        NotADirectoryError: `run` is a file.
+    """
+    return _read(run, TypeAdapter(ModelConfig), {})
+
+
+def _read(run: Path, schema: TypeAdapter[Config], defaults: Mapping[str, object]) -> Config:
     path = run / CONFIG
     try:
         config = parse_json(read_file(path))
@@ -171,25 +208,25 @@ def read_config(run: Path, schema: type[ModelConfig] = RunConfig) -> dict[str, A
             f"{path} is damaged or was edited: its content is not what its sha256 says. If you mean your edit, remove "
             'the line "sha256" from it; else take the file from a copy.'
         )
-    _check(path, config, schema)
-    return config
-
-
-def _check(path: Path, config: dict[str, Any], schema: type[ModelConfig]) -> None:
-    """Reject anything that no training of this or an earlier version writes."""
     form = config.get("format")
     if isinstance(form, int) and form > FORMAT:
         raise RunError(f"{path} was written by a newer convscope (format {form}; this one reads {FORMAT}); update it.")
+    config = {"format": 1, **defaults, **config}
+    if isinstance(config.get("model"), dict):
+        config["model"].setdefault("name", None)
+    _check(path, config, schema)
+    return cast("Config", config)  # also what people alone read in the file
+
+
+def _check(path: Path, config: dict[str, Any], schema: TypeAdapter[Config]) -> None:
+    """Reject anything that no training of this or an earlier version writes."""
     try:
-        parts = schema.model_validate_json(json.dumps(config))
+        schema.validate_json(json.dumps(config))
         Card.from_json(config["card"])
     except ValidationError as error:
         raise _damaged(path, _first(error)) from None
     except (ConvscopeError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _damaged(path, str(error).rstrip(".")) from None
-    for values, part in ((config, parts), (config["model"], parts.model)):
-        for name in type(part).model_fields:  # what earlier versions did not write has its default
-            values.setdefault(name, getattr(part, name))
 
 
 def _first(error: ValidationError) -> str:

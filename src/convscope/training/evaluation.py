@@ -254,22 +254,22 @@ def data_of(run: Run, name: str | None, split: str, data_dir: str | Path | None,
     Raises:
         DataError: the run was trained on data passed as arrays.
     """
-    options = run.config["dataset"]
-    if name is None and options["source"] is None:
-        raise DataError(
-            f"{run.path} was trained on data passed as arrays ({options['name']}); pass the data to evaluate on."
-        )
     if name is not None:
         alike = card_of(run.model).preprocess.as_loaded() if name.startswith(("folder:", "hub:")) else {}
         return load_dataset(name, split=split, data_dir=data_dir, seed=run.config["seed"], strict=strict, **alike)
-    options_used = dict(options["options"])
+    trained_on = run.config["dataset"]
+    if trained_on["source"] is None:
+        raise DataError(
+            f"{run.path} was trained on data passed as arrays ({trained_on['name']}); pass the data to evaluate on."
+        )
+    options = trained_on["options"].copy()
     if split != "train":
-        options_used.pop("size", None)
+        options.pop("size", None)
     if data_dir is not None:
-        options_used["data_dir"] = data_dir
+        options["data_dir"] = str(data_dir)
     if strict:
-        options_used["strict"] = True
-    return load_dataset(options["source"], split=split, seed=options["seed"], **options_used)
+        options["strict"] = True
+    return load_dataset(trained_on["source"], split=split, seed=trained_on["seed"], **options)
 
 
 @takes(model="Module | Run | str | Path")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from convscope.inputs.pictures import check_input
 from convscope.models.catalog import DEFAULT_MODELS, MODELS
 from convscope.models.checked_imports import Imports, watching
 from convscope.models.loading import load_model
+from convscope.models.run_config import CardPart, DatasetPart, OptionsPart, RunConfig
 from convscope.preprocess import Preprocess
 from convscope.progress import Progress
 from convscope.training.engines import check_numpy
@@ -69,19 +70,24 @@ class TrainingJob:
     test: Dataset | None
     model: nn.Module
     recipe: Recipe
-    config: Mapping[str, Any]
+    config: RunConfig
     imports: Imports
     """The files that the model's code imported."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return str(self.config["model"]["name"])
+
     def facts(self) -> dict[str, Any]:
         """The facts on which all processes of a training must agree."""
         weights = [(name, tuple(value.shape)) for name, value in self.model.state_dict().items()]
-        settings = {name: self.config[name] for name in ("recipe", "seed", "precision", "engine")}
+        config = self.config
         return {
-            "training data": self.config["dataset"]["sha256"],
+            "training data": config["dataset"]["sha256"],
             "test data": None if self.test is None else whole_digest(self.test),
-            "settings": settings,
+            "settings": [config["recipe"], config["seed"], config["precision"], config["engine"]],
             "models": (type(self.model).__qualname__, weights),
         }
 
@@ -115,12 +121,12 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
         recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # stays so when resumed
     if settings.engine == "numpy":
         check_numpy(model, recipe)
-    config = {
+    config: RunConfig = {
         "format": 1,
         "dataset": _data_config(settings, recipe, seed, train),
         "test": settings.test if settings.test is None or isinstance(settings.test, str) else BY_HAND,
         "model": {"name": name, "source": source, "args": args, "class": type(model).__qualname__},
-        "card": card_of(model).to_json(),
+        "card": cast("CardPart", card_of(model).to_json()),
         "recipe": recipe.to_json(),
         "recipe_name": recipe_name,
         "seed": seed,
@@ -268,14 +274,20 @@ def _model_name(settings: Settings) -> str:
     return DEFAULT_MODELS.get(name, MODEL_OF_STRANGERS)
 
 
-def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) -> dict[str, Any]:
+def _data_config(settings: Settings, recipe: Recipe, seed: int, train: Dataset) -> DatasetPart:
     source = settings.dataset if isinstance(settings.dataset, str) else None
     options = {key: value for key, value in (settings.data_options or {}).items() if value is not None}
     if "data_dir" in options:
         options["data_dir"] = str(options["data_dir"])
     if recipe.sampling != "split":
         options["sampling"] = recipe.sampling
-    return {"name": train.name, "source": source, "seed": seed, "options": options, "sha256": whole_digest(train)}
+    return {
+        "name": train.name,
+        "source": source,
+        "seed": seed,
+        "options": cast("OptionsPart", options),
+        "sha256": whole_digest(train),
+    }
 
 
 def _empty_classes_note(train: Dataset) -> tuple[str, ...]:

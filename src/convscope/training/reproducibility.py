@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import convscope
 from convscope.data.dataset import Dataset
 from convscope.data.lazy_images import LazyImages
+from convscope.models.run_config import EnvironmentPart
 from convscope.training.processes import launch_id
 from convscope.training.runtime import Runtime
 
@@ -108,7 +109,7 @@ SMALL = 5_000
 """Models up to this many parameters train as fast on one thread, and are less disturbed by other programs."""
 
 
-def environment(parameters: int, runtime: Runtime) -> dict[str, object]:
+def environment(parameters: int, runtime: Runtime) -> EnvironmentPart:
     """Versions, processor, device, processes, and how many threads to train a model of `parameters` parameters with."""
     return {
         "convscope": convscope.__version__,

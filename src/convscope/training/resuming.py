@@ -12,6 +12,7 @@ from torch import nn
 from convscope.errors import RunError, UsageError
 from convscope.models.catalog import MODELS
 from convscope.models.checked_imports import Imports
+from convscope.models.run_config import RunConfig
 from convscope.models.trust import allowed_imports
 from convscope.training.job import BY_HAND, Settings, TrainingJob
 from convscope.training.processes import first_says, gathered, launch_id, rank, restarted
@@ -205,7 +206,7 @@ def settings_again(run: Run, given: Settings) -> Settings:
 
 
 def restore(
-    path: Path, stored: Mapping[str, Any], job: TrainingJob, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, stored: RunConfig, job: TrainingJob, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Position, list[str]]:
     """Restore model, optimizer and random state from the newest good snapshot; the first process reads it for all."""
     if job.config["dataset"]["sha256"] != stored["dataset"]["sha256"]:

@@ -26,6 +26,7 @@ from convscope.escaping import spelled
 from convscope.files import open_to_read
 from convscope.models import run_config
 from convscope.models.loading import load_model
+from convscope.models.run_config import RunConfig
 from convscope.models.weights_files import check_seal
 from convscope.render.numbers import decimal
 from convscope.rich_display import RichDisplay
@@ -82,7 +83,7 @@ class Run(RichDisplay):
         return self.path.absolute().name
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> RunConfig:
         """Everything that is needed to repeat the training."""
         return read_config(self.path)
 
@@ -218,7 +219,7 @@ def load_run(path: str | Path) -> Run:
     return run
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> RunConfig:
     """A run's config.json, with a valid recipe.
 
     Raises:

@@ -249,7 +249,7 @@ def _name_of(settings: Settings, job: TrainingJob) -> str:
     """A run's default name: that of its model, or of its data if these use the default model."""
     if settings.model is None and isinstance(settings.dataset, str) and ":" in settings.dataset:
         return Path(settings.dataset.partition(":")[2].partition("?")[0]).stem or "run"
-    return str(job.config["model"]["name"])
+    return job.name
 
 
 def free_path(name: str, folder: Path = RUNS, is_taken: Callable[[Path], bool] = Path.exists) -> Path:
@@ -299,7 +299,7 @@ def _start_event(job: TrainingJob, path: Path, loop: Loop, notes: list[str], *, 
     return {
         "event": "start",
         "run": str(path),
-        "model": job.config["model"]["name"],
+        "model": job.name,
         "parameters": sum(value.numel() for value in job.model.parameters()),
         "dataset": job.train.name,
         "images": len(job.train),

@@ -87,9 +87,9 @@ class DataSources:
         """Number of images of a split; 0 if there is no such split."""
         return 0 if id is None or split is None else self._infos[id].splits.get(split, 0)
 
-    def of_run(self, id: str, config: Mapping[str, Any]) -> str | None:  # noqa: A002
+    def of_run(self, id: str, run: cs.Run) -> str | None:  # noqa: A002
         """The id of the data set a run was trained on; None if it was an object in memory or cannot be read."""
-        data = config["dataset"]
+        data = run.config["dataset"]
         if data["source"] is None:
             return None
         options, seed = dict(data["options"]), data["seed"]
@@ -98,7 +98,7 @@ class DataSources:
             if (known.data, known.seed, _drawn(known.options)) == wanted:
                 return known.id
         try:
-            if not cs.at_hand(data["source"], data_dir=options.get("data_dir")):
+            if not cs.at_hand(data["source"], data_dir=data["options"].get("data_dir")):
                 return None
             source = DataSource(f"{id}.data", data["source"], self._menu_name(data["name"], seed, id), seed, options)
             self.add(source)

@@ -127,7 +127,7 @@ class Workspace:
         with self._adding:
             run = cs.load_run(os.path.realpath(path))
             opened = ModelHandle(id, run.path.name, run=run)
-            opened.source = self.sources_known.of_run(id, run.config)
+            opened.source = self.sources_known.of_run(id, run)
             opened.start = self._sample(opened.source)
             with self._lock:
                 self._models[id] = opened
@@ -258,7 +258,7 @@ class Workspace:
     def _source_of(self, opened: ModelHandle) -> str | None:
         """The data source whose samples suit a model, by its card or by shape and number of classes."""
         if opened.run is not None:
-            return self.sources_known.of_run(opened.id, opened.run.config)
+            return self.sources_known.of_run(opened.id, opened.run)
         card = cs.card_of(opened.session_model)
         entry = cs.MODELS.get(card.source)
         names = entry.data if entry else ()
