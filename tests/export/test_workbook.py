@@ -168,7 +168,7 @@ def test_the_part_below_one_number_is_its_receptive_field(tmp_path: Path) -> Non
 def test_a_network_that_is_too_large_is_refused_with_its_size(at: Any, size: str) -> None:
     model = cs.load_model("mnist-convnet", seed=0)
     with pytest.raises(
-        cs.UsageError, match=rf"{size} numbers, and a workbook holds 120,000; choose .* --at conv1:0,0,0"
+        cs.UsageError, match=rf"{size} numbers, and a workbook holds 125,000; choose .* --at conv1:0,0,0"
     ):
         cs.workbook(model, np.ones((1, 28, 28), np.float32), at=at)
 

@@ -139,6 +139,35 @@ def test_libreoffice_follows_a_change_of_a_training_step(office: Office, tmp_pat
     assert {"loss", "conv1.weight.grad", "conv1.weight.updated", "conv1.bias.updated"} <= moved
 
 
+@pytest.mark.study
+@pytest.mark.parametrize("model", ["shapes-cnn-1", "color-cnn", "shapes-cnn", "simple-cnn"])
+def test_libreoffice_follows_a_change_through_max_pooling_and_cross_entropy(
+    office: Office, tmp_path: Path, model: str
+) -> None:
+    network = cs.load_model(model, seed=3)
+    image = np.array(cs.load_image("color-shapes:test/3" if model == "color-cnn" else "shapes:test/3", like=network))
+    step: dict[str, Any] = {"loss": "cross-entropy", "optimizer": "adam", "lr": 0.001}
+    book = cs.workbook(network, image, target=1, out=tmp_path / "step.xlsx", **step)
+    assert not book.beyond
+    office.load(with_wrong_results(tmp_path / "step.xlsx"))
+    for key, values in numbers_of(office, book).items():
+        numbers = book.chain.tensors[key]
+        np.testing.assert_allclose(values, numbers.live, rtol=1e-9, atol=1e-12, err_msg=str(key))
+    assert office.values("differences")[3][1] == book.formulas
+
+    image[:, 13, 14] = 1.0 - image[:, 13, 14] - 0.25
+    for channel, value in enumerate(image[:, 13, 14].tolist()):
+        office.set("input", cell_of(book, "input", (0, channel, 13, 14)), value)
+    office.set("target", cell_of(book, "target", (0,)), 0)
+    changed = cs.workbook(network, image, target=0, out=tmp_path / "changed.xlsx", **step)
+    moved = set()
+    for key, values in numbers_of(office, book).items():
+        numbers = changed.chain.tensors[key]
+        assert (np.abs(values - numbers.recorded) <= numbers.bound).all(), key
+        moved |= {key.name} if (numbers.recorded != book.chain.tensors[key].recorded).any() else set()
+    assert {"loss", "conv1.weight.grad", "conv1.weight.updated", "fc.bias.updated"} <= moved
+
+
 def cell_of(book: Workbook, tensor: str, cell: tuple[int, ...]) -> str:
     """Where a number is on its sheet."""
     block = next(block for key, (_, block) in book.layout.blocks.items() if key.name == tensor)

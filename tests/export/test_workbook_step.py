@@ -167,12 +167,26 @@ def test_slopes_of_activations_follow_a_change(tmp_path: Path) -> None:
         assert (np.abs(values - numbers.recorded) <= numbers.bound).all(), numbers.key.name
 
 
-def test_a_slope_at_a_near_tie_has_no_bound() -> None:
-    model = nn.Sequential(nn.Linear(2, 1), nn.ReLU())
-    model.load_state_dict({"0.weight": torch.tensor([[0.1, 0.2]]), "0.bias": torch.tensor([-0.3 + 4e-8])})
-    book = cs.workbook(model, np.ones((1, 2), np.float32), target=1, loss="mse")
-    assert "0.grad (0)" in {tie.name for tie in book.ties}
-    assert book.unbounded
+class Cancels(nn.Module):
+    """A ReLU of 1 + 2^-25 - 1, which is 0 in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terms = nn.Parameter(torch.tensor([1.0, 2.0**-25, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1) to (N, 1)."""
+        return x * torch.relu(self.terms[0:1] + self.terms[1:2] - self.terms[2:3])
+
+
+def test_a_slope_that_only_one_calculation_passes_may_differ_by_the_whole_gradient() -> None:
+    book = cs.workbook(Cancels(), np.ones((1, 1), np.float32), target=1, loss="mse")
+    assert not book.beyond
+    assert not book.unbounded
+    slopes = {n.key.name: n for n in book.chain.calculated}["sub.grad"]
+    assert (slopes.recorded[0], slopes.live[0]) == (0.0, pytest.approx(-2.0, abs=1e-6))
+    assert 2.0 <= slopes.bound[0] < 2.1
+    assert "sub.grad (0)" in {tie.name for tie in book.ties}
 
 
 @pytest.mark.parametrize(
@@ -187,15 +201,61 @@ def test_a_step_that_cannot_be_is_refused(options: dict[str, Any], says: str) ->
         cs.workbook("crosses", "crosses:plus", **options)
 
 
-def test_a_selection_that_a_formula_would_not_follow_is_refused() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 1, 2), nn.MaxPool2d(2), nn.Flatten())
-    with pytest.raises(cs.UsageError, match=r"selects numbers by 1, and a formula would not follow another selection"):
-        cs.workbook(model, np.ones((1, 3, 3), np.float32), target=1, loss="mse")
+def pooled(**pool: Any) -> nn.Sequential:
+    """A network whose windows have ties, above all the zeros of the ReLU."""
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.MaxPool2d(**pool), nn.Flatten(), nn.LazyLinear(3))
+
+
+@pytest.mark.parametrize("pool", [{"kernel_size": 2}, {"kernel_size": (3, 2), "stride": 1, "padding": 1}], ids=str)
+def test_the_gradients_of_a_maximum_and_of_a_label_follow_another_choice(pool: Any, tmp_path: Path) -> None:
+    model = pooled(**pool)
+    pictures = np.random.default_rng(1).normal(size=(2, 1, 6, 5)).astype(np.float32)
+    model(torch.tensor(pictures))
+    step: dict[str, Any] = {"loss": "cross-entropy", "optimizer": "sgd", "lr": 0.5}
+    book = cs.workbook(model, pictures, target=[2, 0], out=tmp_path / "net.xlsx", **step)
+    sheet = Spreadsheet(tmp_path / "net.xlsx")
+    assert_follows(book, sheet)
+    change(book, sheet, Key("input", "input"), 12, 3.5)
+    change(book, sheet, Key("input", "target"), 1, 1.0)
+    pictures[0, 0, 2, 2] = 3.5
+    other = cs.workbook(model, pictures, target=[2, 1], **step)
+    other.chain.calculate()
+    for numbers in other.chain.calculated:
+        values = values_of(book, sheet, numbers.key)
+        assert (np.abs(values - numbers.recorded) <= numbers.bound).all(), numbers.key.name
+    assert (book.trace["2"].outputs[1] != other.trace["2"].outputs[1]).any()
+
+
+def test_the_gradient_of_a_label_is_the_probability_minus_the_target(tmp_path: Path) -> None:
+    model = pooled(kernel_size=2)
+    model(torch.ones(1, 1, 4, 4))
+    book = cs.workbook(model, np.ones((2, 1, 4, 4), np.float32), target=[1, 2], out=tmp_path / "net.xlsx")
+    sheet = Spreadsheet(tmp_path / "net.xlsx")
+    scores = values_of(book, sheet, Key("step", "4")).reshape(2, 3)
+    shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    expected = (shares - np.eye(3)[[1, 2]]) / 2
+    np.testing.assert_allclose(values_of(book, sheet, Key("step", "4.grad")).reshape(2, 3), expected, atol=1e-12)
+
+
+def test_a_gradient_that_goes_to_the_second_of_two_equal_cells_is_beyond_its_bound() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.MaxPool2d(2), nn.Flatten())
+    book = cs.workbook(model, np.ones((1, 1, 2, 2), np.float32), target=1, loss="mse")
+    (numbers,) = (each for each in book.chain.calculated if each.key.name == "0.grad")
+    assert numbers.recorded.tolist()[1:] == [0, 0, 0]
+    numbers.recorded[:2] = numbers.recorded[1::-1]
+    assert {"0.grad (0, 0, 0)", "0.grad (0, 0, 1)"} <= {*book.beyond}
+
+
+def test_labels_that_are_ignored_are_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(cs.UsageError, match=r"class weights, or with labels that are ignored"):
+        cs.workbook(model, np.ones((2, 1, 2, 2), np.float32), target=[1, -100], loss="cross-entropy")
 
 
 def test_a_step_that_is_too_large_says_what_would_fit() -> None:
     model = cs.load_model("mnist-convnet", seed=0)
-    with pytest.raises(cs.UsageError, match=r"holds 120,000; choose a smaller network, fewer images, or one number"):
+    with pytest.raises(cs.UsageError, match=r"holds 125,000; choose a smaller network, fewer images, or one number"):
         cs.workbook(model, np.ones((1, 28, 28), np.float32), target=1)
 
 

@@ -34,8 +34,10 @@ from convscope.typing import Array
 
 CHOICES = frozenset({"max", "maximum", "min", "minimum", "relu"})
 """Primitives that choose one of several numbers, so that a small difference may change the choice."""
-JUMPS: Mapping[str, str] = {"pass_above": "threshold", "leaky_relu_backward": ""}
+JUMPS: Mapping[str, str] = {"pass_above": "threshold", "pass_from": "threshold", "leaky_relu_backward": ""}
 """Slopes that jump where x crosses this argument (0 without a name): another x may pass another gradient."""
+ALIKE = 2.0**-44
+"""Relative difference of numbers that a spreadsheet may call equal, or calculate in another order."""
 KEPT = 2_000_000
 """Expressions with up to this many numbers are cached, about 200 MB; others are rebuilt when needed."""
 
@@ -151,7 +153,7 @@ class Chain:
         self.finished = True
 
     def _calculate(self, numbers: Numbers, index: int, expr: Expr, call: Call) -> None:
-        walk = _Walk(self, numbers, call.precision)
+        walk = _Walk(self, numbers, numbers.label(index), call.precision)
         numbers.live[index] = walk.value(expr)
         value, error = map(float, walk.result(expr))
         bound = whole_bound(value, error, call.precision)
@@ -162,18 +164,17 @@ class Chain:
             if not agree(value, float(numbers.recorded[index]), own, call.dtype):
                 bound += convolution.normwise(call, cell)
         numbers.bound[index] = math.inf if math.isnan(bound) else bound  # 0 times an input without a bound
-        if isinstance(expr, Apply) and expr.function in CHOICES | JUMPS.keys():
-            tie = walk.tie(expr, numbers.label(index))
-            self.ties += [] if tie is None else [tie]
-            if tie is not None and expr.function in JUMPS:
-                numbers.bound[index] = math.inf
+        tie = walk.tie(expr) if isinstance(expr, Apply) and expr.function in CHOICES else walk.jumped
+        self.ties += [] if tie is None else [tie]
 
 
 class _Walk:
     """One expression, with calculated numbers instead of recorded ones, or with their errors."""
 
-    def __init__(self, chain: Chain, numbers: Numbers, precision: Precision) -> None:
-        self.chain, self.numbers, self.precision = chain, numbers, precision
+    def __init__(self, chain: Chain, numbers: Numbers, label: str, precision: Precision) -> None:
+        self.chain, self.numbers, self.label, self.precision = chain, numbers, label, precision
+        self.jumped: NearTie | None = None
+        """The condition under which a gradient is passed, if it may be met in only one of both calculations."""
 
     def value(self, expr: Expr) -> float:
         """The value from calculated numbers, in float64."""
@@ -222,33 +223,49 @@ class _Walk:
         with np.errstate(all="ignore"):
             result = float(primitive.value(*values))
             try:
-                return Result(result, float(primitive.error(self.precision, result, values, errors)))
+                error = float(primitive.error(self.precision, result, values, errors))
+                return Result(result, error + (self._jump(expr, values, errors) if expr.function in JUMPS else 0.0))
             except AssertionError:  # it jumps, as a comparison does, so that no bound follows from inexact arguments
                 return Result(result, math.inf)
 
-    def tie(self, expr: Apply, name: str) -> NearTie | None:
+    def _jump(self, expr: Apply, values: list[float | Array], errors: list[float | Array]) -> float:
+        """What is added to the bound where a gradient may be passed only in one of both calculations: all of it."""
+        names = [*expr.arguments]
+        at, limit = names.index("x"), names.index(JUMPS[expr.function]) if JUMPS[expr.function] else None
+        recorded = float(values[at]) - (0.0 if limit is None else float(values[limit]))
+        allowed = float(errors[at]) + (0.0 if limit is None else float(errors[limit]))
+        candidates = [self._single(expr.arguments[name]) for name in ("x", JUMPS[expr.function]) if name]
+        live = candidates[0] - sum(candidates[1:])
+        near = 0 < abs(live) <= ALIKE * max(map(abs, candidates))
+        if abs(recorded) > allowed or (not near and np.sign(recorded) == np.sign(live)):
+            return 0.0
+        self.jumped = NearTie(self.label, abs(recorded), allowed)
+        grad = names.index("grad")
+        return abs(float(values[grad])) + float(errors[grad])
+
+    def _single(self, part: Leaf | Dot | Apply | Cells) -> float:
+        assert not isinstance(part, Cells)
+        return self.value(part)
+
+    def tie(self, expr: Apply) -> NearTie | None:
         """The choice of this expression, if other numbers within the bounds may decide it differently."""
         values: list[float] = []
         errors: list[float] = []
-        at_zero = expr.function == "relu" or JUMPS.get(expr.function) == ""
-        candidates = expr.arguments
-        if expr.function in JUMPS:
-            candidates = {name: part for name, part in candidates.items() if name in {"x", JUMPS[expr.function]}}
-        for argument in candidates.values():
+        for argument in expr.arguments.values():
             if isinstance(argument, Cells):
                 values += argument.values.tolist()
                 errors += self._errors(argument).tolist()
             else:
                 value, error = map(float, self.result(argument))
                 values, errors = [*values, value], [*errors, error]
-        values, errors = ([*values, 0.0], [*errors, 0.0]) if at_zero else (values, errors)
+        values, errors = ([*values, 0.0], [*errors, 0.0]) if expr.function == "relu" else (values, errors)
         sign = -1.0 if expr.function in {"min", "minimum"} else 1.0
         order = sorted(range(len(values)), key=lambda i: -sign * values[i])
         best = order[0]
         for other in order[1:]:
             apart, allowed = abs(values[best] - values[other]), errors[best] + errors[other]
             if 0 < apart <= allowed:  # equal numbers may change places without a difference
-                return NearTie(name, apart, allowed)
+                return NearTie(self.label, apart, allowed)
         return None
 
     def _live(self, part: Leaf | Cells) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convscope.errors import UsageError
+from convscope.export.selections import FOLLOWING
 from convscope.expr.call import Call, Cell, Kind, cell_label
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.ops import OPS
@@ -122,13 +123,14 @@ class StepReader:
         step = self.step
         if step.op not in OPS:
             raise UsageError(f"no rule explains {step.op!r}.")
-        for name in OPS[step.op].selected_by:
+        rule = FOLLOWING.get(step.op, OPS[step.op].rule)
+        for name in OPS[step.op].selected_by if step.op not in FOLLOWING else ():
             ref = step.arguments.get(name)
             if isinstance(ref, Ref) and (ref.kind == "step" or name == "target"):
                 raise UsageError(f"it selects numbers by {ref.name}, and a formula would not follow another selection.")
         if output not in self.calls:
             self.calls[output] = call_of(self.trace, step, output)
-        return OPS[step.op].rule(self.calls[output], cell)
+        return rule(self.calls[output], cell)
 
     def origin_keys(self, ref: Ref) -> list[Key]:
         """The tensors that an argument was made in, as far as expressions have read it."""

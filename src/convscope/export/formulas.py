@@ -210,6 +210,13 @@ def literal(number: float) -> str:
     return f"({text})" if number < 0 else text
 
 
+def _number_at(parts: Mapping[str, str]) -> str:
+    """One of a row or column, counted from 0."""
+    if "," in parts["cells"]:
+        raise UsageError("it selects a number of several ranges, which no function shared by spreadsheets does.")
+    return f"INDEX({parts['cells']},{parts['index']}+1)"
+
+
 def _exponentials(parts: Mapping[str, str]) -> str:
     """The sum of exp(cell - largest) over all ranges."""
     ranges = parts["cells"].split(",")  # sheets' names hold no comma
@@ -274,6 +281,7 @@ FORMULAS: Mapping[str, str | Callable[[Mapping[str, str]], str]] = {
     "glu": f"{{x}}*({_SIGMOID.replace('{x}', '{gate}')})",
     "tanh": "TANH({x})",
     "gelu_tanh": "{x}*0.5*(1+TANH(SQRT(2/PI())*({x}+0.044715*{x}^3)))",
+    "number_at": _number_at,
     "max": "MAX({cells})",
     "min": "MIN({cells})",
     "product": "PRODUCT({cells})",
@@ -288,9 +296,12 @@ FORMULAS: Mapping[str, str | Callable[[Mapping[str, str]], str]] = {
     "squared_error": "({x}-{y})^2",
     "mse_backward": "{grad}*2*({x}-{target})/{count}",
     "pass_above": "IF({x}>{threshold},{grad},0)",
+    "pass_from": "IF({x}>={threshold},{grad},0)",
     "leaky_relu_backward": "IF({x}>0,{grad},{slope}*{grad})",
     "tanh_backward": "{grad}*(1-{y}*{y})",
     "sigmoid_backward": "{grad}*{y}*(1-{y})",
+    "nll_backward_at": "IF({label}={index},-{grad}/{count},0)",
+    "log_softmax_backward": "{grad}-EXP({log_p})*{total}",
     "descend": "{before}-{lr}*{direction}",
     "decay": "{before}*(1-{lr}*{weight_decay})",
     "with_decay": "{gradient}+{weight_decay}*{before}",

@@ -27,7 +27,7 @@ from convscope.training.runs import Run
 from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
-MOST = 120_000
+MOST = 125_000
 """Maximum number of numbers in a workbook, pixels and weights included: larger ones load slowly."""
 
 
@@ -157,7 +157,7 @@ def workbook(
         name: The image's name on the first sheet, by default as it was loaded.
 
     Raises:
-        UsageError: it would hold more than 120,000 numbers, a number that is not finite, or an operation that cannot
+        UsageError: it would hold more than 125,000 numbers, a number that is not finite, or an operation that cannot
             be written as a formula; or XlsxWriter is not installed.
         ConvscopeError: as raised by `cs.trace`.
     """

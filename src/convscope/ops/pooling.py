@@ -320,8 +320,7 @@ def max_pool_backward(call: Call, cell: Cell) -> Dot:
     won = np.argwhere(places.array[plane] == np.ravel_multi_index(cell[-axes:], shape))
     cells = np.column_stack([np.tile(np.array(plane, np.int64), (len(won), 1)), won]).astype(np.int64)
     numbers = grad.array[tuple(cells.T)].astype(np.float64)
-    windows = _fixed(call, cell, axes) if "kernel_size" in call.arguments else _shares(call, cell, axes)
-    note = _won(len(won), math.prod(len(reads) for reads, _ in windows))
+    note = _won(len(won), math.prod(len(reads) for reads, _ in readers(call, cell)))
     return Dot(Cells(numbers, grad.source, cells, (len(won),)), note=note)
 
 
@@ -341,7 +340,7 @@ def _won(won: int, windows: int) -> str:
 def avg_pool_backward(call: Call, cell: Cell) -> Dot:
     """The gradients of the windows that read this cell, each divided by the number of cells it averages."""
     axes = _axes(call)
-    windows = _shares(call, cell, axes) if "kernel_size" not in call.arguments else _fixed(call, cell, axes)
+    windows = readers(call, cell)
     grad: Operand = call["grad_output"]
     seen = outer(grad, [*cell[:-axes], *(places for places, _ in windows)])
     counts: Array = np.ones(1)
@@ -361,6 +360,12 @@ def _axes(call: Call) -> int:
     return int(call.op.split("pool")[1][0])
 
 
+def readers(call: Call, cell: Cell) -> list[Windows]:
+    """The windows that read a cell, along each axis."""
+    axes = _axes(call)
+    return _fixed(call, cell, axes) if "kernel_size" in call.arguments else _shares(call, cell, axes)
+
+
 def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
     """Sliding windows, as the settings have them."""
     grad, lengths = call["grad_output"].shape, call["self"].shape[-axes:]
@@ -368,7 +373,7 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
     steps = pair(call["stride"], axes) if call["stride"] else sizes
     pads, dilations = pair(call["padding"], axes), pair(call.get("dilation", 1), axes)
     counts_padding = bool(call.get("count_include_pad", True))
-    readers = []
+    along_axes = []
     for at, length, many, size, step, pad, dilation in zip(
         cell[-axes:], lengths, grad[-axes:], sizes, steps, pads, dilations, strict=True
     ):
@@ -377,18 +382,18 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
         taps, within = np.divmod(at - start, dilation)
         reads = np.flatnonzero((taps >= 0) & (taps < size) & (within == 0))
         counted = end - start if counts_padding else np.minimum(end, length) - np.maximum(start, 0)
-        readers.append((reads, counted[reads]))
-    return readers
+        along_axes.append((reads, counted[reads]))
+    return along_axes
 
 
 def _shares(call: Call, cell: Cell, axes: int) -> list[Windows]:
     """Adaptive windows: from floor(i·n/m) to ceil((i + 1)·n/m)."""
-    readers = []
+    along_axes = []
     for at, length, many in zip(
         cell[-axes:], call["self"].shape[-axes:], call["grad_output"].shape[-axes:], strict=True
     ):
         index = np.arange(many)
         start, end = index * length // many, -(-(index + 1) * length // many)
         reads = np.flatnonzero((start <= at) & (at < end))
-        readers.append((reads, (end - start)[reads]))
-    return readers
+        along_axes.append((reads, (end - start)[reads]))
+    return along_axes

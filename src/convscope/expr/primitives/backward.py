@@ -149,6 +149,11 @@ BACKWARD: Mapping[str, Primitive] = {
         lambda x, threshold: ~np.less_equal(x, threshold),
         taken=lambda grad, x, threshold: "0" if x <= threshold else "{grad}",
     ),
+    "pass_from": _kept(
+        "{grad} if {x} ≥ {threshold}, else 0",
+        lambda x, threshold: ~np.less(x, threshold),
+        taken=lambda grad, x, threshold: "0" if x < threshold else "{grad}",
+    ),
     "pass_between": _kept(
         "{grad} if {low} < {x} < {high}, else 0",
         lambda x, low, high: np.greater(x, low) & np.less(x, high),
@@ -287,6 +292,18 @@ BACKWARD: Mapping[str, Primitive] = {
         lambda grad, weight, total: -grad * weight / total,
         roundings=4,
         slopes=lambda grad, weight, total: (-weight / total, -grad / total, grad * weight / (total * total)),
+    ),
+    "nll_backward_at": elementary(
+        "−{grad} ÷ {count} if {label} = {index}, else 0",
+        lambda grad, count, label, index: np.where(label == index, -grad / count, 0.0),
+        roundings=4,
+        slopes=lambda grad, count, label, index: (
+            np.where(label == index, -1 / count, 0.0),
+            np.where(label == index, grad / (count * count), 0.0),
+            0.0,
+            0.0,
+        ),
+        taken=lambda grad, count, label, index: "−{grad} ÷ {count}" if label == index else "0",
     ),
     "normalize_backward": elementary(
         "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate} × {weight}",

@@ -46,6 +46,17 @@ def _nonzero(row: Row, positions: Row, rank: float) -> float:
     return positions[np.flatnonzero(row)[int(rank)]]
 
 
+def _number_at(row: Row, index: float) -> float:
+    return row[int(index)]
+
+
+def _error_at(
+    precision: Precision, result: float, values: tuple[Row, float], errors: tuple[Row | float, float]
+) -> float:
+    row, index = values
+    return float(np.broadcast_to(errors[0], row.shape)[int(index)])
+
+
 def _below(row: Row, x: float) -> float:
     return _insertion(~(row >= x))
 
@@ -118,6 +129,7 @@ RANKING: Mapping[str, Primitive] = {
     ),
     "count_nonzero": Primitive("how many of {cells} are not 0", np.count_nonzero, _no_error),
     "nonzero": Primitive("where number {rank} of {cells} that are not 0 is", _nonzero, _no_error),
+    "number_at": Primitive("number {index} of {cells}", _number_at, _error_at),
     "count_below": Primitive("how many of {cells} are less than {x}", _below, _no_error),
     "count_not_above": Primitive("how many of {cells} are at most {x}", _not_above, _no_error),
     "is_among": Primitive("1 if {x} is among {cells}, else 0", lambda x, row: 1.0 * (x in row), _no_error),
