@@ -182,3 +182,35 @@ def test_names_of_others_are_harmless_on_the_terminal(convscope: Commands, tmp_p
     out = convscope.said("summary", f"{tmp_path / 'odd.py'}:net", "1x5x5")
     assert "\x1b" not in out
     assert "[red]" in out
+
+
+def shortcut(net: Any, x: Tensor) -> Tensor:
+    """A residual block whose first layer halves the map."""
+    x = net.stem(x)
+    result: Tensor = net.conv2(net.conv1(x)) + net.short(x)
+    return result
+
+
+def test_the_stride_that_a_shortcut_lacks_is_proposed() -> None:
+    net = Lambda(
+        shortcut,
+        stem=nn.Conv2d(3, 4, 3, padding=1),
+        conv1=nn.Conv2d(4, 8, 3, padding=1, stride=2),
+        conv2=nn.Conv2d(8, 8, 3, padding=1),
+        short=nn.Conv2d(4, 8, 1),
+    )
+    failure = cs.summary(net, size=(3, 32, 32)).failure
+    assert failure is not None
+    assert [str(repair) for (repair,) in failure.repairs] == ["short: stride=2", "conv1: stride=1"]
+
+
+def test_tokens_of_an_embedding_that_a_later_layer_does_not_take_are_still_tokens() -> None:
+    net = Lambda(
+        lambda net, x: net.conv(net.embedding(x).transpose(1, 2)).mean(2),
+        embedding=nn.Embedding(100, 32),
+        conv=nn.Conv1d(64, 16, 3),
+    )
+    failure = cs.summary(net, size=(20,)).failure
+    assert failure is not None
+    assert failure.sum == "conv expects 64 channels, but receives 32: 32x20"
+    assert [str(repair) for (repair,) in failure.repairs][:1] == ["conv: in_channels=32"]

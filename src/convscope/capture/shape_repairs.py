@@ -295,8 +295,19 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
             value = same[0] if len(set(same)) == 1 else tuple(same)
             yield Option((Repair(call.layer, "padding", value),), {call.index: partial(_with, padding=same)})
         stride = _per_axis(call.arguments.get("stride"), len(kernel)) or [1] * len(kernel)
+        if not channels and set(stride) == {1} and (times := _times_larger(left, right)) > 1:
+            yield Option(
+                (Repair(call.layer, "stride", times),), {call.index: partial(_with, stride=[times] * len(kernel))}
+            )
         if not channels and set(stride) != {1}:
             yield Option((Repair(call.layer, "stride", 1),), {call.index: partial(_with, stride=[1] * len(kernel))})
+
+
+def _times_larger(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """How many times larger one map is than the other along every axis, rounded; 1 if the axes differ in this."""
+    pairs = zip(left[2:], right[2:], strict=False)
+    times = {round(max(pair) / max(min(pair), 1)) for pair in pairs}
+    return times.pop() if len(times) == 1 else 1
 
 
 def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[int]) -> Repair:
