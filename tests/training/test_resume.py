@@ -33,6 +33,7 @@ from pathlib import Path
 pause = 0.01 if "slowly" in sys.argv else 0
 cs.train("shapes", "mlp-512", epochs=12, seed=1, out=Path(sys.argv[1]), resume="resume" in sys.argv,
          snapshot_seconds=0.05, watch=lambda event: time.sleep(pause))
+assert "torch._dynamo" not in sys.modules, "a training imports torch.compile, which takes longer than the training"
 """
 SLOW_COMMAND = """
 import time
