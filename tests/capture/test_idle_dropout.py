@@ -1,9 +1,12 @@
 """Dropout in evaluation mode: a step that returns what it was given, wherever steps are used."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import convscope as cs
 from convscope.capture.activations import ActivationWatch
@@ -27,6 +30,46 @@ def test_it_is_a_step_with_the_numbers_before_it(keep: str | int) -> None:
     np.testing.assert_array_equal(trace["0"].output, IMAGES)
     assert (trace["3"].output < 0).any()  # before the activation, which is in place
     assert "the same number as layer 4 (0, 1)" in str(cs.explain(trace, "5", (0, 1)))
+    assert cs.verify(trace).proved
+
+
+class Functional(nn.Module):
+    """Dropout as a function, as many models call it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.dropout2d(self.conv(x), 0.25, self.training)
+        x = functional.dropout(x, p=0.0, training=self.training)
+        x = functional.dropout(torch.relu(x).flatten(1), training=self.training)
+        result: torch.Tensor = self.fc(x)
+        return result
+
+
+def test_a_function_without_effect_is_a_step_too() -> None:
+    before = functional.dropout
+    trace = cs.trace(Functional(), IMAGES)
+    assert functional.dropout is before
+    assert [step.name for step in trace.steps] == ["conv", "dropout", "relu", "flatten", "dropout#2", "fc"]
+    assert trace["dropout#2"].says == "dropout 0.5, inactive in evaluation mode"
+    np.testing.assert_array_equal(trace["dropout#2"].output, trace["flatten"].output)
+    assert cs.verify(trace).proved
+
+
+@pytest.mark.parametrize("model", [Functional, lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.Flatten())])
+def test_a_mask_has_the_name_of_its_dropout(model: Callable[[], nn.Module]) -> None:
+    trace = cs.trace(model(), IMAGES, target=[0, 1, 0], loss="cross-entropy", optimizer="sgd", lr=0.1)
+    products = [step for step in trace.steps if step.says == "dropout, input × mask"]
+    assert products
+    for step in products:
+        mask = trace[f"{step.name}.mask"]
+        assert mask.hidden
+        assert mask.says == "dropout mask: 0, or 1 ÷ the share that is kept"
+        assert f"{step.name}.mask" in str(cs.explain(trace, step, (0,) * len(step.shape)))
     assert cs.verify(trace).proved
 
 

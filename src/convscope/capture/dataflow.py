@@ -257,3 +257,18 @@ def _show_source(number: int, rows: Sequence[LinkedCall], hidden: list[bool]) ->
         number = rows[number].links[0].id
     if role_of(rows[number].entry.op) != "copy" and rows[number].links:
         hidden[number] = False
+
+
+def dropout_masks(rows: Sequence[LinkedCall]) -> dict[int, int]:
+    """Row of each active dropout's product -> row of its mask: what was drawn, divided by the share that is kept."""
+    drawn = {number for number, row in enumerate(rows) if row.entry.op == "bernoulli"}
+    masks = {n for n, row in enumerate(rows) if row.entry.op == "div" and _steps(row) & drawn and len(_steps(row)) == 1}
+    uses: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        for mask in _steps(row) & masks if row.entry.op == "mul" else ():
+            uses.setdefault(mask, []).append(number)
+    return {numbers[0]: mask for mask, numbers in uses.items()}  # a backward pass multiplies by the mask again
+
+
+def _steps(row: LinkedCall) -> set[int]:
+    return {link.id for link in row.links if link.kind == "step"}

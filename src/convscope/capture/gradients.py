@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
 from convscope.capture.call_records import TensorMeta, results_of
@@ -77,10 +76,10 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
             self.nested = self.nested or torch._C._current_autograd_node() is not None
         return super().__torch_dispatch__(func, types, args, kwargs)
 
-    def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:
+    def idles(self, p: float, x: Tensor) -> Tensor:
         """The gradient of what an inactive dropout layer returned is that of its input, which made the node."""
         self.watch_last()
-        return super().idles(layer, x)
+        return super().idles(p, x)
 
     def watch_last(self) -> None:
         """Find the node of the latest call; autograd adds it only after the call has returned."""

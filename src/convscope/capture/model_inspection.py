@@ -94,8 +94,8 @@ def _filled(cell: types.CellType) -> bool:
 
 BESIDE = frozenset(
     {
-        "__array__", "__dlpack__", "data", "data_ptr", "eval", "exec", "getattr", "np", "numpy", "random", "setattr",
-        "storage", "tolist", "untyped_storage", "vars",
+        "__array__", "__dlpack__", "data", "data_ptr", "dropout", "dropout1d", "dropout2d", "dropout3d", "eval", "exec",
+        "getattr", "np", "numpy", "random", "setattr", "storage", "tolist", "untyped_storage", "vars",
     }
 )  # fmt: skip
 """Names through which code can do things that torch does not dispatch, or reach such names."""

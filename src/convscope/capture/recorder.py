@@ -241,12 +241,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             self.tape.undispatched.append(len(self.tape.calls))
             self._note((_DETACH, (source,), None, tensor, self.visit))
 
-    def idles(self, layer: _DropoutNd, x: Tensor) -> Tensor:
-        """An inactive dropout layer returned its input, which torch does not dispatch: record it as a call."""
+    def idles(self, p: float, x: Tensor) -> Tensor:
+        """An inactive dropout returned its input, which torch does not dispatch: record it as a call."""
         self.tape.undispatched.append(len(self.tape.calls))
         result = self._replaced(x, ()) if self.replaces else x
         assert isinstance(result, Tensor)
-        self._note((_DROPOUT, (x, layer.p, False), None, result, self.visit))
+        self._note((_DROPOUT, (x, p, False), None, result, self.visit))
         return result
 
     def _replaced(self, result: object, args: tuple[object, ...]) -> object:
@@ -298,7 +298,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
                 if dropout is None or len(self.tape.calls) > before:  # in place, an active layer returns its input too
                     return result
                 same = any(result is given for given in (*args, *kwargs.values()))
-                return self.idles(dropout, result) if same else result
+                return self.idles(dropout.p, result) if same else result
             finally:
                 self.visit = outer
 

@@ -1,11 +1,13 @@
 """Session: a model, its input and its settings; runs it under a recorder, and again with the same bits if needed.
 
 Torch does not dispatch some tensor methods, through which numbers leave PyTorch (`numpy()`, `tolist()`, pointers for
-compiled code) or a tensor gets other memory (`.data = ...`). `undispatched` replaces them on the class while any pass
-runs, and the last pass to end restores them; other threads are unaffected. Hooks and modes could intercept them too,
-but make torch take slower paths whose last bits differ.
+compiled code) or a tensor gets other memory (`.data = ...`), nor a dropout function that is inactive. `watched`
+replaces them while any pass runs, and the last pass to end restores them; other threads are unaffected. Hooks and modes
+could intercept them too, but make torch take slower paths whose last bits differ.
 """
 
+import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,6 +17,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from convscope.capture.call_inputs import CallInputs
 from convscope.capture.model_inspection import KnownConstants, known_to, runs_other_code
@@ -56,6 +59,8 @@ def watched(recorder: Recorder) -> Iterator[None]:
 
 
 def _replace() -> None:
+    for name, dropout in _DROPOUTS.items():
+        setattr(functional, name, dropout)
     for name in (*_WATCHING, "data"):
         _originals[name] = Tensor.__dict__.get(name)
     for name, watching in _WATCHING.items():
@@ -64,6 +69,8 @@ def _replace() -> None:
 
 
 def _put_back() -> None:
+    for name, dropout in _DROPOUTS.items():
+        setattr(functional, name, dropout.__wrapped__)  # type: ignore[attr-defined]  # set by functools.wraps
     for name, original in _originals.items():
         if original is None:  # inherited from torch._C.TensorBase
             delattr(Tensor, name)
@@ -92,6 +99,28 @@ def _watching(name: str, *, shares: bool) -> Callable[..., object]:
 
 
 _WATCHING = {name: _watching(name, shares=name in SHARING) for name in (*SHARING, *READING)}
+
+
+def _watching_dropout(name: str) -> Callable[..., object]:
+    """A replacement of a dropout function that records it where it is inactive: torch dispatches nothing then."""
+    own: Callable[..., Tensor] = getattr(functional, name)
+    parameters = inspect.signature(own)
+
+    @functools.wraps(own)
+    def dropout(*args: object, **kwargs: object) -> object:
+        result = own(*args, **kwargs)
+        recorder = getattr(_HERE, "recorder", None)
+        if recorder is None:
+            return result
+        given = parameters.bind(*args, **kwargs)
+        given.apply_defaults()
+        x, p, active = (given.arguments[word] for word in ("input", "p", "training"))
+        return recorder.idles(float(p), result) if p and not active and result is x else result
+
+    return dropout
+
+
+_DROPOUTS = {name: _watching_dropout(name) for name in ("dropout", "dropout1d", "dropout2d", "dropout3d")}
 
 
 def _data(tensor: Tensor) -> Tensor:

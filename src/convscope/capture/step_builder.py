@@ -10,7 +10,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convscope.capture.call_records import CallRecord, TensorMeta
-from convscope.capture.dataflow import LinkedCall, OutsideTensors, TensorLink, hidden_rows, makes, moves_only, slots_in
+from convscope.capture.dataflow import (
+    LinkedCall,
+    OutsideTensors,
+    TensorLink,
+    dropout_masks,
+    hidden_rows,
+    makes,
+    moves_only,
+    slots_in,
+)
 from convscope.capture.model_inspection import Number
 from convscope.traces.step import Kind, Ref, Step, Values
 
@@ -174,10 +183,10 @@ PLAIN = {  # ATen names that differ from the documented names
 def names_of(rows: Sequence[LinkedCall], hidden: Sequence[bool], visits: Sequence[tuple[str, int]]) -> list[str]:
     """A unique name for each row; visible ones get theirs first.
 
-    The only visible step of a leaf module takes the module's path; any other step is named `path.operation`, or just
-    `operation` in the model's own `forward`. Repeated names are numbered: `relu`, `relu#2`.
+    The only visible step of a leaf module takes the module's path; others are `path.operation`, or `operation` in the
+    model's own `forward`. Repeated names are numbered: `relu#2`. A dropout's mask is `dropout1.mask`.
     """
-    callers = {caller for _, caller in visits}
+    masks, callers = dropout_masks(rows), {caller for _, caller in visits}
     shown: dict[int, int] = {}
     for row, hid in zip(rows, hidden, strict=True):
         shown[row.entry.visit] = shown.get(row.entry.visit, 0) + (not hid)
@@ -189,8 +198,10 @@ def names_of(rows: Sequence[LinkedCall], hidden: Sequence[bool], visits: Sequenc
                 visit = row.entry.visit
                 path = visits[visit][0]
                 alone = not turn and path and shown[visit] == 1 and visit not in callers
-                name = path if alone else f"{path}.{plain_name(row)}".lstrip(".")
+                name = path if alone else f"{path}.{'dropout' if number in masks else plain_name(row)}".lstrip(".")
                 names[number] = _numbered(name, used)
+    for product, mask in masks.items():
+        names[mask] = f"{names[product]}.mask"
     return names
 
 

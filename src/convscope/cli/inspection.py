@@ -55,6 +55,9 @@ def trace(
     show_table(
         ["step", "name", "operation", "shape", "parameters", "least", "most"], rows, right=["step", "least", "most"]
     )
+    unlisted = len(result.all_steps) - len(steps)
+    if unlisted:
+        say(f"hidden steps that only prepare what these read: {unlisted}; --hidden lists them")
     for note in result.notes:
         say(f"note: {note}")
 
@@ -154,7 +157,7 @@ def summary(
     If it fails, prints the calculation that went wrong and the size or setting that would fit:
     `convscope summary simple-cnn 1x32x32`
     """
-    result = cs.summary(loading.load(model), parse_shape(size))
+    result = cs.summary(loading.load(model, quiet=True), parse_shape(size))
     if as_json:
         show_json(result.to_json())
     else:

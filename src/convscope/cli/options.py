@@ -215,8 +215,8 @@ class Loading:
         """Whether any option other than --trust is set."""
         return replace(self, trust=False) != Loading()
 
-    def load(self, model: str) -> "cs.Module":
-        """The model, by its name; prints its notes, and a note if it is not trained."""
+    def load(self, model: str, *, quiet: bool = False) -> "cs.Module":
+        """The model, by its name; prints its notes, and a note if it is not trained, unless quiet."""
         args = cs.parse_model_args(self.model_arg or [])
         preprocess = parse_preprocess(self.preprocess or []) or None
         classes = [name.strip() for name in self.classes.split(",")] if self.classes else None
@@ -233,6 +233,8 @@ class Loading:
             )
 
         loaded = with_consent(load, trust=self.trust)
+        if quiet:
+            return loaded
         for note in cs.card_of(loaded).notes:
             remark(f"note: {note}")
         trained = is_run(model) and cs.card_of(loaded).source not in cs.MODELS

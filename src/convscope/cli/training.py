@@ -76,12 +76,13 @@ class TrainingProgress:
         self.start = event
         recipe = event["recipe"]
         draws = f" of {recipe['draws']:,} random draws" if recipe["draws"] else ""
+        peak = "up to " if recipe["schedule"] != "constant" else ""
         self.task = self.bar.add_task("", total=event["total"], completed=event["step"], numbers="")
         say(
             f"{event['model']} ({event['parameters']:,} parameters) on {event['dataset']} "
             f"({event['images']:,} images): "
             f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}{draws}, batch {recipe['batch_size']}, "
-            f"{recipe['optimizer']}, lr {recipe['lr']:g}, {recipe['loss']}, on {event['device']}"
+            f"{recipe['optimizer']}, lr {peak}{recipe['lr']:g}, {recipe['loss']}, on {event['device']}"
         )
         for note in event["notes"]:
             remark(f"note: {note}")
@@ -316,11 +317,20 @@ def predict(
         return
     for prediction in predictions:
         _show_prediction(prediction, top)
+    own = [p for p in predictions if p.label is None and p.probabilities is not None]
+    if own:
+        remark(f"note: {_CLOSED.format(len(own[0].classes))}")
+
+
+_CLOSED = "the probabilities are shared out among {} classes; a picture of anything else gets one of them too"
 
 
 def _show_prediction(prediction: "cs.Prediction", top: int) -> None:
     name = prediction.classes[prediction.best]
-    truth = "" if prediction.label is None else f" (it is {prediction.classes[prediction.label]})"
+    truth = ""
+    if prediction.label is not None:
+        wrong = f"wrong: it is {prediction.classes[prediction.label]}"
+        truth = f" ({'correct' if prediction.best == prediction.label else wrong})"
     say(f"{prediction.image}: {name}{truth}")
     for note in prediction.notes:
         remark(f"note: {prediction.image}: {note}")

@@ -77,7 +77,7 @@ def _shapes(name: str, summary: str, possible: int) -> DatasetEntry:
         sizes={**shapes.SIZES, "all": possible},
         classes=shapes.CLASSES[name],
         preprocess=expected,
-        source="generated from a seed; train and test share no image, all has each possible one once",
+        source="generated from a seed; train and test share no image; `all` contains every possible image once",
         load=shapes.load_shapes,
         options=DRAWN,
     )
@@ -105,7 +105,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         sizes={split: len(names) for split, names in crosses.SHOWN.items()},
         classes=crosses.CROSS_CLASSES,
         preprocess=crosses.CROSS_PREPROCESS,
-        source="written down",
+        source="fixed, part of the program",
         load=crosses.load_crosses,
     ),
     "square": DatasetEntry(
@@ -115,7 +115,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         sizes={"train": 1, "test": 1, "all": 1},
         classes=crosses.SQUARE_CLASSES,
         preprocess=crosses.SQUARE_PREPROCESS,
-        source="written down",
+        source="fixed, part of the program",
         load=crosses.load_square,
     ),
     "shapes": _shapes("shapes", "white squares and circles on black", possible=3_889),

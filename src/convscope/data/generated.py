@@ -51,7 +51,7 @@ def load_crosses(request: DatasetOptions) -> Dataset:
         classes=CROSS_CLASSES,
         preprocess=CROSS_PREPROCESS,
         split=request.split,
-        source="written down",
+        source="fixed, part of the program",
         names=names,
     )
 
@@ -71,7 +71,7 @@ def load_square(request: DatasetOptions) -> Dataset:
         classes=SQUARE_CLASSES,
         preprocess=SQUARE_PREPROCESS,
         split=request.split,
-        source="written down",
+        source="fixed, part of the program",
         names=("square",),
     )
 

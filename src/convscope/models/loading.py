@@ -108,12 +108,11 @@ def load_model(
 
 def _expecting(card: Card, wanted: Preprocess) -> Card:
     """The card with this preprocessing; what was found for another size no longer applies."""
-    found = card.preprocess
-    if (found.size, found.channels) == (wanted.size, wanted.channels):
-        return replace(card, preprocess=wanted)
-    notes = card.notes
+    found, notes = card.preprocess, card.notes
     if found.size is not None:
         notes = tuple(note for note in notes if f"pictures of {found.size[0]}x{found.size[1]}" not in note)
+    if (found.size, found.channels) == (wanted.size, wanted.channels):
+        return replace(card, preprocess=wanted, notes=notes)
     return replace(card, preprocess=wanted, fixed_size=False, size_found=False, notes=notes)
 
 

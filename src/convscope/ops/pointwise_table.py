@@ -96,6 +96,13 @@ POINTWISE: Mapping[str, Op] = {
         Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
     ),
     "mul": Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, title=titles.product),
+    "div": Op(
+        _RULE,
+        pointwise.pointwise_dependencies,
+        pointwise.pointwise_vjp,
+        title=titles.quotient,
+        rounding="stores between",
+    ),
     "add": Op(
         _RULE,
         pointwise.pointwise_dependencies,
@@ -104,7 +111,7 @@ POINTWISE: Mapping[str, Op] = {
         rounding="stores between",
     ),
     **dict.fromkeys(
-        ("sub", "rsub", "div", "floor_divide"),
+        ("sub", "rsub", "floor_divide"),
         Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="stores between"),
     ),
     **dict.fromkeys(

@@ -8,6 +8,10 @@ class TitledStep(Protocol):
     """The part of a step that a title depends on."""
 
     @property
+    def name(self) -> str:
+        """Its name in the trace."""
+
+    @property
     def op(self) -> str:
         """The ATen name."""
 
@@ -83,8 +87,16 @@ def dropout(step: TitledStep) -> str:
 
 
 def product(step: TitledStep) -> str:
-    """`product`; on the CPU, an active dropout layer multiplies by the mask that it drew."""
-    return "dropout, input × mask" if "Dropout" in step.module_type else "product"
+    """`product`; on the CPU, an active dropout multiplies by the mask that it drew."""
+    drops = "Dropout" in step.module_type or any(
+        getattr(value, "name", "") == f"{step.name}.mask" for value in step.arguments.values()
+    )
+    return "dropout, input × mask" if drops else "product"
+
+
+def quotient(step: TitledStep) -> str:
+    """`div`; on the CPU, an active dropout divides what it drew by the share that is kept."""
+    return "dropout mask: 0, or 1 ÷ the share that is kept" if step.name.endswith(".mask") else "div"
 
 
 def to_size(kind: str) -> Title:

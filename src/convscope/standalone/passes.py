@@ -214,7 +214,7 @@ class PassWriter:
         if self._recorded:
             texts.append(f"Calculations of {first_few(self._recorded, 6)} but those of their largest numbers.")
         if self._unanswered:
-            texts.append("Some contributions of pixels, paths and probabilities.")
+            texts.append("Some contributions of pixels, paths and probabilities: they do not fit.")
         return [text[:1].upper() + text[1:] for text in texts]
 
     def header(self) -> dict[str, object]:

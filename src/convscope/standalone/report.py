@@ -91,7 +91,9 @@ class Report:
     def __str__(self) -> str:
         many = f"{self.images} image{'s' * (self.images != 1)}"
         head = f"wrote {self.path} ({max(1, round(self.size / 1000)):,} kB): {self.title}, {many}"
-        return "\n".join(spelled(line) for line in (head, *(f"left out: {text}" for text in self.left_out)))
+        return "\n".join(
+            spelled(line) for line in (head, *(f"left out: {text[:1].lower()}{text[1:]}" for text in self.left_out))
+        )
 
 
 @takes(model="Module | Run | str | Path")
