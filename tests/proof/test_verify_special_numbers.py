@@ -1,11 +1,15 @@
 """Verify on numbers that are not ordinary: NaN, infinities, integers, narrow and wide types."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import convscope as cs
+from convscope.ops import OPS
+from convscope.proof.calls import call_of
 from convscope.traces.trace import Trace
 from tampering import Net, assert_only, found, shift, tampered
 
@@ -54,6 +58,53 @@ def test_a_number_where_nan_should_be_is_found() -> None:
     wrong = assert_only(cs.verify(lie), "relu")
     assert wrong.mismatch is not None
     assert np.isnan(wrong.mismatch.expected)
+
+
+class Causal(nn.Module):
+    """Attention to the positions before, with an odd number in one key."""
+
+    def __init__(self, odd: float) -> None:
+        super().__init__()
+        self.odd = odd
+
+    def forward(self, query: Tensor) -> Tensor:
+        """The image as query; the key at position 3 holds the number."""
+        key = query.flip(-1).clone()
+        key[..., 3, 1] = self.odd
+        return nn.functional.scaled_dot_product_attention(query, key, query, is_causal=True)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_a_key_that_a_causal_query_does_not_see_may_hold_anything(odd: float) -> None:
+    trace = cs.trace(Causal(odd), torch.rand(1, 2, 5, 4, generator=torch.Generator().manual_seed(3)))
+    attention = next(step for step in trace.all_steps if "attention" in step.op)
+    assert np.isfinite(attention.outputs[0][0, :, :3]).all()
+    assert np.isnan(attention.outputs[0][0, :, 3:]).all()
+    assert cs.explain(trace, attention, (0, 0, 2, 1)).proved
+    if np.isnan(odd):
+        assert cs.verify(trace).proved
+    lie = tampered(trace, outputs={attention.name: shift((0, 0, 2, 0), np.nan)})
+    assert cs.verify(lie).mismatches
+
+
+POOLS: dict[str, Callable[[], nn.Module]] = {
+    "fractional": lambda: nn.FractionalMaxPool2d(3, output_size=3, return_indices=True),
+    "adaptive": lambda: nn.AdaptiveMaxPool2d(3, return_indices=True),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_the_last_nan_of_a_pooling_window_is_its_place(name: str) -> None:
+    torch.manual_seed(3)
+    image = torch.rand(1, 1, 9, 9)
+    image[0, 0, ::2, ::2] = np.nan
+    trace = cs.trace(POOLS[name](), image)
+    assert cs.verify(trace).proved
+    step = next(step for step in trace.all_steps if "max_pool" in step.op)
+    vjp = OPS[step.op].vjp
+    assert vjp is not None
+    pulled = vjp(call_of(trace, step), np.ones((1, 1, 3, 3)), frozenset({"self"}))
+    np.testing.assert_array_equal(np.flatnonzero(pulled.gradients["self"]), np.unique(step.outputs[1]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)

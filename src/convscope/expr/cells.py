@@ -170,3 +170,22 @@ def pair(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     """
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * axes if len(values) == 1 else values
+
+
+def winner_of(numbers: Array) -> Array:
+    """Which number along the last axis wins a pooling: the last nan, as each takes the place of all before it.
+
+    >>> winner_of(np.array([[1.0, 3.0, 3.0], [np.nan, np.nan, 3.0]])).tolist()
+    [1, 1]
+    """
+    odd = np.isnan(numbers)
+    last = numbers.shape[-1] - 1 - np.argmax(odd[..., ::-1], axis=-1)
+    return np.where(odd.any(-1), last, np.argmax(numbers, axis=-1))
+
+
+def from_last_nan(window: Cells) -> Cells:
+    """The cells of one window that compete in a pooling: from its last nan on, or all."""
+    if not np.isnan(window.values).any():
+        return window
+    rest = len(window) - int(winner_of(window.values))
+    return Cells(window.values[-rest:], window.source, window.cells[-rest:], (rest,))

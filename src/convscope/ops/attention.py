@@ -85,9 +85,11 @@ def _scores(call: Call, place: Cell) -> Cells:
     asked: Array = query.array[batch, head, position].astype(np.float64)
     keys: Array = key.array[batch, key_head].astype(np.float64)
     mask = _mask(call, place, length)
+    hidden = np.arange(length) > position if call.get("is_causal") else np.zeros(length, bool)
     with np.errstate(invalid="ignore"):
-        values = keys @ asked * scale + mask
+        values = np.where(hidden, -np.inf, keys @ asked * scale + mask)  # whatever a key holds that is not looked at
         sizes = np.abs(keys) @ np.abs(asked) * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
+    sizes = np.where(hidden, 0.0, sizes)
     errors = gamma(depth + 4, call.precision.sum) * sizes
     if sizes.max(initial=0.0) * max(1.0, 1 / abs(scale or 1.0)) >= call.precision.room:
         errors = np.full(length, np.inf)  # a score may be infinite on its way, and then no share is known
@@ -101,6 +103,8 @@ def _scores(call: Call, place: Cell) -> Cells:
         )
         if not mask.any():
             return product
+        if hidden[index] and not np.isfinite(product.value()):
+            return Apply("identity", {"x": number(mask[index], "mask")}, note="its score, masked")
         return Apply("add", {"x": product, "y": number(mask[index], "mask")}, note="its score, masked")
 
     source = Source("score", "computed", (length,), call.dtype)
@@ -145,7 +149,9 @@ def attention_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     repeats = query.shape[1] // key.shape[1]
     key, value = np.repeat(key, repeats, axis=1), np.repeat(value, repeats, axis=1)
     scale = call.get("scale") or query.shape[-1] ** -0.5
-    scores = query @ np.swapaxes(key, -1, -2) * scale + _mask_vjp(call, query.shape[-2], key.shape[-2])
+    scores = query @ np.swapaxes(key, -1, -2) * scale + _mask_vjp(call)
+    if call.get("is_causal"):
+        scores = np.where(np.tri(scores.shape[-2], scores.shape[-1], dtype=bool), scores, -np.inf)
     shares = _shares(scores, -1)
     by_share = weights @ np.swapaxes(value, -1, -2)
     by_score = shares * (by_share - (by_share * shares).sum(axis=-1, keepdims=True))
@@ -167,14 +173,11 @@ def _per_head(gradient: Array, repeats: int) -> Array:
     return np.asarray(gradient.reshape(batch, heads // repeats, repeats, length, depth).sum(axis=2))
 
 
-def _mask_vjp(call: Call, rows: int, columns: int) -> Array:
-    added = np.zeros((rows, columns))
+def _mask_vjp(call: Call) -> Array:
     mask = call.get("attn_mask")
-    if call.get("is_causal"):
-        added = np.where(np.tri(rows, columns, dtype=bool), 0.0, -np.inf)
-    if mask is not None:
-        added = added + (np.where(mask.array, 0.0, -np.inf) if mask.source.dtype == "bool" else wide(mask))
-    return added
+    if mask is None:
+        return np.zeros(())
+    return np.where(mask.array, 0.0, -np.inf) if mask.source.dtype == "bool" else wide(mask)
 
 
 def _shares(scores: Array, axis: int) -> Array:

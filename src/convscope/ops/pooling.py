@@ -6,7 +6,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Operand, Source, indices
-from convscope.expr.cells import Span, gather, outer, pair
+from convscope.expr.cells import Span, from_last_nan, gather, outer, pair, winner_of
 from convscope.expr.expr import Apply, Cells, Dot
 from convscope.ops.dependencies import as_mask, through_windows, window_matrix
 from convscope.ops.vjp import VJP, Matrix, Varies, along, only, wide
@@ -134,22 +134,13 @@ def _largest(call: Call, image: Operand, window: Cells, axes: int) -> Apply:
         raise UsageError("a window that reads padding alone has no largest cell.")
     if call.output == 0:
         return Apply("max", {"cells": window}, note=f"the largest of {len(window)} cells")
-    window = window if window.many else _from_last_nan(window)
+    window = window if window.many else from_last_nan(window)
     flat: Array = np.ravel_multi_index(indices(window.cells[..., -axes:]), image.shape[-axes:])
     return Apply(
         "argmax",
         {"cells": window, "positions": window.placed(flat)},
         note=f"the position of the largest of {len(window)} cells",
     )
-
-
-def _from_last_nan(window: Cells) -> Cells:
-    """In pooling each nan takes the place of what was largest before: only the cells from the last nan on compete."""
-    nans = np.flatnonzero(np.isnan(window.values))
-    if not nans.size:
-        return window
-    rest = len(window) - int(nans[-1])
-    return Cells(window.values[-rest:], window.source, window.cells[-rest:], (rest,))
 
 
 def _mean_note(window: Cells, divisor: float) -> str:
@@ -210,7 +201,7 @@ def adaptive_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         flat = np.ravel_multi_index(window, shape).ravel()
         read: Index = (..., *window)
         seen = image[read].reshape(*image.shape[:-axes], -1)
-        winner[(..., *cell)] = flat[np.argmax(seen, axis=-1)]
+        winner[(..., *cell)] = flat[winner_of(seen)]
     return VJP({"self": _placed(weights, winner, image.shape[:-axes], image.shape)})
 
 

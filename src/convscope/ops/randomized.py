@@ -6,7 +6,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell
-from convscope.expr.cells import leaf, outer
+from convscope.expr.cells import from_last_nan, leaf, outer, winner_of
 from convscope.expr.expr import Apply, number
 from convscope.expr.precision import rounded
 from convscope.ops.dependencies import as_mask
@@ -55,6 +55,7 @@ def fractional_max_pool(call: Call, cell: Cell) -> Apply:
     cells = outer(call["self"], [*lead, *window])
     if not call.output:
         return Apply("max", {"cells": cells}, note=f"the largest of {len(cells):,} cells")
+    cells = from_last_nan(cells)
     flat = np.ravel_multi_index(tuple(cells.cells[:, -len(starts) :].T), planes)
     note = f"the index of the largest of {len(cells):,} cells"
     return Apply("argmax", {"cells": cells, "positions": cells.placed(flat)}, note=note)
@@ -100,7 +101,7 @@ def fractional_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     for plane, windows in _planes(call):
         for cell, window in windows:
             cells = image[plane][window]
-            best = np.unravel_index(int(np.argmax(cells)), cells.shape)
+            best = np.unravel_index(int(winner_of(cells.ravel())), cells.shape)
             at = tuple(part.start + int(i) for part, i in zip(window, best, strict=True))
             result[(*plane, *at)] += weights[(*plane, *cell)]
     return VJP({"self": result})

@@ -69,11 +69,12 @@ def attention_error(
     parts, start = [], 0
     for p, s, v in _rows(query, key, value, attn_mask, is_causal, scale):
         rows = np.abs(query[..., start : start + p.shape[-2], :])
+        seen = np.tri(p.shape[-2], p.shape[-1], start, dtype=bool) if is_causal else True
         start += p.shape[-2]
-        sizes = _scaled(rows, np.abs(key), scale)
+        # Kernels scale before or after the product, and write over the scores of keys that are not seen.
+        sizes, unscaled = (np.where(seen, _scaled(rows, np.abs(key), factor), 0.0) for factor in (scale, 1.0))
         scores_off = gamma(query.shape[-1] + 3, u) * sizes + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
         weights_off = weight_error(p, s, scores_off, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p
-        unscaled = _scaled(rows, np.abs(key), 1.0)  # kernels scale before or after the product
         overflows = np.maximum(sizes, unscaled).max(-1, keepdims=True, initial=0.0) >= largest(u)
         parts.append(np.where(overflows, np.inf, weights_off @ np.abs(v)))
     return np.concatenate(parts, axis=-2)
