@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from convscope.files import write_whole
+from convscope.files import read_file, write_whole
 from full_disk import largest_file
 
 FORMER = b"the former picture"
@@ -116,3 +116,29 @@ def test_in_a_folder_that_may_not_be_written_a_file_is_replaced_in_place(
     assert path.read_bytes() == FORMER
     with pytest.raises(PermissionError):
         write_whole(tmp_path / "new.png", b"new")
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_up_to_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "growing", os.fstat
+    path.write_bytes(b"123456789")
+
+    def earlier(handle: int) -> os.stat_result:
+        values = list(real(handle))
+        values[stat.ST_SIZE] = 4
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "fstat", earlier)
+    monkeypatch.setattr("convscope.files._PIECE", 2)
+    assert read_file(path, most=9) == b"123456789"
+    for most in (4, 8):
+        with pytest.raises(OSError, match=f"it has more bytes than the {most} that are read"):
+            read_file(path, most=most)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files of /proc report a size of 0")
+def test_a_file_without_a_size_is_read_up_to_the_limit() -> None:
+    assert read_file(Path("/proc/self/status")).startswith(b"Name:")
+    with pytest.raises(OSError, match="it has more bytes than the 5 that are read"):
+        read_file(Path("/proc/self/status"), most=5)

@@ -14,10 +14,18 @@ import torch
 from PIL import Image
 
 import convscope as cs
+from convscope.cli.explorer import _replaceable
 from convscope.errors import ConvscopeError
 from convscope.files import read_file
 
 HUGE = 1 << 40
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_of_64_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that follow the memory are the same on each machine that runs the tests."""
+    monkeypatch.setattr("convscope.memory._machine", lambda _: 1 << 36)
+    monkeypatch.setattr("convscope.memory._groups", lambda *_: iter(()))
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +117,15 @@ def test_a_file_up_to_the_limit_is_read(tmp_path: Path) -> None:
     os.truncate(path, (1 << 28) + 1)
     with pytest.raises(OSError, match="at most 268,435,456 are read"):
         read_file(path)
+
+
+@pytest.mark.parametrize("name", ["net.json", "config.json", "demo.json"])
+def test_a_number_of_thousands_of_digits_is_refused_in_our_words(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"epochs": %s}' % ("9" * 5000))
+    if name == "demo.json":
+        (tmp_path / "run").mkdir()
+        with pytest.raises(ConvscopeError, match="was not written by a demo"):
+            _replaceable(tmp_path, {"run"})
+        return
+    with pytest.raises(ConvscopeError, match="it has a number of 5,000 digits"):
+        cs.load_model(tmp_path if name == "config.json" else tmp_path / name)

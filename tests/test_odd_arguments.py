@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import convscope as cs
 from convscope.errors import ConvscopeError
+from convscope.type_checks import RESULTS, _where_from
 
 PATHS = {
     "null": "a\0b",
@@ -64,3 +66,45 @@ def test_seeds_outside_the_generators_range_are_refused() -> None:
 def test_a_negative_number_of_cells_is_refused() -> None:
     with pytest.raises(ConvscopeError, match="0 or more, not -5"):
         cs.verify(TRACE, cells=-5)
+
+
+NUMBER = 10**5000
+"""Python refuses to write it in a message."""
+ANY: Any = cs
+"""Without the types that these calls do not have."""
+BLOCK = cs.blocks.read_block({"block": "conv"})
+WHY = cs.explain(TRACE, 0, (0, 0, 0))
+IMPOSSIBLE: dict[str, tuple[Callable[[], object], str]] = {
+    "a huge number": (lambda: cs.train("crosses", epochs=NUMBER), "train takes no number of 16,610 bits as its epochs"),
+    "one in a list": (lambda: cs.explain(TRACE, 0, (0, 0, NUMBER, 0)), "16,610 bits as its cell"),
+    "one in a mapping": (lambda: cs.load_model("shapes-cnn", args={"kernels": NUMBER}), "16,610 bits as its args"),
+    "one in a Preprocess": (lambda: cs.Preprocess(size=(NUMBER, 1)), "height, width., not a number of 16,610 bits"),
+    "an operand's cell": (lambda: TRACE.origin(0, "self", (0, 0, 0, 0, 0)), "self of relu has no cell .0, 0, 0, 0, 0."),
+    "an operand without this cell": (lambda: TRACE.origin(0, "self", (0, 0, 9, 9)), "self of relu has no cell"),
+    "a walk's cell": (lambda: ANY.Explanation.to_walk(WHY, [("relu", print)]), "a cell is a tuple of whole numbers"),
+    "a walk's number": (lambda: ANY.Explanation.to_walk(WHY, [("relu", 0.5)]), "a cell is a tuple of whole numbers"),
+    "too far a shift": (lambda: cs.probe.shift("crosses", "crosses", reach=10**9), "reach is from 0 to 3 pixels"),
+    "no figure": (lambda: cs.probe.lint(figure="a.png"), "a matplotlib figure as its figure, not a str"),
+    "no data": (
+        lambda: ANY.probe.lint(cs.load_model("shapes-cnn"), TRACE),
+        "a pair of arrays .images, labels., not a Trace",
+    ),
+    "no image": (lambda: cs.report("crosses", []), "images holds no image"),
+    "a network that is a number": (lambda: ANY.blocks.read(3), "read takes a path as its network, not 3"),
+    "a block's setting": (lambda: ANY.blocks.Block.changed(BLOCK, kernels="x"), "kernels of conv must be"),
+    "images": (lambda: ANY.load_dataset("crosses").part(torch.ones(1, requires_grad=True)), "chosen by a slice"),
+    "a kind without a maker": (lambda: ANY.Explanation.follow(WHY, 3), "takes a Leaf as its part, not an int.$"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_nothing_can_be_done_with_is_refused_in_a_sentence(name: str) -> None:
+    call, message = IMPOSSIBLE[name]
+    with pytest.raises(ConvscopeError, match=message):
+        call()
+
+
+def test_a_probe_that_is_named_as_the_maker_of_an_argument_exists() -> None:
+    assert {probe.function for probe in cs.probe.PROBES.values()} >= {
+        _where_from(kind).removeprefix("cs.probe.").removesuffix(" makes one") for kind in RESULTS
+    }

@@ -28,6 +28,7 @@ WHOLE = 1 << 28
 A sparse file of terabytes takes a few bytes on a disk, but reading it would use up the memory before
 any error could be reported.
 """
+_PIECE = 1 << 20
 LFS = b"version https://git-lfs.github.com/spec/"
 """The first bytes of the pointer file that Git LFS leaves if the file itself was not fetched."""
 
@@ -47,10 +48,29 @@ def open_to_read(path: Path, *, follow: bool = True) -> BinaryIO:
 def read_file(path: Path, *, most: int = WHOLE) -> bytes:
     """The content of a file of at most `most` bytes, opened as `open_to_read` does; a larger one is refused unread."""
     with open_to_read(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are read", str(path))
-        return file.read()
+        return read_opened(file, path, most=most)
+
+
+def read_opened(file: BinaryIO, path: Path, *, most: int = WHOLE) -> bytes:
+    """The rest of an open file, if that is at most `most` bytes.
+
+    Its size is not relied on: files grow while they are read, and those of /proc and some file systems report 0.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are read", str(path))
+    pieces, left = [file.read(size)], most - size
+    while piece := file.read(min(_PIECE, left + 1)):
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise OSError(errno.EFBIG, f"it has more bytes than the {most:,} that are read", str(path))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def is_there(name: str | Path) -> bool:
+    """Whether a path exists; False also of a text that cannot be one, where `Path.exists` raises an error."""
+    return os.path.exists(name)  # noqa: PTH110
 
 
 def open_own(path: Path) -> BinaryIO:

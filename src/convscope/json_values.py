@@ -7,6 +7,9 @@ from typing import Any
 
 from convscope.escaping import STEERING
 
+DIGITS = 300
+"""Largest number of characters of a whole number that is read; a few more, and it is beyond every float."""
+
 
 def plain_number(number: float) -> float | str:
     """A number; "nan", "inf" and "-inf" for what JSON has no numbers for.
@@ -39,12 +42,18 @@ def parse_json(text: str | bytes) -> Any:
     {'epochs': 5}
 
     Raises:
-        ValueError: it is not JSON, not UTF-8, or nested too deeply.
+        ValueError: it is not JSON, not UTF-8, nested too deeply, or has a number of more than `DIGITS` digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_int)
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
+
+
+def _int(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"it has a number of {len(text.lstrip('-')):,} digits")
+    return int(text)
 
 
 def json_text(value: object) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.images import MAX_PIXELS, WHITE
-from convscope.type_checks import kind_of, takes
+from convscope.type_checks import huge, kind_of, takes
 from convscope.typing import Array
 
 Fit = Literal["stretch", "crop", "pad", "mnist"]
@@ -83,6 +83,8 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         for name, (fits, wanted) in _VALUES.items():
+            if bits := huge(getattr(self, name)):
+                raise UsageError(f"{name} of a Preprocess is {wanted}, not a number of {bits:,} bits.")
             if not fits(getattr(self, name)):
                 value = getattr(self, name)
                 shown = repr(value) if isinstance(value, str | int | float) else kind_of(value)

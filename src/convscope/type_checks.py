@@ -6,6 +6,7 @@ Kinds are named by class, so that nothing but NumPy is imported to ask. Imports 
 import inspect
 import operator
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from os import PathLike
@@ -70,7 +71,11 @@ WHERE_FROM: Mapping[str, str] = {
     "Run": "cs.train makes one, cs.load_run(folder) reads one",
     "Module": "cs.load_model(name) makes one",
 }
-"""Class -> how to get an object of it; a result of a probe comes from the probe of the same name."""
+"""Class -> how to get an object of it."""
+RESULTS = frozenset(
+    {"Attribution", "Compare", "Dead", "Gradients", "Lint", "Patches", "ReceptiveField", "Shift", "Shortcut"}
+)
+"""Results of probes; each comes from the function of its name, such as cs.probe.receptive_field."""
 ARTICLES: Mapping[str, str] = {
     "Module": "a torch.nn.Module",
     "str": "a name",
@@ -134,6 +139,9 @@ def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             # too many positional arguments are Python's to refuse
             values: dict[str, object] = {**dict(zip(order, args, strict=False)), **kwargs}
+            for name, value in values.items():
+                if bits := huge(value):
+                    raise UsageError(f"{function.__name__} takes no number of {bits:,} bits as its {name}.")
             for name, kind in allowed.items():
                 if name in values and name != starred and not _is(values[name], kind, defaults[name]):
                     raise UsageError(_refusal(function.__name__, name, values, allowed))
@@ -193,8 +201,28 @@ def _is(value: object, kinds: tuple[str, ...], default: object = inspect.Paramet
     return not names.isdisjoint(kinds) or any(PLAIN[kind](value) for kind in kinds if kind in PLAIN)
 
 
+def huge(value: object, depth: int = 3) -> int:
+    """The bits of a whole number beyond all use, also of one in a list or a mapping; 0 if there is none.
+
+    >>> huge((1, 10**5000)), huge(10**30)
+    (16610, 0)
+    """
+    if type(value) is int:
+        bits = value.bit_length()
+        return bits if bits > LONGEST_INT else 0
+    if isinstance(value, list | tuple) and depth and len(value) <= SCANNED:
+        return max((huge(part, depth - 1) for part in value if not isinstance(part, dict)), default=0)
+    if isinstance(value, dict):
+        return max((huge(part, 0) for part in value.values()), default=0)
+    return 0
+
+
 PATHS = frozenset({"data", "data_dir", "dataset", "image", "model", "name", "source", "spec", "weights"})
 """Parameters that take a path or something else, a name or an array."""
+LONGEST_INT = 256
+"""Bits of the largest whole number of any argument; Python refuses to write those of many thousands in a message."""
+SCANNED = 100
+"""Longest list that is searched for such numbers."""
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes of a name and of a whole path that file systems take."""
 
@@ -249,8 +277,12 @@ def _refusal(function: str, name: str, given: Mapping[str, object], allowed: Map
         if swapped and other in given and _is(given[other], kinds) and _is(value, theirs):
             order = f"{function}({', '.join(each for each in allowed if each in {name, other})})"
             return f"{function} takes {wanted} as its {name}, not {what}; the arguments are exchanged: {order}."
-    remedy = "" if kinds[0] in PLAIN else f"; {WHERE_FROM.get(kinds[0], f'cs.probe.{kinds[0].lower()} makes one')}"
+    remedy = f"; {_where_from(kinds[0])}" if kinds[0] in {*WHERE_FROM, *RESULTS} else ""
     return f"{function} takes {wanted} as its {name}, not {what}{remedy}."
+
+
+def _where_from(kind: str) -> str:
+    return WHERE_FROM.get(kind) or f"cs.probe.{re.sub(r'(?<=[a-z])(?=[A-Z])', '_', kind).lower()} makes one"
 
 
 def check_rows(function: str, name: str, rows: object, row: str) -> None:

@@ -1,9 +1,11 @@
 """The command line under generated invocations: every one ends, by a result or a sentence, and never in a traceback.
 
-Seeded: the same number gives the same command line. A short run is part of every test run, the long one of `make fuzz`.
+Seeded by the command and a number, so that a new command leaves the lines of the others as they are. A short run is
+part of every test run, the long one of `make fuzz`. The commands are those of the command line: none can be forgotten.
 """
 
 import io
+import itertools
 import os
 import signal
 import sys
@@ -18,10 +20,11 @@ import pytest
 
 from convscope.cli import main
 from convscope.escaping import STEERING
-from generated_commands import invocation
+from generated_commands import COMMANDS, invocation
 from generated_files import make_files
 
-SHORT, LONG, CHUNK = 60, 1000, 50
+SHORT, LONG = 2, 24
+"""Lines of each command."""
 SECONDS = 120
 """Until a command counts as hanging: the slowest takes about five on an idle machine."""
 
@@ -58,9 +61,9 @@ def within(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, former)
 
 
-def run(seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def run(command: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What is wrong with how a command ended; nothing where it is as it should be."""
-    words = invocation(seed)
+    words = invocation(command, number)
     monkeypatch.setattr(sys, "argv", ["convscope", *words])
     monkeypatch.setattr(sys, "stdin", io.StringIO("2\nx\n" * 3))  # answers to questions of lessons
     monkeypatch.setattr("convscope.server.launch.Explorer.wait", lambda explorer: explorer.close())  # Ctrl-C at once
@@ -79,24 +82,26 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         message = "no word of why"
     if not message and STEERING.search((out + err).replace("\n", "")):
         message = f"steers the terminal: {STEERING.search((out + err).replace(chr(10), ''))}"
-    return message and f"{seed}: {words!r}\n  {message}"
+    return message and f"{number}: {words!r}\n  {message}"
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_generated_commands_end_in_results_and_sentences(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = [message for seed in range(SHORT) if (message := run(seed, monkeypatch, capsys))]
+    lines = itertools.product(COMMANDS, range(SHORT))
+    wrong = [message for name, number in lines if (message := run(name, number, monkeypatch, capsys))]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.study
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("start", range(SHORT, SHORT + LONG, CHUNK))
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_thousand_generated_commands(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], start: int
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    wrong = [message for seed in range(start, start + CHUNK) if (message := run(seed, monkeypatch, capsys))]
+    numbers = range(SHORT, SHORT + LONG)
+    wrong = [message for number in numbers if (message := run(command, number, monkeypatch, capsys))]
     assert not wrong, "\n".join(wrong)
 
 
@@ -106,16 +111,16 @@ def test_a_planted_error_is_seen(
     def broken(*_: object, **__: object) -> None:
         raise IndexError("planted")
 
-    seed = next(seed for seed in range(1000) if invocation(seed) == ["models"])
-    assert not run(seed, monkeypatch, capsys)
+    number = next(number for number in range(1000) if invocation("models", number) == ["models"])
+    assert not run("models", number, monkeypatch, capsys)
     monkeypatch.setattr("convscope.cli.catalog.show_table", broken)
-    assert "IndexError: planted" in run(seed, monkeypatch, capsys)
+    assert "IndexError: planted" in run("models", number, monkeypatch, capsys)
 
 
 def test_a_command_that_hangs_is_seen(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seed = next(seed for seed in range(1000) if invocation(seed) == ["models"])
+    number = next(number for number in range(1000) if invocation("models", number) == ["models"])
     monkeypatch.setattr(f"{__name__}.SECONDS", 1)
     monkeypatch.setattr("convscope.cli.catalog.show_table", lambda *_, **__: time.sleep(30))
-    assert "HangError" in run(seed, monkeypatch, capsys)
+    assert "HangError" in run("models", number, monkeypatch, capsys)

@@ -227,7 +227,9 @@ def test_cached_bytecode_is_never_executed(own: Path) -> None:
 
 def test_a_copied_or_moved_folder_asks_again(own: Path) -> None:
     shutil.copytree(own, "copied")
-    with pytest.raises(TrustError, match=r"^copied runs the code .*net\.py:Net', which you have not trusted; read it"):
+    with pytest.raises(
+        TrustError, match=r"^copied runs the code .*net\.py:Net', which you have not trusted; read the code"
+    ):
         cs.load_model("copied")
     own.rename("moved")
     with pytest.raises(TrustError, match="which you have not trusted"):
@@ -258,7 +260,7 @@ def test_trust_is_said_once_by_an_option_of_every_command(
     words = [word.replace("RUN", "copied") for word in command]
     refused = convscope(*words)
     assert refused.status == 1
-    assert "which you have not trusted; read it, then trust this run once with --trust" in refused.err
+    assert "which you have not trusted; read the code, then trust this run once with --trust" in refused.err
     allowed = convscope(*words, "--trust")
     assert allowed.status == 0 or "found" in allowed.out or "softmax" in allowed.out, allowed
     assert "trust" not in allowed.err

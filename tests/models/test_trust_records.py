@@ -32,24 +32,27 @@ def own(net: Path) -> Path:
     return cs.train("shapes", f"{net.name}:Net", epochs=1, out="own").path
 
 
-BAD_RECORDS: Mapping[str, Callable[[Path], object]] = {
-    "empty": lambda file: file.write_text(""),
-    "no JSON": lambda file: file.write_bytes(b"\xff\0{"),
-    "nested": lambda file: file.write_text("[" * 200_000),
-    "a list": lambda file: file.write_text("[]"),
-    "of another run": lambda file: edit(file, run="elsewhere"),
-    "no files": lambda file: edit(file, files=None),
-    "files that are a list": lambda file: edit(file, files=["net.py"]),
-    "no model": lambda file: edit(file, model=None),
-    "another digest": lambda file: edit(file, model="0" * 64),
-    "fewer files": lambda file: edit(file, files={}),
-    "others can write it": lambda file: file.chmod(0o666),
-    "its group can write it": lambda file: file.chmod(0o660),
-    "others can write the folder": lambda file: file.parent.chmod(0o777),
-    "a link": lambda file: file.symlink_to(file.rename(file.with_suffix(".moved"))),
-    "a pipe": lambda file: instead(file, os.mkfifo),
-    "a folder": lambda file: instead(file, Path.mkdir),
-    "gone": Path.unlink,
+NOT_JSON, OF_NO_RUN, OF_OTHERS = "Expecting value", "not a record of this run", "other users can write it"
+BAD_RECORDS: Mapping[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda file: file.write_text(""), NOT_JSON),
+    "no JSON": (lambda file: file.write_bytes(b"\xff\0{"), "can't decode"),
+    "nested": (lambda file: file.write_text("[" * 200_000), "nested too deeply"),
+    "a long number": (lambda file: file.write_text("9" * 5000), "a number of 5,000 digits"),
+    "of 1 TB": (lambda file: os.truncate(file, 1 << 40), "it has 1,099,511,627,776 bytes"),
+    "a list": (lambda file: file.write_text("[]"), OF_NO_RUN),
+    "of another run": (lambda file: edit(file, run="elsewhere"), OF_NO_RUN),
+    "no files": (lambda file: edit(file, files=None), OF_NO_RUN),
+    "files that are a list": (lambda file: edit(file, files=["net.py"]), OF_NO_RUN),
+    "no model": (lambda file: edit(file, model=None), OF_NO_RUN),
+    "another digest": (lambda file: edit(file, model="0" * 64), "other code"),
+    "fewer files": (lambda file: edit(file, files={}), "new or changed since you trusted it"),
+    "others can write it": (lambda file: file.chmod(0o666), OF_OTHERS),
+    "its group can write it": (lambda file: file.chmod(0o660), OF_OTHERS),
+    "others can write the folder": (lambda file: file.parent.chmod(0o777), OF_OTHERS),
+    "a link": (lambda file: file.symlink_to(file.rename(file.with_suffix(".moved"))), "it is a link"),
+    "a pipe": (lambda file: instead(file, os.mkfifo), "not a regular file"),
+    "a folder": (lambda file: instead(file, Path.mkdir), "not a regular file"),
+    "gone": (Path.unlink, "which you have not trusted"),
 }
 
 
@@ -57,14 +60,14 @@ def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-@pytest.mark.parametrize("damage", BAD_RECORDS.values(), ids=BAD_RECORDS)
+@pytest.mark.parametrize(("damage", "reason"), BAD_RECORDS.values(), ids=BAD_RECORDS)
 def test_a_record_that_cannot_be_relied_on_trusts_nothing(
-    own: Path, state: Path, damage: Callable[[Path], object]
+    own: Path, state: Path, damage: Callable[[Path], object], reason: str
 ) -> None:
     assert cs.load_model(own)
     (file,) = (state / "trust").iterdir()
     damage(file)
-    with pytest.raises(TrustError):
+    with pytest.raises(TrustError, match=reason):
         cs.load_model(own)
 
 

@@ -94,7 +94,9 @@ def test_the_model_is_left_as_found(mode: bool) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     random = torch.random.get_rng_state()
+    trace = cs.trace(model, shapes().scaled([0]))
     cs.probe.lint(model, shapes(), step=trained_step(True))
+    assert trace.parameters.changed() == ()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.random.get_rng_state(), random)

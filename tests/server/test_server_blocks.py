@@ -1,7 +1,9 @@
 """Networks of blocks over HTTP: planned as `cs.blocks` plans them, opened without training, trained, refused."""
 
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,67 @@ def test_values_that_a_list_leaves_open_are_left_out_of_it(client: TestClient, t
     server[2].add_run("open", run.path)
     found = client.get("/api/models/open/blocks").json()["blocks"]
     assert found == [{**by_hand, "values": {"weight": [0] * 36}}, *NET[1:]]
+
+
+def test_a_block_that_a_run_cannot_have_is_said(client: TestClient, tmp_path: Path, server: Any) -> None:
+    args = {"blocks": NET}
+    run = cs.train("shapes", "blocks", epochs=1, out=tmp_path / "run", data_options={"size": 20}, model_args=args)
+    config = json.loads((run.path / "config.json").read_text())
+    config.pop("sha256")
+    for name, blocks, status in (("newer", [{"block": "softmax"}], 404), ("text", "conv", 200), ("none", None, 200)):
+        config["model"]["args"]["blocks"] = blocks
+        (run.path / "config.json").write_text(json.dumps(config))
+        server[2].add_run(name, run.path)
+        answer = client.get(f"/api/models/{name}/blocks")
+        assert answer.status_code == status, name
+        assert answer.json().get("blocks") is None
+        assert status == 200 or "no block is called 'softmax'" in answer.json()["message"]
+
+
+def design(workspace: Workspace, name: str, built: list[str]) -> str:
+    def build() -> Any:
+        built.append(name)
+        return cs.load_model("shapes-cnn")
+
+    return workspace.open_design(name, build, "shapes")
+
+
+def test_a_design_that_two_browsers_open_at_once_is_built_once() -> None:
+    workspace, built, both = Workspace(), list[str](), threading.Barrier(2)
+
+    def build() -> Any:
+        built.append("a")
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)  # the other one, if it is let in
+        return cs.load_model("shapes-cnn")
+
+    ids: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: ids.append(workspace.open_design("a", build, "shapes"))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    workspace.close()
+    assert (built, ids) == (["a"], ["a", "a"])
+
+
+def test_the_design_that_was_not_opened_for_longest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "DESIGNS", 2)
+    workspace, built = Workspace(), list[str]()
+    for name in ("a", "b", "a", "c"):
+        design(workspace, name, built)
+    workspace.close()
+    assert [opened.id for opened in workspace.opened()] == ["a", "c"]
+    assert built == ["a", "b", "c"]
+
+
+def test_a_run_that_has_the_name_of_a_design_is_not_taken_for_it(tmp_path: Path) -> None:
+    run = cs.train("shapes", "shapes-mlp", epochs=1, out=tmp_path / "a", data_options={"size": 20})
+    workspace, built = Workspace(), list[str]()
+    workspace.add_run("a", run.path)
+    assert design(workspace, "a", built) == design(workspace, "a", built) == "a.2"
+    workspace.close()
+    assert workspace.model("a").run is not None
+    assert built == ["a"]

@@ -6,14 +6,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import convscope as cs
 from convscope.server.trainings import registry
 from convscope.server.trainings import training as one
-from convscope.server.trainings.registry import Busy, Missing, Trainings, models_for
+from convscope.server.trainings.registry import Busy, Missing, OwnNetworks, Trainings, models_for
 from page_trainings import PATIENCE, Sources, ask, say, until, wait_for
 
 
@@ -189,6 +191,7 @@ def test_the_end_of_the_server_saves_and_ends_its_trainings(trainings: Trainings
 SERVER = """
 import sys, time
 from pathlib import Path
+
 sys.path.append("../support")
 from page_trainings import Sources
 from convscope.server.trainings.registry import Trainings
@@ -258,7 +261,7 @@ def test_a_network_of_the_user_is_offered_where_it_fits_and_trained(
         options = made.options()
         assert options.models["shapes"][-1] == "net.py:Net"
         assert "net.py:Net" not in options.models["crosses"]
-        assert "conv1" in options.unfit["crosses"]["net.py:Net"]
+        assert "fc (Linear) expects 243 numbers" in options.unfit["crosses"]["net.py:Net"]
         assert options.unfit["shapes"] == {}
         training = ask(made, source="shapes", model="net.py:Net", epochs=1)
         wait_for(training, "done")
@@ -275,5 +278,56 @@ def test_a_network_of_the_user_is_offered_where_it_fits_and_trained(
 
 
 def test_networks_of_one_name_are_told_apart_by_their_folders() -> None:
-    own = registry.OwnNetworks({"/a/net.py:Net": {}, "/b/net.py:Net": {}, "package.module:factory": {}})
+    own = OwnNetworks({"/a/net.py:Net": {}, "/b/net.py:Net": {}, "package.module:factory": {}})
     assert list(own.networks) == ["net.py:Net", "/b/net.py:Net", "package.module:factory"]
+
+
+def own_network(tmp_path: Path, forward: str) -> tuple[OwnNetworks, Path]:
+    path = tmp_path / "net.py"
+    path.write_text(NET.replace("return self.fc(self.conv1(x).flatten(1))", forward))
+    return OwnNetworks({f"{path}:Net": {}}), path
+
+
+@pytest.mark.parametrize(
+    ("forward", "problem"),
+    [
+        ("y = self.fc(self.conv1(x).flatten(1)); self.norm = y.sum(); return y", ""),
+        ("y = self.fc(self.conv1(x).flatten(1)); return {'logits': y, 'maps': x + 1}", ""),
+        ("return self.fc(self.conv1(x).flatten(1)).sum(1)", "it gives 1 number for an image"),
+        ("return self.conv1(x)", "maps of 2x9x9 numbers"),
+        ("return 'yes'", "the model returns a str"),
+    ],
+    ids=["not the last step", "beside other tensors", "one number", "maps", "a text"],
+)
+def test_whether_a_network_fits_depends_on_what_it_returns(tmp_path: Path, forward: str, problem: str) -> None:
+    own, _ = own_network(tmp_path, forward)
+    found = own.problem("net.py:Net", Sources().sources()[1])
+    assert problem in found
+    assert bool(problem) == bool(found)
+
+
+def test_a_network_whose_file_changes_is_tried_again(tmp_path: Path) -> None:
+    own, path = own_network(tmp_path, "return self.conv1(x)")
+    source = Sources().sources()[1]
+    assert "maps" in own.problem("net.py:Net", source)
+    path.write_text(NET)
+    assert own.problem("net.py:Net", source) == ""
+
+
+def test_two_requests_at_once_try_a_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, _ = own_network(tmp_path, "return self.fc(self.conv1(x).flatten(1))")
+    tried, both, predict = [], threading.Barrier(2), cs.predict
+
+    def slowly(*args: Any) -> Any:
+        tried.append(args)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)  # the other one, if it is let in
+        return predict(*args)
+
+    monkeypatch.setattr(cs, "predict", slowly)
+    threads = [threading.Thread(target=own.problem, args=("net.py:Net", Sources().sources()[1])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tried) == 1

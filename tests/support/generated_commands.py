@@ -1,7 +1,12 @@
 """Generated command lines, about the files of `generated_files`. Seeded."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from typer.main import get_command
+
+from convscope.cli import app
+from convscope.cli.reference import commands
 
 ODD = (
     "",
@@ -54,6 +59,8 @@ MODELS = (
     "os:system",
     "torch.nn:Identity",
     "photo.jpg",
+    "net.json",
+    "wrong.json",
 )
 IMAGES = (
     "photo.jpg",
@@ -190,6 +197,8 @@ OPTIONS: dict[str, Sequence[str]] = {
     "--weights-key": ("state_dict", "no"),
     "--book": ("a.xlsx", "a.txt", "no/a.xlsx", "nobody", "pipe.npz"),
     "--file": ("a.html", "a.txt", "no/a.html", "nobody"),
+    "--number": NUMBERS,
+    "--python": (),
     "--batched": (),
     "--unbatched": (),
     "--text": (),
@@ -211,11 +220,12 @@ OPTIONS: dict[str, Sequence[str]] = {
     "--help": (),
     "--nonsense": (),
 }
+SIZES = ("1x8x8", "3x8x8", "8", "0", "1x1x1", "x", "1x1000000x1000000", "-1x3")
 SHOW = ("--json", "--weights", "--model-arg", "--preprocess", "--classes", "--data-dir")
 STEP = ("--target", "--loss", "--optimizer", "--lr", "--at-step", "--input", "--batched", "--unbatched")
 DRAW = ("--out", "--data-dir", "--step", "--shared", "--most", "--weights", "--preprocess")
 PROBE = ("--json", "--out", "--step", "--split", "--images", "--size", "--grey", "--resume-from", "--weights")
-COMMANDS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
+FITTING: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
     "train": (
         [DATA],
         ("--epochs", "--batch-size", "--lr", "--optimizer", "--loss", "--seed", "--size", "--precision", "--resume"),
@@ -225,7 +235,7 @@ COMMANDS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
     "trace": ([MODELS, IMAGES], ("--hidden", *SHOW, *STEP)),
     "explain": ([MODELS, IMAGES], ("--at", "--depth", "--all", "--short", "--to-input", *SHOW, *STEP)),
     "verify": ([MODELS, IMAGES], ("--cells", *SHOW, *STEP)),
-    "summary": ([MODELS, ("1x8x8", "3x8x8", "8", "0", "1x1x1", "x", "1x1000000x1000000", "-1x3")], ("--short", *SHOW)),
+    "summary": ([MODELS, SIZES], ("--short", *SHOW)),
     "workbook": ([MODELS, IMAGES], ("--at", "--book", "--weights", "--input", "--model-arg", "--preprocess")),
     "report": ([MODELS, IMAGES, IMAGES], ("--file", "--limit", "--weights", "--preprocess", "--classes")),
     "check": ([FUNCTIONS], ("--as", "--layout", "--seconds", "--json")),
@@ -253,14 +263,33 @@ COMMANDS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
     "models": ([], ("--json",)),
     "open": ([("nowhere", "no.py:Net", "torn", "run")], ("--weights",)),
     "serve": ([("photo.jpg", ".", "no")], ()),
+    "blocks": ([("crosses", "detector", "net.json", "wrong.json", *MODELS), SIZES], ("--json", "--python", "--number")),
+    "demo": ([], ()),
     "nonsense": ([], ()),
 }
+"""Command -> what its arguments may be, and options that make sense more often than others."""
 
 
-def invocation(seed: int) -> list[str]:
+def _all_commands() -> Iterator[tuple[str, tuple[Sequence[Sequence[str]], Sequence[str]]]]:
+    """Every command of the command line, also those that `FITTING` does not have, with all options that have values."""
+    yield "nonsense", ([], ())
+    for path, command in commands(get_command(app)):
+        name = " ".join(path)
+        arguments = [part for part in command.params if part.param_type_name == "argument"]
+        pools, fitting = FITTING.get(name, ([(*MODELS, *IMAGES, *DATA)] * len(arguments), ()))
+        own = {option for part in command.params for option in part.opts if option in OPTIONS}
+        yield name, (pools, (*fitting, *sorted(own - {*fitting, "--out"} - {"--help"})))
+
+
+COMMANDS = dict(_all_commands())
+
+
+SPELLED = {"--book": "--out", "--file": "--out", "--number": "--classes"}
+
+
+def invocation(command: str, number: int) -> list[str]:
     """A command line: mostly as it is meant, with options that fit, and now and then something odd."""
-    rng = random.Random(seed)
-    command = rng.choice([*COMMANDS])
+    rng = random.Random(f"{command} {number}")
     arguments, fitting = COMMANDS[command]
     words = command.split()
     for pool in arguments:
@@ -271,13 +300,15 @@ def invocation(seed: int) -> list[str]:
     if rng.random() < 0.05:
         wanted.append(rng.choice([*OPTIONS]))
     for option in wanted:
-        words.append("--out" if option in {"--book", "--file"} else option)
+        words.append(SPELLED.get(option, option))
         values = OPTIONS[option]
         if values:
             value = rng.choice(ODD if rng.random() < 0.1 else values)
             words += value.split() if option == "--crop" else [value]
     if command == "train":  # short, and each into a folder of its own
-        words += ["--epochs", "1", "--out", f"trained-{seed}"]
+        words += ["--epochs", "1", "--out", f"trained-{number}"]
+    if command == "demo":
+        words += ["--out", rng.choice(["photo.jpg", "pets", "run", "demo", "no/demo", "loop", *ODD])]
     if command in {"open", "serve", "lesson"}:
         words += ["--no-browser", "--port", "0"]
     return words

@@ -1,5 +1,6 @@
 """The good, odd and damaged files that generated command lines are about."""
 
+import json
 import os
 from pathlib import Path
 
@@ -124,6 +125,8 @@ def make_files(root: Path) -> None:
     (root / "mine.md").write_text(LESSON)
     (root / "broken.md").write_text(LESSON.replace("answer: a", "answer: no"))
     (root / "cut.md").write_text(LESSON[:90])
+    (root / "net.json").write_text(json.dumps(cs.blocks.template("shapes-cnn")))
+    (root / "wrong.json").write_text('[{"block": "conv", "kernels": -1}, {"block": "softmax"}]')
     np.save(root / "one.npy", rng.random((1, 8, 8), np.float32))
     np.save(root / "objects.npy", np.array([{}]), allow_pickle=True)
     np.savez(root / "data.npz", images=rng.integers(0, 256, (12, 8, 8), np.uint8), labels=np.arange(12) % 2)

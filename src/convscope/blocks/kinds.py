@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Number = int | float | bool | None
+SettingValue = int | float | bool | None
 WINDOW = 64
 """Largest window, stride and padding, in cells: the images of the lessons are not larger."""
 KERNELS = 1_024
@@ -24,7 +24,7 @@ class Setting:
 
     name: str
     kind: Literal["whole", "number", "flag"]
-    default: Number
+    default: SettingValue
     low: float = 0
     high: float = 1
     unset: str = ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convscope.blocks.kinds import Number
+from convscope.blocks.kinds import SettingValue
 from convscope.blocks.reading import Block
 from convscope.layer_arithmetic import (
     NOTHING,
@@ -76,7 +76,7 @@ class Placed:
         """The units of a linear layer."""
         return int(self["units"] or self.classes)
 
-    def repair(self, title: str, **settings: Number) -> Repair:
+    def repair(self, title: str, **settings: SettingValue) -> Repair:
         """Other settings in its place, without numbers by hand."""
         return Repair(title, self.at, 1, (self.block.changed(**settings),))
 

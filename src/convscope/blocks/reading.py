@@ -7,11 +7,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from convscope.blocks.kinds import KINDS, Kind, Number, Setting
+from convscope.blocks.kinds import KINDS, Kind, Setting, SettingValue
 from convscope.blocks.templates import template
 from convscope.errors import UnknownName, UsageError
 from convscope.files import read_file
 from convscope.json_values import parse_json
+from convscope.type_checks import takes
 
 LONGEST = 64
 """Largest number of blocks: more than any network that is read block by block has."""
@@ -59,7 +60,7 @@ class Block:
     """
 
     kind: Kind
-    settings: Mapping[str, Number]
+    settings: Mapping[str, SettingValue]
     """Every setting of its kind."""
     values: Mapping[str, Values] = field(default_factory=dict)
     """Its weight and bias, where they are given by hand."""
@@ -67,14 +68,18 @@ class Block:
     def __getitem__(self, name: str) -> Any:
         return self.settings[name]
 
-    def changed(self, **settings: Number) -> dict[str, Any]:
+    def changed(self, **settings: SettingValue) -> dict[str, Any]:
         """Its plain values with other settings, and without values by hand."""
-        return Block(self.kind, {**self.settings, **settings}).to_json()
+        return read_block({"block": self.kind.name, **self.settings, **settings}).to_json()
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values, settings at their defaults left out."""
+    def to_json(self, *, flat: bool = False) -> dict[str, Any]:
+        """As plain values, settings at their defaults left out.
+
+        Args:
+            flat: Whether the numbers given by hand are written in one row, else as nested lists.
+        """
         changed = {s.name: self[s.name] for s in self.kind.settings if self[s.name] != s.default}
-        values = {name: values.nested() for name, values in self.values.items()}
+        values = {name: [*values.numbers] if flat else values.nested() for name, values in self.values.items()}
         return {"block": self.kind.name, **changed, **({"values": values} if values else {})}
 
 
@@ -112,7 +117,7 @@ def read_block(value: object) -> Block:
     if not isinstance(name, str) or name not in KINDS:
         raise UnknownName("block", _shortened(name), KINDS)
     kind = KINDS[name]
-    settings: dict[str, Number] = {setting.name: setting.default for setting in kind.settings}
+    settings: dict[str, SettingValue] = {setting.name: setting.default for setting in kind.settings}
     known = {setting.name: setting for setting in kind.settings}
     for key, given in value.items():
         if key in {"block", "values"}:
@@ -133,7 +138,7 @@ def read_values(value: object) -> Values:
     return Values(_collect(value, numbers, 0), tuple(numbers))
 
 
-def _setting(kind: Kind, setting: Setting, given: Any) -> Number:
+def _setting(kind: Kind, setting: Setting, given: Any) -> SettingValue:
     """The value of a setting, checked."""
     if given is None and setting.unset:
         return None
@@ -209,6 +214,7 @@ def is_network_file(spec: object) -> bool:
         return False
 
 
+@takes()
 def read(network: str | Path) -> dict[str, Any]:
     """A template's blocks, or what a file of blocks holds.
 

@@ -25,17 +25,17 @@ def page() -> str:
     True
     """
     return "\n".join(
-        [HEAD, *(line for path, command in _commands(get_command(app), ()) for line in _section(path, command))]
+        [HEAD, *(line for path, command in commands(get_command(app)) for line in _section(path, command))]
     )
 
 
-def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command that is not a group, with its path, in the order of `--help`."""
     inner = getattr(command, "commands", {})
     if not inner and not command.hidden:
         yield path, command
     for name, part in inner.items():
-        yield from _commands(part, (*path, name))
+        yield from commands(part, (*path, name))
 
 
 def _section(path: tuple[str, ...], command: Any) -> Iterator[str]:

@@ -223,8 +223,8 @@ def places(which: Selection, count: int) -> Indices:
     """
     try:
         return np.arange(*which.indices(count)) if isinstance(which, slice) else np.atleast_1d(np.arange(count)[which])
-    except (IndexError, TypeError, ValueError, AttributeError) as error:
-        why = str(error).rstrip(".")
+    except Exception as error:  # whatever the conversion of some object raises
+        why = str(error)[:200].rstrip(".")
         raise UsageError(
             f"images are chosen by a slice, indices from 0 to {count - 1} or booleans, not {kind_of(which)} ({why})."
         ) from None

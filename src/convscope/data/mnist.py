@@ -5,6 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from convscope.data.dataset import Dataset
 from convscope.data.idx import GZIP, parse_idx, uncompressed
 from convscope.data.options import DatasetOptions
 from convscope.errors import DataError, DataWarning, DownloadError, UsageError
+from convscope.files import read_file
 from convscope.preprocess import Preprocess
 from convscope.progress import Progress
 from convscope.typing import Array
@@ -291,9 +293,9 @@ def _spelled(folder: Path, file: File) -> Path | None:
 def _checked(name: str, path: Path, file: File) -> bytes:
     """The uncompressed content of a file the user has put there, with a warning where it is not the published one."""
     try:
-        stored = path.read_bytes()
+        stored = read_file(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     content = uncompressed(stored, str(path))
     published = is_published(file, stored, content)
     if not published and (owner := _owner(content)) not in {None, name}:
@@ -316,8 +318,9 @@ def _owner(content: bytes) -> str | None:
 def _cached(request: DatasetOptions, family: Family, file: File) -> bytes:
     """The uncompressed content of a file in the user's cache, downloaded again where it is missing or damaged."""
     path = cache_folder() / request.name / f"{file.name}.gz"
-    if path.is_file() and _is_good(file, stored := path.read_bytes()):
-        return uncompressed(stored, str(path))
+    with suppress(OSError):  # missing, or another file of that name
+        if _is_good(file, stored := read_file(path)):
+            return uncompressed(stored, str(path))
     try:
         urls = [mirror + path.name for mirror in family.mirrors]
         return uncompressed(download(urls, path, lambda stored: _is_good(file, stored), request.progress), str(path))

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from convscope.errors import LessonError, UnknownName, UsageError
-from convscope.files import write_whole
+from convscope.files import read_file, write_whole
 from convscope.lessons.lesson import Block, Code, Lesson, Question, Stop, Text
 from convscope.lessons.parsing import find_lesson, is_file_name, is_short
 from convscope.lessons.questions import AnswerError
@@ -52,8 +52,8 @@ def write_notebook(folder: str | Path, name: str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    content = source.read_bytes()
-    if target.exists() and target.read_bytes() != content:
+    content = read_file(source)
+    if target.exists() and (target.stat().st_size != len(content) or read_file(target) != content):
         raise UsageError(f"{target} exists and is another file; choose another folder.")
     if not target.exists():
         write_whole(target, content)

@@ -14,14 +14,14 @@ import stat
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_state_path
 
 from convscope.errors import RunError, TrustError, UsageError
-from convscope.files import open_to_read, read_file, replace_file
+from convscope.files import open_to_read, read_file, read_opened, replace_file
+from convscope.json_values import parse_json
 from convscope.memory import available
 from convscope.models import user_code
 from convscope.models.checked_imports import Imports
@@ -60,9 +60,13 @@ def allowed_imports(run: Path, source: str, args: Mapping[str, object], *, trust
         raise RunError(f"{run} was trained on {source}, which cannot be built here: {error}") from error
     if trust:
         return Imports()
-    record = _record(run.resolve())
-    if record is None:
-        raise refusal(run, source, args, "which you have not trusted")
+    try:
+        record = _record(run.resolve())
+    except FileNotFoundError:
+        raise refusal(run, source, args, "which you have not trusted") from None
+    except (OSError, ValueError) as error:
+        why = f"and the record that you trusted it is not used ({_file_of(run.resolve())}: {_reason(error)})"
+        raise refusal(run, source, args, why) from None
     if record["model"] != _digest(source, args):
         raise refusal(run, source, args, "which is other code, or has other arguments, than what you trusted")
     changed = next((file for file, digest in record["files"].items() if _file_digest(file) != digest), None)
@@ -75,7 +79,7 @@ def refusal(run: Path, source: str, args: Mapping[str, object], why: str) -> Tru
     """The error that says which code a run names, why it is not executed, and how to allow it."""
     command = shlex.join(["convscope", "open", str(run), "--trust"])
     return TrustError(
-        f"{run} runs the code {_in_words(source, args)}, {why}; read it, then trust this run once with --trust "
+        f"{run} runs the code {_in_words(source, args)}, {why}; read the code, then trust this run once with --trust "
         f"({command}), or in Python with load_model({str(run)!r}, trust=True).",
         source,
     )
@@ -134,18 +138,30 @@ def _file_of(run: Path) -> Path:
     return state_folder() / "trust" / f"{hashlib.sha256(os.fsencode(run)).hexdigest()}.json"
 
 
-def _record(run: Path) -> dict[str, Any] | None:
-    """The record of a run; None if there is no reliable one."""
+def _record(run: Path) -> dict[str, Any]:
+    """The record of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be read, or others could have written it.
+        ValueError: it is damaged, or the run could have brought it along.
+    """
     if run in _IN_PROCESS:
         return _IN_PROCESS[run]
     file = _file_of(run)
     if not file.is_absolute() or file.resolve().is_relative_to(run):
-        return None
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        record = json.loads(_read_own(file))
+        raise ValueError(f"the folder that {STATE} names may belong to the run")
+    record = parse_json(_read_own(file))
+    try:
         if record["run"] == str(run) and isinstance(record["model"], str):
             return {"model": record["model"], "files": {str(path): str(sha) for path, sha in record["files"].items()}}
-    return None
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError("it is not a record of this run")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _read_own(file: Path) -> bytes:
@@ -157,8 +173,8 @@ def _read_own(file: Path) -> bytes:
         if sys.platform != "win32":
             for status in (os.fstat(opened.fileno()), file.parent.stat()):
                 if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                    raise PermissionError(f"others can write {file}")
-        return opened.read()
+                    raise PermissionError("other users can write it, or own it")
+        return read_opened(opened, file)
 
 
 def _write(file: Path, content: bytes) -> None:

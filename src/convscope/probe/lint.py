@@ -20,7 +20,7 @@ from convscope.training.evaluation import data_of
 from convscope.training.job import DataSource, as_dataset
 from convscope.training.objectives import LOSSES, make_loss
 from convscope.training.runs import Run, load_run
-from convscope.type_checks import takes
+from convscope.type_checks import kind_of, takes
 
 Check = Callable[[Evidence], Iterator[Finding]]
 
@@ -100,6 +100,8 @@ def lint(
     """
     if model is None and kernels is None and figure is None:
         raise UsageError("there is nothing to look at; give a model and data, or kernels by title, or a figure.")
+    if figure is not None and not hasattr(figure, "axes"):
+        raise UsageError(f"lint takes a matplotlib figure as its figure, not {kind_of(figure)}.")
     findings: list[Finding] = []
     made: list[str] = []
     skipped: dict[str, str] = {}

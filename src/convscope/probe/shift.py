@@ -147,6 +147,9 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
     """The levels, the one that changes nothing among them, and its place."""
     height, width = data.shape[1:]
     nothing = tuple(float(part) for part in CHANGES[kind].unmoved)
+    edge = max(height, width)
+    if kind == "translation" and not levels and not 0 <= reach <= edge:
+        raise UsageError(f"reach is from 0 to {edge} pixels, beyond which nothing of an image is left, not {reach}.")
     wanted = [tuple(float(v) for v in level) for level in levels or levels_of(kind, (height, width), reach)]
     for level in wanted:
         whole = kind not in {"translation", "erase"} or all(part == int(part) for part in level)

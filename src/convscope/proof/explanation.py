@@ -1,6 +1,6 @@
 """Explain: why is this number this number? Where recorded tensor, expression and reference meet for one cell."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -281,10 +281,10 @@ class Explanation(RichDisplay):
             if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[1], str):
                 example = "('conv1', (0, 1, 1))"
                 raise UsageError(f"a walk goes through pairs of a step and a cell, such as {example}, not {pair!r}.")
-            name, cell = place
+            name, cell = place[0], tuple(place[1]) if isinstance(place[1], Iterable) else place[1]
             step = None if name is None else self.trace[name]
             shape = next(iter(self.trace.inputs.values())).shape if step is None else step.shape
-            walk.append((step, full_cell(tuple(cell), shape, "the input" if step is None else step.name)))
+            walk.append((step, full_cell(cell, shape, "the input" if step is None else step.name)))
         return walk_along(self.trace, walk)
 
     def to_formula(self) -> str | None:

@@ -6,6 +6,7 @@ A list is data: `cs.blocks` checks it, nothing of it is executed.
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, Protocol
 
@@ -216,7 +217,7 @@ def options() -> BlockOptions:
 def plan(request: Request, wanted: PlanRequest) -> PlanInfo:
     """Sizes and counts as arithmetic, or the first problem; nothing is built."""
     result = planned(source_of(request.app.state.gallery, wanted.source), wanted.blocks)
-    return PlanInfo.model_validate(_flat(result.to_json()))
+    return PlanInfo.model_validate(result.to_json())
 
 
 @router.post("/blocks/code")
@@ -243,14 +244,14 @@ def opened_network(workspace: Workspace, wanted: PlanRequest) -> str:
     source = source_of(workspace, wanted.source)
     (shape, classes), blocks = images_of(source), plain(wanted.blocks)
     digest = hashlib.sha256(json.dumps([blocks, shape, classes, source.id]).encode()).hexdigest()[:8]
-    name = f"{MODEL}-{digest}"
-    if not workspace.has_model(name):
+
+    def build() -> cs.Module:
         result = planned(source, wanted.blocks)
         one_each = not result.problem and result.blocks[-1].shape == (classes,)
         args = {"blocks": blocks, "shape": shape, "classes": classes}
-        model = cs.load_model(MODEL, args=args, classes=source.classes if one_each else None)
-        workspace.add_design(name, model, source.id)
-    return name
+        return cs.load_model(MODEL, args=args, classes=source.classes if one_each else None)
+
+    return workspace.open_design(f"{MODEL}-{digest}", build, source.id)
 
 
 @router.get("/models/{model}/blocks", response_model_exclude_unset=True)
@@ -258,31 +259,18 @@ def of_run(request: Request, model: Id) -> BlocksOfRun:
     """The list of blocks that a run was trained with."""
     run = request.app.state.gallery.model(model).run
     made = None if run is None else run.config["model"]
-    if made is None or made["source"] != MODEL or "blocks" not in made["args"]:
-        return BlocksOfRun(blocks=None)
-    return BlocksOfRun(blocks=_specs(made["args"]["blocks"]))
+    blocks = None if made is None or made["source"] != MODEL else made["args"].get("blocks")
+    return BlocksOfRun(blocks=_specs(blocks) if isinstance(blocks, list) else None)
 
 
-def _specs(blocks: Any) -> list[BlockSpec]:
-    """Plain values as messages."""
-    flat = [_flat(block) for block in blocks]
-    for block in flat:
-        kept = {name: numbers for name, numbers in block.pop("values", {}).items() if len(numbers) <= BY_HAND}
-        block.update({"values": kept} if kept else {})
-    return [BlockSpec.model_validate(block) for block in flat]
+def _specs(blocks: Sequence[object]) -> list[BlockSpec]:
+    """Blocks as messages, weights in one row, as the page edits them by index; those of too many numbers are left out.
 
-
-def _flat(value: Any) -> Any:
-    """Plain values with every "values" in one row: the page edits a weight by its index."""
-    if isinstance(value, dict):
-        return {key: _rows(part) if key == "values" else _flat(part) for key, part in value.items()}
-    return [_flat(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _rows(values: dict[str, Any] | None) -> dict[str, Any]:
-    return {name: _numbers(part) for name, part in (values or {}).items() if part is not None}
-
-
-def _numbers(value: Any) -> list[float]:
-    """All numbers of nested lists."""
-    return [n for part in value for n in _numbers(part)] if isinstance(value, list | tuple) else [value]
+    Raises:
+        UsageError: one of them is not a block.
+    """
+    specs = []
+    for block in map(cs.blocks.read_block, blocks):
+        short = {name: values for name, values in block.values.items() if len(values.numbers) <= BY_HAND}
+        specs.append(BlockSpec.model_validate(replace(block, values=short).to_json(flat=True)))
+    return specs

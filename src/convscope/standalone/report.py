@@ -11,7 +11,7 @@ import numpy as np
 from convscope.capture.tracing import trace
 from convscope.errors import ConvscopeError, UsageError
 from convscope.escaping import spelled
-from convscope.files import write_whole
+from convscope.files import is_there, write_whole
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.models import Module
 from convscope.models.loading import load_model
@@ -37,7 +37,7 @@ IMAGES = 10
 """Images of a report for which none are named."""
 MOST = 200
 """Images of a report at most."""
-RANGE = re.compile(r"(?P<split>.+:\w+)/(?P<first>\d+)-(?P<last>\d+)")
+RANGE = re.compile(r"(?P<split>.+:\w+)/(?P<first>\d{1,18})-(?P<last>\d{1,18})")
 
 
 class TrainingJson(TypedDict):
@@ -131,6 +131,8 @@ def report(
         UsageError: the limit is too small for any report, or the page was not built.
         ConvscopeError: model or images are invalid, or the file cannot be written.
     """
+    if images is not None and not any(True for _ in _split(images)):
+        raise UsageError("images holds no image; leave it out for those of the model's own data.")
     run, loaded = _loaded(model)
     room = limit * 1e6 - sum(map(len, built("report"))) - 20_000
     if not room > 0:
@@ -157,14 +159,12 @@ def _loaded(model: Module | Run | str | Path) -> tuple[Run | None, Module]:
 
 def _split(images: object) -> Iterator[object]:
     """Several images one by one."""
-    if hasattr(images, "detach"):
-        images = images.detach().cpu().numpy()
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        yield from images
+    if hasattr(images, "dtype") and getattr(images, "ndim", 0) == 4:  # an array or a tensor
+        yield from images  # type: ignore[misc]  # both are iterable then
     elif isinstance(images, list | tuple):
         for image in images:
             yield from _split(image)
-    elif isinstance(images, str) and not Path(images).exists() and (several := RANGE.fullmatch(images)):
+    elif isinstance(images, str) and (several := RANGE.fullmatch(images)) and not is_there(images):
         first, last = int(several["first"]), int(several["last"])
         if last < first:
             raise UsageError(f"{images!r} has no images; a range counts up, such as {several['split']}/0-9.")

@@ -9,6 +9,7 @@ from typing import Any, Self
 from convscope.cards.card import Card
 from convscope.errors import UnknownName, UsageError
 from convscope.escaping import spelled
+from convscope.expr.call import full_cell
 from convscope.render.numbers import table
 from convscope.rich_display import RichDisplay
 from convscope.traces.archive import Archive, ArchiveSource, write
@@ -271,7 +272,7 @@ class Trace(RichDisplay):
             The latest step that wrote the number, with the cell of its result; or the parameter, constant or input.
 
         Raises:
-            UsageError: the step has no such argument.
+            UsageError: the step has no such argument, or this has no such cell.
         """
         reader = step if isinstance(step, Step) else self[step]
         refs = {(n, i): r for n, i, r in reader.refs()}
@@ -279,7 +280,7 @@ class Trace(RichDisplay):
             known = ", ".join(dict.fromkeys(n for n, _ in refs)) or "no tensors"
             raise UsageError(f"{reader.name} reads no tensor {item} of an argument {name!r}; it reads {known}.")
         ref = refs[name, item]
-        return self._trace_back(ref, cell)
+        return self._trace_back(ref, full_cell(cell, ref.shape, f"{name} of {reader.name}"))
 
     def _trace_back(self, ref: Ref, cell: Cell) -> Origin:
         """Follow the memory of `ref` back to whatever wrote `cell`."""

@@ -28,6 +28,7 @@ from convscope.training.outputs import answer, in_eval_mode
 from convscope.training.recipes import ANY, Recipe, recipe_for
 from convscope.training.reproducibility import environment, whole_digest
 from convscope.training.runtime import Runtime
+from convscope.type_checks import kind_of
 
 MODEL_OF_STRANGERS = "mnist-small"
 """The default model for data sets without one of their own: it takes any square size, channels and classes."""
@@ -167,6 +168,8 @@ def as_dataset(source: DataSource, split: str, like: Dataset | None = None, *, a
         return source
     if isinstance(source, str):
         return load_dataset(source, split=split)
+    if not isinstance(source, tuple | list) or len(source) != 2:
+        raise UsageError(f"data is a name, a Dataset or a pair of arrays (images, labels), not {kind_of(source)}.")
     images, labels = (np.asarray(part) for part in source)
     if images.dtype == np.float64:
         images = images.astype(np.float32)

@@ -60,6 +60,7 @@ class Run(RichDisplay):
         """What was trained on what, how, and how well; the path alone where the folder is damaged or unfinished."""
         return self.told(str(self.path))
 
+    @takes()
     def told(self, name: str) -> str:
         """What `str` returns, with another name in place of the path."""
         try:

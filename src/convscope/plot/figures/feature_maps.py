@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.data.dataset import Dataset
+from convscope.data.lazy_images import places
 from convscope.errors import ShapeError
 from convscope.plot.arguments import trace_of
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
@@ -206,6 +207,7 @@ def maps_by_class(
         ShapeError: the batch does not hold that many images.
     """
     (result,) = pick(trace, [step])
+    indices = places(list(indices), len(dataset)).tolist()
     if len(result.output) != len(indices):
         raise ShapeError(f"the trace holds {len(result.output)} images, but {len(indices)} indices were given.")
     values = np.stack([numbers(result, i) for i in range(len(indices))])  # (N, K, P, Q) or (N, U)

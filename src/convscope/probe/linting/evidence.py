@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from convscope.capture.model_state import set_version, version
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
@@ -199,8 +200,9 @@ def gather(
 
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Within it anything may happen to the model; afterwards it is what it was."""
-    state = {name: value.detach().clone() for name, value in model.state_dict(keep_vars=True).items()}
+    """Within it anything may happen to the model; afterwards it is what it was, and traces made before remain valid."""
+    found = model.state_dict(keep_vars=True)
+    state = {name: (value.detach().clone(), version(value)) for name, value in found.items()}
     gradients = {name: value.grad for name, value in model.named_parameters()}
     modes = [(module, module.training) for module in model.modules()]
     for value in model.parameters():
@@ -212,7 +214,10 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         finally:
             with torch.no_grad():
                 for name, value in model.state_dict(keep_vars=True).items():
-                    value.copy_(state[name])
+                    content, count = state[name]
+                    value.copy_(content)
+                    if value is found[name] and not value.is_inference():
+                        set_version(value, count)
             for name, value in model.named_parameters():
                 value.grad = gradients[name]
             for module, mode in modes:

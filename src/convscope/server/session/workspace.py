@@ -8,7 +8,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, RLock, Thread
@@ -57,8 +57,10 @@ class Workspace:
         self._models: dict[str, ModelHandle] = {}
         self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._folder: Path | None = None
-        self._designs: list[str] = []
-        """Ids of the networks that were designed on the page, the oldest first."""
+        self._designs: OrderedDict[str, str] = OrderedDict()
+        """Name -> id of the networks that were designed on the page, the least recently opened first."""
+        self._designing = Lock()
+        """Lock held while one of them is built, so that none is built twice."""
         self._lock = Lock()
         self._adding = RLock()
         """Lock held while runs are added, so that none is added twice."""
@@ -132,15 +134,29 @@ class Workspace:
             with self._lock:
                 self._models[id] = opened
 
-    def add_design(self, id: str, model: cs.Module, source: str) -> None:  # noqa: A002
-        """Add a network that was designed on the page; the oldest of more than `DESIGNS` is closed."""
-        opened = ModelHandle(id, cs.card_of(model).name, session_model=model, source=source)
-        opened.start = self._sample(source)
-        with self._lock:
-            self._models[id] = opened
-            self._designs.append(id)
-            if len(self._designs) > DESIGNS:
-                self._models.pop(self._designs.pop(0), None)
+    def open_design(self, name: str, build: Callable[[], cs.Module], source: str) -> str:
+        """Open a network that was designed on the page, and return its id.
+
+        Of more than `DESIGNS`, the least recently opened is closed.
+
+        Args:
+            name: The network's name; it is built once, however often it is opened.
+            build: Builds it.
+            source: The data source whose samples it is shown.
+        """
+        with self._designing:
+            if name not in self._designs:
+                model = build()
+                with self._lock:
+                    opened = ModelHandle(self._new_id(name), cs.card_of(model).name, session_model=model, source=source)
+                    opened.start = self._sample(source)
+                    self._models[opened.id] = opened
+                    self._designs[name] = opened.id
+                    if len(self._designs) > DESIGNS:
+                        _, oldest = self._designs.popitem(last=False)
+                        self._models.pop(oldest, None)
+            self._designs.move_to_end(name)
+            return self._designs[name]
 
     def opened(self) -> list[ModelHandle]:
         """All open models."""
@@ -157,12 +173,14 @@ class Workspace:
         Raises:
             HTTPException: 404, unknown id.
         """
-        if id not in self._models:
+        opened = self._models.get(id)  # read once: another request may close it
+        if opened is None:
             self._look_for_runs()
-        if id not in self._models:
+            opened = self._models.get(id)
+        if opened is None:
             known = ", ".join(list(self._models)[:20]) or "none"
             raise HTTPException(404, f"unknown model {id!r}; open models: {known}.")
-        return self._models[id]
+        return opened
 
     def session_models(self) -> list[ModelHandle]:
         """The models that are objects of this Python session; those of runs are loaded on first use."""

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import convscope as cs
+from convscope.models.user_code import files_of
 from convscope.server.blocks import MODEL as BLOCKS
 from convscope.server.blocks import plain, planned, source_of
 from convscope.server.session.schema import SourceInfo
@@ -51,32 +53,46 @@ class OwnNetworks:
             location, _, name = source.rpartition(":")
             short = f"{Path(location).name}:{name}"
             self.networks[source if short in self.networks else short] = (source, args)
-        self._known: dict[tuple[str, tuple[int, ...], int], str] = {}
+        self._known: dict[tuple[str, tuple[int, ...], int], tuple[Versions, str]] = {}
+        self._lock = threading.Lock()
+        """Lock held while a network is tried, so that two requests do not try it twice."""
 
     def problem(self, name: str, source: SourceInfo) -> str:
         """Why a network cannot be trained on a data source, as a sentence; empty if it can.
 
-        The network is built and run once on zeros, and the answer is remembered.
+        The network is built and run once on zeros; the answer is remembered until one of its files changes.
         """
         shape, classes = (source.channels, source.height, source.width), len(source.classes)
         key = name, shape, classes
-        if key not in self._known:
-            self._known[key] = self._tried(name, shape, classes)
-        return self._known[key]
+        with self._lock:
+            versions = _versions(self.networks[name][0])
+            if key not in self._known or self._known[key][0] != versions:
+                self._known[key] = versions, self._tried(name, shape, classes)
+            return self._known[key][1]
 
     def _tried(self, name: str, shape: tuple[int, int, int], classes: int) -> str:
         location, args = self.networks[name]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about layers with zero elements; such networks then fail
-                trace = cs.trace(cs.load_model(location, args=args), np.zeros(shape, np.float32))
+                (prediction,) = cs.predict(cs.load_model(location, args=args), np.zeros(shape, np.float32))
         except cs.ConvscopeError as error:
             return str(error)
-        made = trace.steps[-1].shape
-        if made != (1, classes):
-            shown = "x".join(map(str, made[1:])) or "1"
-            return f"it gives {shown} number{'s' * (shown != '1')} for an image, but there are {classes} classes."
+        made = len(prediction.output)
+        if made != classes:
+            return f"it gives {made} number{'s' * (made != 1)} for an image, but there are {classes} classes."
         return ""
+
+
+Versions = tuple[tuple[str, int, int], ...]
+
+
+def _versions(source: str) -> Versions:
+    """The files that a network comes from, each with its time of change and size."""
+    with suppress(cs.ConvscopeError):
+        status = {file: Path(file).stat() for file in files_of(source) if Path(file).exists()}
+        return tuple((file, each.st_mtime_ns, each.st_size) for file, each in status.items())
+    return ()
 
 
 AT_ONCE = 2
@@ -292,4 +308,4 @@ def _fits(name: str, shape: tuple[int, int, int], classes: int) -> bool:
     except cs.ConvscopeError:
         return False
     made_for = [(cs.DATASETS[data].shape, len(cs.DATASETS[data].classes)) for data in entry.data]
-    return trace.steps[-1].shape == (1, classes) or (shape, classes) in made_for
+    return trace.output.shape == (1, classes) or (shape, classes) in made_for

@@ -45,9 +45,10 @@ TrainingId = Annotated[Id, Path(alias="id")]
 
 
 @router.get("/training")
-def options(trainings: Here) -> TrainOptions:
+async def options(request: Request, trainings: Here) -> TrainOptions:
     """The models that fit each data source."""
-    return trainings.options()
+    known: TrainOptions = await request.app.state.gallery.workers.run(request, "training", trainings.options)
+    return known
 
 
 @router.get("/trainings")
