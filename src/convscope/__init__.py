@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from convscope.export.summary import summary as summary
     from convscope.export.workbook import workbook as workbook
     from convscope.export.xlsx import check_workbook_path as check_workbook_path
+    from convscope.files import read_file as read_file
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
     from convscope.images import read_image as read_image
@@ -190,6 +191,7 @@ _INTERNAL = {
     "interpret": "training",
     "json_text": "json_values",
     "parse_model_args": "models",
+    "read_file": "files",
     "save_sum": "export.sum_sheet",
     "prepare_batch": "inputs.pictures",
     "serve_lesson": "server.launch",

@@ -19,7 +19,6 @@ from convscope.cli.console import duration, out_is_terminal, remark, say
 from convscope.cli.inspection import Model
 from convscope.cli.options import Commands, DataDir, Inputs, Loading, spread
 from convscope.cli.training import training_progress
-from convscope.files import read_file
 from convscope.json_values import parse_json
 from convscope.render.numbers import percent
 
@@ -204,7 +203,7 @@ def _entries(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path]]
 def _listed(mark: Path) -> Files:
     """The files in the manifest of an earlier demo; empty if there is no valid manifest."""
     try:
-        files = parse_json(read_file(mark))["files"]
+        files = parse_json(cs.read_file(mark))["files"]
         listed = {str(name): tuple(map(str, digests)) for name, digests in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 
 import convscope as cs
-from convscope.models.user_code import files_of
 from convscope.server.blocks import MODEL as BLOCKS
 from convscope.server.blocks import plain, planned, source_of
 from convscope.server.session.schema import SourceInfo
@@ -90,7 +89,7 @@ Versions = tuple[tuple[str, int, int], ...]
 def _versions(source: str) -> Versions:
     """The files that a network comes from, each with its time of change and size."""
     with suppress(cs.ConvscopeError):
-        status = {file: Path(file).stat() for file in files_of(source) if Path(file).exists()}
+        status = {file: Path(file).stat() for file in cs.files_of(source) if Path(file).exists()}
         return tuple((file, each.st_mtime_ns, each.st_size) for file, each in status.items())
     return ()
 
