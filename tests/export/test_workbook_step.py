@@ -238,6 +238,20 @@ def test_the_gradient_of_a_label_is_the_probability_minus_the_target(tmp_path: P
     np.testing.assert_allclose(values_of(book, sheet, Key("step", "4.grad")).reshape(2, 3), expected, atol=1e-12)
 
 
+def test_the_first_sheet_lists_the_gradients_of_linear_layers_too(tmp_path: Path) -> None:
+    model = pooled(kernel_size=2)
+    model(torch.ones(1, 1, 4, 4))
+    pictures = np.random.default_rng(1).normal(size=(2, 1, 4, 4)).astype(np.float32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    cs.workbook(model, pictures, target=[1, 2], optimizer=optimizer, out=tmp_path / "net.xlsx")
+    sheet = Spreadsheet(tmp_path / "net.xlsx")
+    rows = {str(text): cell[1:] for (page, cell), text in sheet.stored.items() if page == "network" and cell[0] == "A"}
+    for label in ("4.weight (0, 1)", "4.weight (2, 0)", "4.bias (2)", "0.weight (1, 0, 0, 1)"):
+        before, gradient, after = (sheet.get("network", f"{column}{rows[label]}") for column in "BCD")
+        assert gradient
+        assert after == pytest.approx(before - 0.5 * gradient, rel=1e-12)
+
+
 def test_a_gradient_that_goes_to_the_second_of_two_equal_cells_is_beyond_its_bound() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.MaxPool2d(2), nn.Flatten())
     book = cs.workbook(model, np.ones((1, 1, 2, 2), np.float32), target=1, loss="mse")

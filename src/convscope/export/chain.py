@@ -17,6 +17,7 @@ from convscope.export.chain_numbers import (
     Key,
     Numbers,
     StepReader,
+    cells_at,
     derived_from,
     parts_read,
     settings_read,
@@ -27,6 +28,7 @@ from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, Result
 from convscope.expr.precision import Precision, exact_sum
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops import convolution
+from convscope.proof.provenance import provenance
 from convscope.proof.tolerance import agree, mixes, whole_bound
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
@@ -135,6 +137,14 @@ class Chain:
         """The tensors of the chain that an argument of a calculated number's step was made in."""
         assert numbers.step is not None
         return [key for key in self._steps[numbers.step.id].origin_keys(ref) if key in self.tensors]
+
+    def made(self, ref: Ref) -> tuple[Numbers, Array]:
+        """The tensor of the chain that an operand's numbers were made in, and where each of them is in it."""
+        size = math.prod(ref.shape)
+        part = provenance(self.trace, ref, cells_at(np.arange(size), ref.shape))[0]
+        numbers = self.tensors[Key(part.source.kind, part.source.name, part.source.output)]
+        flat = np.ravel_multi_index(tuple(part.cells.T), part.source.shape) if part.source.shape else np.zeros(1, int)
+        return numbers, np.searchsorted(numbers.flat, flat)
 
     def calculate(self, each: Callable[[Numbers, int, Expr], None] = lambda *_: None) -> None:
         """Calculate every number from the image, with its bound; `each` is called with each expression on the way."""

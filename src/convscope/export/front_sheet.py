@@ -103,14 +103,16 @@ class _Front:
     def _moved(self, top: int, numbers: Numbers, name: str) -> int:
         """A parameter before the step, its gradient, and after the step."""
         assert self.step is not None
-        gradient = self.step.gradients[name]
-        columns = [Key("parameter", name), Key("step", gradient.name, gradient.output), numbers.key]
+        before = self.chain.tensors.get(Key("parameter", name))
+        gradient, places = self.chain.made(self.step.gradients[name])
         for index, row in enumerate(range(top, top + len(numbers))):
             label = numbers.label(index).removeprefix(numbers.key.name)
             self.page.write_string(row, 0, plain(f"{name}{label}"))
-            for column, key in enumerate(dict.fromkeys(columns), 1):
-                if key in self.chain.tensors:
-                    self._live(row, column, self.chain.tensors[key], index, self.formats.full)
+            if before is not None:
+                self._live(row, 1, before, index, self.formats.full)
+            self._live(row, 2, gradient, int(places[index]), self.formats.full)
+            if numbers is not gradient:
+                self._live(row, 3, numbers, index, self.formats.full)
         return top + len(numbers)
 
     def _numbers_of(self, top: int, numbers: Numbers) -> int:

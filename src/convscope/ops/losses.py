@@ -10,6 +10,7 @@ from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import gamma
 from convscope.expr.primitives.losses import LOSSES as FUNCTIONS
+from convscope.ops import titles
 from convscope.ops.dependencies import as_mask
 from convscope.ops.op import Op
 from convscope.ops.pointwise import through_vjp
@@ -331,7 +332,14 @@ def margin_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict
 
 
 _PAIRED = Op(paired_loss, paired_loss_dependencies, paired_loss_vjp, rounding="stores between")
-_NLL = Op(nll, nll_dependencies, nll_vjp, rounding="narrow", selected_by=("target",))
+_NLL = Op(
+    nll,
+    nll_dependencies,
+    nll_vjp,
+    title=titles.named("negative log-likelihood"),
+    rounding="narrow",
+    selected_by=("target",),
+)
 _MARGIN = Op(margin, margin_dependencies, margin_vjp, selected_by=("target",))
 LOSSES: Mapping[str, Op] = {
     "mse_loss": _PAIRED,
