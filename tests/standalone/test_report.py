@@ -18,7 +18,7 @@ from browser import NARROW, accessible, browser, keep, tab
 from commands import Commands
 from convscope.server.explanations.explanations import explained
 from convscope.standalone.document import Contents
-from exploring import recorded, rows, settled
+from exploring import recorded, settled
 
 ASK = "path => convscope(path)"
 
@@ -194,7 +194,9 @@ def test_a_click_shows_the_sum_and_the_page_asks_for_nothing(page: Any, run: cs.
     trace = cs.trace(run.model, cs.load_image("shapes:test/2", like=run.model))
     why = cs.explain(trace, int(step), tuple(map(int, cell)))
     assert recorded(page) == why.recorded
-    assert rows(page)["calculated"] in str(why)
+    settled(page)
+    sums = page.locator(".below .lines tr", has_text="calculated").all_inner_texts()
+    assert sums[0].split()[1] in str(why)
     assert asked == [of_run.path.as_uri()]
 
 
@@ -208,14 +210,35 @@ def test_it_holds_the_training_and_can_be_read_by_all(
             page.wait_for_selector(".strip .scroller [data-map]")
             text = page.inner_text("main")
             evaluation = cs.evaluate(run)
-            for wanted in ("Confusion matrix", f"of {evaluation.confusion.sum()} images", "conv1.weight.updated ("):
+            for wanted in ("Confusion matrix", f"of {evaluation.confusion.sum()} images", "One training step"):
                 assert wanted in text
             assert "receptive field" in text
-            assert text.count("✓ proved: explained here") == 3
             keep(page, f"report-{scheme}", tmp_path)
             accessible(page)
+            page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+            assert page.get_attribute("html", "data-theme") == "light"
             page.emulate_media(media="print")
             assert not page.locator("header .theme").is_visible()
+
+
+def test_the_training_step_can_be_clicked(page: Any, run: cs.Run, of_run: cs.Report) -> None:
+    asked = opened(page, of_run.path)
+    model = run.model
+    images = np.stack([np.asarray(cs.load_image(f"shapes:test/{i}", like=model)) for i in range(4)])
+    labels = [cs.load_dataset("shapes", split="test").labels[i] for i in range(4)]
+    trace = cs.trace(run, images, target=[int(label) for label in labels])
+    step = page.locator("section[aria-label='One training step'].this-step")
+    for cell in step.get_by_role("group", name="kernel 0").get_by_role("button").all()[:3]:
+        name, where = re.fullmatch(r"(.+) \((.+)\) = .*", cell.get_attribute("aria-label")).groups()  # type: ignore[union-attr]
+        cell.click()
+        step.locator(f"h2[data-at='{trace[name].id} {where.replace(', ', '.')}']").wait_for()
+        step.locator("[data-status=proved]").wait_for()
+        index = tuple(map(int, where.split(", ")))
+        shown = float(step.locator("h2 [data-number]").get_attribute("data-number"))
+        assert shown == cs.explain(trace, name, index).recorded
+    step.locator(".loss button").click()
+    step.locator(f"h2[data-at='{trace['loss'].id} ']").wait_for()
+    assert asked == [of_run.path.as_uri()]
 
 
 def test_it_works_in_a_frame_that_may_only_run_scripts(page: Any, of_run: cs.Report) -> None:
@@ -226,8 +249,11 @@ def test_it_works_in_a_frame_that_may_only_run_scripts(page: Any, of_run: cs.Rep
     inside.get_by_role("button", name="shapes:test/1").click()
     inside.locator(".strip [data-map][aria-label*='pool1']").first.click()
     inside.locator(".viewer canvas").click(position={"x": 30, "y": 30})
-    inside.locator("[data-status=proved]").wait_for()
-    assert inside.locator("h2[data-at]").count() == 1
+    inside.locator(".below [data-status=proved]").wait_for()
+    assert inside.locator(".below h2[data-at]").count() == 1
+    step = inside.locator(".this-step")
+    step.locator(".loss button").click()
+    step.get_by_role("heading", name="loss").wait_for()
 
 
 HOSTILE = '</script><img src=x onerror="alert(1)">\u202egnp'

@@ -88,6 +88,14 @@ def test_messages_are_answered_as_requests_are(widget: Any, monkeypatch: pytest.
     assert np.array_equal(np.frombuffer(numbers, "<f4").reshape(28, 28), own[step].output[0, 3])
 
 
+def test_the_first_answers_of_a_view_are_those_of_the_kernel(widget: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = {name: json.loads(text) for name, text in widget.first.items()}
+    assert json.loads(asked(widget, monkeypatch, "session")[2]) == first["session"]
+    assert json.loads(asked(widget, monkeypatch, "traces", "POST", widget.first["request"])[2]) == first["traces"]
+    step = f"traces/{first['traces']['id']}/steps/0"
+    assert asked(widget, monkeypatch, f"{step}/explain?cell=2,10,8")[0] == 200
+
+
 def test_bad_messages_do_no_harm(widget: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     status, _, content = asked(widget, monkeypatch, "traces/nothing/input")
     assert (status, "trace" in json.loads(content)["message"]) == (404, True)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from convscope import server
 from convscope.errors import UsageError
 from convscope.json_values import plain_value
-from convscope.server.http import page
 from convscope.server.traces.array_pictures import pack
 from convscope.typing import Array
 
-BUILT = page.STATIC / "standalone"
+BUILT = Path(server.__file__).parent / "static/standalone"
 """The page's script and style, built from web/src/standalone."""
 
 
@@ -37,7 +37,9 @@ def built(name: str) -> tuple[str, str]:
     try:
         script, style = (Path(BUILT, f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     except FileNotFoundError:
-        raise UsageError(page.MISSING) from None
+        from convscope.server.http.page import MISSING  # noqa: PLC0415  # routes, which a built page does without
+
+        raise UsageError(MISSING) from None
     return script, style
 
 

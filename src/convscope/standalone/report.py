@@ -1,7 +1,7 @@
 """Report: a model, its training and all numbers of some images as one HTML file that explains itself offline."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -15,7 +15,6 @@ from convscope.files import is_there, write_whole
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.models import Module
 from convscope.models.loading import load_model
-from convscope.proof.explanation import explain
 from convscope.proof.status import STATUSES
 from convscope.server.jobs import NOBODY
 from convscope.server.session.model_handle import ModelHandle
@@ -25,11 +24,10 @@ from convscope.server.traces.passes import TracePass
 from convscope.server.traces.schema import TraceRequest
 from convscope.standalone.document import Contents, built, document
 from convscope.standalone.passes import PassWriter
-from convscope.traces.trace import Trace
+from convscope.standalone.training_step import StepJson, training_step
 from convscope.training.evaluation import evaluate
 from convscope.training.runs import Run
 from convscope.type_checks import takes
-from convscope.typing import Array
 
 LIMIT = 3.0
 """Default size limit of a report in megabytes."""
@@ -71,8 +69,6 @@ class PageJson(TypedDict):
 
     training: TrainingJson | None
     confusion: ConfusionJson | None
-    step: list[TextJson]
-    """One training step: the loss, a gradient and a new weight."""
     probes: list[TextJson]
 
 
@@ -215,18 +211,17 @@ def _written(
     writer = PassWriter(contents)
     taken = _passes(workspace, handle, refs, writer)
     left_out += [*_lacking(taken, refs), *writer.left_out]
-    if run is not None:
-        step = step_of(run, [p.taken.array for p in taken], [p.taken.label for p in taken])
-        if isinstance(step, str):
-            left_out.append(step)
-        elif contents.room_for(step):
-            page["step"] = step
+    step = None if run is None else step_of(run, contents, taken)
+    if isinstance(step, str):
+        left_out.append(step)
+        step = None
     title = spelled(handle.name)
     header: dict[str, object] = {
         "session": _session(workspace, handle, refs[0]),
         "statuses": {name: {"word": s.word, "sentence": s.sentence, "tone": s.tone} for name, s in STATUSES.items()},
         "missing": "It was left out to keep the file small: convscope report --limit makes a larger one.",
         "page": {**page, "title": title, "left_out": left_out, "parameters": handle.info().parameters},
+        "step": step,
         **writer.header(),
     }
     training = [] if page["training"] is None else page["training"]["lines"]
@@ -254,7 +249,7 @@ def _passes(workspace: Workspace, handle: ModelHandle, refs: Sequence[InputRef],
 
 def _page(run: Run | None, probes: Sequence[object]) -> tuple[PageJson, list[str]]:
     """What the report says beside the numbers, and what it lacks."""
-    page: PageJson = {"training": None, "confusion": None, "step": [], "probes": answers_of(probes)}
+    page: PageJson = {"training": None, "confusion": None, "probes": answers_of(probes)}
     left_out: list[str] = []
     if run is not None:
         page["training"] = training_of(run)
@@ -313,45 +308,22 @@ def confusion_of(run: Run) -> ConfusionJson | str:
     }
 
 
-def step_of(run: Run, images: Sequence[Array], labels: Sequence[int | None]) -> list[TextJson] | str:
-    """One training step on the report's images: why the loss, a gradient and a new weight are what they are.
+def step_of(run: Run, contents: Contents, taken: Sequence[TracePass]) -> StepJson | str:
+    """One training step on the report's images; a sentence where there is none.
 
     Args:
         run: Brings the loss, the optimizer and its rate.
-        images: As the model takes them, each of shape (C, H, W).
-        labels: The class of each; images without one are left out.
+        contents: What the page carries.
+        taken: The passes of the report; images without a class are left out.
     """
-    known = [(image, label) for image, label in zip(images, labels, strict=True) if label is not None][:EXAMPLES]
+    known = [(each.taken.array, each.taken.label) for each in taken if each.taken.label is not None][:EXAMPLES]
     if not known or len({image.shape for image, _ in known}) > 1:
         return "A training step is left out: it needs images of one size whose classes are known."
     try:
         step = trace(run, np.stack([image for image, _ in known]), target=[label for _, label in known])
-        return [_part(step, name, cell) for name, cell in _telling(step)]
+        return training_step(contents, taken[0], step) or "A training step: it does not fit."
     except ConvscopeError as error:
         return spelled(f"A training step is left out: {error}")
-
-
-def _telling(step: Trace) -> list[tuple[str, tuple[int, ...]]]:
-    """The loss, the largest gradient of the first kernels, and the new weight that it leads to."""
-    names = {each.name for each in step.steps}
-    weight = next((n.removesuffix(".grad") for n in sorted(names, key=_order(step)) if n.endswith("weight.grad")), None)
-    told: list[tuple[str, tuple[int, ...]]] = [("loss", ())] if "loss" in names else []
-    if weight is not None:
-        gradient = step[f"{weight}.grad"].output
-        cell = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.abs(gradient))), gradient.shape))
-        told += [(f"{weight}.{what}", cell) for what in ("grad", "updated") if f"{weight}.{what}" in names]
-    return told
-
-
-def _order(step: Trace) -> Callable[[str], tuple[int, str]]:
-    """The place of a gradient's parameter in the model, so that the first layer comes first."""
-    places = {f"{name}.grad": place for place, name in enumerate(step.parameters)}
-    return lambda name: (places.get(name, len(places)), name)
-
-
-def _part(step: Trace, name: str, cell: tuple[int, ...]) -> TextJson:
-    why = explain(step, name, cell)
-    return {"title": spelled(why.name), "text": why.to_text()}
 
 
 def answers_of(probes: Sequence[object]) -> list[TextJson]:

@@ -16,11 +16,11 @@ from convscope.errors import UsageError
 from convscope.models import Module
 from convscope.models.loading import load_model
 from convscope.server.http.security import Access, new_token
-from convscope.server.jobs import NOBODY
 from convscope.server.session.workspace import Workspace
+from convscope.server.traces.descriptions import trace_info
+from convscope.server.traces.passes import TracePass
 from convscope.server.traces.schema import TraceRequest
 from convscope.standalone.document import built
-from convscope.traces.trace import Trace
 from convscope.training.runs import Run
 from convscope.type_checks import takes
 
@@ -71,34 +71,35 @@ def _widget_type() -> Any:
 
         style = traitlets.Unicode().tag(sync=True)
         """The style of the view, which is put into its shadow root."""
+        first = traitlets.Dict().tag(sync=True)
+        """The answers that the view asks for first, so that it draws the network without a message to the kernel."""
 
         def __init__(self, workspace: Workspace) -> None:
             script, style = built("widget")
-            token = new_token()
+            token, client = new_token(), uuid4().hex
             self._workspace = workspace
-            headers = {"authorization": f"Bearer {token}", "x-client": uuid4().hex}
+            self._pass, request = _first_pass(workspace, client)
+            headers = {"authorization": f"Bearer {token}", "x-client": client}
             self._asker = Asker(lambda: _application(workspace, token), headers)
+            first = {
+                "session": workspace.session().model_dump_json(),
+                "request": request.model_dump_json(),
+                "traces": trace_info(self._pass).model_dump_json(),
+            }
             # a text of its own: notebooks load equal ones once, and two widgets would share one state
-            super().__init__(_esm=f"{script}\n// {uuid4()}", style=style)
+            super().__init__(_esm=f"{script}\n// {uuid4()}", style=style, first=first)
             self.on_msg(self._answer)
 
         def __repr__(self) -> str:
-            return f"<explorer of {self._trace!r}>"
+            return f"<explorer of {self._pass.trace!r}>"
 
         def _repr_mimebundle_(self, **options: object) -> object:
             """The view, and the steps as text for a front end without widgets."""
             bundle = super()._repr_mimebundle_(**options)
             data, *more = bundle if isinstance(bundle, tuple) else (bundle,)
-            words = {**(data or {}), "text/plain": str(self._trace)}
+            words = {**(data or {}), "text/plain": str(self._pass.trace)}
+            self._asker.start()  # while the front end loads the view, not before
             return (words, *more) if more else words
-
-        @property
-        def _trace(self) -> Trace:
-            """The pass that the view shows first."""
-            handle = self._workspace.session_models()[0]
-            assert handle.start is not None
-            request = TraceRequest(model=handle.id, input=handle.start)
-            return self._workspace.traces.make(handle, self._workspace.picture, request, NOBODY).trace
 
         def _answer(self, _widget: object, asked: object, buffers: Sequence[bytes]) -> None:
             if not isinstance(asked, dict) or not {"id", "method", "path"} <= asked.keys():
@@ -115,6 +116,14 @@ def _widget_type() -> Any:
             super().close()
 
     return Widget
+
+
+def _first_pass(workspace: Workspace, client: str) -> tuple[TracePass, TraceRequest]:
+    """The pass that the view shows first, and the request for it."""
+    handle = workspace.session_models()[0]
+    assert handle.start is not None
+    request = TraceRequest(model=handle.id, input=handle.start)
+    return workspace.traces.make(handle, workspace.picture, request, client), request
 
 
 def _application(workspace: Workspace, token: str) -> ASGIApp:
@@ -150,8 +159,13 @@ class Asker:
         self._app: ASGIApp | None = None
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="convscope widget", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Make the application, in a thread; calling it again has no effect."""
+        if self._thread is None and not self._loop.is_closed():
+            self._thread = threading.Thread(target=self._run, name="convscope widget", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         try:
@@ -162,6 +176,7 @@ class Asker:
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
         """The answer to a request for `path`, with its query, below /api/."""
+        self.start()
         return asyncio.run_coroutine_threadsafe(self._asked(method, path, body), self._loop).result()
 
     async def _asked(self, method: str, path: str, body: bytes) -> Answer:
@@ -200,6 +215,7 @@ class Asker:
         """Stop the loop; calling it again has no effect."""
         if self._loop.is_closed():
             return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
         self._loop.close()

@@ -20,14 +20,22 @@ let chosen = $state<Theme | null>(kept());
 let dark = $state(system.matches);
 system.addEventListener("change", (event) => (dark = event.matches));
 
-/** The current theme. */
+let printing = $state(false);
+
+/** The current theme; on paper the light one. */
 export function theme(): Theme {
+  if (printing) return "light";
   return chosen ?? (dark ? "dark" : "light");
 }
 
 /** The colour map of data in the current theme. */
 export function palette(): ColourMap {
   return DIVERGING[theme()];
+}
+
+/** Begin or end printing, which is in the light theme. */
+export function print(begun: boolean): void {
+  printing = begun;
 }
 
 /** Switch to the other theme; follow the system again if that is the system's theme. */

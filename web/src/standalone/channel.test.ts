@@ -7,7 +7,11 @@ function kernel(): { model: Model; sent: { id: number; path: string }[]; answer:
   const sent: { id: number; path: string }[] = [];
   let listener: Listener = () => undefined;
   const model: Model = {
-    get: () => "",
+    get: () => ({
+      session: "{}",
+      request: '{"model":"a","input":{"index":1.0,"split":"test"},"at":null}',
+      traces: "[7]",
+    }),
     send: (content) => sent.push(content as { id: number; path: string }),
     on: (_, to) => (listener = to),
     off: () => undefined,
@@ -29,6 +33,19 @@ test("answers reach the requests that they belong to, in any order", async () =>
   answer({ id: sent[0]?.id, status: 200, headers: { "x-shape": "2" } }, bytes("yes"));
   expect([(await second).status, await (await second).text()]).toEqual([404, "no"]);
   expect([(await first).headers.get("X-Shape"), await (await first).text()]).toEqual(["2", "yes"]);
+});
+
+test("the first answers come with the view, each once, and only to their own request", async () => {
+  const { model, sent } = kernel();
+  const channel = new Channel(model);
+  const post = (body: unknown) => channel.source("traces", { method: "POST", body: JSON.stringify(body) });
+  const first = { at: null, input: { split: "test", index: 1 }, model: "a" };
+  expect(await (await channel.source("session", {})).text()).toBe("{}");
+  void post({ ...first, at: 3 });
+  expect(await (await post(first)).json()).toEqual([7]);
+  void post(first);
+  void channel.source("session", {});
+  expect(sent.map(({ path }) => path)).toEqual(["traces", "traces", "session"]);
 });
 
 test("it says that it waits only while the kernel is silent", async () => {

@@ -12,6 +12,7 @@ import {
   type StepInfo,
   type TraceInfo,
   type TraceRequest,
+  type TrainingStepInfo,
 } from "../lib/types";
 import { explain, type Arithmetic, type StatusText } from "./arithmetic/explain";
 import type { Operand, Rule } from "./arithmetic/expressions";
@@ -33,6 +34,16 @@ export type Pass = Readonly<{
   thumbnails: Readonly<Record<string, Readonly<{ about: Record<string, unknown>; tensor: number }>>>;
 }>;
 
+/** One training step: what the server says of it, where its numbers are, and recorded answers. */
+export type TrainingStep = Readonly<{
+  info: TrainingStepInfo;
+  outputs: Readonly<Record<string, number>>;
+  ranges: Readonly<Record<string, readonly [Num, Num]>>;
+  /** What the optimizer multiplies by the learning rate, by parameter. */
+  directions: Readonly<Record<string, number>>;
+  answers: Readonly<Record<string, unknown>>;
+}>;
+
 /** What a page carries. */
 export type Data = Readonly<{
   tensors: readonly Stored[];
@@ -46,6 +57,7 @@ export type Data = Readonly<{
   contributions: Readonly<Record<string, Readonly<{ header: unknown; tensor: number }>>>;
   /** Sentences on what cannot be answered, by its path. */
   refusals: Readonly<Record<string, string>>;
+  step: TrainingStep | null;
   statuses: Readonly<Record<string, StatusText>>;
   /** What to do where something was left out. */
   missing: string;
@@ -94,15 +106,20 @@ class Page {
     if (path === "session") return json(data.session);
     if (path === "traces" && ask.method !== "POST") return json(Object.values(data.passes).map(({ info }) => info.id));
     if (path === "traces" && ask.method === "POST") return json(this.#asked(ask).info);
-    if (Object.hasOwn(data.answers, path)) return json(data.answers[path]);
+    if (path === "training-steps" && data.step !== null) return json(data.step.info);
+    const plain = path.replace(/&(all|channel)=\w+/g, ""); // a recorded calculation has no other details
+    for (const answers of [data.answers, data.step?.answers ?? {}])
+      if (Object.hasOwn(answers, plain)) return json(answers[plain]);
     if (Object.hasOwn(data.refusals, path)) return refused(String(data.refusals[path]));
     const recorded = Object.hasOwn(data.contributions, path) ? data.contributions[path] : undefined;
     if (recorded !== undefined) {
       const numbers = single(await this.tensors.read(recorded.tensor));
       return new Response(packed(recorded.header, [new Uint8Array(numbers.slice().buffer)]));
     }
+    const [, direction] = /^training-steps\/[^/]+\/directions\/(.+)$/.exec(path) ?? [];
+    if (direction !== undefined) return this.#direction(decodeURIComponent(direction));
     const [, id = "", rest = ""] = /^traces\/([^/]+)\/(.+)$/.exec(path) ?? [];
-    const pass = Object.values(data.passes).find((each) => each.info.id === id);
+    const pass = [...Object.values(data.passes), ...stepPass(data.step)].find((each) => each.info.id === id);
     if (pass === undefined) throw this.#missing("This");
     const [what = "", query = ""] = rest.split("?");
     return this.#of(pass, what, new URLSearchParams(query));
@@ -119,7 +136,7 @@ class Page {
     return pass;
   }
 
-  async #of(pass: Pass, what: string, ask: URLSearchParams): Promise<Response> {
+  async #of(pass: Omit<Pass, "ref">, what: string, ask: URLSearchParams): Promise<Response> {
     if (what === "input") return this.#input(pass, ask.has("shown"));
     if (what === "thumbnails") return this.#thumbnails(pass, ask);
     const [, id, action] = /^steps\/(\d+)\/(output|explain)$/.exec(what) ?? [];
@@ -131,14 +148,21 @@ class Page {
     throw this.#missing("This");
   }
 
-  async #input(pass: Pass, shown: boolean): Promise<Response> {
+  async #direction(name: string): Promise<Response> {
+    const directions: Readonly<Record<string, number>> = this.#data.step?.directions ?? {};
+    const at = Object.hasOwn(directions, name) ? directions[name] : undefined;
+    if (at === undefined) throw this.#missing(`The direction of ${name}`);
+    return tensor(single(await this.tensors.read(at)), this.#data.tensors[at]?.shape ?? [], "nan", "nan");
+  }
+
+  async #input(pass: Omit<Pass, "ref">, shown: boolean): Promise<Response> {
     const at = shown ? pass.shown : pass.input;
     if (at === null) throw this.#missing("The image in full size");
     const { low, high } = pass.info.input;
     return tensor(single(await this.tensors.read(at)), this.#data.tensors[at]?.shape ?? [], low, high);
   }
 
-  async #output(pass: Pass, step: StepInfo, ask: URLSearchParams): Promise<Response> {
+  async #output(pass: Omit<Pass, "ref">, step: StepInfo, ask: URLSearchParams): Promise<Response> {
     const at = pass.outputs[step.id];
     if (at === undefined) throw this.#missing(`The numbers of ${step.name}: they`);
     const numbers = single(await this.tensors.read(at));
@@ -150,7 +174,7 @@ class Page {
     return tensor(numbers.subarray(Number(channel) * size, (Number(channel) + 1) * size), shape.slice(1), low, high);
   }
 
-  async #explained(pass: Pass, step: StepInfo, ask: URLSearchParams): Promise<Response> {
+  async #explained(pass: Omit<Pass, "ref">, step: StepInfo, ask: URLSearchParams): Promise<Response> {
     const how = pass.arithmetic[step.id];
     const cell = (ask.get("cell") ?? "").split(",").filter(Boolean).map(Number);
     const full = [...new Array<number>(Math.max(0, step.shape.length - cell.length)).fill(0), ...cell];
@@ -178,7 +202,7 @@ class Page {
     return tensor(numbers.subarray(first * size, last * size), [last - first, ...rest], found.low, found.high);
   }
 
-  async #thumbnails(pass: Pass, ask: URLSearchParams): Promise<Response> {
+  async #thumbnails(pass: Omit<Pass, "ref">, ask: URLSearchParams): Promise<Response> {
     const [most, side, first] = ["channels", "side", "first"].map((name) => Number(ask.get(name) ?? 0)) as [
       number,
       number,
@@ -211,6 +235,13 @@ class Page {
     }
     return new Response(packed({ items }, parts));
   }
+}
+
+/** A training step as a pass whose numbers are read like those of another. */
+function stepPass(step: TrainingStep | null): Omit<Pass, "ref">[] {
+  if (step === null) return [];
+  const { info, outputs, ranges } = step;
+  return [{ info: info.trace, input: null, shown: null, outputs, ranges, arithmetic: {}, thumbnails: {} }];
 }
 
 /** The tensors that a rule reads. */

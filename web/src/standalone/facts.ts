@@ -17,7 +17,6 @@ export type Facts = Readonly<{
   parameters: number;
   training: Readonly<{ points: readonly Point[]; lines: readonly string[] }> | null;
   confusion: Confusion | null;
-  step: readonly Passage[];
   probes: readonly Passage[];
   left_out: readonly string[];
 }>;

@@ -39,4 +39,5 @@ const source = embedded(data);
 answerFrom(source, { isRecorded: true });
 window.convscope = async (path) => (await source(path, {})).json() as Promise<unknown>;
 const passes = new Map(Object.entries(data.header.passes));
-mount(Report, { target, props: { facts: data.header.page, passes } });
+const { page: facts, step } = data.header;
+mount(Report, { target, props: { facts, passes, step } });
