@@ -4,6 +4,7 @@ The text names the cause, shows the case, and sets the first wrong cell as two s
 """
 
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import NoReturn
 
 import numpy as np
@@ -139,7 +140,7 @@ class Check:
                 several = f"all {plural(self.reproduced, 'result')}" if self.reproduced > 1 else "the result"
                 fails = "fails on the same calls, and " if self.problem else ""
                 evidence = f"The reference with this mistake {fails}reproduces {several} of your function."
-            lines += [f"Likely cause: {self.cause}.", f"  {self.advice}", f"  {evidence}"]
+            lines += [f"Likely cause: {self.cause}.", *_indented(self.advice), *_indented(evidence)]
         elif not self.problem:
             lines.append("No known mistake reproduces these results; the numbers below show the difference.")
         if self.pattern:
@@ -225,6 +226,11 @@ class Check:
 
     def __repr__(self) -> str:
         return f"<Check of {self.function} as {self.operation}: {'right' if self.right else self.cause or 'wrong'}>"
+
+
+def _indented(text: str) -> list[str]:
+    """A paragraph as lines of the report."""
+    return wrap(text, 98, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _terms(terms: tuple[Term, ...] | None, lines: tuple[str, ...]) -> list[object] | None:
