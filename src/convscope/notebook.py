@@ -101,19 +101,19 @@ def _named(path: str) -> tuple[str, str]:
 
 
 def _written(say: Callable[[Any], str]) -> Callable[[Any, Any, bool], None]:
-    def write(found: Any, printer: Any, _cycle: bool) -> None:
-        printer.text(say(found))
+    def write(result: Any, printer: Any, _cycle: bool) -> None:
+        printer.text(say(result))
 
     return write
 
 
-def _figure(found: Any, picture: str) -> Any:
+def _figure(result: Any, picture: str) -> Any:
     if not picture:
-        return found
-    if picture == "network" and found.training_step is not None:
+        return result
+    if picture == "network" and result.training_step is not None:
         picture = "training_step"
     draw = getattr(cs.plot, picture)
-    return draw(found.confusion, found.classes) if picture == "confusion" else draw(found)
+    return draw(result.confusion, result.classes) if picture == "confusion" else draw(result)
 
 
 def _svg(value: object) -> str | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 from commands import Commands
-from convscope.capture.shape_repairs import Repair
+from convscope.capture.shape_repairs import ShapeRepair
 from shape_errors import CASES, Lambda, ShapeErrorCase, lenet
 
 SETTINGS = {
@@ -27,7 +27,7 @@ SETTINGS = {
 }
 
 
-def applied(net: nn.Module, repairs: tuple[Repair, ...]) -> nn.Module | None:
+def applied(net: nn.Module, repairs: tuple[ShapeRepair, ...]) -> nn.Module | None:
     """The network with layers built anew as the repairs say; None where one changes the code of `forward`."""
     net = copy.deepcopy(net)
     for repair in repairs:
@@ -129,14 +129,14 @@ def test_the_parameter_of_a_sum_is_the_operand_that_is_changed(add: Callable[[An
     net = Lambda(lambda net, x: net.conv(add(net, x)), conv=nn.Conv2d(3, 2, 3), position=position)
     failure = cs.summary(net, (3, 10, 10)).failure
     assert failure is not None
-    assert failure.repairs == ((Repair("position", "shape", (1, 3, 10, 10)),),)
+    assert failure.repairs == ((ShapeRepair("position", "shape", (1, 3, 10, 10)),),)
 
 
 def test_a_layer_without_a_model_around_it_has_settings() -> None:
     failure = cs.summary(nn.Conv2d(3, 4, 3), (1, 9, 9)).failure
     assert failure is not None
     assert failure.sum == "the layer expects 3 channels, but receives 1: 1x9x9"
-    assert failure.repairs == ((Repair("the layer", "in_channels", 1),),)
+    assert failure.repairs == ((ShapeRepair("the layer", "in_channels", 1),),)
 
 
 def test_a_failure_leaves_the_model_as_found() -> None:

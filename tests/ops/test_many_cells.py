@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import convscope as cs
 from convscope.expr.call import Call, Cell
-from convscope.expr.expr import Dot, Expr, Result
+from convscope.expr.expr import BoundedResult, Dot, Expr
 from convscope.expr.precision import exact_sums
 from convscope.ops import OPS
 from convscope.ops.op import Vectorized
@@ -38,7 +38,7 @@ def calls(trace: Trace) -> Iterator[tuple[Call, Array]]:
                 yield call_of(trace, step, output), np.stack(np.unravel_index(flat, made.shape), -1)
 
 
-def alone(call: Call, cell: Array) -> Result | None:
+def alone(call: Call, cell: Array) -> BoundedResult | None:
     try:
         return OPS[call.op].rule(call, tuple(map(int, cell))).result(call.precision)
     except UNABLE:

@@ -17,7 +17,7 @@ import convscope as cs
 from browser import NARROW, accessible, browser, keep, tab
 from commands import Commands
 from convscope.server.explanations.explanations import explained
-from convscope.standalone.document import Contents
+from convscope.standalone.document import PageContents
 from exploring import recorded, settled
 
 ASK = "path => convscope(path)"
@@ -319,7 +319,7 @@ def test_edges_without_their_weights_say_so_calmly(page: Any, tmp_path: Path) ->
 
 
 def test_the_size_counts_what_is_written() -> None:
-    rng, contents = np.random.default_rng(1), Contents(400_000)
+    rng, contents = np.random.default_rng(1), PageContents(400_000)
     added = [contents.tensor(rng.random((50, k + 1)).astype(np.float32)) for k in range(300)]
     assert added[0] == 0
     assert added[-1] is None

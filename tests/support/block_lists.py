@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from convscope.blocks import KINDS
-from convscope.blocks.kinds import Setting
+from convscope.blocks.kinds import KindSetting
 
 WRONG = st.one_of(
     st.none(),
@@ -18,7 +18,7 @@ WRONG = st.one_of(
 """Values that few settings take."""
 
 
-def _value(setting: Setting) -> st.SearchStrategy[Any]:
+def _value(setting: KindSetting) -> st.SearchStrategy[Any]:
     if setting.kind == "flag":
         return st.booleans()
     if setting.kind == "number":

@@ -15,7 +15,7 @@ UNITS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class KindSetting:
     """A setting of a block.
 
     >>> KINDS["conv"].settings[1].name, KINDS["conv"].settings[1].default
@@ -56,7 +56,7 @@ class Kind:
     layer: str
     """What its layers are called, with a number: conv1, pool2."""
     summary: str
-    settings: tuple[Setting, ...] = ()
+    settings: tuple[KindSetting, ...] = ()
     written: bool = False
     """Whether its weight and bias can be given by hand."""
 
@@ -67,11 +67,11 @@ class Kind:
 
 
 _POOLING = (
-    Setting("size", "whole", 2, 1, WINDOW),
-    Setting("stride", "whole", None, 1, WINDOW, unset="size"),
-    Setting("padding", "whole", 0, 0, WINDOW // 2),
+    KindSetting("size", "whole", 2, 1, WINDOW),
+    KindSetting("stride", "whole", None, 1, WINDOW, unset="size"),
+    KindSetting("padding", "whole", 0, 0, WINDOW // 2),
 )
-_BIAS = Setting("bias", "flag", True)
+_BIAS = KindSetting("bias", "flag", True)
 
 KINDS: Mapping[str, Kind] = {
     "conv": Kind(
@@ -79,10 +79,10 @@ KINDS: Mapping[str, Kind] = {
         "conv",
         "each kernel slides over all maps and makes a new map",
         (
-            Setting("kernels", "whole", 8, 1, KERNELS),
-            Setting("size", "whole", 3, 1, WINDOW),
-            Setting("stride", "whole", 1, 1, WINDOW),
-            Setting("padding", "whole", 0, 0, WINDOW),
+            KindSetting("kernels", "whole", 8, 1, KERNELS),
+            KindSetting("size", "whole", 3, 1, WINDOW),
+            KindSetting("stride", "whole", 1, 1, WINDOW),
+            KindSetting("padding", "whole", 0, 0, WINDOW),
             _BIAS,
         ),
         written=True,
@@ -91,7 +91,10 @@ KINDS: Mapping[str, Kind] = {
     "avg-pool": Kind("avg-pool", "pool", "the mean of each window", _POOLING),
     "relu": Kind("relu", "relu", "negative numbers become 0"),
     "leaky-relu": Kind(
-        "leaky-relu", "lrelu", "negative numbers are multiplied by a small slope", (Setting("slope", "number", 0.01),)
+        "leaky-relu",
+        "lrelu",
+        "negative numbers are multiplied by a small slope",
+        (KindSetting("slope", "number", 0.01),),
     ),
     "tanh": Kind("tanh", "tanh", "squashes every number into the range -1 to 1"),
     "sigmoid": Kind("sigmoid", "sigmoid", "squashes every number into the range 0 to 1"),
@@ -100,14 +103,14 @@ KINDS: Mapping[str, Kind] = {
         "dropout",
         "dropout",
         "in training, sets a random share of the numbers to 0; in evaluation, does nothing",
-        (Setting("p", "number", 0.5, 0, 0.99),),
+        (KindSetting("p", "number", 0.5, 0, 0.99),),
     ),
     "flatten": Kind("flatten", "flatten", "all maps become one list of numbers"),
     "linear": Kind(
         "linear",
         "fc",
         "each unit is a weighted sum of all numbers",
-        (Setting("units", "whole", None, 1, UNITS, unset="classes"), _BIAS),
+        (KindSetting("units", "whole", None, 1, UNITS, unset="classes"), _BIAS),
         written=True,
     ),
 }

@@ -46,7 +46,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class BlockLayer:
     """What a block makes of its input."""
 
     shape: Shape
@@ -81,7 +81,7 @@ class Placed:
         return Repair(title, self.at, 1, (self.block.changed(**settings),))
 
 
-Rule = Callable[[Placed], Layer | Problem]
+Rule = Callable[[Placed], BlockLayer | Problem]
 
 
 def described(shape: Shape) -> str:
@@ -93,7 +93,7 @@ def described(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-def _convolution(placed: Placed) -> Layer | Problem:
+def _convolution(placed: Placed) -> BlockLayer | Problem:
     shape = placed.shape
     if len(shape) != 3:
         return _no_maps("a convolution", shape)
@@ -103,12 +103,12 @@ def _convolution(placed: Placed) -> Layer | Problem:
     kernels = placed["kernels"]
     weight = (kernels, shape[0], placed["size"], placed["size"])
     result = (kernels, *(total.value for _, total in window))
-    return _unfitting(placed, weight) or Layer(
+    return _unfitting(placed, weight) or BlockLayer(
         result, window, _parameters(placed, weight), convolution_cost((1, *result), weight), weight
     )
 
 
-def _pooling(placed: Placed) -> Layer | Problem:
+def _pooling(placed: Placed) -> BlockLayer | Problem:
     shape = placed.shape
     if len(shape) != 3:
         return _no_maps("pooling", shape)
@@ -121,19 +121,19 @@ def _pooling(placed: Placed) -> Layer | Problem:
     window = _window(placed, stride=placed["stride"] or size)
     if isinstance(window, Problem):
         return window
-    return Layer((shape[0], *(total.value for _, total in window)), window)
+    return BlockLayer((shape[0], *(total.value for _, total in window)), window)
 
 
-def _same(placed: Placed) -> Layer | Problem:
-    return Layer(placed.shape)
+def _same(placed: Placed) -> BlockLayer | Problem:
+    return BlockLayer(placed.shape)
 
 
-def _batch_norm(placed: Placed) -> Layer | Problem:
+def _batch_norm(placed: Placed) -> BlockLayer | Problem:
     shape = placed.shape
-    return Layer(shape, parameters=parameter_sum([(shape[0],), (shape[0],)]))
+    return BlockLayer(shape, parameters=parameter_sum([(shape[0],), (shape[0],)]))
 
 
-def _flatten(placed: Placed) -> Layer | Problem:
+def _flatten(placed: Placed) -> BlockLayer | Problem:
     shape = placed.shape
     if len(shape) != 3:
         return Problem(
@@ -141,10 +141,10 @@ def _flatten(placed: Placed) -> Layer | Problem:
             Repair("remove it", placed.at, 1),
         )
     count = shape[0] * shape[1] * shape[2]
-    return Layer((count,), reshape_sums((1, *shape), (1, count)))
+    return BlockLayer((count,), reshape_sums((1, *shape), (1, count)))
 
 
-def _linear(placed: Placed) -> Layer | Problem:
+def _linear(placed: Placed) -> BlockLayer | Problem:
     shape = placed.shape
     if len(shape) != 1:
         return Problem(
@@ -152,7 +152,7 @@ def _linear(placed: Placed) -> Layer | Problem:
             Repair("insert flatten", placed.at, 0, ({"block": "flatten"},)),
         )
     weight = (placed.units, shape[0])
-    return _unfitting(placed, weight) or Layer(
+    return _unfitting(placed, weight) or BlockLayer(
         (placed.units,), (), _parameters(placed, weight), product_cost((1, placed.units), shape), weight
     )
 

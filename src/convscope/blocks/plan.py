@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convscope.blocks.layers import RULES, Layer, Placed, Problem, Repair, described
+from convscope.blocks.layers import RULES, BlockLayer, Placed, Problem, Repair, described
 from convscope.blocks.reading import Block, listed, read_block, shown
 from convscope.errors import UsageError
 from convscope.layer_arithmetic import NOTHING, AxisSums, Shape, Sum, sum_texts
@@ -176,7 +176,7 @@ def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
             planned.append(PlannedBlock(name, item, None))
             continue
         result = RULES[item.kind.name](Placed(item, current, classes, at))
-        if isinstance(result, Layer):
+        if isinstance(result, BlockLayer):
             planned.append(
                 PlannedBlock(
                     name, item, result.shape, result.size, result.parameters, result.multiply_adds, result.weight

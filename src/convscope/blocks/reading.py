@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from convscope.blocks.kinds import KINDS, Kind, Setting, SettingValue
+from convscope.blocks.kinds import KINDS, Kind, KindSetting, SettingValue
 from convscope.blocks.templates import template
 from convscope.errors import UnknownName, UsageError
 from convscope.files import read_file
@@ -27,7 +27,7 @@ LARGEST = 3.4e38
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
+class GivenValues:
     """The numbers of a weight or bias, given by hand.
 
     >>> values = read_values([[1, 2, 3], [4, 5, 6]])
@@ -62,7 +62,7 @@ class Block:
     kind: Kind
     settings: Mapping[str, SettingValue]
     """Every setting of its kind."""
-    values: Mapping[str, Values] = field(default_factory=dict)
+    values: Mapping[str, GivenValues] = field(default_factory=dict)
     """Its weight and bias, where they are given by hand."""
 
     def __getitem__(self, name: str) -> Any:
@@ -128,17 +128,17 @@ def read_block(value: object) -> Block:
     return Block(kind, settings, _values(kind, value.get("values"), bias=bool(settings.get("bias"))))
 
 
-def read_values(value: object) -> Values:
+def read_values(value: object) -> GivenValues:
     """Numbers of a weight or bias from nested lists.
 
     Raises:
         UsageError: rows of different lengths, too many numbers, or something other than a finite number.
     """
     numbers: list[float] = []
-    return Values(_collect(value, numbers, 0), tuple(numbers))
+    return GivenValues(_collect(value, numbers, 0), tuple(numbers))
 
 
-def _setting(kind: Kind, setting: Setting, given: Any) -> SettingValue:
+def _setting(kind: Kind, setting: KindSetting, given: Any) -> SettingValue:
     """The value of a setting, checked."""
     if given is None and setting.unset:
         return None
@@ -150,7 +150,7 @@ def _setting(kind: Kind, setting: Setting, given: Any) -> SettingValue:
     raise UsageError(f"{setting.name} of {kind.name} must be {setting.wanted}, not {shown(given)}.")
 
 
-def _values(kind: Kind, given: object, *, bias: bool) -> dict[str, Values]:
+def _values(kind: Kind, given: object, *, bias: bool) -> dict[str, GivenValues]:
     if given is None:
         return {}
     names = (["weight"] + ["bias"] * bias) if kind.written else []

@@ -125,8 +125,8 @@ def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[in
     calls: dict[int, list[_Wanted]] = {}
     for step in map(sketch.__getitem__, names):
         made_by = _before_idle(sketch, step)
-        place = INPUT if made_by is None else _dispatch_index(made_by)
-        calls.setdefault(place, []).append(_Wanted(step, "" if made_by is None else made_by.op))
+        index = INPUT if made_by is None else _dispatch_index(made_by)
+        calls.setdefault(index, []).append(_Wanted(step, "" if made_by is None else made_by.op))
     return calls
 
 

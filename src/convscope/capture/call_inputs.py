@@ -158,8 +158,8 @@ def _takes_whole(subject: ModelState, tensor: Tensor) -> bool:
     """Whether a model takes integers, because it starts with an embedding."""
     if not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in subject.modules.values()):
         return False
-    told = [runs(subject.model, [tried], {}) for tried in (tensor, tensor[None])]
-    undecided = None in told or not any(told)  # a model that fails with integers may fail for another reason
+    outcomes = [runs(subject.model, [tried], {}) for tried in (tensor, tensor[None])]
+    undecided = None in outcomes or not any(outcomes)  # a model that fails with integers may fail for another reason
     return isinstance(_first_layer(subject), nn.Embedding) if undecided else True
 
 
@@ -171,9 +171,9 @@ def _lacks_batch(subject: ModelState, tensor: Tensor) -> bool:
     card = attached(model)
     if card is not None and card.form == "picture" and card.preprocess.size is not None:
         return tensor.dim() == 3
-    told, more = runs(model, [tensor], {}), runs(model, [tensor[None]], {})
-    if more is not None and told != more:
-        return more
+    alone, batched = runs(model, [tensor], {}), runs(model, [tensor[None]], {})
+    if batched is not None and alone != batched:
+        return batched
     result = expectation(model) if card is None else None
     sure = card is not None or (result is not None and result.ran)
     return tensor.dim() == (AXES[card_of(model).form] if sure else _axes(type(_first_layer(subject))))  # type: ignore[arg-type]  # a class is hashable

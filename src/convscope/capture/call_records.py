@@ -136,8 +136,8 @@ def argument_of(call: Call, name: str, item: int) -> Tensor:
     """The tensor passed to a call as argument `name`."""
     func, args, kwargs, _, _ = call
     names = signature_of(func).names
-    place = names.index(name)
-    value = args[place] if place < len(args) else (kwargs or {})[name]
+    index = names.index(name)
+    value = args[index] if index < len(args) else (kwargs or {})[name]
     tensor = value[item] if isinstance(value, list | tuple) else value
     assert isinstance(tensor, Tensor)
     return tensor

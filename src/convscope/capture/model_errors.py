@@ -19,17 +19,17 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
     known = recorder.failed if recorder.failed is not None and recorder.failed[0] is error else None
     path, arguments = (known[1], known[2]) if known else ("", ())
     module = session.subject.modules[path]
-    given = next((value for value in arguments if isinstance(value, Tensor)), None)
+    received = next((value for value in arguments if isinstance(value, Tensor)), None)
     where = f"in {path} ({type(module).__name__})" if path else f"in {type(module).__name__}.forward"
-    unfit = misfit(module, given) if given is not None else ""
+    mismatch = misfit(module, received) if received is not None else ""
     image = next(iter(session.intake.tensors.values()))
-    if unfit:
+    if mismatch:
         expected = expected_input(card_of(session.subject.model), entering(session.subject.model))
-        said = (
+        message = (
             f"the model cannot take an input of shape {tuple(image.shape)}: {path or 'the layer'} "
-            f"({type(module).__name__}) {unfit}; {expected}. cs.load_image(path, like=model) prepares a picture so."
+            f"({type(module).__name__}) {mismatch}; {expected}. cs.load_image(path, like=model) prepares a picture so."
         )
-        return InputError(said, path, trace)
+        return InputError(message, path, trace)
     if isinstance(error, TypeError) and not path and not recorder.tape.calls:
         return TraceError(
             f"the model cannot be called with {_calls(session)}: {_first_line(error)}; "

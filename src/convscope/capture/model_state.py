@@ -105,18 +105,18 @@ class ModelState:
             now.held = saved_states(held)
         return now
 
-    def leave_as(self, found: "SavedState") -> None:
+    def leave_as(self, saved: "SavedState") -> None:
         """Restore the modules' attributes: flags, hooks, registries, caches, gradients, `forward`."""
-        for now, before in found.mappings:
+        for now, before in saved.mappings:
             now.update(before)
             if len(now) != len(before):
                 _remove_new(now, before)
-        for registry in found.empty:
+        for registry in saved.empty:
             if registry:
                 registry.clear()
-        for restore in found.held:
+        for restore in saved.held:
             restore()
-        for tensor, grad in found.grads:
+        for tensor, grad in saved.grads:
             if tensor.grad is not grad:
                 tensor.grad = grad
 

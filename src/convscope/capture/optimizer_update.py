@@ -35,7 +35,7 @@ class UpdateFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OptimizerKind:
     """One optimizer: its operation, the state it keeps for each parameter, and the settings that matter."""
 
     function: UpdateFunction
@@ -45,8 +45,8 @@ class Kind:
 
 _ADAM = "float lr, float beta1, float beta2, float eps, float weight_decay, bool maximize, int step"
 _MEANS = "Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq"
-KINDS: Mapping[type[Optimizer], Kind] = {
-    SGD: Kind(
+KINDS: Mapping[type[Optimizer], OptimizerKind] = {
+    SGD: OptimizerKind(
         UpdateFunction(
             "convscope::sgd(Tensor param, Tensor grad, Tensor? momentum_buffer, *, float lr, float momentum, "
             "float dampening, float weight_decay, bool nesterov, bool maximize) -> (Tensor, Tensor)"
@@ -54,17 +54,17 @@ KINDS: Mapping[type[Optimizer], Kind] = {
         ("momentum_buffer",),
         ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
     ),
-    Adam: Kind(
+    Adam: OptimizerKind(
         UpdateFunction(f"convscope::adam({_MEANS}, *, {_ADAM}) -> (Tensor, Tensor, Tensor)"),
         ("exp_avg", "exp_avg_sq"),
         ("lr", "eps", "weight_decay", "maximize"),
     ),
-    AdamW: Kind(
+    AdamW: OptimizerKind(
         UpdateFunction(f"convscope::adamw({_MEANS}, *, {_ADAM}) -> (Tensor, Tensor, Tensor)"),
         ("exp_avg", "exp_avg_sq"),
         ("lr", "eps", "weight_decay", "maximize"),
     ),
-    Adadelta: Kind(
+    Adadelta: OptimizerKind(
         UpdateFunction(
             "convscope::adadelta(Tensor param, Tensor grad, Tensor square_avg, Tensor acc_delta, *, float lr, "
             "float rho, float eps, float weight_decay, bool maximize) -> (Tensor, Tensor, Tensor)"
@@ -72,7 +72,7 @@ KINDS: Mapping[type[Optimizer], Kind] = {
         ("square_avg", "acc_delta"),
         ("lr", "rho", "eps", "weight_decay", "maximize"),
     ),
-    RMSprop: Kind(
+    RMSprop: OptimizerKind(
         UpdateFunction(
             "convscope::rmsprop(Tensor param, Tensor grad, Tensor square_avg, Tensor? momentum_buffer, "
             "Tensor? grad_avg, *, float lr, float alpha, float eps, float weight_decay, float momentum, "
@@ -98,7 +98,7 @@ class Update:
     time: int = -1
 
 
-def check_optimizer(optimizer: Optimizer) -> Kind:
+def check_optimizer(optimizer: Optimizer) -> OptimizerKind:
     """The kind of an optimizer.
 
     Raises:
@@ -194,7 +194,7 @@ def _twin(
     return twin, groups
 
 
-def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Group) -> dict[str, Tensor | None]:
+def _state(kind: OptimizerKind, optimizer: Optimizer, parameter: Tensor, group: Group) -> dict[str, Tensor | None]:
     """The state of a parameter before the step; for a new optimizer zero, or None for the momentum of SGD."""
     unused = {"momentum_buffer": isinstance(optimizer, SGD) or not group["momentum"]} if "momentum" in group else {}
     unused["grad_avg"] = not group.get("centered")
@@ -208,7 +208,7 @@ def _state(kind: Kind, optimizer: Optimizer, parameter: Tensor, group: Group) ->
     return state
 
 
-def _settings(kind: Kind, group: Group, after: Group) -> dict[str, object]:
+def _settings(kind: OptimizerKind, group: Group, after: Group) -> dict[str, object]:
     settings = {name: _number(group[name]) for name in kind.settings}
     if "exp_avg" in kind.state:
         settings["beta1"], settings["beta2"] = map(_number, group["betas"])

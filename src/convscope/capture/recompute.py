@@ -76,8 +76,8 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Copy memory about to be overwritten, if it is held, will be, or existed before the pass."""
-        place = memory(tensor)
-        if place in self._held or place not in self.born or (self._wanted(now) and not self._full):
+        address = memory(tensor)
+        if address in self._held or address not in self.born or (self._wanted(now) and not self._full):
             super().about_to_write(tensor, now)
             self._left -= size_of(tensor)
             self.kept += size_of(tensor)
@@ -326,9 +326,9 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         self._uncounted = 0
         for call in self.tape.calls[self._counted :]:
             for tensor in tensors_in([*call[1], *(call[2] or {}).values(), call[3]] if call else []):
-                place = memory(tensor)
-                if place not in self._held:
-                    self._held.add(place)
+                address = memory(tensor)
+                if address not in self._held:
+                    self._held.add(address)
                     self.kept += size_of(tensor)
         self._counted = len(self.tape.calls)
         held = self.kept + self._copied
@@ -355,9 +355,9 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
                 self.tape.calls.append(None)
             else:
                 super()._note(call)
-        for place in [*self.tape.writes]:
-            if place in self.born and place not in self._held:
-                del self.tape.writes[place]
+        for address in [*self.tape.writes]:
+            if address in self.born and address not in self._held:
+                del self.tape.writes[address]
         self.kept += sum(size_of(copy) for written in self.tape.writes.values() for _, copy in written.copies)
 
 

@@ -136,8 +136,8 @@ class OpTraits(NamedTuple):
     def written(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[Tensor]:
         """The tensors that a call with these arguments writes into."""
         if self.training < 0 or args[self.training]:
-            for place, name in self.writes:
-                yield from tensors_in(args[place] if place < len(args) else kwargs.get(name))
+            for index, name in self.writes:
+                yield from tensors_in(args[index] if index < len(args) else kwargs.get(name))
 
 
 _TRAITS: dict[int, OpTraits | None] = {}  # by id(function); None without any traits
@@ -327,8 +327,8 @@ def _traits(func: Overload) -> OpTraits | None:
     schema = func._schema
     undeclared = UNDECLARED.get(schema.name, ())
     writes = tuple(
-        (place, argument.name)
-        for place, argument in enumerate(schema.arguments)
+        (index, argument.name)
+        for index, argument in enumerate(schema.arguments)
         if (argument.alias_info is not None and argument.alias_info.is_write) or argument.name in undeclared
     )
     resizes = tuple(argument.name for argument in schema.arguments if argument.is_out)

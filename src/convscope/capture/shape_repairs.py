@@ -15,10 +15,10 @@ from convscope.capture.torch_calls import BINARY, PARAMETERS, Arguments, Change,
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
+class ShapeRepair:
     """One number to change.
 
-    >>> print(Repair("fc1", "in_features", 2704))
+    >>> print(ShapeRepair("fc1", "in_features", 2704))
     fc1: in_features=2704
     """
 
@@ -39,7 +39,7 @@ class Repair:
 class Option:
     """Changes to try: what a user would write, and the arguments of each changed call by its index."""
 
-    repairs: tuple[Repair, ...]
+    repairs: tuple[ShapeRepair, ...]
     changes: Mapping[int, Change]
 
 
@@ -75,7 +75,7 @@ def _linear(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
         result = Diagnosis(
             f"{call.title} expects {expected:,} numbers; it receives maps of {_size(x)}: {maps} = {numbers:,}"
         )
-        flat = (Repair(call.layer, "flatten before", numbers),)
+        flat = (ShapeRepair(call.layer, "flatten before", numbers),)
         if numbers == expected:
             result.options.append(Option(flat, {call.index: lambda a: {**a, "input": a["input"].flatten(1)}}))
         else:
@@ -134,7 +134,7 @@ def _norm(call: TorchCall, before: Sequence[TorchCall], setting: str, names: Seq
         return {**arguments, **fresh}
 
     result = Diagnosis(f"{call.title} expects {_channels(expected)}, but receives {received:,}: {_size(x)}")
-    result.options.append(Option((Repair(call.layer, setting, received),), {call.index: widened}))
+    result.options.append(Option((ShapeRepair(call.layer, setting, received),), {call.index: widened}))
     result.options += _makers(before, "out_channels", received, expected)
     return result
 
@@ -150,7 +150,7 @@ def _layer_norm(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | No
         return {**arguments, **fresh, "normalized_shape": received}
 
     result = Diagnosis(f"{call.title} normalizes {_times(expected)}, but receives {_times(received)}")
-    result.options.append(Option((Repair(call.layer, "normalized_shape", received),), {call.index: resized}))
+    result.options.append(Option((ShapeRepair(call.layer, "normalized_shape", received),), {call.index: resized}))
     return result
 
 
@@ -174,7 +174,7 @@ def _binary(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
         shape = tuple(1 if m == 1 else o for m, o in zip(mine, other, strict=True)) if broadcasts else other
         result.options.append(
             Option(
-                (Repair(call.parameter, "shape", shape),),
+                (ShapeRepair(call.parameter, "shape", shape),),
                 {call.index: lambda args: {**args, name: args[name].new_zeros(shape)}},
             )
         )
@@ -204,7 +204,7 @@ def _matmul(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     shape = (a.shape[-1], b.shape[1])
     result = Diagnosis(f"{_times(a.shape)} times {_times(b.shape)}: {a.shape[-1]:,} columns but {b.shape[0]:,} rows")
     change = {call.index: lambda args: {**args, "other": args["other"].new_zeros(shape)}}
-    result.options.append(Option((Repair(call.parameter, "shape", shape),), change))
+    result.options.append(Option((ShapeRepair(call.parameter, "shape", shape),), change))
     return result
 
 
@@ -227,7 +227,7 @@ def _view(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
         if rest and numbers % rest == 0 and size[axis] != -1:
             fitting = tuple(numbers // rest if i == axis else n for i, n in enumerate(size))
             change = {call.index: partial(_with, size=fitting)}
-            result.options.append(Option((Repair(call.name, "size", fitting),), change))
+            result.options.append(Option((ShapeRepair(call.name, "size", fitting),), change))
     return result
 
 
@@ -293,14 +293,16 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
         same = [d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)]
         if not channels and same != list(padding):
             value = same[0] if len(set(same)) == 1 else tuple(same)
-            yield Option((Repair(call.layer, "padding", value),), {call.index: partial(_with, padding=same)})
+            yield Option((ShapeRepair(call.layer, "padding", value),), {call.index: partial(_with, padding=same)})
         stride = _per_axis(call.arguments.get("stride"), len(kernel)) or [1] * len(kernel)
         if not channels and set(stride) == {1} and (times := _times_larger(left, right)) > 1:
             yield Option(
-                (Repair(call.layer, "stride", times),), {call.index: partial(_with, stride=[times] * len(kernel))}
+                (ShapeRepair(call.layer, "stride", times),), {call.index: partial(_with, stride=[times] * len(kernel))}
             )
         if not channels and set(stride) != {1}:
-            yield Option((Repair(call.layer, "stride", 1),), {call.index: partial(_with, stride=[1] * len(kernel))})
+            yield Option(
+                (ShapeRepair(call.layer, "stride", 1),), {call.index: partial(_with, stride=[1] * len(kernel))}
+            )
 
 
 def _times_larger(left: tuple[int, ...], right: tuple[int, ...]) -> int:
@@ -310,11 +312,11 @@ def _times_larger(left: tuple[int, ...], right: tuple[int, ...]) -> int:
     return times.pop() if len(times) == 1 else 1
 
 
-def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[int]) -> Repair:
+def _weight_repair(call: TorchCall, setting: str, value: int, shape: Sequence[int]) -> ShapeRepair:
     """The setting of a layer, or the shape of a parameter that `forward` uses directly."""
     if call.weight_is_own:
-        return Repair(call.layer, setting, value)
-    return Repair(call.parameter or call.name, "shape", tuple(shape))
+        return ShapeRepair(call.layer, setting, value)
+    return ShapeRepair(call.parameter or call.name, "shape", tuple(shape))
 
 
 def _with(arguments: Arguments, **changed: object) -> Arguments:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from convscope.capture.model_state import PLAIN
 from convscope.capture.recording import tensors_of
-from convscope.capture.shape_repairs import Diagnosis, Option, Repair, diagnosis
+from convscope.capture.shape_repairs import Diagnosis, Option, ShapeRepair, diagnosis
 from convscope.capture.torch_calls import CallLog, Change, TorchCall
 from convscope.cards.card_inference import card_of
-from convscope.cards.trial_copy import Ghosts, Unrunnable
+from convscope.cards.trial_copy import TrialCopies, Unrunnable
 from convscope.cards.trial_runs import USUAL, expectation
 from convscope.errors import TraceError
 
@@ -49,7 +49,7 @@ class ShapeFailure:
     """The calculation that went wrong; empty if the failure is not a known shape error."""
     sizes: tuple[tuple[int, ...], ...] = ()
     """Sizes of an input, without the batch axis, on which the model runs."""
-    repairs: tuple[tuple[Repair, ...], ...] = ()
+    repairs: tuple[tuple[ShapeRepair, ...], ...] = ()
     """Changes with which the model runs at the requested size; each item is one proposal."""
 
     def lines(self) -> Iterator[str]:
@@ -91,7 +91,7 @@ def shape_failure(model: nn.Module, inputs: ArrayLike | Mapping[str, ArrayLike],
     cause = error.__cause__ or error
     first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
     try:
-        trials = _Trials(Ghosts(model))
+        trials = _Trials(TrialCopies(model))
         arrays = inputs if isinstance(inputs, Mapping) else {"": inputs}
         tensors = {name: torch.as_tensor(array)[None] for name, array in arrays.items()}
         outcome = trials.run(tensors)
@@ -127,18 +127,18 @@ class _Outcome:
 class _Trials:
     """Runs of copies of one model."""
 
-    ghosts: Ghosts
+    trial_copies: TrialCopies
 
     @property
     def bare(self) -> bool:
         """Whether the model is itself one of torch's layers."""
-        return type(self.ghosts.model) in PLAIN and not any(self.ghosts.model.children())
+        return type(self.trial_copies.model) in PLAIN and not any(self.trial_copies.model.children())
 
     def run(self, inputs: Mapping[str, Tensor], changes: Mapping[int, Change] | None = None) -> _Outcome:
         """Run a copy on inputs by name; "" is the first by position."""
         named = {name: tensor for name, tensor in inputs.items() if name}
         positional = [inputs[""]] if "" in inputs else []
-        watch, result = self.ghosts.run_under(
+        watch, result = self.trial_copies.run_under(
             lambda names: CallLog(names, changes or {}, bare=self.bare), positional, named
         )
         if isinstance(result, Exception):
@@ -146,7 +146,7 @@ class _Trials:
         first = next(tensors_of(result), None)
         return _Outcome(True, first.shape[0] if first is not None and first.dim() else 0, None, watch.log)
 
-    def repairs(self, inputs: Mapping[str, Tensor], outcome: _Outcome) -> tuple[tuple[Repair, ...], ...]:
+    def repairs(self, inputs: Mapping[str, Tensor], outcome: _Outcome) -> tuple[tuple[ShapeRepair, ...], ...]:
         """Changes with which the model runs on these inputs, those of one number first."""
         if outcome.diagnosis is None:
             return ()
@@ -155,11 +155,11 @@ class _Trials:
         fewest = len(proposals[0]) if proposals else 0
         return tuple(repairs for repairs in proposals if len(repairs) <= fewest)[:PROPOSED]
 
-    def _mended(self, inputs: Mapping[str, Tensor], option: Option) -> tuple[Repair, ...]:
+    def _mended(self, inputs: Mapping[str, Tensor], option: Option) -> tuple[ShapeRepair, ...]:
         """The changes of an option and of the later ones that it requires; () if the model still fails."""
         repairs, changes = option.repairs, dict(option.changes)
         for _ in range(FURTHER + 1):
-            if self.ghosts.calls > CALLS:
+            if self.trial_copies.calls > CALLS:
                 return ()
             outcome = self.run(inputs, changes)
             if outcome.ran:
@@ -180,7 +180,7 @@ class _Trials:
             proposals = list[tuple[int, ...]]()
             for shapes in group:
                 fitting = (
-                    s for s in shapes if s != shape and self.ghosts.calls <= CALLS and self._fits(s, asked.dtype)
+                    s for s in shapes if s != shape and self.trial_copies.calls <= CALLS and self._fits(s, asked.dtype)
                 )
                 proposals += itertools.islice(fitting, 1)
             if proposals:
@@ -208,7 +208,7 @@ class _Trials:
 
         The size with the right channels, and what the model expects; the next multiples above and below; all near ones.
         """
-        card, expected = card_of(self.ghosts.model), expectation(self.ghosts.model)
+        card, expected = card_of(self.trial_copies.model), expectation(self.trial_copies.model)
         channels, (first, *edges) = card.preprocess.channels or (expected.channels if expected else None), asked
         right = channels or first
         flat = len(edges) == 2

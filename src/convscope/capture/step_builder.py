@@ -344,8 +344,8 @@ def outside_refs(done: RecordedPass) -> dict[tuple[Kind, int], Ref]:
         ("constant", {f"constant{i}": use[1] for i, use in enumerate(done.outside.constants)}),
     )
     for kind, slots in groups:
-        for place, (name, slot) in enumerate(slots.items()):
-            results[kind, place] = _ref(TensorLink(kind, place, 0, slot), name)
+        for index, (name, slot) in enumerate(slots.items()):
+            results[kind, index] = _ref(TensorLink(kind, index, 0, slot), name)
     return results
 
 

@@ -278,11 +278,11 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
         result = None  # not kept: whatever reads it would go round in circles
         why = "the model returned containers that hold themselves, or thousands within each other; return its tensors."
         raise TraceError(why, "", None) from None
-    told = _told(session, recorder, result)
+    recorded = _told(session, recorder, result)
     if empty:
         kind = "nothing" if result is None else f"{kind_of(result)} without tensors"
-        raise TraceError(f"the model returned {kind}; its forward must return a tensor.", "", told)
-    return told
+        raise TraceError(f"the model returned {kind}; its forward must return a tensor.", "", recorded)
+    return recorded
 
 
 def _told(session: TracingSession, recorder: Recorder, result: object) -> Trace:

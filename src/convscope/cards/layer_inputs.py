@@ -74,19 +74,19 @@ def failing_layer(model: nn.Module, error: BaseException) -> str:
     1 (Linear) expects 100 numbers in the last axis, but received (1, 576); nn.Linear(576, 2) would fit
     """
     paths = {id(module): path for path, module in model.named_modules()}
-    found = ""
+    description = ""
     traceback: TracebackType | None = error.__traceback__
     while traceback is not None:
         module, received = (traceback.tb_frame.f_locals.get(name) for name in ("self", "input"))
         if id(module) in paths and isinstance(module, nn.Module) and isinstance(received, Tensor):
             reason = misfit(module, received)
-            found = (
+            description = (
                 f"{paths[id(module)] or 'it'} ({type(module).__name__}) {reason}{_fitting(module, received)}"
                 if reason
                 else ""
             )
         traceback = traceback.tb_next
-    return found
+    return description
 
 
 def _fitting(module: nn.Module, received: Tensor) -> str:

@@ -23,9 +23,9 @@ from torch.overrides import TorchFunctionMode
 from convscope.cards.card import InputLayer
 
 SMALL = 30_000_000
-"""Numbers of parameters up to which a ghost has real ones, so that a forward may look at values."""
+"""Numbers of parameters up to which a trial copy has real ones, so that a forward may look at values."""
 NEAR = 128 * 128
-"""Places of a map up to which a ghost with real numbers is run, whatever the work."""
+"""Places of a map up to which a trial copy with real numbers is run, whatever the work."""
 WORK = 100_000_000
 """Multiplications, at most, of a convolutional network's pass up to which it is run on more places."""
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
@@ -38,8 +38,8 @@ M = TypeVar("M", bound="CountingMode")
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of a ghost."""
+class TrialRun:
+    """One run of a trial copy."""
 
     ran: bool
     calls: int
@@ -53,7 +53,7 @@ class Unrunnable(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Ghosts:
+class TrialCopies:
     """Copies of one model, made when they are wanted."""
 
     model: nn.Module
@@ -73,8 +73,8 @@ class Ghosts:
         """Whether some parameters get their shapes from the first input."""
         return any(is_lazy(tensor) for tensor in _tensors(self.model))
 
-    def attempt(self, shape: tuple[int, ...], *, whole: bool = False) -> Attempt:
-        """Run a ghost on ones, the same for each input that forward wants.
+    def attempt(self, shape: tuple[int, ...], *, whole: bool = False) -> TrialRun:
+        """Run a trial copy on ones, the same for each input that forward wants.
 
         Args:
             shape: Of an input, its batch axis included.
@@ -86,35 +86,35 @@ class Ghosts:
         image = torch.zeros(shape, dtype=torch.int64) if whole else torch.ones(shape, dtype=dtype)
         return self.call([image] * self.inputs, {})
 
-    def call(self, arguments: Sequence[object], keywords: Mapping[str, object]) -> Attempt:
-        """Run a ghost on copies of these inputs; nothing of it is seen outside."""
+    def call(self, arguments: Sequence[object], keywords: Mapping[str, object]) -> TrialRun:
+        """Run a trial copy on copies of these inputs; nothing of it is seen outside."""
         watch, outcome = self.run_under(_Watch, arguments, keywords)
-        return Attempt(not isinstance(outcome, Exception), watch.calls, tuple(watch.layers))
+        return TrialRun(not isinstance(outcome, Exception), watch.calls, tuple(watch.layers))
 
     def run_under(
         self, mode_for: Callable[[Mapping[int, str]], M], arguments: Sequence[object], keywords: Mapping[str, object]
     ) -> tuple[M, object]:
-        """Run a ghost under a mode that counts its calls; the mode, and what forward returned or raised.
+        """Run a trial copy under a mode that counts its calls; the mode, and what forward returned or raised.
 
         Args:
-            mode_for: Makes the mode from the names of the ghost's parameters, by their ids.
-            arguments: Inputs by position; the ghost gets copies.
+            mode_for: Makes the mode from the names of the trial copy's parameters, by their ids.
+            arguments: Inputs by position; the trial copy gets copies.
             keywords: Inputs by name.
         """
         numberless = self._numberless([*arguments, *keywords.values()])
         try:
-            ghost = self._ghost(numberless)
+            trial_copy = self._new_copy(numberless)
         except Exception as error:
             raise Unrunnable from error
-        watch = mode_for({id(p): name for name, p in ghost.named_parameters()})
-        device = next((t.device for t in _tensors(ghost)), torch.device("cpu"))
+        watch = mode_for({id(p): name for name, p in trial_copy.named_parameters()})
+        device = next((t.device for t in _tensors(trial_copy)), torch.device("cpu"))
         where: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
         with _unseen(), where:
             copies = [in_structure(value, lambda t: t.detach().clone().to(device)) for value in arguments]
             named = {name: in_structure(v, lambda t: t.detach().clone().to(device)) for name, v in keywords.items()}
             with watch:
                 try:
-                    outcome = ghost(*copies, **named)
+                    outcome = trial_copy(*copies, **named)
                 except Exception as error:  # whatever a forward raises on an input that is not for it
                     outcome = error
         self.calls += watch.calls + ATTEMPT
@@ -129,7 +129,7 @@ class Ghosts:
         numbers = sum(t.numel() for t in tensors)
         return not plain or numbers > SMALL or (largest > NEAR and numbers * largest > WORK)
 
-    def _ghost(self, numberless: bool) -> nn.Module:
+    def _new_copy(self, numberless: bool) -> nn.Module:
         if self.lazy:  # a run would give it its shapes
             return _copy(self.model, numberless=False)
         if numberless not in self._kept:
@@ -186,15 +186,15 @@ def _copy(model: nn.Module, numberless: bool) -> nn.Module:
         for tensor in [*_tensors(model), *_plain_tensors(model)]:
             bare = torch.empty_like(tensor, device="meta", requires_grad=False)
             memo[id(tensor)] = nn.Parameter(bare, requires_grad=False) if isinstance(tensor, nn.Parameter) else bare
-    ghost = copy.deepcopy(model, memo)
-    for own, module in zip(model.modules(), ghost.modules(), strict=True):
+    trial_copy = copy.deepcopy(model, memo)
+    for own, module in zip(model.modules(), trial_copy.modules(), strict=True):
         module.__dict__["training"] = False
         for registry in HOOKS:
             theirs = getattr(own, registry)
             for key, hook in list(getattr(module, registry).items()):
                 if theirs.get(key) is hook:  # a function, which a copy shares with the model
                     del getattr(module, registry)[key]
-    return ghost
+    return trial_copy
 
 
 def _plain_tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -1,6 +1,6 @@
 """Trial runs: determine a model's input by running a copy of it on inputs of several forms, channels and sizes.
 
-Knows torch, through `ghost`. Nothing here is timed: the work is bounded by counting, so the answer is always the same.
+Knows torch, through `trial_copy`. Nothing here is timed: the work is bounded by counting, so answers do not vary.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from convscope.cards.card import Form, InputLayer, input_layers, square
-from convscope.cards.trial_copy import Attempt, Ghosts, Unrunnable, in_structure
+from convscope.cards.trial_copy import TrialCopies, TrialRun, Unrunnable, in_structure
 
 T = TypeVar("T")
 EDGE, OTHER_EDGE = 64, 96
@@ -58,13 +58,13 @@ class Expectation:
 class _Best:
     """The attempt that came farthest."""
 
-    attempt: Attempt = field(default_factory=lambda: Attempt(False, -1, ()))
+    attempt: TrialRun = field(default_factory=lambda: TrialRun(False, -1, ()))
     form: Form = "any"
     channels: int = 0
     rest: tuple[int, ...] = ()
     """The edges of its input."""
 
-    def better(self, attempt: Attempt, form: Form, channels: int, rest: tuple[int, ...]) -> bool:
+    def better(self, attempt: TrialRun, form: Form, channels: int, rest: tuple[int, ...]) -> bool:
         """Take note of an attempt; whether it came to its end."""
         if (attempt.ran, attempt.calls) > (self.attempt.ran, self.attempt.calls):
             self.attempt, self.form, self.channels, self.rest = attempt, form, channels, rest
@@ -101,7 +101,7 @@ def expectation(model: object) -> Expectation | None:
     module: nn.Module = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
     known = _known(module)
     if not known.looked:
-        known.expectation, known.looked = _unless_unrunnable(lambda: _look(Ghosts(module))), True
+        known.expectation, known.looked = _unless_unrunnable(lambda: _look(TrialCopies(module))), True
     return known.expectation
 
 
@@ -125,7 +125,7 @@ def runs(model: nn.Module, arguments: Sequence[object], keywords: Mapping[str, o
     model = getattr(model, "_orig_mod", model)
     known, stamp = _known(model), f"{_described(arguments)} {_described(keywords)}"
     if stamp not in known.runs:
-        known.runs[stamp] = _unless_unrunnable(lambda: Ghosts(model).call(arguments, keywords).ran)
+        known.runs[stamp] = _unless_unrunnable(lambda: TrialCopies(model).call(arguments, keywords).ran)
     return known.runs[stamp]
 
 
@@ -202,65 +202,65 @@ def _hints_of(kinds: frozenset[type]) -> _Hints:
     return _Hints(flat, signal, volume, tokens, bool(bases & {*ATTENTIVE}), nn.BatchNorm1d in bases)
 
 
-def _look(ghosts: Ghosts) -> Expectation:
-    counts = _counts(ghosts)
+def _look(trial_copies: TrialCopies) -> Expectation:
+    counts = _counts(trial_copies)
     batch = next(n for n in (2, 5, 7, 11) if n not in counts)  # else a batch would pass for channels
     best = _Best()
-    for form in _hints(ghosts.model).forms:
-        if _try(ghosts, best, form, counts, batch):
+    for form in _hints(trial_copies.model).forms:
+        if _try(trial_copies, best, form, counts, batch):
             break
     if best.form != "picture":
-        channels = best.channels if _only(ghosts, best, batch) else None
+        channels = best.channels if _only(trial_copies, best, batch) else None
         return Expectation(best.attempt.ran, best.form, channels, None, best.attempt.layers)
-    return _picture(ghosts, best, batch, counts)
+    return _picture(trial_copies, best, batch, counts)
 
 
-def _try(ghosts: Ghosts, best: _Best, form: Form, counts: list[int], batch: int) -> bool:
+def _try(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], batch: int) -> bool:
     """Try one form; whether it ran."""
     match form:
         case "tokens":
-            return best.better(ghosts.attempt((batch, TOKENS), whole=True), form, 0, ())
+            return best.better(trial_copies.attempt((batch, TOKENS), whole=True), form, 0, ())
         case "any":
-            widths = _widths(ghosts.model)
-            return any(_sized(ghosts, best, batch, [(n, 1) for n in widths if n <= EDGES[-1]])) or any(
-                best.better(ghosts.attempt((batch, TOKENS, width)), form, 0, ()) for width in widths
+            widths = _widths(trial_copies.model)
+            return any(_sized(trial_copies, best, batch, [(n, 1) for n in widths if n <= EDGES[-1]])) or any(
+                best.better(trial_copies.attempt((batch, TOKENS, width)), form, 0, ()) for width in widths
             )
         case "picture":
-            return _tried(ghosts, best, form, counts, (batch, EDGE, EDGE)) or any(
-                _sized(ghosts, best, batch, _squares(best))
+            return _tried(trial_copies, best, form, counts, (batch, EDGE, EDGE)) or any(
+                _sized(trial_copies, best, batch, _squares(best))
             )
-    return _tried(ghosts, best, form, counts, (batch, STEPS) if form == "signal" else (batch, *(VOXELS,) * 3))
+    return _tried(trial_copies, best, form, counts, (batch, STEPS) if form == "signal" else (batch, *(VOXELS,) * 3))
 
 
-def _picture(ghosts: Ghosts, best: _Best, batch: int, counts: list[int]) -> Expectation:
+def _picture(trial_copies: TrialCopies, best: _Best, batch: int, counts: list[int]) -> Expectation:
     """The channels and the size of a picture."""
     reached = best.attempt.layers
-    if not best.attempt.ran and ghosts.inputs == 1 and input_layers(ghosts.model):
+    if not best.attempt.ran and trial_copies.inputs == 1 and input_layers(trial_copies.model):
         edges = USUAL if reached and reached[0].kind == "numbers" else EDGES
         tried = [best.channels] if reached else counts[:3]  # a forward may compare sizes before any layer
-        any(_sized(ghosts, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in tried)))
+        any(_sized(trial_copies, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in tried)))
     attempt, edge = best.attempt, (*best.rest, 0)[0]
-    named = any(layer.kind == "channels" for layer in attempt.layers) and not ghosts.lazy
+    named = any(layer.kind == "channels" for layer in attempt.layers) and not trial_copies.lazy
     if not attempt.ran:
         return Expectation(False, "picture", best.channels if named else None, None, attempt.layers)
     other = OTHER_EDGE if edge == EDGE else 2 * edge
-    fixed = ghosts.inputs == 1 and not (edge >= EDGE and _runs(ghosts, best, batch, other))
-    channels = best.channels if named or fixed or _only(ghosts, best, batch) else None
+    fixed = trial_copies.inputs == 1 and not (edge >= EDGE and _runs(trial_copies, best, batch, other))
+    channels = best.channels if named or fixed or _only(trial_copies, best, batch) else None
     return Expectation(True, "picture", channels, (edge, edge) if fixed else None, attempt.layers)
 
 
-def _runs(ghosts: Ghosts, best: _Best, batch: int, edge: int) -> bool:
-    return ghosts.attempt((batch, best.channels, edge, edge)).ran
+def _runs(trial_copies: TrialCopies, best: _Best, batch: int, edge: int) -> bool:
+    return trial_copies.attempt((batch, best.channels, edge, edge)).ran
 
 
-def _only(ghosts: Ghosts, best: _Best, batch: int) -> bool:
+def _only(trial_copies: TrialCopies, best: _Best, batch: int) -> bool:
     """Whether other channels than those of the best attempt do not run."""
     if not best.channels or not best.rest:
         return False
-    return not best.attempt.ran or not ghosts.attempt((batch, best.channels + 2, *best.rest)).ran
+    return not best.attempt.ran or not trial_copies.attempt((batch, best.channels + 2, *best.rest)).ran
 
 
-def _tried(ghosts: Ghosts, best: _Best, form: Form, counts: list[int], shape: tuple[int, ...]) -> bool:
+def _tried(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], shape: tuple[int, ...]) -> bool:
     """Try one form with several numbers of channels, those too that the layers turn out to take."""
     (batch, *rest), waiting, seen = shape, list(counts), set[int]()
     while waiting and len(seen) < MOST:
@@ -268,21 +268,21 @@ def _tried(ghosts: Ghosts, best: _Best, form: Form, counts: list[int], shape: tu
         if channels in seen:
             continue
         seen.add(channels)
-        attempt = ghosts.attempt((batch, channels, *rest))
+        attempt = trial_copies.attempt((batch, channels, *rest))
         if best.better(attempt, form, channels, tuple(rest)):
             return True
         waiting += [layer.count for layer in attempt.layers[:1] if layer.kind == "channels"]
     return False
 
 
-def _sized(ghosts: Ghosts, best: _Best, batch: int, sizes: Iterable[tuple[int, int]]) -> Iterator[bool]:
+def _sized(trial_copies: TrialCopies, best: _Best, batch: int, sizes: Iterable[tuple[int, int]]) -> Iterator[bool]:
     """Try pictures of these edges and channels, one after the other: whether each ran."""
     first = best.attempt.layers[0] if best.attempt.layers else None
     for edge, channels in sizes:
-        if ghosts.calls > CALLS:
+        if trial_copies.calls > CALLS:
             break
         if first is None or first.kind != "numbers" or first.count != edge:  # else its rows alone would fit
-            yield best.better(ghosts.attempt((batch, channels, edge, edge)), "picture", channels, (edge, edge))
+            yield best.better(trial_copies.attempt((batch, channels, edge, edge)), "picture", channels, (edge, edge))
 
 
 def _squares(best: _Best) -> Iterator[tuple[int, int]]:
@@ -296,11 +296,11 @@ def _squares(best: _Best) -> Iterator[tuple[int, int]]:
             yield edge, channels
 
 
-def _counts(ghosts: Ghosts) -> list[int]:
+def _counts(trial_copies: TrialCopies) -> list[int]:
     """Numbers of channels that the layers name: colour first, then in the order of definition, then what is usual."""
-    named = [layer.count for layer in input_layers(ghosts.model) if layer.kind == "channels"]
-    named += [p.shape[1] for p in ghosts.model.parameters() if not nn.parameter.is_lazy(p) and p.dim() > 2]
-    norms = [getattr(m, "num_features", getattr(m, "num_channels", None)) for m in ghosts.model.modules()]
+    named = [layer.count for layer in input_layers(trial_copies.model) if layer.kind == "channels"]
+    named += [p.shape[1] for p in trial_copies.model.parameters() if not nn.parameter.is_lazy(p) and p.dim() > 2]
+    norms = [getattr(m, "num_features", getattr(m, "num_channels", None)) for m in trial_copies.model.modules()]
     named += [count for count in norms if isinstance(count, int)]
     return list(dict.fromkeys([*([3] if 3 in named else []), *named[: MOST // 2], *CHANNELS, *named]))
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Output(Console):
+class TerminalOutput(Console):
     """A console whose errors name the stream, and which leaves a broken pipe to its caller."""
 
     def print(self, *objects: Any, **style: Any) -> None:
@@ -89,8 +89,8 @@ def drop_output() -> None:
         os.dup2(nowhere.fileno(), number)
 
 
-out = Output(highlight=False, soft_wrap=True)
-err = Output(stderr=True, highlight=False, soft_wrap=True)
+out = TerminalOutput(highlight=False, soft_wrap=True)
+err = TerminalOutput(stderr=True, highlight=False, soft_wrap=True)
 _noted: set[str] = set()
 
 
@@ -170,7 +170,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
         table.add_column(Text(cs.spelled(column)), justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cs.spelled(cell)) for cell in row))
-    (out if out.is_terminal else Output(width=200, highlight=False, quiet=out.quiet)).print(table)
+    (out if out.is_terminal else TerminalOutput(width=200, highlight=False, quiet=out.quiet)).print(table)
 
 
 def duration(seconds: float) -> str:

@@ -91,20 +91,20 @@ def explain(
         )
     if out is not None:
         cs.check_workbook_path(out)
-    found = traced(model, image, loading, data_dir, inputs, step=step if step.wanted(image, at) else None)
-    why = explained(found, at)
+    result = traced(model, image, loading, data_dir, inputs, step=step if step.wanted(image, at) else None)
+    why = explained(result, at)
     if out is not None:
         cs.save_sum(why, out)
     if as_json:
         answer = why.to_input().to_json() if to_input else why.to_json(depth=depth)
-        training = {} if found.training_step is None else {"training": found.training_step.says}
-        show_json({**answer, **training, "notes": list(found.notes)})
+        training = {} if result.training_step is None else {"training": result.training_step.says}
+        show_json({**answer, **training, "notes": list(result.notes)})
         return
-    if found.training_step is not None:
-        say(found.training_step.says)
+    if result.training_step is not None:
+        say(result.training_step.says)
         say()
     show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth, short=short))
-    for note in found.notes:
+    for note in result.notes:
         say(f"note: {note}")
     if out is not None:
         say(f"wrote {out}")

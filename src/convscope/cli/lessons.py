@@ -72,13 +72,13 @@ def notebook(
 
 
 def _list(as_json: bool) -> None:
-    found = [cs.lessons.find_lesson(name) for name in cs.lessons.LESSONS]
+    lessons = [cs.lessons.find_lesson(name) for name in cs.lessons.LESSONS]
     if as_json:
-        show_json([_described(each) for each in found])
+        show_json([_described(each) for each in lessons])
         return
     rows = [
         (each.name, str(each.tutorial or "–"), str(each.minutes), str(len(each.questions)), each.title)
-        for each in found
+        for each in lessons
     ]
     show_table(["name", "tutorial", "minutes", "questions", "title"], rows, right=["tutorial", "minutes", "questions"])
     say()
@@ -86,14 +86,14 @@ def _list(as_json: bool) -> None:
     say("convscope notebook FOLDER  write all as Jupyter notebooks")
 
 
-def _described(found: "cs.lessons.Lesson") -> dict[str, object]:
+def _described(lesson: "cs.lessons.Lesson") -> dict[str, object]:
     return {
-        "name": found.name,
-        "title": found.title,
-        "tutorial": found.tutorial,
-        "minutes": found.minutes,
-        "needs": found.needs,
-        "questions": list(found.questions),
+        "name": lesson.name,
+        "title": lesson.title,
+        "tutorial": lesson.tutorial,
+        "minutes": lesson.minutes,
+        "needs": lesson.needs,
+        "questions": list(lesson.questions),
     }
 
 

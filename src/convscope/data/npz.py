@@ -154,8 +154,8 @@ def _literal(text: str, array: str) -> Mapping[str, Any]:
     return header
 
 
-def _parsed(said: Mapping[str, Any], name: str, array: str, start: int) -> Member:
-    shape, descr = said["shape"], said["descr"]
+def _parsed(header: Mapping[str, Any], name: str, array: str, start: int) -> Member:
+    shape, descr = header["shape"], header["descr"]
     try:
         dtype = np.lib.format.descr_to_dtype(descr)
     except (*DAMAGE, AttributeError, IndexError):
@@ -166,7 +166,7 @@ def _parsed(said: Mapping[str, Any], name: str, array: str, start: int) -> Membe
         raise ValueError(f"the type of {array} is damaged")
     if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 2**63 for n in shape) or len(shape) > 32:
         raise ValueError(f"the shape of {array} is damaged")
-    return Member(name, dtype, shape, bool(said["fortran_order"]), start)
+    return Member(name, dtype, shape, bool(header["fortran_order"]), start)
 
 
 Names = Mapping[str, tuple[str, str]]
@@ -257,11 +257,11 @@ def _names(path: Path, arrays: Mapping[str, Member]) -> Names:
     raise DataError(f"{path} has no pair of images and labels under the names that are known: {pairs}.")
 
 
-def _check_headers(path: Path, names: Names, found: Mapping[str, Member]) -> None:
+def _check_headers(path: Path, names: Names, members: Mapping[str, Member]) -> None:
     """Refuse by their headers arrays that do not fit together, or that this machine has no memory for."""
     needed = 0
     for pair in names.values():
-        images, labels = found[pair[0]], found[pair[1]]
+        images, labels = members[pair[0]], members[pair[1]]
         _check_images(path, images)
         count = images.shape[0]
         if labels.shape not in {(count,), (count, 1)}:
@@ -273,11 +273,11 @@ def _check_headers(path: Path, names: Names, found: Mapping[str, Member]) -> Non
             raise DataError(f"the labels of {path} are {labels.dtype} values; they must be whole class numbers from 0.")
         wide = 1 if images.dtype.itemsize == 1 else 4
         needed += images.size + COPIES * wide * (images.size // max(1, images.dtype.itemsize)) + labels.size
-    shapes = {found[pair[0]].shape[1:] for pair in names.values()}
+    shapes = {members[pair[0]].shape[1:] for pair in names.values()}
     if len(shapes) > 1:
         raise DataError(f"the images of {path} differ in shape from split to split: {sorted(shapes)}.")
     check_bytes(f"the arrays of {path}", needed, "Write fewer or smaller images, or of type uint8.")
-    classes = found.get(CLASSES)
+    classes = members.get(CLASSES)
     if classes is not None:
         _check_names(path, classes)
 
@@ -304,20 +304,20 @@ def _check_names(path: Path, classes: Member) -> None:
         )
 
 
-def _order(path: Path, images: list[Member], said: str | None) -> tuple[tuple[int, ...] | None, str]:
+def _order(path: Path, images: list[Member], stated: str | None) -> tuple[tuple[int, ...] | None, str]:
     """The permutation of the axes to (N, C, H, W), and what was assumed; None adds the channel."""
     shape = images[0].shape
     if len(shape) == 3:
-        if said is not None:
+        if stated is not None:
             raise UsageError(
                 f"the images of {path} have the shape {shape}, without channels; layout= is for four axes."
             )
         return (0, 1, 2), ""
-    layout, note = layout_of(f"npz:{path}", shape, said)
+    layout, note = layout_of(f"npz:{path}", shape, stated)
     return ((0, 1, 2, 3) if layout == "nchw" else (0, 3, 1, 2)), note
 
 
-def _images(path: Path, given: Mapping[str, Array], said: str | None) -> tuple[dict[str, Array], float, str]:
+def _images(path: Path, given: Mapping[str, Array], stated: str | None) -> tuple[dict[str, Array], float, str]:
     """The images of each split as (N, C, H, W), uint8 or float32, the value that is white, and what was assumed."""
     images = {split: some[:, None] if some.ndim == 3 else some for split, some in given.items()}
     lowest = float(np.min([some.min(initial=0) for some in images.values()]))
@@ -326,7 +326,7 @@ def _images(path: Path, given: Mapping[str, Array], said: str | None) -> tuple[d
         raise DataError(f"the images of {path} have values that are not finite numbers; replace them.")
     kinds = {some.dtype.kind for some in images.values()}
     kind = "f" if "f" in kinds else kinds.pop() if len(kinds) == 1 else "i"
-    scale, note = white_of(f"npz:{path}", lowest, highest, kind, said)
+    scale, note = white_of(f"npz:{path}", lowest, highest, kind, stated)
     whole = lowest >= 0 and highest <= WHITE and kind != "f"
     return {split: some.astype(np.uint8 if whole else np.float32) for split, some in images.items()}, scale, note
 

@@ -18,7 +18,7 @@ CLEARLY_BRIGHT = 128.0
 """If some floats are negative, the smallest maximum at which 255 is white; standard scores stay below."""
 
 
-def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout, str]:
+def layout_of(name: str, shape: Sequence[int], stated: str | None) -> tuple[Layout, str]:
     """Whether images of four axes have their channels first or last, and a note where that was not obvious.
 
     >>> layout_of("x", (20, 28, 28, 3), None)
@@ -35,10 +35,12 @@ def layout_of(name: str, shape: Sequence[int], said: str | None) -> tuple[Layout
         UnknownName: the setting is neither nchw nor nhwc.
         DataError: both layouts are plausible.
     """
-    if said is not None:
-        if said not in get_args(Layout):
-            raise UnknownName("layout", said, get_args(Layout), "N images, C channels, H rows and W columns, in order.")
-        return ("nchw", "") if said == "nchw" else ("nhwc", "")
+    if stated is not None:
+        if stated not in get_args(Layout):
+            raise UnknownName(
+                "layout", stated, get_args(Layout), "N images, C channels, H rows and W columns, in order."
+            )
+        return ("nchw", "") if stated == "nchw" else ("nhwc", "")
     _, a, b, c = shape
     known = channels_first(a, b, c)
     if known is None:
@@ -67,7 +69,7 @@ def channels_first(a: int, b: int, c: int) -> bool | None:
     return True if 2 * a <= min(b, c) else False if 2 * c <= min(a, b) else None
 
 
-def white_of(name: str, low: float, high: float, kind: str, said: str | None) -> tuple[float, str]:
+def white_of(name: str, low: float, high: float, kind: str, stated: str | None) -> tuple[float, str]:
     """The value that counts as 1.0, and a note where that was not obvious.
 
     >>> white_of("x", 0, 255, "u", None), white_of("x", 0, 0.7, "f", None)
@@ -86,8 +88,8 @@ def white_of(name: str, low: float, high: float, kind: str, said: str | None) ->
         UsageError: the setting is not a positive number.
         DataError: the range is unknown, or two are plausible.
     """
-    if said is not None:
-        return _said(said), ""
+    if stated is not None:
+        return _said(stated), ""
     white = _whole(low, high) if kind in "bui" else _floating(name, low, high)
     if white is None:
         raise DataError(

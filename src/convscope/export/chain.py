@@ -24,7 +24,7 @@ from convscope.export.chain_numbers import (
     unwritable,
 )
 from convscope.expr.call import Call
-from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, Result
+from convscope.expr.expr import Apply, BoundedResult, Cells, Dot, Expr, Leaf
 from convscope.expr.precision import Precision, exact_sum
 from convscope.expr.primitives import PRIMITIVES
 from convscope.ops import convolution
@@ -201,12 +201,12 @@ class _Walk:
                 with np.errstate(all="ignore"):
                     return float(PRIMITIVES[expr.function].value(*values))
 
-    def result(self, expr: Expr) -> Result:
+    def result(self, expr: Expr) -> BoundedResult:
         """The value from recorded numbers, and its bound, including the errors of its inputs."""
         match expr:
             case Leaf():
                 value, error = expr.result(self.precision)
-                return Result(value, error + float(self._errors(expr)[0]))
+                return BoundedResult(value, error + float(self._errors(expr)[0]))
             case Dot():
                 left = replace(expr.left, errors=self._errors(expr.left))
                 right = None if expr.right is None else replace(expr.right, errors=self._errors(expr.right))
@@ -214,11 +214,11 @@ class _Walk:
                     value, error = replace(expr, left=left, right=right).result(self.precision)
                 if expr.bias is not None:
                     error += self.result(expr.bias).error - expr.bias.result(self.precision).error
-                return Result(value, error)
+                return BoundedResult(value, error)
             case Apply():
                 return self._applied(expr)
 
-    def _applied(self, expr: Apply) -> Result:
+    def _applied(self, expr: Apply) -> BoundedResult:
         values: list[float | Array] = []
         errors: list[float | Array] = []
         for argument in expr.arguments.values():
@@ -234,9 +234,9 @@ class _Walk:
             result = float(primitive.value(*values))
             try:
                 error = float(primitive.error(self.precision, result, values, errors))
-                return Result(result, error + (self._jump(expr, values, errors) if expr.function in JUMPS else 0.0))
+                return BoundedResult(result, error + (self._jump(expr, values, errors) if expr.function in JUMPS else 0.0))
             except AssertionError:  # it jumps, as a comparison does, so that no bound follows from inexact arguments
-                return Result(result, math.inf)
+                return BoundedResult(result, math.inf)
 
     def _jump(self, expr: Apply, values: list[float | Array], errors: list[float | Array]) -> float:
         """What is added to the bound where a gradient may be passed only in one of both calculations: all of it."""

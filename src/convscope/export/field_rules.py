@@ -14,7 +14,7 @@ from convscope.traces.step import Ref, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class FieldReach:
     """The image cells that the cells of a result depend on, along one axis."""
 
     first: int
@@ -45,14 +45,14 @@ class Reach:
         last = self.first + self.jump * (self.count - 1) if self.place is not None else self.first
         return max(self.first, last) <= 0 and self.last >= self.length - 1
 
-    def together(self) -> "Reach":
+    def together(self) -> "FieldReach":
         """The reach of a number that reads all positions."""
         if self.place is None:
             return self
         return replace(self, last=self.last + self.jump * (self.count - 1), jump=0, count=1, place=None, merged=False)
 
 
-State = tuple[Reach, ...]
+State = tuple[FieldReach, ...]
 """One for each spatial axis of the image."""
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from convscope.export.chain_numbers import Key, Numbers
 from convscope.export.formulas import address, quoted
-from convscope.export.layout import Layout, Sheet
-from convscope.export.xlsx import FAINT, NEGATIVE, POSITIVE, ZERO, Format, Formats, Page, plain
+from convscope.export.layout import Layout, StepSheet
+from convscope.export.xlsx import FAINT, NEGATIVE, POSITIVE, ZERO, Format, Formats, XlsxSheet, plain
 from convscope.traces.step import TrainingStep
 from convscope.typing import Array
 
@@ -24,7 +24,7 @@ TABS: dict[Phase, str] = {"forward": "#6B6A65", "loss": "#B5540E", "backward": "
 """The colour of the tabs of a training step's sheets."""
 
 
-def draw_front(page: Page, formats: Formats, title: str, layout: Layout, roots: list[tuple[Key, Array]]) -> None:
+def draw_front(page: XlsxSheet, formats: Formats, title: str, layout: Layout, roots: list[tuple[Key, Array]]) -> None:
     """How to read the workbook, the answer as formulas, and a list of the sheets.
 
     Args:
@@ -33,7 +33,7 @@ def draw_front(page: Page, formats: Formats, title: str, layout: Layout, roots: 
     _Front(page, formats, layout).draw(title, roots)
 
 
-def phase_of(sheet: Sheet, step: TrainingStep) -> Phase:
+def phase_of(sheet: StepSheet, step: TrainingStep) -> Phase:
     """The part of a training step that a sheet is about."""
     numbers = sheet.blocks[0].numbers
     if numbers.key.kind == "number" or any(block.numbers.updated for block in sheet.blocks):
@@ -49,7 +49,7 @@ def phase_of(sheet: Sheet, step: TrainingStep) -> Phase:
 class _Front:
     """The first sheet while it is written."""
 
-    def __init__(self, page: Page, formats: Formats, layout: Layout) -> None:
+    def __init__(self, page: XlsxSheet, formats: Formats, layout: Layout) -> None:
         self.page, self.formats, self.layout, self.chain = page, formats, layout, layout.chain
         self.step = self.chain.trace.training_step
 
@@ -159,7 +159,7 @@ class _Front:
             self.page.write_string(row, 3, plain(sheet.title.removeprefix(f"{sheet.name}: ")), self.formats.indent)
             row += 1
 
-    def _in_order(self) -> list[Sheet]:
+    def _in_order(self) -> list[StepSheet]:
         """The sheets, those of a training step by phase."""
         step = self.step
         if step is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convscope.export.field_rules import Reach, State, rule_of
+from convscope.export.field_rules import FieldReach, State, rule_of
 from convscope.layer_arithmetic import (
     NOTHING,
     AxisSums,
@@ -277,7 +277,7 @@ def field_sums(trace: Trace) -> dict[int, FieldSum | None]:
     """The receptive field of each step by its id; None where window arithmetic does not describe it."""
     inputs = [ref for ref in trace.outside.values() if ref.kind == "input"]
     spatial = inputs[0].shape[2:] if len(inputs) == 1 else ()
-    start = tuple(Reach(0, 0, 1, n, axis, n) for axis, n in enumerate(spatial, 2))
+    start = tuple(FieldReach(0, 0, 1, n, axis, n) for axis, n in enumerate(spatial, 2))
     states, result = dict[int, State | None](), dict[int, FieldSum | None]()
     for step in trace.all_steps:
         before = [(ref, _state(ref, states, start)) for _, _, ref in step.refs()]

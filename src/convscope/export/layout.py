@@ -13,7 +13,7 @@ from convscope.errors import UsageError
 from convscope.escaping import spelled
 from convscope.export.chain import Chain
 from convscope.export.chain_numbers import UPDATE, Key, Numbers
-from convscope.export.placement import TOP, Block, Plane, place, place_beside, place_weights, plane_size
+from convscope.export.placement import TOP, PlacedTensor, Plane, place, place_beside, place_weights, plane_size
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.expr.primitives import PRIMITIVES
 from convscope.typing import Array
@@ -30,12 +30,12 @@ INPUTS = "the network's inputs"
 
 
 @dataclass(eq=False)
-class Sheet:
+class StepSheet:
     """One sheet: a step with its parameters, or an input."""
 
     name: str
     title: str
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[PlacedTensor] = field(default_factory=list)
     labels: list[tuple[int, int, str]] = field(default_factory=list)
     """Texts beside numbers: row, column, text."""
 
@@ -51,9 +51,9 @@ class Layout:
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
-        self.sheets: list[Sheet] = []
+        self.sheets: list[StepSheet] = []
         self.names: list[str] = [FIRST, RECORDED, DIFFERENCES]
-        self.blocks: dict[Key, tuple[int, Block]] = {}
+        self.blocks: dict[Key, tuple[int, PlacedTensor]] = {}
         parameters = _owners(chain)
         step = chain.trace.training_step
         for numbers in chain.tensors.values():
@@ -107,14 +107,14 @@ class Layout:
                     return other
         return None
 
-    def _sheet(self, name: str, title: str) -> tuple[int, Sheet]:
-        sheet = Sheet(sheet_name(name, self.names), title)
+    def _sheet(self, name: str, title: str) -> tuple[int, StepSheet]:
+        sheet = StepSheet(sheet_name(name, self.names), title)
         self.sheets.append(sheet)
         self.names.append(sheet.name)
         return len(self.names) - 1, sheet
 
-    def _add(self, index: int, sheet: Sheet, numbers: Numbers) -> Block:
-        block = Block(numbers, rows=np.zeros(len(numbers), np.int64), columns=np.zeros(len(numbers), np.int64))
+    def _add(self, index: int, sheet: StepSheet, numbers: Numbers) -> PlacedTensor:
+        block = PlacedTensor(numbers, rows=np.zeros(len(numbers), np.int64), columns=np.zeros(len(numbers), np.int64))
         sheet.blocks.append(block)
         self.blocks[numbers.key] = index, block
         return block
@@ -175,7 +175,7 @@ class Layout:
             parts[name] = f"({inner})" if isinstance(part, Apply) and made is None else inner
         return PRIMITIVES[expr.function].formula.format(**parts)
 
-    def _banded(self, block: Block, parameters: list[Block]) -> None:
+    def _banded(self, block: PlacedTensor, parameters: list[PlacedTensor]) -> None:
         """Write maps below each other, each beside its kernel and bias (to the left if these are small)."""
         numbers = block.numbers
         fits = [b for b in parameters if b.numbers.shape[:1] == (numbers.shape[1],)]
@@ -199,7 +199,7 @@ class Layout:
             row = max(under, bottom) + bool(parameters)
         self._rest([b for b in parameters if b not in fits], offset + width + 2)
 
-    def _listed(self, block: Block, parameters: list[Block]) -> None:
+    def _listed(self, block: PlacedTensor, parameters: list[PlacedTensor]) -> None:
         """Write units below each other, with their biases beside them and the weights of each unit to the right."""
         place(block, TOP, 1)
         width = plane_size(block.numbers)[1]
@@ -213,7 +213,7 @@ class Layout:
                 rest.append(b)
         self._rest(rest, column + 1)
 
-    def _rest(self, blocks: list[Block], column: int) -> None:
+    def _rest(self, blocks: list[PlacedTensor], column: int) -> None:
         row = TOP
         for block in blocks:
             row = place(block, row, column)[0]

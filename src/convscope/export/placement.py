@@ -27,7 +27,7 @@ class Plane(NamedTuple):
 
 
 @dataclass(eq=False)
-class Block:
+class PlacedTensor:
     """One tensor on a sheet."""
 
     numbers: Numbers
@@ -78,7 +78,7 @@ def plane_size(numbers: Numbers, skip: int = -1) -> tuple[int, int]:
 
 
 def place(
-    block: Block,
+    block: PlacedTensor,
     row: int,
     column: int,
     *,
@@ -122,7 +122,7 @@ def place(
     return row + (above + len(down) + 1) * across, column
 
 
-def place_beside(bias: Block, result: Block, column: int) -> int:
+def place_beside(bias: PlacedTensor, result: PlacedTensor, column: int) -> int:
     """Write a bias for each unit, in the unit's row; returns the next free column."""
     row_of = dict(zip(result.numbers.cells[:, -1].tolist(), result.rows.tolist(), strict=True))
     bias.rows = np.array([row_of.get(unit, TOP + 1) for unit in bias.numbers.cells[:, -1].tolist()], np.int64)
@@ -131,7 +131,7 @@ def place_beside(bias: Block, result: Block, column: int) -> int:
     return column + 2
 
 
-def place_weights(weight: Block, like: Array, column: int) -> int:
+def place_weights(weight: PlacedTensor, like: Array, column: int) -> int:
     """Write the weights of each unit as the input is arranged; returns the next free column."""
     height, width = (int(last) + 1 for last in like.max(axis=0))
     units, places = weight.numbers.cells.T

@@ -13,9 +13,21 @@ from convscope.errors import UsageError
 from convscope.export.chain_numbers import Key, Numbers
 from convscope.export.formulas import address, formula, quoted
 from convscope.export.front_sheet import TABS, draw_front, phase_of
-from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, Layout, Sheet
-from convscope.export.placement import TOP, Block, Plane
-from convscope.export.xlsx import GIVEN, INK, NEGATIVE, POSITIVE, ZERO, Book, Format, Formats, Page, plain, xlsxwriter
+from convscope.export.layout import DIFFERENCES, FIRST, RECORDED, Layout, StepSheet
+from convscope.export.placement import TOP, PlacedTensor, Plane
+from convscope.export.xlsx import (
+    GIVEN,
+    INK,
+    NEGATIVE,
+    POSITIVE,
+    ZERO,
+    Book,
+    Format,
+    Formats,
+    XlsxSheet,
+    plain,
+    xlsxwriter,
+)
 from convscope.expr.call import cell_label
 from convscope.expr.expr import Expr
 from convscope.typing import Array
@@ -44,7 +56,7 @@ class _Drawing:
 
     def __init__(self, book: Book, layout: Layout) -> None:
         self.book, self.layout, self.chain = book, layout, layout.chain
-        self.pages: dict[str, Page] = {}
+        self.pages: dict[str, XlsxSheet] = {}
         for name in (FIRST, *(sheet.name for sheet in layout.sheets), RECORDED, DIFFERENCES):
             page = self.pages[name] = book.add_worksheet(name)
             page.hide_gridlines(2)
@@ -69,7 +81,7 @@ class _Drawing:
                 formats[block.numbers.key] = self._block(page, block)
         self._formulas(formats)
 
-    def _block(self, page: Page, block: Block) -> Format:
+    def _block(self, page: XlsxSheet, block: PlacedTensor) -> Format:
         """Headings, colours and given numbers of a tensor; returns the format of its numbers."""
         numbers = block.numbers
         if numbers.key.kind == "number":
@@ -95,7 +107,7 @@ class _Drawing:
                 page.write_number(row, column, value, form)
         return form
 
-    def _frame(self, page: Page, plane: Plane) -> None:
+    def _frame(self, page: XlsxSheet, plane: Plane) -> None:
         """The heading of a plane, and the numbers of its rows and columns."""
         for position, label in enumerate(plane.columns):
             page.write_number(plane.row - 1, plane.column + position, label, self.formats.index)
@@ -176,7 +188,7 @@ class _Drawing:
                 row += 1
         self._ties(page)
 
-    def _ties(self, page: Page) -> None:
+    def _ties(self, page: XlsxSheet) -> None:
         """The choices that may be made differently."""
         page.set_column(5, 5, 32)
         heads = ["near-ties of a maximum or ReLU", "apart", "allowed"]
@@ -189,7 +201,7 @@ class _Drawing:
         if not self.chain.ties:
             page.write_string(HEAD, 5, "none", self.formats.faint)
 
-    def _columns(self, page: Page, heads: list[str]) -> None:
+    def _columns(self, page: XlsxSheet, heads: list[str]) -> None:
         longest = max((len(numbers.key.name) for numbers in self.chain.calculated), default=0)
         page.set_column(0, 0, min(max(14, longest), 40))
         page.set_column(1, 1, 14)
@@ -198,7 +210,7 @@ class _Drawing:
         for column, head in enumerate(heads):
             page.write_string(HEAD - 1, column, head, self.formats.right if column > 1 else self.formats.head)
 
-    def _names(self, page: Page, row: int, numbers: Numbers, index: int) -> None:
+    def _names(self, page: XlsxSheet, row: int, numbers: Numbers, index: int) -> None:
         cell = tuple(map(int, numbers.cells[index]))
         page.write_string(row, 0, plain(numbers.key.name))
         page.write_string(row, 1, cell_label(cell, numbers.shape))
@@ -215,7 +227,7 @@ def _range(plane: Plane) -> str:
     return f"{address(plane.row, plane.column)}:{last}"
 
 
-def _last_column(sheet: Sheet) -> int:
+def _last_column(sheet: StepSheet) -> int:
     return max(int(block.columns.max(initial=0)) for block in sheet.blocks)
 
 

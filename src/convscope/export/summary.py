@@ -31,7 +31,7 @@ Size = int | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerSummary:
     """One step of the forward pass, as arithmetic."""
 
     name: str
@@ -95,7 +95,7 @@ class Summary(RichDisplay):
     model: str
     input: Mapping[str, tuple[int, ...]]
     """Name of each input -> its shape, with the batch axis."""
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSummary, ...]
     parameters: int
     """Parameters of the whole model, shared ones counted once: the sum of `numel()`."""
     unread: Mapping[str, int]
@@ -201,7 +201,7 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
     for step in trace.steps:
         fresh, shared = counted[step.id]
         layers.append(
-            Layer(
+            LayerSummary(
                 step.name,
                 step.op,
                 step.says,
@@ -297,7 +297,7 @@ def _whole(card: Card, size: Size) -> tuple[int, ...]:
     return numbers
 
 
-def _long(layers: Sequence[Layer]) -> list[str]:
+def _long(layers: Sequence[LayerSummary]) -> list[str]:
     """A line for each layer, and one for each of its sums below."""
     rows = [(layer.name, layer.operation, _shape(_without_batch(layer.shape)), _memory(layer)) for layer in layers]
     lines = list[str]()
@@ -307,7 +307,7 @@ def _long(layers: Sequence[Layer]) -> list[str]:
     return lines
 
 
-def _short(layers: Sequence[Layer]) -> list[str]:
+def _short(layers: Sequence[LayerSummary]) -> list[str]:
     """One line for each layer, numbers alone."""
     header = ("layer", "operation", "output", "parameters", "multiply-adds", "field", "memory")
     rows = [
@@ -333,7 +333,7 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def _memory(layer: Layer) -> str:
+def _memory(layer: LayerSummary) -> str:
     return _bytes(layer.bytes) if layer.bytes else ""
 
 

@@ -18,7 +18,7 @@ Format = object
 """How a cell looks; only passed back to XlsxWriter."""
 
 
-class Page(Protocol):
+class XlsxSheet(Protocol):
     """A sheet; rows and columns count from 0."""
 
     def activate(self) -> None:
@@ -67,7 +67,7 @@ class Book(Protocol):
     def add_format(self, properties: dict[str, object]) -> Format:
         """A format for cells."""
 
-    def add_worksheet(self, name: str) -> Page:
+    def add_worksheet(self, name: str) -> XlsxSheet:
         """A sheet."""
 
     def set_properties(self, properties: dict[str, object]) -> None:

@@ -37,7 +37,7 @@ WRITTEN = "written"
 """The type of a number in a call: a kernel rounds it to its own."""
 
 
-class Result(NamedTuple):
+class BoundedResult(NamedTuple):
     """A number and how far the kernel's own may lie from it; of n cells at once, two arrays of shape (n,)."""
 
     value: Numbers
@@ -72,7 +72,7 @@ class Leaf:
         """The number itself."""
         return float(self.number)
 
-    def result(self, precision: Precision) -> Result:
+    def result(self, precision: Precision) -> BoundedResult:
         """The number; exact where it was read from a tensor, rounded once to the kernel's type where it was written.
 
         A tensor without axes counts as written: it takes the type of what it is combined with.
@@ -80,7 +80,7 @@ class Leaf:
         coarsest = max(precision.sum, precision.stored)
         written = self.source.dtype == WRITTEN or (not self.cell and Precision.of(self.source.dtype).finer(coarsest))
         value = self.number.astype(np.float64) if isinstance(self.number, np.ndarray) else float(self.number)
-        return Result(value, writing_error(value, precision) if written else 0.0)
+        return BoundedResult(value, writing_error(value, precision) if written else 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,7 +205,7 @@ class Dot:
         """The number, calculated in float64 with one rounding in the sum."""
         return float(self.result(EXACT).value)
 
-    def result(self, precision: Precision) -> Result:
+    def result(self, precision: Precision) -> BoundedResult:
         """The number and its bound: (T + 1) roundings of all magnitudes, T counting the products that are not zero.
 
         Adding a zero is exact, so it costs no rounding; scale, divisor and bias cost one each. With intermediate
@@ -216,7 +216,7 @@ class Dot:
         Source: Higham 2002, section 3.1, for a sum in any order and with or without fused multiply-add.
         """
         if self.kind:
-            return Result(float(self._counted()), 0.0)
+            return BoundedResult(float(self._counted()), 0.0)
         products = self.products
         magnitudes = np.abs(products)
         total = exact_sum(products) if products.ndim == 1 else exact_sums(products)
@@ -238,7 +238,7 @@ class Dot:
                 error = error + (magnitudes * small).sum(-1) * abs(self.factor)
             error = np.where(np.maximum(whole, size) >= precision.room, np.inf, error)
             error = error + (roundings > 0) * precision.tiny * np.maximum(1.0, roundings * abs(self.factor))
-        return Result(value, error) if products.ndim > 1 else Result(float(value), float(error))
+        return BoundedResult(value, error) if products.ndim > 1 else BoundedResult(float(value), float(error))
 
     def _counted(self) -> int:
         """The sum in whole numbers."""
@@ -286,10 +286,10 @@ class Apply:
         """The number, calculated in float64."""
         return float(self.result(EXACT).value)
 
-    def result(self, precision: Precision) -> Result:
+    def result(self, precision: Precision) -> BoundedResult:
         """The number and its bound: the function's own roundings, plus its slope times its arguments' errors."""
         if self.kind:
-            return Result(float(counted(self)), 0.0)
+            return BoundedResult(float(counted(self)), 0.0)
         values: list[Numbers] = []
         errors: list[Numbers] = []
         for argument in self.arguments.values():
@@ -307,7 +307,7 @@ class Apply:
 
 def _applied(
     primitive: Primitive, precision: Precision, values: list[Numbers], errors: list[Numbers], rows: list[bool]
-) -> Result:
+) -> BoundedResult:
     """A function of single numbers, of n cells at once where the arguments have a leading axis.
 
     One cell is n = 1 for the functions that take arrays, so that it gets the same bits alone as among others. The
@@ -320,14 +320,14 @@ def _applied(
             errors = [e[None] if row and isinstance(e, np.ndarray) else e for e, row in zip(errors, rows, strict=True)]
         result = primitive.value(*values)
         error = primitive.error(precision, result, values, errors)
-        return Result(result, error) if many else Result(_single(result), _single(error))
+        return BoundedResult(result, error) if many else BoundedResult(_single(result), _single(error))
     if not many:
         values = [np.float64(v) if isinstance(v, float) else v for v in values]  # x**2 of a Python float may raise
         result = np.float64(primitive.value(*values))
-        return Result(float(result), float(primitive.error(precision, result, values, errors)))
+        return BoundedResult(float(result), float(primitive.error(precision, result, values, errors)))
     count = max(np.shape(value)[0] for value, row in zip(values, rows, strict=True) if np.ndim(value) > row)
     cells = [_applied(primitive, precision, _rows(values, rows, k), _rows(errors, rows, k), rows) for k in range(count)]
-    return Result(np.array([cell.value for cell in cells]), np.array([cell.error for cell in cells]))
+    return BoundedResult(np.array([cell.value for cell in cells]), np.array([cell.error for cell in cells]))
 
 
 def _rows(arguments: list[Numbers], rows: list[bool], index: int) -> list[Numbers]:

@@ -355,8 +355,8 @@ def random_image(like: object, *, seed: int = 0) -> NDArray[np.float32]:
     card = card_for(like)
     expected, rng = card.preprocess, np.random.default_rng(int(seed))
     if card.form in {"tokens", "any"}:
-        taken = "whole numbers" if card.form == "tokens" else "arrays of a shape that nothing says"
-        raise UsageError(f"{card.name} takes {taken}; give it an input, such as a file of an array (.npy).")
+        accepted = "whole numbers" if card.form == "tokens" else "arrays of a shape that nothing says"
+        raise UsageError(f"{card.name} takes {accepted}; give it an input, such as a file of an array (.npy).")
     if card.form != "picture":
         edges = (64,) if card.form == "signal" else (16, 16, 16)
         return rng.random((expected.channels or 3, *edges), np.float32)

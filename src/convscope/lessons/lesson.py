@@ -25,7 +25,7 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class LessonMistake:
     """A wrong answer that learners give, as an expression, and the text that it gets."""
 
     answer: str
@@ -46,7 +46,7 @@ class Question:
     because: str = ""
     """An expression whose value explains the answer; or else the Markdown of `why`."""
     why: str = ""
-    wrong: tuple[Mistake, ...] = ()
+    wrong: tuple[LessonMistake, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ Block = Text | Code | Question | Stop
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LessonSetting:
     """A variable that exists before the first block, in the full and in the short setting."""
 
     full: Value
@@ -82,7 +82,7 @@ class Lesson:
     minutes: int
     needs: str
     tutorial: int | None
-    settings: Mapping[str, Setting]
+    settings: Mapping[str, LessonSetting]
     screens: tuple[tuple[Block, ...], ...]
     """The blocks, by the screens on which they are shown together."""
     teacher: tuple[Text, ...] = ()

@@ -17,7 +17,7 @@ from markdown_it.token import Token
 
 from convscope.errors import LessonError, UnknownName
 from convscope.files import read_file
-from convscope.lessons.lesson import Block, Code, Lesson, Mistake, Question, Setting, Stop, Text, Value
+from convscope.lessons.lesson import Block, Code, Lesson, LessonMistake, LessonSetting, Question, Stop, Text, Value
 from convscope.type_checks import takes
 
 LARGEST = 1_000_000
@@ -168,7 +168,7 @@ def _question(fields: "_Fields", line: int, words: list[str]) -> Question:
     wrong = []
     choices = fields.choices("choices")
     for each in fields.mappings("wrong"):
-        wrong.append(Mistake(_expression(each, "answer", choices), each.text("misconception")))
+        wrong.append(LessonMistake(_expression(each, "answer", choices), each.text("misconception")))
         each.finish()
     return Question(
         line=line,
@@ -312,14 +312,14 @@ def _whole(fields: _Fields, key: str, allowed: range) -> int:
     return int(text)
 
 
-def _settings(front: _Fields) -> dict[str, Setting]:
+def _settings(front: _Fields) -> dict[str, LessonSetting]:
     result = {}
     for name, pair in front.mapping("settings").items():
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise LessonError(f"{front.where}: the setting {name!r} is not the name of a variable.")
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
             raise LessonError(f"{front.where}: the setting {name} is written as {name}: [full, short].")
-        result[name] = Setting(*map(_value, pair))
+        result[name] = LessonSetting(*map(_value, pair))
     return result
 
 

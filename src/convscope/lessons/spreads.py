@@ -111,10 +111,10 @@ def spread(measurement: str, quantity: str) -> Spread:
     record = study()
     if measurement not in record["measurements"]:
         raise UnknownName("measurement", measurement, record["measurements"])
-    found = record["measurements"][measurement]
-    if quantity not in found["values"]:
-        raise UnknownName(f"quantity of {measurement!r}", quantity, found["values"])
-    return Spread(np.array(found["values"][quantity]), tuple(found["seeds"]), found["condition"], record["environment"])
+    entry = record["measurements"][measurement]
+    if quantity not in entry["values"]:
+        raise UnknownName(f"quantity of {measurement!r}", quantity, entry["values"])
+    return Spread(np.array(entry["values"][quantity]), tuple(entry["seeds"]), entry["condition"], record["environment"])
 
 
 @cache

@@ -108,10 +108,10 @@ def load_model(
 
 def _expecting(card: Card, wanted: Preprocess) -> Card:
     """The card with this preprocessing; what was found for another size no longer applies."""
-    found, notes = card.preprocess, card.notes
-    if found.size is not None:
-        notes = tuple(note for note in notes if f"pictures of {found.size[0]}x{found.size[1]}" not in note)
-    if (found.size, found.channels) == (wanted.size, wanted.channels):
+    preprocess, notes = card.preprocess, card.notes
+    if preprocess.size is not None:
+        notes = tuple(note for note in notes if f"pictures of {preprocess.size[0]}x{preprocess.size[1]}" not in note)
+    if (preprocess.size, preprocess.channels) == (wanted.size, wanted.channels):
         return replace(card, preprocess=wanted, notes=notes)
     return replace(card, preprocess=wanted, fixed_size=False, size_found=False, notes=notes)
 

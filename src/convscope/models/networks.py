@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convscope.blocks.layers import Placed
 from convscope.blocks.plan import plan
-from convscope.blocks.reading import Values
+from convscope.blocks.reading import GivenValues
 from convscope.blocks.templates import TEMPLATES
 
 
@@ -295,7 +295,7 @@ LAYERS: Mapping[str, Callable[[Placed], nn.Module]] = {
 """Kind of block -> its layer."""
 
 
-def _fill(parameter: nn.Parameter, values: Values) -> None:
+def _fill(parameter: nn.Parameter, values: GivenValues) -> None:
     """Write numbers given by hand into a parameter."""
     if parameter.is_meta:
         return

@@ -120,11 +120,11 @@ def _ignored(beside: list[str]) -> list[str]:
     return [f"left out {tensors} not the model's ({first_few(beside)})"] if beside else []
 
 
-def _conversions(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+def _conversions(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     """A note on types that were converted to the model's."""
     pairs = {
         (str(tensor.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
-        for name, tensor in found.items()
+        for name, tensor in tensors.items()
         if not is_lazy(own[name]) and tensor.dtype != own[name].dtype
     }
     return [f"converted {have} to {want}" for have, want in sorted(pairs)]

@@ -188,8 +188,8 @@ def part_backward(call: Call, cell: Cell) -> Leaf:
     axis = call["dim"] % len(cell)
     length = call.shape[axis]
     if call.op == "select_backward":
-        taken = cell[axis] == call["index"] % length
-        return leaf(grad, cell[:axis] + cell[axis + 1 :]) if taken else number(0, "outside the selected part")
+        selected = cell[axis] == call["index"] % length
+        return leaf(grad, cell[:axis] + cell[axis + 1 :]) if selected else number(0, "outside the selected part")
     at, rest = divmod(cell[axis] - slice(call["start"], call["end"]).indices(length)[0], call["step"])
     if rest or not 0 <= at < grad.shape[axis]:
         return number(0, "outside the selected part")

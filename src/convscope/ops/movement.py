@@ -44,19 +44,19 @@ def converted(call: Call, cell: Cell) -> Leaf | Apply:
     return as_type(leaf(call["self"], cell), call.dtype)
 
 
-def as_type(found: Leaf, dtype: str) -> Leaf | Apply:
+def as_type(operand: Leaf, dtype: str) -> Leaf | Apply:
     """The number in the type of the result, with the rounding that this costs."""
-    source = found.source.dtype
+    source = operand.source.dtype
     if source == dtype:
-        return found
+        return operand
     if dtype == "bool":
-        return Apply("ne", {"x": found, "y": number(0, "zero")})
+        return Apply("ne", {"x": operand, "y": number(0, "zero")})
     if dtype in BITS:
-        return _as_integer(found, dtype)
+        return _as_integer(operand, dtype)
     into = Precision.of(dtype)
     held = Precision.of(source)
     coarse = max(into.stored, into.sum) > max(held.stored, held.sum) or into.tiny > held.tiny
-    return Apply(f"to_{dtype}", {"x": found}) if coarse or source in BITS else found
+    return Apply(f"to_{dtype}", {"x": operand}) if coarse or source in BITS else operand
 
 
 def _as_integer(found: Leaf, dtype: str) -> Leaf | Apply:
@@ -159,30 +159,20 @@ def triangle(call: Call, cell: Cell) -> Leaf:
     return leaf(call["self"], cell) if kept else number(0, "outside the triangle")
 
 
-def cat_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Each tensor its own part; those that do not vary are constants."""
-    axis, at, gradients, constant = call["dim"] % weights.ndim, 0, {}, 0.0
-    for index, operand in enumerate(call["tensors"]):
-        if operand.shape == (0,):
-            continue
-        part = np.take(weights, range(at, at + operand.shape[axis]), axis=axis)
-        at += operand.shape[axis]
+def joined_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """cat and stack: each tensor its own part of the weights; those that do not vary are constants."""
+    tensors, axis = call["tensors"], call["dim"] % weights.ndim
+    if call.op == "stack":
+        parts = list(np.moveaxis(weights, axis, 0))
+    else:
+        lengths = [0 if operand.shape == (0,) else operand.shape[axis] for operand in tensors]
+        parts = np.split(weights, np.cumsum(lengths)[:-1], axis)
+    gradients, constant = {}, 0.0
+    for index, (operand, part) in enumerate(zip(tensors, parts, strict=True)):
         if f"tensors.{index}" in varies:
-            gradients[f"tensors.{index}"] = part
+            gradients[f"tensors.{index}"] = part.reshape(operand.shape)
         else:
-            constant += float(np.sum(part * wide(operand)))
-    return VJP(gradients, constant)
-
-
-def stack_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """As above, along the new axis."""
-    axis, gradients, constant = call["dim"] % weights.ndim, {}, 0.0
-    for index, operand in enumerate(call["tensors"]):
-        part = np.take(weights, index, axis=axis)
-        if f"tensors.{index}" in varies:
-            gradients[f"tensors.{index}"] = part
-        else:
-            constant += float(np.sum(part * wide(operand)))
+            constant += float(np.sum(part.reshape(operand.shape) * wide(operand)))
     return VJP(gradients, constant)
 
 
@@ -283,7 +273,7 @@ MOVEMENT: Mapping[str, Op] = {
     "take": Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("index",)),
     "masked_select": Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("mask",)),
     "_to_copy": Op(Vectorized(converted, alike), moved_dependencies, moved_vjp),
-    "cat": Op(Vectorized(cat, alike_joined), MovedCells(cat_vjp), cat_vjp, title=titles.named("concatenate")),
-    "stack": Op(Vectorized(stack, alike_joined), MovedCells(stack_vjp), stack_vjp),
+    "cat": Op(Vectorized(cat, alike_joined), MovedCells(joined_vjp), joined_vjp, title=titles.named("concatenate")),
+    "stack": Op(Vectorized(stack, alike_joined), MovedCells(joined_vjp), joined_vjp),
     **dict.fromkeys(("tril", "triu"), Op(triangle, MovedCells(triangle_vjp), triangle_vjp)),
 }

@@ -14,19 +14,19 @@ from convscope.typing import Array, Index
 def constant_pad(call: Call, cell: Cell) -> Leaf:
     """The image inside, a constant around it; negative padding crops."""
     operand: Operand = call["self"]
-    place = list(cell)
+    position = list(cell)
     for back, before in enumerate(call["pad"][::2]):
-        place[-1 - back] -= before
-    inside = all(np.min(i) >= 0 and np.max(i) < n for i, n in zip(place, operand.shape, strict=True))
-    return leaf(operand, tuple(place)) if inside else number(call["value"], "padding")
+        position[-1 - back] -= before
+    inside = all(np.min(i) >= 0 and np.max(i) < n for i, n in zip(position, operand.shape, strict=True))
+    return leaf(operand, tuple(position)) if inside else number(call["value"], "padding")
 
 
 def alike_padded(call: Call, cell: Cell) -> Array | None:
     """Cells of the image, cells of the padding."""
-    place = stacked(cell)
+    position = stacked(cell)
     for back, before in enumerate(call["pad"][::2]):
-        place[:, -1 - back] -= before
-    inside: Array = np.all((place >= 0) & (place < call["self"].shape), axis=1)
+        position[:, -1 - back] -= before
+    inside: Array = np.all((position >= 0) & (position < call["self"].shape), axis=1)
     return inside[:, None]
 
 

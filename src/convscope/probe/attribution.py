@@ -262,24 +262,24 @@ def _shared(one: Map, other: Map) -> float:
     return len(strongest[0] & strongest[1]) / count
 
 
-def _row(found: Attributed) -> tuple[str, ...]:
+def _row(result: Attributed) -> tuple[str, ...]:
     """A method's line of the table."""
-    if found.map is None:
-        return found.method, f"does not work here: {found.refused}"
-    should = "–" if found.promised is None else f"{found.promised:.4g}"
-    where = "nowhere" if found.apart is None else f"row {found.apart[0]}, column {found.apart[1]}"
-    measured = (f"{found.total:.4g}", should, f"{found.correlation:.3f}", f"{100 * found.shared:.0f} %")
-    return found.method, *measured, where
+    if result.map is None:
+        return result.method, f"does not work here: {result.refused}"
+    should = "–" if result.promised is None else f"{result.promised:.4g}"
+    where = "nowhere" if result.apart is None else f"row {result.apart[0]}, column {result.apart[1]}"
+    measured = (f"{result.total:.4g}", should, f"{result.correlation:.3f}", f"{100 * result.shared:.0f} %")
+    return result.method, *measured, where
 
 
-def _plain(found: Attributed) -> dict[str, object]:
+def _plain(result: Attributed) -> dict[str, object]:
     return {
-        "method": found.method,
-        "refused": found.refused,
-        "total": found.total,
-        "promised": found.promised,
-        "correlation": found.correlation,
-        "shared": found.shared,
-        "apart": None if found.apart is None else list(found.apart),
-        "map": None if found.map is None else found.map.reshape(-1).tolist(),
+        "method": result.method,
+        "refused": result.refused,
+        "total": result.total,
+        "promised": result.promised,
+        "correlation": result.correlation,
+        "shared": result.shared,
+        "apart": None if result.apart is None else list(result.apart),
+        "map": None if result.map is None else result.map.reshape(-1).tolist(),
     }

@@ -236,10 +236,10 @@ def _disagreements(result: BatchResult, picture: Callable[[int], NDArray[np.floa
     return tuple(Disagreement(i, label, tuple(answers), picture(i)) for i, label, answers in rows)
 
 
-def _pair(found: BatchResult, one: int, other: int, images: int) -> Pair:
-    alike = cka(found[f"cross {one} {other}"], found[f"own {one}"], found[f"own {other}"])
-    only = found["only"]
-    return Pair(one, other, int(found["same"][one, other]), int(only[one, other]), int(only[other, one]), images, alike)
+def _pair(batch: BatchResult, one: int, other: int, images: int) -> Pair:
+    alike = cka(batch[f"cross {one} {other}"], batch[f"own {one}"], batch[f"own {other}"])
+    only = batch["only"]
+    return Pair(one, other, int(batch["same"][one, other]), int(only[one, other]), int(only[other, one]), images, alike)
 
 
 def _costs(models: Sequence[nn.Module], data: Dataset) -> tuple[tuple[Cost, ...], str]:

@@ -202,20 +202,20 @@ def _activations(sketch: Trace) -> list[Step]:
     )
 
 
-def _units(step: Step, found: BatchResult, images: int) -> StepUnits:
+def _units(step: Step, batch: BatchResult, images: int) -> StepUnits:
     """The state of a step's units, from its counts."""
-    low, high, searched = found["low"], found["high"], "products" in found
+    low, high, searched = batch["low"], batch["high"], "products" in batch
     made = StepUnits(
-        step.name, step.op, images, low, high, found.get("active"), found.get("flat"), found["bad"], (), searched
+        step.name, step.op, images, low, high, batch.get("active"), batch.get("flat"), batch["bad"], (), searched
     )
-    usable = searched and bool(np.isfinite(found["products"]).all())
-    return replace(made, duplicates=_duplicates(found, made.dead, images)) if usable else made
+    usable = searched and bool(np.isfinite(batch["products"]).all())
+    return replace(made, duplicates=_duplicates(batch, made.dead, images)) if usable else made
 
 
-def _duplicates(found: BatchResult, constant: NDArray[np.int64], images: int) -> tuple[Duplicate, ...]:
+def _duplicates(batch: BatchResult, constant: NDArray[np.int64], images: int) -> tuple[Duplicate, ...]:
     """Pairs of units with a correlation of almost 1, each unit with the first one that it doubles."""
-    n, mean = float(found["columns"]), found["sum"] / found["columns"]
-    covariance = found["products"] / n - np.outer(mean, mean)
+    n, mean = float(batch["columns"]), batch["sum"] / batch["columns"]
+    covariance = batch["products"] / n - np.outer(mean, mean)
     spread = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.clip(np.nan_to_num(covariance / np.outer(spread, spread)), -1, 1)

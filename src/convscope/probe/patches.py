@@ -217,21 +217,21 @@ class Cropper:
         return shown, kind
 
 
-def _cut(cutter: Cropper, found: BatchResult) -> tuple[tuple[int, int], dict[str, dict[int, tuple[Patch, ...]]]]:
+def _cut(cutter: Cropper, batch: BatchResult) -> tuple[tuple[int, int], dict[str, dict[int, tuple[Patch, ...]]]]:
     """The frame that all patches fit into, and by kind and channel the patches in it."""
     shape = tuple(cutter.step.shape[axis] for axis in axes_of(cutter.step).places)
-    places = {kind: np.stack(np.unravel_index(found[f"{kind} place"], shape or (1,)), -1) for kind in KINDS}
+    places = {kind: np.stack(np.unravel_index(batch[f"{kind} place"], shape or (1,)), -1) for kind in KINDS}
 
     def place(kind: str, rank: int, unit: int) -> tuple[int, ...]:
         return tuple(map(int, places[kind][rank, unit][: len(shape)]))
 
-    ranks, units = found["most"].shape
+    ranks, units = batch["most"].shape
     every = [(kind, rank, unit) for kind in KINDS for unit in range(units) for rank in range(ranks)]
     frame = frame_of([cutter.box_at(unit, place(kind, rank, unit)) for kind, rank, unit in every])
 
     def patch(kind: str, rank: int, unit: int) -> Patch:
-        image, at = int(found[f"{kind} image"][rank, unit]), place(kind, rank, unit)
-        value = float(found[kind][rank, unit])
+        image, at = int(batch[f"{kind} image"][rank, unit]), place(kind, rank, unit)
+        value = float(batch[kind][rank, unit])
         return Patch(image, value, at, cutter.box_at(unit, at), *cutter.cut(image, unit, at, frame))
 
     return frame, {
@@ -329,12 +329,12 @@ def _of_batch(maps: Tensor, indices: NDArray[np.intp]) -> BatchResult:
     return result
 
 
-def _ranked(found: BatchResult, count: int) -> BatchResult:
+def _ranked(batch: BatchResult, count: int) -> BatchResult:
     """The `count` most extreme of each channel; of equal ones the earlier image."""
     ranked: BatchResult = {}
     for kind in KINDS:
-        values = found[kind]
+        values = batch[kind]
         order = np.argsort(-values if kind == "most" else values, axis=0, kind="stable")[:count]
         for name in (kind, f"{kind} image", f"{kind} place"):
-            ranked[name] = np.take_along_axis(found[name], order, axis=0)
+            ranked[name] = np.take_along_axis(batch[name], order, axis=0)
     return ranked

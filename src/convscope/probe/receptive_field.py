@@ -212,18 +212,18 @@ def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveF
     return ReceptiveFields(tuple(result))
 
 
-def _extent(found: ReceptiveField) -> str:
-    size = "x".join(str(last - first + 1) for first, last in found.box[min(1, found.cells.ndim - 1) :])
-    return size or ("unknown" if found.broken else "none")
+def _extent(field: ReceptiveField) -> str:
+    size = "x".join(str(last - first + 1) for first, last in field.box[min(1, field.cells.ndim - 1) :])
+    return size or ("unknown" if field.broken else "none")
 
 
-def _remark(found: ReceptiveField) -> str:
+def _remark(field: ReceptiveField) -> str:
     notes = [
-        f"global from {found.whole_from}" * bool(found.whole_from),
-        "data-dependent" * bool(found.chosen_by),
-        "unknown steps" * bool(found.unknown),
-        "too small: chain broken" * bool(found.broken),
-        "" if found.full_box or not found.count else "with gaps",
+        f"global from {field.whole_from}" * bool(field.whole_from),
+        "data-dependent" * bool(field.chosen_by),
+        "unknown steps" * bool(field.unknown),
+        "too small: chain broken" * bool(field.broken),
+        "" if field.full_box or not field.count else "with gaps",
     ]
     return ", ".join(filter(None, notes))
 
@@ -254,11 +254,11 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({position[axes.unit]})"
 
 
-def _whole_from(follow: DependencyWalk, found: Followed, known: dict[int, bool]) -> str:
+def _whole_from(follow: DependencyWalk, walk: Followed, known: dict[int, bool]) -> str:
     """The first step that reads along whole axes and one cell of which sees the whole image."""
-    if not _sees_whole(found):
+    if not _sees_whole(walk):
         return ""
-    for step in reversed(found.spreading):
+    for step in reversed(walk.spreading):
         if step.id not in known:
             marks = np.zeros(step.shape, np.float32)
             marks.reshape(-1)[:1] = 1.0
@@ -268,55 +268,55 @@ def _whole_from(follow: DependencyWalk, found: Followed, known: dict[int, bool])
     return ""
 
 
-def _sees_whole(found: Followed) -> bool:
-    image = next(iter(found.inputs.values()))
+def _sees_whole(walk: Followed) -> bool:
+    image = next(iter(walk.inputs.values()))
     return bool(image.reshape(len(image), -1).all(axis=1).any())
 
 
-def _lines(found: ReceptiveField) -> list[str]:
-    lines = _extents(found)
-    if found.whole_from:
-        lines.append(f"global: {found.whole_from} reads along whole axes, and from there on every cell sees the image")
-    for step in found.chosen_by:
+def _lines(field: ReceptiveField) -> list[str]:
+    lines = _extents(field)
+    if field.whole_from:
+        lines.append(f"global: {field.whole_from} reads along whole axes, and from there on every cell sees the image")
+    for step in field.chosen_by:
         lines.append(f"data-dependent: {step} chooses by the numbers what it reads; all it could choose is counted")
-    for step in found.unknown:
+    for step in field.unknown:
         lines.append(f"unknown: {step} is taken to read all that it is given")
-    for step in found.broken:
+    for step in field.broken:
         lines.append(
             f"unknown: {step} takes numbers that left PyTorch, so the chain to the image is broken there; cells that "
             "count through them are missing here"
         )
-    if found.other_images:
+    if field.other_images:
         lines.append("it also depends on other images of the batch")
-    for name, cells in found.other_inputs.items():
+    for name, cells in field.other_inputs.items():
         lines.append(f"and on {np.count_nonzero(cells):,} of {cells.size:,} cells of {name}")
     return lines
 
 
-def _extents(found: ReceptiveField) -> list[str]:
+def _extents(field: ReceptiveField) -> list[str]:
     """The number of cells of the image, and their ranges."""
-    if not found.count:
-        unknown = f"which cells of the image {found.name} depends on is unknown"
-        return [unknown if found.broken else f"{found.name} depends on no cell of the image"]
-    if found.whole:
-        return [f"{found.name} can depend on the whole image: all {found.cells.size:,} cells"]
-    share = 100 * found.count / found.cells.size
+    if not field.count:
+        unknown = f"which cells of the image {field.name} depends on is unknown"
+        return [unknown if field.broken else f"{field.name} depends on no cell of the image"]
+    if field.whole:
+        return [f"{field.name} can depend on the whole image: all {field.cells.size:,} cells"]
+    share = 100 * field.count / field.cells.size
     words = (
         ("channels", "rows", "columns")
-        if found.cells.ndim == 3
-        else tuple(f"axis {axis}:" for axis in range(found.cells.ndim))
+        if field.cells.ndim == 3
+        else tuple(f"axis {axis}:" for axis in range(field.cells.ndim))
     )
     places = [
         f"{word} {ranges(index)}"
-        for word, index, length in zip(words, found.axes, found.cells.shape, strict=True)
+        for word, index, length in zip(words, field.axes, field.cells.shape, strict=True)
         if not (word == "channels" and len(index) == length)
     ]
-    can = f"{found.name} can depend on {found.count:,} of the image's {found.cells.size:,} cells ({share:.3g} %): "
+    can = f"{field.name} can depend on {field.count:,} of the image's {field.cells.size:,} cells ({share:.3g} %): "
     lines = [can + ", ".join(places)]
-    if not found.full_box:
-        lines.append(f"the box around them has {_volume(found):,} cells: some within it are not read")
+    if not field.full_box:
+        lines.append(f"the box around them has {_volume(field):,} cells: some within it are not read")
     return lines
 
 
-def _volume(found: ReceptiveField) -> int:
-    return int(np.prod([last - first + 1 for first, last in found.box]))
+def _volume(field: ReceptiveField) -> int:
+    return int(np.prod([last - first + 1 for first, last in field.box]))

@@ -86,7 +86,7 @@ def shift(
     classes = [classes_of(net, images) for net in nets]
     work = partial(
         _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted, classes=classes, seed=seed,
-        told=lambda batch, share: progress(kind, int(batch.indices[0] + share * len(batch)), len(images)),
+        report=lambda batch, share: progress(kind, int(batch.indices[0] + share * len(batch)), len(images)),
     )  # fmt: skip
     settings = {"kind": kind, "levels": [list(level) for level in wanted], "seed": seed}
     counts = scan(images, nets, work, _added, what=kind, settings=settings, folder=folder, progress=progress)
@@ -162,9 +162,9 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
 
 def _work(
     batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[ShiftCache | None], fills: Sequence[Tensor],
-    kind: str, levels: Sequence[Level], classes: Sequence[Classes], seed: int, told: Callable[[Batch, float], None],
+    kind: str, levels: Sequence[Level], classes: Sequence[Classes], seed: int, report: Callable[[Batch, float], None],
 ) -> BatchResult:  # fmt: skip
-    """One batch: what every model says at every level; `told` hears what share of it is done."""
+    """One batch: what every model says at every level; `report` is called with the share of it that is done."""
     whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
     names = ("right", "kept", "right_whole", "kept_whole", "change")
     result: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
@@ -188,7 +188,7 @@ def _work(
                 result["right_whole"][k, position] += int((right & entire).sum())
                 result["kept_whole"][k, position] += int((kept & entire).sum())
                 result["change"][k, position] += float((output.double() - still).abs().sum())
-                told(batch, (k + (start + len(part) * (position + 1) / len(levels)) / len(batch)) / len(nets))
+                report(batch, (k + (start + len(part) * (position + 1) / len(levels)) / len(batch)) / len(nets))
     result["whole"] = whole.sum(dim=1).cpu().numpy().astype(np.int64)
     return result
 

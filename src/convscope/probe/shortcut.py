@@ -248,6 +248,6 @@ def _added_up(
     return listed
 
 
-def _span(found: Proportion) -> str:
-    low, high = found.interval
+def _span(proportion: Proportion) -> str:
+    low, high = proportion.interval
     return f"({100 * low:.1f} to {100 * high:.1f})"

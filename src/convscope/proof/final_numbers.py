@@ -61,7 +61,7 @@ def outside_numbers(trace: Trace, ref: Ref) -> Array:
 
 def _addresses(ref: Ref) -> NDArray[np.int64]:
     """The memory offset of each cell of a tensor, in the order of its cells."""
-    place = np.full((), ref.offset, np.int64)
+    address = np.full((), ref.offset, np.int64)
     for n, stride in zip(ref.shape, ref.stride, strict=True):
-        place = place[..., None] + np.arange(n, dtype=np.int64) * stride
-    return np.ravel(place)
+        address = address[..., None] + np.arange(n, dtype=np.int64) * stride
+    return np.ravel(address)

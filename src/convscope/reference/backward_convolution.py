@@ -27,7 +27,7 @@ class Geometry(TypedDict):
     groups: int
 
 
-class Gradients(Geometry):
+class BackwardGeometry(Geometry):
     """What else the operation is called with: its geometry, its direction, and which gradients are wanted."""
 
     transposed: bool
@@ -114,7 +114,7 @@ def convolution_backward_error(
     narrow types may put sums down in their type: of the input's gradient the sum of each kernel position, of the
     others the sum so far after each image.
     """
-    arguments: Gradients = {
+    arguments: BackwardGeometry = {
         "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
         "output_mask": output_mask,
     }  # fmt: skip
@@ -141,7 +141,7 @@ def convolution_backward_error(
 
 
 def _added_up(
-    change: Callable[[Array], Array], grad_output: Array, x: Array, weight: Array, arguments: Gradients
+    change: Callable[[Array], Array], grad_output: Array, x: Array, weight: Array, arguments: BackwardGeometry
 ) -> tuple[Array, ...]:
     """The gradients of changed operands; where these are sums over all images, image by image to save memory."""
     changed = change(weight)

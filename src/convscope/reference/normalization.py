@@ -116,9 +116,9 @@ def group_norm(
     Returns:
         The normalized input, and per image and group, shape (N, groups), mean and 1 / sqrt(variance + eps).
     """
-    said, own = (images, channels, cells), (*x.shape[:2], math.prod(x.shape[2:]))
-    if any(s is not None and s != o for s, o in zip(said, own, strict=True)):
-        raise UsageError(f"the call says {said} images, channels and cells; the input has {own}.")
+    stated, actual = (images, channels, cells), (*x.shape[:2], math.prod(x.shape[2:]))
+    if any(s is not None and s != o for s, o in zip(stated, actual, strict=True)):
+        raise UsageError(f"the call says {stated} images, channels and cells; the input has {actual}.")
     mean, variance = moments(_groups(x, group), (2,))
     m, v = (_ungrouped(values, x, group) for values in (mean, variance))
     out = _normalized(x, m, v, _channels(weight, x), _channels(bias, x), eps)

@@ -39,7 +39,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class LayerKind:
     """How one kind of layer works, and how gradients pass through it."""
 
     forward: Callable[[Array, list[Array], Arguments], Array]
@@ -48,19 +48,21 @@ class Kind:
     """(gradient of the output, input, output, parameters, settings) -> gradients of the input and of each parameter."""
 
 
-LAYERS: Mapping[str, Kind] = {
-    "conv2d": Kind(lambda x, p, s: ops.conv2d(x, *p, **s), lambda g, x, _y, p, s: ops.conv2d_backward(g, x, p[0], **s)),
-    "linear": Kind(lambda x, p, _: linear(x, *p), lambda g, x, _y, p, _: ops.linear_backward(g, x, p[0])),
-    "relu": Kind(lambda x, _p, _: ops.relu(x), lambda g, x, _y, _p, _: (ops.relu_backward(g, x),)),
-    "tanh": Kind(lambda x, _p, _: ops.tanh(x), lambda g, _x, y, _p, _: (ops.tanh_backward(g, y),)),
-    "softmax": Kind(lambda x, _p, _: ops.softmax(x), lambda g, _x, y, _p, _: (ops.softmax_backward(g, y),)),
-    "max_pool2d": Kind(
+LAYERS: Mapping[str, LayerKind] = {
+    "conv2d": LayerKind(
+        lambda x, p, s: ops.conv2d(x, *p, **s), lambda g, x, _y, p, s: ops.conv2d_backward(g, x, p[0], **s)
+    ),
+    "linear": LayerKind(lambda x, p, _: linear(x, *p), lambda g, x, _y, p, _: ops.linear_backward(g, x, p[0])),
+    "relu": LayerKind(lambda x, _p, _: ops.relu(x), lambda g, x, _y, _p, _: (ops.relu_backward(g, x),)),
+    "tanh": LayerKind(lambda x, _p, _: ops.tanh(x), lambda g, _x, y, _p, _: (ops.tanh_backward(g, y),)),
+    "softmax": LayerKind(lambda x, _p, _: ops.softmax(x), lambda g, _x, y, _p, _: (ops.softmax_backward(g, y),)),
+    "max_pool2d": LayerKind(
         lambda x, _, s: ops.max_pool2d(x, **s), lambda g, x, _y, _p, s: (ops.max_pool2d_backward(g, x, **_pooled(s)),)
     ),
-    "avg_pool2d": Kind(
+    "avg_pool2d": LayerKind(
         lambda x, _, s: ops.avg_pool2d(x, **s), lambda g, x, _y, _p, s: (ops.avg_pool2d_backward(g, x, **_pooled(s)),)
     ),
-    "flatten": Kind(lambda x, _p, _s: x.reshape(len(x), -1), lambda g, x, _y, _p, _s: (g.reshape(x.shape),)),
+    "flatten": LayerKind(lambda x, _p, _s: x.reshape(len(x), -1), lambda g, x, _y, _p, _s: (g.reshape(x.shape),)),
 }
 
 LOSSES: Mapping[str, tuple[Callable[[Array, Array], float], Callable[[Array, Array], Array]]] = {
@@ -215,7 +217,7 @@ def _named(kind: str, name: str, table: Mapping[str, T]) -> T:
     return table[name]
 
 
-def _kind(layer: Layer) -> Kind:
+def _kind(layer: Layer) -> LayerKind:
     return _named("layer", layer.op, LAYERS)
 
 

@@ -124,8 +124,8 @@ async def _closing(app: FastAPI) -> AsyncIterator[None]:
 
 def problem(status: int, message: str, headers: Mapping[str, str] | None = None, fit: Sequence[Fit] = ()) -> Response:
     """An error as every route answers it."""
-    said = Problem(message=message.encode("utf-8", "replace").decode(), fit=list(fit))
-    return JSONResponse(said.model_dump(exclude_defaults=True), status, headers)
+    body = Problem(message=message.encode("utf-8", "replace").decode(), fit=list(fit))
+    return JSONResponse(body.model_dump(exclude_defaults=True), status, headers)
 
 
 def _not_understood(_request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server.http.message import Id, Message, Number
 from convscope.server.jobs import client_of
-from convscope.server.session.inputs import Taken, take
+from convscope.server.session.inputs import PageInput, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import number, planes_of
 from convscope.server.traces.descriptions import answers_of, step_info
@@ -75,12 +75,12 @@ def record_backward(opened: ModelHandle, find: Find, request: BackwardRequest) -
     model, _ = opened.read()
     forward = request.forward
     at = opened.newest() if forward.at is None else forward.at
-    taken = take(find(forward.input), cs.card_of(model), forward.change, forward.fit)
-    overrides = overrides_of(opened, model, taken, at, forward.edits)
-    index = _index(request, model, taken, overrides)
+    model_input = take(find(forward.input), cs.card_of(model), forward.change, forward.fit)
+    overrides = overrides_of(opened, model, model_input, at, forward.edits)
+    index = _index(request, model, model_input, overrides)
     loss = _loss_of(opened) if request.of == "loss" else lambda output, target: output[0, target[0]]
-    trace = cs.trace(model, taken.value, target=[index], loss=loss, overrides=overrides or None)
-    done = TracePass(backward_name(opened, request), opened, model, forward, taken, trace, None, (), frozenset())
+    trace = cs.trace(model, model_input.value, target=[index], loss=loss, overrides=overrides or None)
+    done = TracePass(backward_name(opened, request), opened, model, forward, model_input, trace, None, (), frozenset())
     done.blocked.update(_blocked(trace))
     return done
 
@@ -127,14 +127,14 @@ def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.floa
     return np.asarray(planes_of(products).sum(axis=(1, 2)))
 
 
-def _index(request: BackwardRequest, model: cs.Module, taken: Taken, overrides: Mapping[str, Array]) -> int:
+def _index(request: BackwardRequest, model: cs.Module, model_input: PageInput, overrides: Mapping[str, Array]) -> int:
     """The class: the one that is asked for, or the image's label, or the model's answer."""
     if request.index is not None:
         return request.index
-    label = taken.label if request.of == "loss" else None
+    label = model_input.label if request.of == "loss" else None
     if label is not None and label < len(cs.card_of(model).classes):
         return int(label)
-    scores = cs.interpret(model, cs.trace(model, taken.value, overrides=overrides or None).output)
+    scores = cs.interpret(model, cs.trace(model, model_input.value, overrides=overrides or None).output)
     return int(label) if label is not None and label < len(scores.output) else int(scores.best)
 
 

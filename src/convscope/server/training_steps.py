@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server.http.message import Id, Message, Number
 from convscope.server.jobs import client_of
-from convscope.server.session.inputs import Taken
+from convscope.server.session.inputs import PageInput
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.schema import SampleRef
 from convscope.server.traces.array_pictures import base64url, number, shades, shrunk
@@ -130,9 +130,9 @@ def record_step(opened: ModelHandle, step: int) -> TracePass:
     trace = cs.trace(opened.run, at_step=step)
     source = SampleRef(source=opened.source or "none", split="train", index=0)
     images = trace.input
-    taken = Taken(f"batch of step {step}", images[0], images[0], None, (), images)
+    model_input = PageInput(f"batch of step {step}", images[0], images[0], None, (), images)
     request = TraceRequest(model=opened.id, input=source)
-    return TracePass(name, opened, None, request, taken, trace, None, (), frozenset())
+    return TracePass(name, opened, None, request, model_input, trace, None, (), frozenset())
 
 
 def step_answer(done: TracePass, step: int) -> TrainingStepInfo:

@@ -30,7 +30,7 @@ Find = Callable[[Source], "int | None"]
 TYPES = {"float32": np.float32, "float64": np.float64}
 
 
-class Operand(TypedDict):
+class StoredOperand(TypedDict):
     """A tensor that a step reads: where its numbers were made, and in which order they are read."""
 
     name: str
@@ -80,7 +80,7 @@ class _Operands:
     def __init__(self, trace: Trace, step: Step, find: Find) -> None:
         self._trace, self._step, self._find = trace, step, find
 
-    def __call__(self, name: str) -> Operand:
+    def __call__(self, name: str) -> StoredOperand:
         """A tensor argument: where its numbers were made, and in which order they are read.
 
         Raises:
@@ -122,7 +122,7 @@ class _Operands:
             return True
         raise NotEmbedded
 
-    def optional(self, name: str) -> Operand | None:
+    def optional(self, name: str) -> StoredOperand | None:
         """A tensor argument that may be None."""
         return None if self._step.arguments.get(name) is None else self(name)
 
@@ -133,17 +133,17 @@ def _witness(trace: Trace, step: Step) -> dict[str, str | None]:
     Raises:
         NotEmbedded: the reference has no such operation, or the kernel may mix whole planes, which has other bounds.
     """
-    found = None if mixes(call_of(trace, step)) else recomputed(trace, step)
-    if found is None:
+    recomputation = None if mixes(call_of(trace, step)) else recomputed(trace, step)
+    if recomputation is None:
         raise NotEmbedded
     recorded = step.output.astype(np.float64)
-    bounds = np.broadcast_to(found.bounds, recorded.shape)
-    agrees = ~(np.abs(found.values - recorded) > bounds)
-    return {"agrees": _bits(agrees), "resolves": _bits(_narrow(found, recorded, bounds))}
+    bounds = np.broadcast_to(recomputation.bounds, recorded.shape)
+    agrees = ~(np.abs(recomputation.values - recorded) > bounds)
+    return {"agrees": _bits(agrees), "resolves": _bits(_narrow(recomputation, recorded, bounds))}
 
 
-def _narrow(found: Recomputation, recorded: Array, bounds: Array) -> Array:
-    exact = (found.values == recorded) & (bounds == 0)
+def _narrow(recomputation: Recomputation, recorded: Array, bounds: Array) -> Array:
+    exact = (recomputation.values == recorded) & (bounds == 0)
     narrow: Array = exact | (bounds <= RESOLVED * root_mean_square(recorded))
     return narrow
 

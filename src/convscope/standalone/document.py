@@ -48,7 +48,7 @@ def document(title: str, data: str, words: str) -> str:
 
     Args:
         title: Of the page; any text.
-        data: What `Contents.encoded` gives.
+        data: What `PageContents.encoded` returns.
         words: The main facts as text, for readers without JavaScript.
     """
     script, style = built("report")
@@ -93,10 +93,10 @@ SAMPLE = 20_000
 """Numbers of which the size of a large tensor is estimated."""
 
 
-class Contents:
+class PageContents:
     """What a page carries. Each addition is made only if it keeps the page within the limit.
 
-    >>> contents = Contents(1000)
+    >>> contents = PageContents(1000)
     >>> contents.tensor(np.zeros((2, 3), np.float32)), contents.tensor(np.zeros(6, np.float32))
     (0, 1)
     >>> contents.tensor(np.random.default_rng(0).random(1000)) is None

@@ -18,7 +18,7 @@ from convscope.server.traces.array_pictures import extent, number
 from convscope.server.traces.descriptions import thumbnail, trace_info
 from convscope.server.traces.passes import TracePass
 from convscope.standalone.arithmetic import arithmetic_of
-from convscope.standalone.document import Contents
+from convscope.standalone.document import PageContents
 
 HALF = 0.5
 """Share of the limit that parameters may take."""
@@ -65,7 +65,7 @@ class PassWriter:
     number as a recorded answer.
     """
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: PageContents) -> None:
         self._contents = contents
         self._passes: dict[str, PassJson] = {}
         self._parameters: dict[str, ParameterJson] = {}

@@ -22,7 +22,7 @@ from convscope.server.session.schema import InputRef, SampleRef
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.passes import TracePass
 from convscope.server.traces.schema import TraceRequest
-from convscope.standalone.document import Contents, built, document
+from convscope.standalone.document import PageContents, built, document
 from convscope.standalone.passes import PassWriter
 from convscope.standalone.training_step import StepJson, training_step
 from convscope.training.evaluation import evaluate
@@ -185,11 +185,11 @@ def _references(
         yield start
 
 
-def _lacking(taken: Sequence[TracePass], refs: Sequence[InputRef]) -> Iterator[str]:
+def _lacking(passes: Sequence[TracePass], refs: Sequence[InputRef]) -> Iterator[str]:
     """Sentences on images that do not fit, and on the steps of a model that failed."""
-    if len(taken) < len(refs):
-        yield f"{len(refs) - len(taken)} of {len(refs)} images."
-    failed = next((done for done in taken if done.error is not None), None)
+    if len(passes) < len(refs):
+        yield f"{len(refs) - len(passes)} of {len(refs)} images."
+    failed = next((done for done in passes if done.error is not None), None)
     if failed is not None:
         yield spelled(f"The steps that did not run: {failed.error}")
 
@@ -204,7 +204,7 @@ def _written(
     room: int,
     probes: Sequence[object],
 ) -> Report:
-    contents = Contents(room)
+    contents = PageContents(room)
     page, left_out = _page(run, probes)
     if not contents.room_for(page):
         raise UsageError("the results of the probes alone exceed the limit of the report; use a larger limit.")
@@ -231,20 +231,20 @@ def _written(
         write_whole(out, content)
     except OSError as error:
         raise ConvscopeError(f"{out} cannot be written: {error.strerror or error}.") from None
-    return Report(out, len(content), title, len(taken), tuple(left_out))
+    return Report(out, len(content), title, len(passes), tuple(left_out))
 
 
 def _passes(workspace: Workspace, handle: ModelHandle, refs: Sequence[InputRef], writer: PassWriter) -> list[TracePass]:
     """The passes of the first images, as many as fit."""
-    taken: list[TracePass] = []
+    passes: list[TracePass] = []
     for ref in refs:
         done = workspace.traces.make(handle, workspace.picture, TraceRequest(model=handle.id, input=ref), NOBODY)
         if not writer.add(ref, done):
             break
-        taken.append(done)
-    if not taken:
+        passes.append(done)
+    if not passes:
         raise UsageError("not even the first image fits into the report; use a larger limit.")
-    return taken
+    return passes
 
 
 def _page(run: Run | None, probes: Sequence[object]) -> tuple[PageJson, list[str]]:
@@ -308,7 +308,7 @@ def confusion_of(run: Run) -> ConfusionJson | str:
     }
 
 
-def step_of(run: Run, contents: Contents, taken: Sequence[TracePass]) -> StepJson | str:
+def step_of(run: Run, contents: PageContents, taken: Sequence[TracePass]) -> StepJson | str:
     """One training step on the report's images; a sentence where there is none.
 
     Args:

@@ -138,7 +138,7 @@ def _application(workspace: Workspace, token: str) -> ASGIApp:
 # the server's application answers a request in this process, without a socket or a port
 
 
-class Answer(NamedTuple):
+class WidgetResponse(NamedTuple):
     """A response."""
 
     status: int
@@ -174,15 +174,15 @@ class Asker:
             log.exception("the widget could not be made")
         self._loop.run_forever()
 
-    def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
+    def ask(self, method: str, path: str, body: bytes = b"") -> WidgetResponse:
         """The answer to a request for `path`, with its query, below /api/."""
         self.start()
         return asyncio.run_coroutine_threadsafe(self._asked(method, path, body), self._loop).result()
 
-    async def _asked(self, method: str, path: str, body: bytes) -> Answer:
+    async def _asked(self, method: str, path: str, body: bytes) -> WidgetResponse:
         if self._app is None:
             message = {"message": "the widget could not be made; the kernel's log has the error."}
-            return Answer(500, {"content-type": "application/json"}, json.dumps(message).encode())
+            return WidgetResponse(500, {"content-type": "application/json"}, json.dumps(message).encode())
         place, _, query = path.partition("?")
         headers = [*self._headers, (b"host", b"localhost"), (b"content-type", b"application/json")]
         scope: dict[str, object] = {
@@ -191,7 +191,7 @@ class Asker:
             "query_string": query.encode(), "client": ("notebook", 0), "server": ("localhost", 80),
         }  # fmt: skip
         sent = False
-        status, found, parts = 500, {}, list[bytes]()
+        status, reply_headers, parts = 500, dict[str, str](), list[bytes]()
 
         async def receive() -> Message:
             nonlocal sent
@@ -201,15 +201,15 @@ class Asker:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: Message) -> None:
-            nonlocal status, found
+            nonlocal status, reply_headers
             if message["type"] == "http.response.start":
                 status = message["status"]
-                found = {name.decode(): value.decode() for name, value in message.get("headers", [])}
+                reply_headers = {name.decode(): value.decode() for name, value in message.get("headers", [])}
             else:
                 parts.append(message.get("body", b""))
 
         await self._app(scope, receive, send)
-        return Answer(status, found, b"".join(parts))
+        return WidgetResponse(status, reply_headers, b"".join(parts))
 
     def close(self) -> None:
         """Stop the loop; calling it again has no effect."""

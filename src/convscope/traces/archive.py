@@ -20,7 +20,7 @@ from convscope.errors import DataError, TraceError, UsageError
 from convscope.files import replace_file
 from convscope.memory import available
 from convscope.traces.header import pack, pack_result, unpack_result
-from convscope.traces.header_check import NARROW, STEP, Contents, Outside, check, derivable, fits, parse
+from convscope.traces.header_check import NARROW, STEP, HeaderContents, Outside, check, derivable, fits, parse
 from convscope.traces.step import Kind, Ref, Step, TrainingStep, Values, frozen, weights_digest
 from convscope.traces.training_header import pack_training
 from convscope.typing import Array
@@ -184,7 +184,7 @@ class Archive:
             why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise DataError(f"{path} is not a trace saved by convscope, or is damaged ({why}).") from None
 
-    def _checked(self) -> Contents:
+    def _checked(self) -> HeaderContents:
         """Open the file, check its whole header, and whatever can be checked about its arrays at this point."""
         self._file = _open(self._path)
         metadata = self._file.metadata() or {}
@@ -327,7 +327,7 @@ def _open(path: Path) -> Any:
     return safe_open(path, framework="numpy")
 
 
-def _stored(contents: Contents) -> list[tuple[str, Ref]]:
+def _stored(contents: HeaderContents) -> list[tuple[str, Ref]]:
     """Every array that a header names, with its reference."""
     outside, steps = contents.outside, contents.steps
     results = [(f"{r.kind}/{r.id if r.kind == 'constant' else r.name}", r) for r in outside.values()]

@@ -40,7 +40,7 @@ LARGEST = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class HeaderContents:
     """The checked contents of a header."""
 
     model_type: str
@@ -82,7 +82,7 @@ def _int(text: str) -> int:
     return number
 
 
-def check(header: object, arrays: Arrays, values: Values) -> Contents:
+def check(header: object, arrays: Arrays, values: Values) -> HeaderContents:
     """A header's contents.
 
     Args:
@@ -105,16 +105,16 @@ def check(header: object, arrays: Arrays, values: Values) -> Contents:
     reader = _Reader(outside, steps, arrays, largest)
     for number, row in enumerate(rows):
         _require(isinstance(row, list) and len(row) == len(STEP), f"step {number} does not have {len(STEP)} entries")
-        said = {name: unpack(value) for name, value in zip(STEP, row, strict=True)}
+        entries = {name: unpack(value) for name, value in zip(STEP, row, strict=True)}
         more = {} if backward is None else backward.entries(number)
-        step = Step(**said, **more, broken=broken.get(str(number), ()), values=values)
+        step = Step(**entries, **more, broken=broken.get(str(number), ()), values=values)
         reader.check(number, step, modules)
         steps.append(step)
     names = [step.name for step in steps]
     _require(len(set(names)) == len(names), "two steps have the same name")
     returned = None if "returned" not in header else tuple(map(unpack, _items(header, "returned")))
     _result(header.get("result"), returned, reader)
-    return Contents(
+    return HeaderContents(
         _text(header.get("model_type"), "model_type"),
         _text(header.get("weights"), "weights"),
         _card(header.get("card")),

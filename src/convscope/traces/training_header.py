@@ -70,10 +70,10 @@ def checked_training(
     Raises:
         ValueError: something in it does not fit the steps; the message says what.
     """
-    said, nodes = _entries(packed["step"], STEP), packed["nodes"]
+    entries, nodes = _entries(packed["step"], STEP), packed["nodes"]
     _require(isinstance(nodes, list), "the nodes of the backward pass are not a list")
-    reader = _TrainingReader(outside, steps, _of_step(said["loss"], steps, "the loss").id)
-    made = TrainingStep(**said, nodes=tuple(map(reader.node, nodes)))
+    reader = _TrainingReader(outside, steps, _of_step(entries["loss"], steps, "the loss").id)
+    made = TrainingStep(**entries, nodes=tuple(map(reader.node, nodes)))
     texts = (made.loss_name, made.optimizer, made.origin)
     _require(all(isinstance(text, str) for text in texts), "the training step lacks a description")
     _require(made.mode in MODES, f"the unknown mode {made.mode!r}")

@@ -57,10 +57,10 @@ class TorchEngine:
         """See `Engine`."""
         with self.runtime.autocast():
             try:
-                said = self.joined(images)
+                joined = self.joined(images)
             except Exception as error:
                 raise refusal(self.model, images, error) from error
-            output = scores_of(said, len(images))
+            output = scores_of(joined, len(images))
             if not output.requires_grad:
                 raise TrainingError(
                     "the model's output has no gradient (its forward uses argmax, detach, NumPy or no_grad), so "

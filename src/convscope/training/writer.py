@@ -32,7 +32,7 @@ _LARGEST = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class StoredMetrics:
     """The content of metrics.jsonl."""
 
     lines: tuple[tuple[bytes, MetricsEvent], ...]
@@ -61,7 +61,7 @@ def metrics_line(event: Mapping[str, object]) -> bytes:
     return text[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(text)
 
 
-def read_metrics(run: Path) -> Metrics:
+def read_metrics(run: Path) -> StoredMetrics:
     """The intact lines of a run's metrics.jsonl; empty if there is no such file.
 
     An unfinished last line, as a crash or a running training leaves it, counts neither as intact nor as damaged.
@@ -73,7 +73,7 @@ def read_metrics(run: Path) -> Metrics:
     try:
         content = read_file(run / METRICS)
     except FileNotFoundError:
-        return Metrics((), ())
+        return StoredMetrics((), ())
     lines, damaged = [], []
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         event = _event(line)
@@ -81,7 +81,7 @@ def read_metrics(run: Path) -> Metrics:
             damaged.append(number)
         else:
             lines.append((line, event))
-    return Metrics(tuple(lines), tuple(damaged))
+    return StoredMetrics(tuple(lines), tuple(damaged))
 
 
 def _event(line: bytes) -> MetricsEvent | None:

@@ -100,7 +100,7 @@ def _hardswish(grad: Numbers, x: Numbers) -> Numbers:
     return np.where(np.less_equal(x, -3), 0.0, np.where(np.less(x, 3), grad * (x / 3 + 0.5), grad))
 
 
-class Paths(NamedTuple):
+class NormalizationPaths(NamedTuple):
     """The parts of the gradient of a normalized number."""
 
     grad: Numbers
@@ -307,17 +307,17 @@ BACKWARD: Mapping[str, Primitive] = {
     ),
     "normalize_backward": elementary(
         "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate} × {weight}",
-        lambda *given: Paths(*given).total(),
-        roundings=lambda f, *given: 8 * Paths(*given).size(),
-        stored=lambda *given: 4 * Paths(*given).size(),
-        slopes=lambda *given: Paths(*given).slopes(),
+        lambda *given: NormalizationPaths(*given).total(),
+        roundings=lambda f, *given: 8 * NormalizationPaths(*given).size(),
+        stored=lambda *given: 4 * NormalizationPaths(*given).size(),
+        slopes=lambda *given: NormalizationPaths(*given).slopes(),
     ),
     "normalize_backward_scaled": elementary(
         "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate}",
-        lambda *given: Paths(*given).total(),
-        roundings=lambda f, *given: 12 * Paths(*given).size(apart=True),
-        stored=lambda *given: 4 * Paths(*given).size(apart=True),
-        slopes=lambda *given: Paths(*given).slopes()[:6],
+        lambda *given: NormalizationPaths(*given).total(),
+        roundings=lambda f, *given: 12 * NormalizationPaths(*given).size(apart=True),
+        stored=lambda *given: 4 * NormalizationPaths(*given).size(apart=True),
+        slopes=lambda *given: NormalizationPaths(*given).slopes()[:6],
         grown=True,
     ),
     "normalized_by": elementary(

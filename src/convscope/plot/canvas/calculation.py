@@ -225,15 +225,15 @@ def _after(row: Row | str) -> bool:
     return isinstance(row, str) or bool(row.after)
 
 
-def badge(sheet: Sheet, y: float, said: str, color: str) -> None:
+def badge(sheet: Sheet, y: float, text: str, color: str) -> None:
     """A few words in a pill whose upper edge is at y."""
-    w = width(said, LABEL) + 0.24
+    w = width(text, LABEL) + 0.24
     pill = FancyBboxPatch(
         (0.0, y), w, 0.22, boxstyle="round,pad=0,rounding_size=0.11", facecolor="none", edgecolor=color, linewidth=0.8
     )
     sheet.axes.add_patch(pill)
     sheet.reach(w, y + 0.22)
-    sheet.text(w / 2, y + 0.11, said, color=color, align="center", middle=True)
+    sheet.text(w / 2, y + 0.11, text, color=color, align="center", middle=True)
 
 
 GRAPH_WIDE, GRAPH_HIGH = 2.4, 1.5  # inches

@@ -21,7 +21,7 @@ from convscope.plot.canvas.style import (
     MUTED,
     NOT_FINITE,
     ColorScale,
-    Page,
+    StyledFigure,
     font,
     on,
     printable,
@@ -50,12 +50,12 @@ class Sheet:
     def __init__(self, margin: float = 0.3) -> None:
         self.margin = margin
         self.right = self.bottom = 0.0
-        self.page = Page()
+        self.page = StyledFigure()
         self.axes = self.page.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
         self.axes.set_autoscale_on(False)
 
-    def finish(self) -> Page:
+    def finish(self) -> StyledFigure:
         """The figure: as large as what is on it."""
         width, height = snap(self.right + 2 * self.margin), snap(self.bottom + 2 * self.margin)
         self.page.set_size_inches(width, height)

@@ -147,7 +147,7 @@ _NOT_DRAWN = ("backend", "date.epoch", "docstring", "figure.max", "figure.raise"
 """Settings for programs and windows, not for figures."""
 
 
-class Page(Figure):
+class StyledFigure(Figure):
     """A matplotlib Figure that always draws and saves in this style, whatever the global settings are."""
 
     def __init__(self, width: float = 4, height: float = 3) -> None:

@@ -164,29 +164,29 @@ def _planes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return array if array.ndim == 3 else array.reshape(1, -1, array.shape[-1] if array.ndim else 1)
 
 
-def _rows(found: "Contributions") -> list[Row | str]:
+def _rows(contributions: "Contributions") -> list[Row | str]:
     """What is added, taken away and constant; the sum, beside the number as recorded."""
-    every = np.concatenate([pixels.reshape(-1) for pixels in found.pixels.values()])
-    parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), found.constant]
-    digits = Digits.of([*parts, found.value])
-    shown = sum(map(digits.units, parts)) if np.isfinite([*parts, found.total]).all() else 0
-    rest = digits.units(found.total) - shown if shown else 0
+    every = np.concatenate([pixels.reshape(-1) for pixels in contributions.pixels.values()])
+    parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), contributions.constant]
+    digits = Digits.of([*parts, contributions.value])
+    shown = sum(map(digits.units, parts)) if np.isfinite([*parts, contributions.total]).all() else 0
+    rest = digits.units(contributions.total) - shown if shown else 0
     return [
         Row(f"{np.count_nonzero(every > 0):,} cells that add", digits.show(parts[0])),
         Row(f"{np.count_nonzero(every < 0):,} cells that take away", digits.show(parts[1])),
         Row("constant: biases and shifts", digits.show(parts[2])),
         *([Row("rounding of the numbers shown", digits.text(rest))] if rest else []),
         RULE,
-        Row("calculated", digits.show(found.total)),
-        Row("recorded by PyTorch", digits.show(found.value)),
-        Row("difference", small(found.residual), f"allowed ± {small(found.bound)}"),
+        Row("calculated", digits.show(contributions.total)),
+        Row("recorded by PyTorch", digits.show(contributions.value)),
+        Row("difference", small(contributions.residual), f"allowed ± {small(contributions.bound)}"),
     ]
 
 
-def _kind(found: "Contributions") -> str:
-    if found.broken:
-        steps = ", ".join(found.broken[:3])
+def _kind(contributions: "Contributions") -> str:
+    if contributions.broken:
+        steps = ", ".join(contributions.broken[:3])
         return f"unknown: the chain to the image is broken at {steps}; what goes through that is not shown"
-    if found.linear:
+    if contributions.linear:
         return "exact: every step on the way is piecewise linear"
-    return f"the tangent at this input, because these steps are not piecewise linear: {first_few(found.bent)}"
+    return f"the tangent at this input, because these steps are not piecewise linear: {first_few(contributions.bent)}"

@@ -54,11 +54,11 @@ def compare(found: "Compare") -> Figure:
     return _disagreements(sheet, found, y + 0.3).finish()
 
 
-def _similarity(sheet: Sheet, found: "Compare", pair: "Pair", y: float) -> float:
+def _similarity(sheet: Sheet, comparison: "Compare", pair: "Pair", y: float) -> float:
     """One matrix of layers by layers; returns where it ends."""
-    one, other = found.models[pair.one], found.models[pair.other]
+    one, other = comparison.models[pair.one], comparison.models[pair.other]
     sheet.text(0, y, f"layers of {one.name} (down) and {other.name} (across): linear CKA", bold=True)
-    sheet.text(0, y + 0.15, f"on {found.alike_on:,} images; 1 is the same, 0 unrelated", points=SMALL, color=MUTED)
+    sheet.text(0, y + 0.15, f"on {comparison.alike_on:,} images; 1 is the same, 0 unrelated", points=SMALL, color=MUTED)
     left = max(width(shorten(name, FOOT, 1.8), FOOT) for name in one.layers) + 0.1
     tall = max(width(shorten(name, FOOT, 1.8), FOOT) for name in other.layers)
     top = y + 0.3 + tall
@@ -75,29 +75,33 @@ def _similarity(sheet: Sheet, found: "Compare", pair: "Pair", y: float) -> float
     return float(top + CELL * rows)
 
 
-def _disagreements(sheet: Sheet, found: "Compare", y: float) -> Sheet:
+def _disagreements(sheet: Sheet, comparison: "Compare", y: float) -> Sheet:
     """The images that not all models give the same class, with each model's answer."""
-    some = f", the first {len(found.disagreements)}" if len(found.disagreements) < found.disagreeing else ""
-    sheet.text(0, y, f"images that they disagree on: {found.disagreeing:,} of {found.images:,}{some}", bold=True)
-    if found.disagreements:
+    some = (
+        f", the first {len(comparison.disagreements)}" if len(comparison.disagreements) < comparison.disagreeing else ""
+    )
+    sheet.text(
+        0, y, f"images that they disagree on: {comparison.disagreeing:,} of {comparison.images:,}{some}", bold=True
+    )
+    if comparison.disagreements:
         order = "index and class, then the answers in the order of the models"
         sheet.text(0, y + 0.15, order, points=SMALL, color=MUTED)
     y += 0.3
-    for position, case in enumerate(found.disagreements):
+    for position, case in enumerate(comparison.disagreements):
         row, column = divmod(position, ACROSS)
-        tall = 0.25 + 0.11 * (len(found.models) + 1)
-        _case(sheet, found, case, column * (LONGEST + 0.3), y + row * (LONGEST + tall))
+        tall = 0.25 + 0.11 * (len(comparison.models) + 1)
+        _case(sheet, comparison, case, column * (LONGEST + 0.3), y + row * (LONGEST + tall))
     return sheet
 
 
-def _case(sheet: Sheet, found: "Compare", case: "Disagreement", x: float, y: float) -> None:
+def _case(sheet: Sheet, comparison: "Compare", case: "Disagreement", x: float, y: float) -> None:
     picture = case.picture if len(case.picture) in {1, 3} else case.picture[:1]
     w, h = tile(picture.shape, LONGEST)
     sheet.picture(picture, (x, y, w, h), f"image {case.image}")
     room = LONGEST + 0.25
-    caption = abridge(f"{case.image} {found.classes[case.label]}", TINY, room)
+    caption = abridge(f"{case.image} {comparison.classes[case.label]}", TINY, room)
     sheet.text(x, y + h + 0.11, caption, points=TINY, color=MUTED)
     for line, answer in enumerate(case.answers):
         right = answer == case.label
-        text = abridge(found.classes[answer] if answer >= 0 else "another class", TINY, room)
+        text = abridge(comparison.classes[answer] if answer >= 0 else "another class", TINY, room)
         sheet.text(x, y + h + 0.22 + 0.11 * line, text, points=TINY, color=ACCENT if right else WRONG)

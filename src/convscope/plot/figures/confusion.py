@@ -135,10 +135,10 @@ def _list(sheet: Sheet, at: tuple[float, float], counts: Array, classes: Sequenc
     sheet.text(x, y + 0.1, "most frequent mistakes", points=SMALL, color=MUTED)
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, counts)
     for line, column in enumerate(np.argsort(-wrong, axis=None, kind="stable")[:LISTED]):
-        true, taken = divmod(int(column), len(classes))
-        if wrong[true, taken]:
-            text = f"{classes[true]} taken for {classes[taken]}"
-            sheet.text(x, y + 0.32 + 0.17 * line, f"{int(wrong[true, taken]):>4,}", points=FOOT, mono=True)
+        true, predicted = divmod(int(column), len(classes))
+        if wrong[true, predicted]:
+            text = f"{classes[true]} taken for {classes[predicted]}"
+            sheet.text(x, y + 0.32 + 0.17 * line, f"{int(wrong[true, predicted]):>4,}", points=FOOT, mono=True)
             sheet.text(x + 0.36, y + 0.32 + 0.17 * line, text, points=FOOT)
 
 

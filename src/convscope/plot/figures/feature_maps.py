@@ -165,15 +165,15 @@ def _row(
     return max(below, y + high) + 0.08
 
 
-def _words(said: str, longest: float) -> str:
+def _words(title: str, longest: float) -> str:
     """An operation in words, with as many of its settings as there is room for.
 
     >>> _words("convolution 7x7, stride 2, padding 3", 0.9)
     'convolution 7x7'
     """
-    while width(said, SMALL) > longest and ", " in said:
-        said = said.rpartition(", ")[0]
-    return shorten(said, SMALL, longest)
+    while width(title, SMALL) > longest and ", " in title:
+        title = title.rpartition(", ")[0]
+    return shorten(title, SMALL, longest)
 
 
 @takes(trace="Trace", step="str", dataset="Dataset")

@@ -68,9 +68,9 @@ def lint(found: "Lint") -> Figure:
     return sheet.finish()
 
 
-def _clean(found: "Lint") -> list[str]:
-    wrong = {finding.check for finding in found.findings}
-    return [name for name in found.looked_for if name not in wrong]
+def _clean(lint: "Lint") -> list[str]:
+    wrong = {finding.check for finding in lint.findings}
+    return [name for name in lint.looked_for if name not in wrong]
 
 
 def _said(count: int) -> str:

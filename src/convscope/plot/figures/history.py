@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convscope.errors import RunError, UsageError
 from convscope.plot.arguments import run_of
 from convscope.plot.canvas.sheet import LABEL, SMALL, TITLE
-from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, Page, font, printable, styled
+from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, PAGE, StyledFigure, font, printable, styled
 from convscope.render.numbers import compact
 from convscope.type_checks import kind_of, takes
 
@@ -64,7 +64,7 @@ def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
     wide = 4.6
     across, high = 0.15 + wide * len(shown), 3.9
     with styled():
-        page = Page(across, high)
+        page = StyledFigure(across, high)
         title, facts = printable(name or "history"), _facts(events, epochs, batches)
         for text, y, points, color in ((title, 0.42, TITLE, INK), (facts, 0.61, SMALL, MUTED)):
             style = font(text, points, bold=text is title)

@@ -97,10 +97,10 @@ def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS
     """
     if most < 1:
         raise UsageError(f"most must be 1 or more kernels, not {most}.")
-    found = model_of(model)
-    if not hasattr(found, "parameters"):  # neither a model nor one of its layers
-        check_kind("kernels", "model", found, "array")
-    chosen = _layer(found, layer)
+    network = model_of(model)
+    if not hasattr(network, "parameters"):  # neither a model nor one of its layers
+        check_kind("kernels", "model", network, "array")
+    chosen = _layer(network, layer)
     rows = choose(chosen.weight, most, "kernels")
     columns = choose(chosen.weight.swapaxes(0, 1), MOST_INPUTS, "input channels of each")
     scale = ColorScale.of(chosen.weight)

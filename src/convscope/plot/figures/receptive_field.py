@@ -67,12 +67,12 @@ def receptive_field(found: "ReceptiveField") -> Figure:
     return sheet.finish()
 
 
-def _veiled(found: "ReceptiveField") -> NDArray[np.float64]:
+def _veiled(field: "ReceptiveField") -> NDArray[np.float64]:
     """The picture in colours, all but the field faded to the page: (3, H, W)."""
-    picture = np.clip(np.nan_to_num(found.picture.astype(np.float64)), 0, 1)
+    picture = np.clip(np.nan_to_num(field.picture.astype(np.float64)), 0, 1)
     colored = np.broadcast_to(picture, (3, *picture.shape[1:]))
     page = np.array(to_rgb(PAGE))[:, None, None]
-    read = found.cells.max(axis=0)
+    read = field.cells.max(axis=0)
     return np.where(read, colored, (1 - VEIL) * colored + VEIL * page)
 
 

@@ -48,22 +48,22 @@ def shift(found: "Shift") -> Figure:
     return sheet.finish()
 
 
-def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
+def _maps(sheet: Sheet, top: float, result: "Shift") -> None:
     """A map per model, on one scale from 0 to 100 % for all."""
-    across = "pixels right" if found.kind == "translation" else "column"
-    downs = sorted({level[0] for level in found.levels})
-    rights = sorted({level[1] for level in found.levels})
+    across = "pixels right" if result.kind == "translation" else "column"
+    downs = sorted({level[0] for level in result.levels})
+    rights = sorted({level[1] for level in result.levels})
     scale = ColorScale(0.0, 1.0)
     side = snap(SIDE)
-    for k, model in enumerate(found.models):
+    for k, model in enumerate(result.models):
         x = (side + 0.55) * k
         values = np.full((len(downs), len(rights)), np.nan)
-        for level, share in zip(found.levels, found.accuracy(k), strict=True):
-            if found.kind == "translation" or level[2]:
+        for level, share in zip(result.levels, result.accuracy(k), strict=True):
+            if result.kind == "translation" or level[2]:
                 values[downs.index(level[0]), rights.index(level[1])] = share
         at = (x, top + 0.16, side, snap(side * len(downs) / len(rights)))
         sheet.text(x, top - 0.04, shorten(model.model, LABEL, side, bold=True), bold=True)
-        facts = f"{model.parameters:,} parameters · unmoved {100 * found.accuracy(k)[found.unmoved]:.1f} %"
+        facts = f"{model.parameters:,} parameters · unmoved {100 * result.accuracy(k)[result.unmoved]:.1f} %"
         sheet.text(x, top + 0.1, facts, points=FOOT, color=MUTED)
         sheet.map(values, at, scale, model.model)
         bottom = at[1] + at[3]
@@ -79,10 +79,10 @@ def _maps(sheet: Sheet, top: float, found: "Shift") -> None:
     sheet.text(1.68, bottom + 0.4, "100 %", points=FOOT, mono=True, color=MUTED, middle=True)
 
 
-def _curves(sheet: Sheet, top: float, found: "Shift") -> None:
+def _curves(sheet: Sheet, top: float, result: "Shift") -> None:
     """A line per model over the levels, each named at its end, with the interval of each level."""
     wide, high = 4.2, 2.2
-    levels = np.array([level[0] for level in found.levels])
+    levels = np.array([level[0] for level in result.levels])
     order = np.argsort(levels)
     span = float(levels.max() - levels.min()) or 1.0
     xs: NDArray[np.float64] = wide * (levels[order] - levels.min()) / span + 0.45
@@ -90,17 +90,17 @@ def _curves(sheet: Sheet, top: float, found: "Shift") -> None:
         y = top + high * (1 - tick / 100)
         sheet.line((0.45, 0.45 + wide), (y, y), color=LINE)
         sheet.text(0.38, y, f"{tick} %", points=FOOT, mono=True, color=MUTED, align="right", middle=True)
-    for k, model in enumerate(found.models):
+    for k, model in enumerate(result.models):
         color = SERIES[k % len(SERIES)]
-        ys = top + high * (1 - found.accuracy(k)[order])
+        ys = top + high * (1 - result.accuracy(k)[order])
         sheet.line(list(map(float, xs)), list(map(float, ys)), color=color, weight=1.2)
-        for x, (low, high_end) in zip(map(float, xs), found.intervals(k)[order].tolist(), strict=True):
+        for x, (low, high_end) in zip(map(float, xs), result.intervals(k)[order].tolist(), strict=True):
             sheet.line((x, x), (top + high * (1 - low), top + high * (1 - high_end)), color=color, weight=0.5)
         sheet.text(wide + 0.6, top + 0.16 * k + 0.05, model.model, points=SMALL, color=color)
     for column in (0, len(order) // 2, len(order) - 1):
         level = compact(float(levels[order][column]), 3)
         sheet.text(float(xs[column]), top + high + 0.16, level, points=FOOT, mono=True, color=MUTED, align="center")
-    sheet.text(0.45 + wide / 2, top + high + 0.36, found.unit, points=FOOT, color=MUTED, align="center")
+    sheet.text(0.45 + wide / 2, top + high + 0.36, result.unit, points=FOOT, color=MUTED, align="center")
 
 
 LISTED = 12  # classes of the histogram

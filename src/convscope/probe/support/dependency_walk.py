@@ -147,28 +147,28 @@ def _results(trace: Trace, last: int) -> Iterator[Result]:
         yield from ((at, index) for index in range(len(trace.all_steps[at].results)))
 
 
-def _went_on(found: Followed, known: Followed) -> None:
+def _went_on(walk: Followed, known: Followed) -> None:
     """What is known of the rest of the way."""
-    found.inputs = known.inputs
-    found.chosen += known.chosen
-    found.unknown += known.unknown
-    found.broken += known.broken
-    found.spreading += known.spreading
+    walk.inputs = known.inputs
+    walk.chosen += known.chosen
+    walk.unknown += known.unknown
+    walk.broken += known.broken
+    walk.spreading += known.spreading
 
 
-def _through(back: Backward, found: Followed, step: Step, index: int, marks: Array) -> None:
+def _through(back: Backward, walk: Followed, step: Step, index: int, marks: Array) -> None:
     """Marks on one result of one step: to its operands."""
     if step.broken:
-        found.broken.append(step.name)
+        walk.broken.append(step.name)
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _depends(back.varies, ref))
     call = call_of(back.trace, step, index)
     if not is_known(call):
-        found.unknown.append(step.name)
+        walk.unknown.append(step.name)
     if spreads(call):
-        found.spreading.append(step)
+        walk.spreading.append(step)
     if selects(call, varies):
-        found.chosen.append(step.name)
+        walk.chosen.append(step.name)
     for name, gradient in dependencies_of(call, marks, varies).items():
         onto(back, step, name, refs[name], gradient)
 
@@ -187,6 +187,6 @@ def depending(trace: Trace) -> frozenset[Result]:
     return frozenset(result)
 
 
-def _depends(found: set[Result] | frozenset[Result], ref: Ref) -> bool:
-    written = any((writer, 0) in found for writer in ref.rewritten)
-    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in found)
+def _depends(dependent: set[Result] | frozenset[Result], ref: Ref) -> bool:
+    written = any((writer, 0) in dependent for writer in ref.rewritten)
+    return written or ref.kind == "input" or (ref.kind == "step" and (ref.id, ref.output) in dependent)

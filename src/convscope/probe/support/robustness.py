@@ -140,11 +140,13 @@ class Shift(RichDisplay):
                 parts.append([f"{result.model}: has no maps that could move along"])
         return parts
 
-    def _stays(self, found: Steadiness) -> str:
-        last, moved = self.while_whole(found.kept_whole), np.arange(len(self.levels)) != self.unmoved
+    def _stays(self, steadiness: Steadiness) -> str:
+        last, moved = self.while_whole(steadiness.kept_whole), np.arange(len(self.levels)) != self.unmoved
         if np.isfinite(last):
             return f"{_percent(last)} of the whole moved pictures"
-        return f"{_percent(float(found.kept[moved].mean()) / self.images)} of the moved pictures, none of them whole"
+        return (
+            f"{_percent(float(steadiness.kept[moved].mean()) / self.images)} of the moved pictures, none of them whole"
+        )
 
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""

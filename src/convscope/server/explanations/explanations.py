@@ -55,11 +55,11 @@ def aloud(value: float | str) -> str:
     return value.replace("-", MINUS) if isinstance(value, str) else compact(value, 6)
 
 
-def spoken_sentence(found: ExplanationJson) -> str:
+def spoken_sentence(explanation: ExplanationJson) -> str:
     """An explanation in one sentence for a screen reader, from its JSON, not yet cut."""
-    where = cell_words(found["cell"], found["shape"])
-    head = f"{found['step']['name']}, {where}, is {aloud(found['recorded'])}"
-    expr = found["expr"]
+    where = cell_words(explanation["cell"], explanation["shape"])
+    head = f"{explanation['step']['name']}, {where}, is {aloud(explanation['recorded'])}"
+    expr = explanation["expr"]
     if expr is None:
         return f"{head}; no rule explains it."
     return f"{head}: {_because(expr)}."
@@ -74,16 +74,16 @@ def _because(expr: LeafJson | DotJson | ApplyJson) -> str:
     left, right, bias = expr["left"], expr["right"], expr["bias"]
     count = len(left["values"])
     if count == 0:
-        said = "nothing is added"
+        addition = "nothing is added"
     elif right is None:
-        said = f"the sum of {count:,} {_plural('number', count)} of {left['name']}"
+        addition = f"the sum of {count:,} {_plural('number', count)} of {left['name']}"
     else:
-        said = f"the sum of {count:,} {_plural('product', count)} of {left['name']} and {right['name']}"
+        addition = f"the sum of {count:,} {_plural('product', count)} of {left['name']} and {right['name']}"
     if expr["divisor"] != 1:
-        said += f", divided by {aloud(expr['divisor'])}"
+        addition += f", divided by {aloud(expr['divisor'])}"
     if expr["scale"] != 1:
-        said += f", times {aloud(expr['scale'])}"
-    return said + (f", plus {aloud(bias['value'])}" if bias is not None else "")
+        addition += f", times {aloud(expr['scale'])}"
+    return addition + (f", plus {aloud(bias['value'])}" if bias is not None else "")
 
 
 def _plural(word: str, count: int) -> str:
@@ -196,12 +196,12 @@ def _answer(why: cs.Explanation, address: Address, proof: Proof | None, most: in
 
 def _paper(why: cs.Explanation, kept: Array | None) -> Paper | None:
     """The calculation in lines; its terms are counted as they are sent."""
-    found = why.paper()
-    if found is None:
+    worksheet = why.paper()
+    if worksheet is None:
         return None
     sent: dict[int | None, int] | None = None if kept is None else {int(term): place for place, term in enumerate(kept)}
     lines = []
-    for line in found.lines:
+    for line in worksheet.lines:
         term = line.term if sent is None else sent.get(line.term)
         lines.append(
             Line(
@@ -214,10 +214,10 @@ def _paper(why: cs.Explanation, kept: Array | None) -> Paper | None:
             )
         )
     products, sums = [], []
-    if found.dot is not None:
-        terms = range(len(found.dot.left)) if kept is None else kept.tolist()
-        products, sums = found.products(terms), found.sums(terms)
-    return Paper(headline=found.headline, result=found.result, lines=lines, products=products, sums=sums)
+    if worksheet.dot is not None:
+        terms = range(len(worksheet.dot.left)) if kept is None else kept.tolist()
+        products, sums = worksheet.products(terms), worksheet.sums(terms)
+    return Paper(headline=worksheet.headline, result=worksheet.result, lines=lines, products=products, sums=sums)
 
 
 def proved(done: TracePass, why: cs.Explanation) -> Proof:

@@ -71,20 +71,20 @@ def contributions_of(
         UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
     """
     why = why_of(done, step, cell)
-    found = why.to_input()
-    pixels, _ = planes_of_all(found.pixels, filled_with=0.0)
-    weights, _ = planes_of_all(found.weights, filled_with=0.0)
+    contributions = why.to_input()
+    pixels, _ = planes_of_all(contributions.pixels, filled_with=0.0)
+    weights, _ = planes_of_all(contributions.weights, filled_with=0.0)
     info = ContributionsInfo(
         of=address_of(done, why),
-        value=number(found.value),
-        constant=number(found.constant),
-        total=number(found.total),
-        residual=number(found.residual),
-        bound=number(found.bound),
-        linear=found.linear,
-        bent=list(found.bent),
-        broken=list(found.broken),
-        checks=bool(found.checks),
+        value=number(contributions.value),
+        constant=number(contributions.constant),
+        total=number(contributions.total),
+        residual=number(contributions.residual),
+        bound=number(contributions.bound),
+        linear=contributions.linear,
+        bent=list(contributions.bent),
+        broken=list(contributions.broken),
+        checks=bool(contributions.checks),
         shape=list(pixels.shape),
     )
     return {"info": info.model_dump()}, np.stack([pixels, weights])
@@ -112,7 +112,7 @@ def walk_info(done: TracePass, places: Sequence[tuple[int | None, Sequence[int]]
             raise cs.UsageError("a walk begins at a number of a step.")
         why = why_of(done, done.step(step), cell)
         try:
-            found = why.to_walk(named[first + 1 :])
+            walk = why.to_walk(named[first + 1 :])
         except cs.UsageError:
             if first + 2 == len(places):
                 raise
@@ -120,9 +120,9 @@ def walk_info(done: TracePass, places: Sequence[tuple[int | None, Sequence[int]]
         return WalkInfo(
             of=address_of(done, why),
             first=first,
-            slopes=[number(slope) for slope in found.slopes],
-            value=number(found.value),
-            product=number(found.product),
+            slopes=[number(slope) for slope in walk.slopes],
+            value=number(walk.value),
+            product=number(walk.product),
         )
     raise cs.UsageError("a walk has at least two numbers.")
 
@@ -134,6 +134,6 @@ def field_info(done: TracePass, step: cs.Step, cell: Sequence[int]) -> FieldInfo
         UsageError: the step has no such cell.
     """
     why = why_of(done, step, cell)
-    found = cs.probe.receptive_field(done.trace, step.name, tuple(why.cell))
-    rows, columns = found.box[-2:] if len(found.box) > 1 else (None, None)
-    return FieldInfo(of=address_of(done, why), rows=rows, columns=columns, count=found.count, whole=found.whole)
+    field = cs.probe.receptive_field(done.trace, step.name, tuple(why.cell))
+    rows, columns = field.box[-2:] if len(field.box) > 1 else (None, None)
+    return FieldInfo(of=address_of(done, why), rows=rows, columns=columns, count=field.count, whole=field.whole)

@@ -41,8 +41,8 @@ async def explain(
     def made(done: TracePass) -> Explained:
         return explained(done, done.step(step), _cell(cell), every=every, channel=channel)
 
-    found: Explained = await on(request, trace, made)
-    return found
+    explanation: Explained = await on(request, trace, made)
+    return explanation
 
 
 @router.get("/traces/{trace}/probability/explain")
@@ -57,8 +57,8 @@ async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge
             )
         return explained_probability(done, done.step(info.output), cell)
 
-    found: Explained = await on(request, trace, made)
-    return found
+    explanation: Explained = await on(request, trace, made)
+    return explanation
 
 
 @router.get("/traces/{trace}/steps/{step}/proof")
@@ -68,8 +68,8 @@ async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
     def made(done: TracePass) -> Proof:
         return proved(done, why_of(done, done.step(step), _cell(cell)))
 
-    found: Proof = await on(request, trace, made)
-    return found
+    result: Proof = await on(request, trace, made)
+    return result
 
 
 @router.get("/traces/{trace}/steps/{step}/paths")
@@ -98,8 +98,8 @@ async def walk(request: Request, trace: Id, through: Places) -> WalkInfo:
     def made(done: TracePass) -> WalkInfo:
         return walk_info(done, numbers)
 
-    found: WalkInfo = await on(request, trace, made, "slow")
-    return found
+    result: WalkInfo = await on(request, trace, made, "slow")
+    return result
 
 
 @router.get("/traces/{trace}/steps/{step}/field")
@@ -109,8 +109,8 @@ async def field(request: Request, trace: Id, step: StepId, cell: Cell) -> FieldI
     def made(done: TracePass) -> FieldInfo:
         return field_info(done, done.step(step), _cell(cell))
 
-    found: FieldInfo = await on(request, trace, made, "field")
-    return found
+    result: FieldInfo = await on(request, trace, made, "field")
+    return result
 
 
 @router.get("/traces/{trace}/steps/{step}/contributions", response_class=Response, responses=dict(RAW))

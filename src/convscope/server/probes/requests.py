@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 import convscope as cs
 from convscope.server.probes.catalog import Progress, check_size, chosen, command, meant, settings
 from convscope.server.probes.schema import ProbeAnswer, ProbeRequest, ProbeSample, TablePart, TextPart
-from convscope.server.session.inputs import Taken, take
+from convscope.server.session.inputs import PageInput, take
 from convscope.server.session.model_handle import ModelHandle, put
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.array_pictures import base64url, shades, shrunk
@@ -140,16 +140,18 @@ def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[cs.Modu
     made = cs.probe.Subject(models, _names(wanted, models), run, split, request.split or "test")
     if request.input is None:
         return made
-    taken = take(gallery.picture(request.input), cs.card_of(models[0]), request.change, request.fit)
-    return replace(made, image=lambda: _prepared(models[0], taken), trace=lambda tell: _traced(models[0], taken, tell))
+    model_input = take(gallery.picture(request.input), cs.card_of(models[0]), request.change, request.fit)
+    return replace(
+        made, image=lambda: _prepared(models[0], model_input), trace=lambda tell: _traced(models[0], model_input, tell)
+    )
 
 
-def _prepared(model: cs.Module, taken: Taken) -> cs.Prepared:
-    return replace(cs.prepare(taken.array, like=model), name=taken.name, picture=taken.picture)
+def _prepared(model: cs.Module, model_input: PageInput) -> cs.Prepared:
+    return replace(cs.prepare(model_input.array, like=model), name=model_input.name, picture=model_input.picture)
 
 
-def _traced(model: cs.Module, taken: Taken, progress: Progress) -> cs.Trace:
-    return cs.trace(model, taken.value, progress=progress)
+def _traced(model: cs.Module, model_input: PageInput, progress: Progress) -> cs.Trace:
+    return cs.trace(model, model_input.value, progress=progress)
 
 
 def _names(wanted: ProbeArguments, models: Sequence[cs.Module]) -> list[str]:
@@ -180,20 +182,20 @@ def answer(gallery: Workspace, wanted: ProbeArguments, subject: cs.probe.Subject
     probe = cs.probe.PROBES[wanted.request.question]
     check_size(probe, wanted.request, subject)
     given = settings(probe, wanted.request)
-    found = probe.run(subject, given, progress)
+    result = probe.run(subject, given, progress)
     has_picture = probe.has_picture(given)
     progress("drawing", 0, 0)
-    svg = _drawn(probe, found) if has_picture else b""
-    parts = [_part(part) for part in found.report().parts]
+    svg = _drawn(probe, result) if has_picture else b""
+    parts = [_part(part) for part in result.report().parts]
     first = next((part.lines[0] for part in parts if isinstance(part, TextPart)), probe.question)
     shown = ProbeAnswer(
         sentence=first,
         parts=parts,
-        samples=_samples(found) if isinstance(found, cs.probe.Compare) else [],
+        samples=_samples(result) if isinstance(result, cs.probe.Compare) else [],
         picture=has_picture,
         command=command(gallery.sources_known, wanted.request, wanted.opened),
     )
-    return ProbeResult(shown, cs.json_text(found.to_json()).encode("utf-8", "replace"), svg)
+    return ProbeResult(shown, cs.json_text(result.to_json()).encode("utf-8", "replace"), svg)
 
 
 def _drawn(probe: cs.probe.Probe, result: object) -> bytes:
@@ -209,10 +211,10 @@ def _part(part: "str | cs.probe.Table") -> TextPart | TablePart:
     return TablePart(head=list(part.head), rows=[list(row) for row in part.rows], right=list(part.right))
 
 
-def _samples(found: "cs.probe.Compare") -> list[ProbeSample]:
+def _samples(comparison: "cs.probe.Compare") -> list[ProbeSample]:
     """The images that models disagree on, and what each says."""
-    classes = {**dict(enumerate(found.classes)), -1: "another class"}
-    return [_sample(one, classes) for one in found.disagreements]
+    classes = {**dict(enumerate(comparison.classes)), -1: "another class"}
+    return [_sample(one, classes) for one in comparison.disagreements]
 
 
 def _sample(one: "cs.probe.Disagreement", classes: Mapping[int, str]) -> ProbeSample:

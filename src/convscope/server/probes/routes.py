@@ -22,8 +22,8 @@ ProbeId = Annotated[Id, Path(alias="id")]
 
 
 def _probes(request: Request) -> ProbeService:
-    found: ProbeService = request.app.state.probes
-    return found
+    service: ProbeService = request.app.state.probes
+    return service
 
 
 @router.get("/questions")
@@ -86,10 +86,10 @@ def answer(request: Request, name: ProbeId) -> ProbeAnswer:
 @router.get("/probes/{id}/picture", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
 def picture(request: Request, name: ProbeId) -> Response:
     """The picture of what was found."""
-    found = _answered(_probes(request).get(name))
-    if not found.svg:
+    answered = _answered(_probes(request).get(name))
+    if not answered.svg:
         raise HTTPException(404, "this answer has no picture; ask for one step, and it has.")
-    return Response(found.svg, media_type="image/svg+xml")
+    return Response(answered.svg, media_type="image/svg+xml")
 
 
 @router.get("/probes/{id}/json", response_class=Response, responses={200: {"content": {"application/json": {}}}})

@@ -144,20 +144,20 @@ class ProbeService:
             HTTPException: 404, there is none of this id, or it was forgotten.
         """
         with self._lock:
-            found = self._all.get(id)
-            if found is None:
+            question = self._all.get(id)
+            if question is None:
                 raise HTTPException(404, "this server does not have that answer any more; ask the question again.")
-            found.used = time.monotonic()
-            return found
+            question.used = time.monotonic()
+            return question
 
     def find(self, id: str) -> RunningProbe | None:  # noqa: A002
         """One that is answered or being answered; None where it has to be asked first."""
         with self._lock:
-            found = self._all.get(id)
-            if found is None or found.left or found.state == "failed":
+            question = self._all.get(id)
+            if question is None or question.left or question.state == "failed":
                 return None
-            found.used = time.monotonic()
-            return found
+            question.used = time.monotonic()
+            return question
 
     def check_room(self) -> None:
         """Refuse a question that could not even wait.

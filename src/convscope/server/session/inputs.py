@@ -63,7 +63,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taken:
+class PageInput:
     """A preprocessed input, ready for the model."""
 
     name: str
@@ -83,7 +83,7 @@ class Taken:
         """The argument of the model call."""
         return self.array if self.inputs is None else self.inputs
 
-    def traced(self, named: Mapping[str, Array]) -> "Taken":
+    def traced(self, named: Mapping[str, Array]) -> "PageInput":
         """A copy that displays the recorded inputs of a pass, if they are not a single picture."""
         if self.inputs is None:
             return self
@@ -167,7 +167,7 @@ def painted(ref: PixelsRef) -> Picture:
     return Picture("drawing", pixels, 1.0, exact=True)
 
 
-def take(picture: Picture, card: cs.Card, change: Change, fit: str | None) -> Taken:
+def take(picture: Picture, card: cs.Card, change: Change, fit: str | None) -> PageInput:
     """Preprocess a picture for a model, then rotate, shift and add noise.
 
     Raises:
@@ -179,7 +179,7 @@ def take(picture: Picture, card: cs.Card, change: Change, fit: str | None) -> Ta
     if picture.inputs is not None:
         if change != Change():
             raise HTTPException(422, f"{picture.name} is not a single picture; it cannot be moved or given noise here.")
-        return Taken(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
+        return PageInput(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
     if card.inputs or card.form in {"signal", "tokens"}:
         other = "signals" if card.form == "signal" else "whole numbers"
         wants = f"several inputs ({', '.join(card.inputs)})" if card.inputs else other
@@ -188,14 +188,14 @@ def take(picture: Picture, card: cs.Card, change: Change, fit: str | None) -> Ta
             f"{model_name} takes {wants}, not a picture; open the explorer with such an input: cs.open(model, input).",
         )
     if picture.ready is not None and picture.ready_for == expected and change == Change():
-        return Taken(picture.name, picture.ready, expected.restore(picture.ready), picture.label, picture.notes)
+        return PageInput(picture.name, picture.ready, expected.restore(picture.ready), picture.label, picture.notes)
     if expected.channels == 4 and picture.transparent is not None:
         picture = replace(picture, pixels=picture.transparent)
     expected, notes = _fitted(picture, model_name, expected, fit)
     shown = replace(expected, scale=1.0, mean=(0.0,), std=(1.0,)).apply(picture.pixels, picture.white)
     notes = (*picture.notes, *expected.changes(picture.pixels, picture.white), *notes)
     changed = changes(shown, change)
-    return Taken(picture.name, replace(expected, scale=1.0).normalize(changed), changed, picture.label, notes)
+    return PageInput(picture.name, replace(expected, scale=1.0).normalize(changed), changed, picture.label, notes)
 
 
 def _fitted(

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server.jobs import NOBODY, ClientGone
-from convscope.server.session.inputs import Picture, Taken, take
+from convscope.server.session.inputs import PageInput, Picture, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.schema import InputRef
 from convscope.server.traces.array_pictures import extent, typical
@@ -48,7 +48,7 @@ class TracePass:
     model: cs.Module | None = field(repr=False)
     """The model, with the weights it had at the time; None for a training step."""
     request: TraceRequest
-    taken: Taken
+    taken: PageInput
     trace: cs.Trace
     error: str | None
     notes: tuple[str, ...]
@@ -226,30 +226,30 @@ def _run(
     left: Event | None,
 ) -> TracePass:
     card = cs.card_of(model)
-    taken = take(picture, card, request.change, request.fit)
-    overrides = overrides_of(opened, model, taken, at, request.edits)
+    model_input = take(picture, card, request.change, request.fit)
+    overrides = overrides_of(opened, model, model_input, at, request.edits)
     notes = [opened.gone] if opened.gone else []
-    keep = None if taken.array.size <= opened.light else KEEP
-    trace, error = _recorded(model, taken, overrides, keep, left)
-    taken = taken.traced(trace.inputs)
+    keep = None if model_input.array.size <= opened.light else KEEP
+    trace, error = _recorded(model, model_input, overrides, keep, left)
+    model_input = model_input.traced(trace.inputs)
     changed = frozenset(edit.parameter for edit in request.edits)
-    done = TracePass(name, opened, model, request, taken, trace, error, tuple(notes), changed)
+    done = TracePass(name, opened, model, request, model_input, trace, error, tuple(notes), changed)
     if done.size < LIGHT:
-        opened.light = max(opened.light, taken.array.size)
+        opened.light = max(opened.light, model_input.array.size)
     return done
 
 
 def overrides_of(
-    opened: ModelHandle, model: cs.Module, taken: Taken, at: int | None, edits: Sequence[Edit]
+    opened: ModelHandle, model: cs.Module, model_input: PageInput, at: int | None, edits: Sequence[Edit]
 ) -> dict[str, Array]:
     """The parameters that a request changes: those of training step `at`, then the edited ones."""
-    overrides = {} if at is None else _past(opened, model, taken, at)
+    overrides = {} if at is None else _past(opened, model, model_input, at)
     return overrides | edited(edits, {**_parameters(model), **overrides})
 
 
 def _recorded(
     model: cs.Module,
-    taken: Taken,
+    model_input: PageInput,
     overrides: Mapping[str, Array],
     keep: float | None = KEEP,
     left: Event | None = None,
@@ -261,18 +261,18 @@ def _recorded(
             raise ClientGone
 
     try:
-        return cs.trace(model, taken.value, keep=keep, overrides=overrides or None, progress=stop_if_gone), None
+        return cs.trace(model, model_input.value, keep=keep, overrides=overrides or None, progress=stop_if_gone), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise
         return failed.trace, str(failed)
 
 
-def _past(opened: ModelHandle, model: cs.Module, taken: Taken, at: int) -> dict[str, Array]:
+def _past(opened: ModelHandle, model: cs.Module, model_input: PageInput, at: int) -> dict[str, Array]:
     """The weights after training step `at` of those parameters that the model's steps read."""
     weights = opened.weights_at(at)
     if not opened.used:
-        steps = _recorded(model, taken, {})[0].all_steps
+        steps = _recorded(model, model_input, {})[0].all_steps
         opened.used = frozenset(ref.name for step in steps for _, _, ref in step.refs() if ref.kind == "parameter")
     return {name: value for name, value in weights.items() if name in opened.used}
 
