@@ -252,6 +252,17 @@ def test_the_page_on_reliability_names_tests_that_exist() -> None:
     assert functions <= {name for body in tests.values() for name in re.findall(r"def (test_\w+)", body)}
 
 
+def test_the_architecture_page_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    named = re.findall(r"`([\w./-]+\.(?:py|svelte|ts))`", text)
+    files = [name for name in named if not re.search("NAME|FAMILY|RESOURCE", name)]
+    assert len(files) > 50
+    missing = [
+        name for name in files if not (ROOT / name).exists() and not [*SOURCE.glob(name), *SOURCE.rglob(f"*/{name}")]
+    ]
+    assert not missing
+
+
 HELD = ("Card", "Contributions", "Evaluation", "Explanation", "Prediction", "Run", "Trace", "Verification")
 
 
