@@ -21,7 +21,7 @@ def plain_number(number: float) -> float | str:
 
 
 def plain_value(value: object) -> object:
-    """The same with each such number as a text, and tuples as lists.
+    """The value with each such number as a text, and tuples as lists.
 
     >>> plain_value({"loss": math.nan, "steps": (1, 2)})
     {'loss': 'nan', 'steps': [1, 2]}

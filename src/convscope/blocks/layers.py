@@ -50,7 +50,7 @@ class BlockLayer:
     """What a block makes of its input."""
 
     shape: Shape
-    """Of its result, without the batch axis."""
+    """The shape of its result, without the batch axis."""
     size: AxisSums = ()
     parameters: Sum = NOTHING
     multiply_adds: Sum = NOTHING
@@ -63,7 +63,7 @@ class Placed:
 
     block: Block
     shape: Shape
-    """Of its input, without the batch axis."""
+    """The shape of its input, without the batch axis."""
     classes: int
     at: int
     """Its position in the list."""

@@ -307,5 +307,5 @@ class TrainingRecording(Recording):
 
 
 def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:
-    """The same, for the first rows alone."""
+    """The naming of a pass for its first rows alone."""
     return Naming(rows, naming.first, naming.backward, naming.gradients, {}, {}, naming.reserved)

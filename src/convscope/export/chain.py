@@ -234,7 +234,9 @@ class _Walk:
             result = float(primitive.value(*values))
             try:
                 error = float(primitive.error(self.precision, result, values, errors))
-                return BoundedResult(result, error + (self._jump(expr, values, errors) if expr.function in JUMPS else 0.0))
+                return BoundedResult(
+                    result, error + (self._jump(expr, values, errors) if expr.function in JUMPS else 0.0)
+                )
             except AssertionError:  # it jumps, as a comparison does, so that no bound follows from inexact arguments
                 return BoundedResult(result, math.inf)
 

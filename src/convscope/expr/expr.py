@@ -124,7 +124,7 @@ class Cells:
         return self.inside is not None and not self.inside[index]
 
     def placed(self, positions: Array) -> "Cells":
-        """The same cells with their positions in the place of their numbers."""
+        """These cells with their positions in the place of their numbers."""
         source = Source("positions", "number", self.source.shape, "int64")
         return Cells(positions.astype(np.float64), source, self.places, self.grid)
 

@@ -38,7 +38,7 @@ class Prepared:
     array: Array = field(repr=False)
     """What the model takes: float32, shape (C, H, W), scaled and normalized; of other inputs the array as it is."""
     picture: NDArray[np.float32] = field(repr=False)
-    """The same from 0 to 1, before mean and standard deviation: shape (C, H, W); read-only."""
+    """The pixels from 0 to 1, before mean and standard deviation: shape (C, H, W); read-only."""
     label: int | None = None
     """The true class as the model numbers it, where the image is one of a data set whose class it knows."""
     notes: tuple[str, ...] = ()

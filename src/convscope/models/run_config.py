@@ -180,7 +180,7 @@ def read_config(run: Path) -> RunConfig:
 
 
 def read_model_config(run: Path) -> ModelConfig:
-    """The same, where only the model is needed: the rest is neither required nor checked.
+    """The part of config.json that names the model: the rest is neither required nor checked.
 
     Raises:
         RunError: as `read_config`.

@@ -187,7 +187,7 @@ def max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def adaptive_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """As above, over windows whose size follows from the shapes."""
+    """The VJP of adaptive pooling: windows whose size follows from the shapes."""
     only(call, varies, "self")
     image, axes = wide(call["self"]), len(call["output_size"])
     winner = np.zeros(weights.shape, np.int64)
@@ -230,7 +230,7 @@ def avg_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def adaptive_avg_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """As above, over windows whose size follows from the shapes."""
+    """The VJP of adaptive pooling: windows whose size follows from the shapes."""
     only(call, varies, "self")
     axes = len(call["output_size"])
     matrices: list[Matrix] = []

@@ -21,11 +21,11 @@ class GradientRange(NamedTuple):
     """The numbers that a node of the backward pass calculates with."""
 
     largest: float
-    """Of the finite ones."""
+    """The largest magnitude of the finite ones."""
     special: bool
     """Whether an infinity or nan is among them."""
     precision: Precision
-    """Of the gradient."""
+    """The precision of the gradient's type."""
     operations: int
     """How many the node took."""
 

@@ -100,7 +100,7 @@ def within_reach(recorded: Numbers, value: Numbers, bound: Numbers, dtype: str) 
 
 
 def root_mean_square(numbers: Array) -> float:
-    """Of the numbers that are finite; nan where there are none.
+    """The root mean square of the finite numbers; nan where there are none.
 
     >>> root_mean_square(np.array([1e200, -1e200, np.inf]))
     1e+200

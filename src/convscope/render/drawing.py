@@ -262,7 +262,7 @@ def _in_one_line(rows: list[Row | str]) -> str | None:
 
 
 def compared(expr: Expr, recorded: float, bound: float) -> list[Row | str]:
-    """The same number in full, the number PyTorch recorded, and the allowed difference."""
+    """The number in full, the number PyTorch recorded, and the allowed difference."""
     value = expr.value()
     if not math.isfinite(value) or not math.isfinite(recorded) or not math.isfinite(bound):
         return [Row("recorded", short(recorded, 9))]

@@ -181,7 +181,7 @@ def draw_sum(dot: Dot, detail: Detail) -> list[Row | str]:
 
 
 def listed(dot: Dot, detail: Detail) -> list[Row | str]:
-    """The same without a drawing: the terms as rows, and all that leads from them to the result."""
+    """A sum without a drawing: the terms as rows, and all that leads from them to the result."""
     if len(dot.left) == 0:
         return [Row("nothing to add", "0")]
     scale = scale_of(dot)

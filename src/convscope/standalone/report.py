@@ -209,9 +209,9 @@ def _written(
     if not contents.room_for(page):
         raise UsageError("the results of the probes alone exceed the limit of the report; use a larger limit.")
     writer = PassWriter(contents)
-    taken = _passes(workspace, handle, refs, writer)
-    left_out += [*_lacking(taken, refs), *writer.left_out]
-    step = None if run is None else step_of(run, contents, taken)
+    passes = _passes(workspace, handle, refs, writer)
+    left_out += [*_lacking(passes, refs), *writer.left_out]
+    step = None if run is None else step_of(run, contents, passes)
     if isinstance(step, str):
         left_out.append(step)
         step = None

@@ -13,11 +13,11 @@ import convscope as cs
 from convscope.expr.call import Cell
 from convscope.expr.expr import Cells, Dot, Expr, Leaf
 from convscope.server.explanations.explanations import explained, proved, why_of
-from convscope.server.session.inputs import Taken
+from convscope.server.session.inputs import PageInput
 from convscope.server.traces.array_pictures import extent, number
 from convscope.server.traces.passes import TracePass
 from convscope.server.training_steps import ParameterUpdate, step_answer
-from convscope.standalone.document import Contents
+from convscope.standalone.document import PageContents
 from convscope.traces.trace import Trace
 from convscope.typing import Array
 
@@ -43,7 +43,7 @@ class StepJson(TypedDict):
     """Recorded explanations by their path."""
 
 
-def training_step(contents: Contents, example: TracePass, trace: Trace) -> StepJson | None:
+def training_step(contents: PageContents, example: TracePass, trace: Trace) -> StepJson | None:
     """Describe a training step, and explain the numbers of it that the page shows first; None if it does not fit.
 
     Args:
@@ -52,7 +52,7 @@ def training_step(contents: Contents, example: TracePass, trace: Trace) -> StepJ
         trace: The step.
     """
     images = trace.input
-    taken = Taken("the images of this report", images[0], images[0], None, (), images)
+    taken = PageInput("the images of this report", images[0], images[0], None, (), images)
     done = TracePass("step", example.opened, None, example.request, taken, trace, None, (), frozenset())
     info = step_answer(done, 0)
     if not contents.room_for(described := info.model_dump()):

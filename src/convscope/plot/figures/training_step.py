@@ -37,7 +37,7 @@ class _Column:
     scale: ColorScale
     sign: str = ""
     decimals: int | None = None
-    """Of its numbers; None: as many as their size needs."""
+    """Decimals of its numbers; None: as many as their size needs."""
 
 
 @takes(trace="Trace")

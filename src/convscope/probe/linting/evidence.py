@@ -129,9 +129,9 @@ class EvaluationEvidence:
     output: Tensor | None = field(default=None, repr=False)
     """Shape (n, K)."""
     again: Tensor | None = field(default=None, repr=False)
-    """The same asked once more."""
+    """The output for the same images, asked once more."""
     halves: Tensor | None = field(default=None, repr=False)
-    """The same in two batches of half the size."""
+    """The output for the same images, in two batches of half the size."""
     seen: Seen = field(default_factory=Seen)
     buffers: tuple[str, ...] = ()
     """Buffers that asking changed."""

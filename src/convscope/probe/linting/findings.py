@@ -167,7 +167,7 @@ class Finding:
     evidence: str
     """The measurement in one sentence."""
     numbers: Mapping[str, object] = field(default_factory=dict)
-    """The same for a script."""
+    """The evidence as numbers, for a script."""
 
     @property
     def lesson(self) -> LintLesson:

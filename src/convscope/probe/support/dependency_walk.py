@@ -27,7 +27,7 @@ class Axes:
     """The axes of a result."""
 
     unit: int
-    """Of the channels of maps, of the units of a vector."""
+    """The axis of the channels of maps, or of the units of a vector."""
     places: tuple[int, ...]
     """Rows and columns, or tokens; empty for a vector."""
 

@@ -171,7 +171,7 @@ class Batch:
 
     number: int
     indices: NDArray[np.intp]
-    """Of its images in the data set, shape (n,); those that cannot be read are left out."""
+    """Indices of its images in the data set, shape (n,); those that cannot be read are left out."""
     images: Tensor = field(repr=False)
     """As the first model takes them, shape (n, C, H, W), on its device."""
     labels: Tensor = field(repr=False)

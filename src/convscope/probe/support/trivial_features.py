@@ -78,7 +78,7 @@ FEATURES: Mapping[str, Callable[[Pictures], Numbers]] = {
     "border": _border,
     "colours": _colors,
 }
-"""Of every picture; those of three channels have `red`, `green` and `blue` too, the mean of each."""
+"""Features of every picture; those of three channels have `red`, `green` and `blue` too, the mean of each."""
 
 MEANS: Mapping[str, str] = {
     "area": "pixels brighter than half, in any channel",

@@ -91,7 +91,7 @@ def contributions_of(
 
 
 def contributions_pack(done: TracePass, step: cs.Step, cell: Sequence[int]) -> bytes:
-    """The same as bytes, for a response."""
+    """Contributions as bytes, for a response."""
     header, numbers = contributions_of(done, step, cell)
     return pack(header, [as_float32(numbers)])
 

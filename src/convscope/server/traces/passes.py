@@ -58,7 +58,7 @@ class TracePass:
     info: TraceInfo | None = field(default=None, repr=False)
     """Cached description for the page, made by `responses.trace_info`."""
     blocked: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
-    """Of a backward pass: step -> the cells that are 0 because an activation did not pass."""
+    """In a backward pass: step -> the cells that are 0 because an activation did not pass."""
     _extents: dict[int, tuple[float, float]] = field(default_factory=dict, repr=False)
     _typical: dict[int, float] = field(default_factory=dict, repr=False)
 
