@@ -257,3 +257,12 @@ def test_any_small_network_is_legible(channels: int, size: int, depth: int, unit
     trace = cs.trace(model, image(1, size, size))
     assert_legible(network(trace, shared=shared))
     assert_legible(maps(trace, shared=shared))
+
+
+def test_maps_say_where_an_image_has_more_than_a_picture_can_show() -> None:
+    layer = torch.nn.Conv2d(1, 1, 2)
+    trace = cs.trace(layer, np.array([[[0, 3], [1, 2]]], np.float32))
+    texts = [text.get_text() for text in cs.plot.maps(trace).axes[0].texts]
+    assert "from 0 to 3, drawn from 0 to 1" in texts
+    small = cs.trace(layer, np.array([[[0, 1], [1, 0.5]]], np.float32))
+    assert not any("drawn from" in text.get_text() for text in cs.plot.maps(small).axes[0].texts)

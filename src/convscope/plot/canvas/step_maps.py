@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from convscope.errors import ShapeError, UnknownName
 from convscope.plot.canvas.sheet import FOOT, TINY, Place, Sheet, snap, tile
 from convscope.plot.canvas.style import MUTED, ColorScale, abridge, size
-from convscope.render.numbers import compact
+from convscope.render.numbers import compact, short
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -62,6 +62,14 @@ def picture_of(trace: Trace) -> NDArray[np.float32]:
     """The first image as a person sees it: shape (C, H, W), from 0 to 1; what lies beyond is clipped."""
     image = np.asarray(trace.input[0], np.float32)
     return np.clip(trace.card.preprocess.restore(image), 0, 1)
+
+
+def beyond_picture(trace: Trace) -> str:
+    """A remark if the first image has numbers that a picture from 0 to 1 cannot show; else empty."""
+    image = trace.card.preprocess.restore(np.asarray(trace.input[0], np.float32))
+    least, most = float(image.min(initial=0)), float(image.max(initial=0))
+    inside = least > -0.01 and most < 1.01  # a resized picture overshoots a little
+    return "" if inside else f"from {short(least)} to {short(most)}, drawn from 0 to 1"
 
 
 def pick(trace: Trace, names: Iterable[str]) -> list[Step]:

@@ -13,6 +13,7 @@ from convscope.plot.arguments import trace_of
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import (
     Choice,
+    beyond_picture,
     choose,
     draw_maps,
     draw_units,
@@ -83,7 +84,10 @@ def maps(
     channels = _channels(chosen, results, most)
     side = _side(channels)
     rules = []
-    y = _image(sheet, y, picture_of(recorded) if picture is None else np.asarray(picture))
+    if picture is None:
+        y = _image(sheet, y, picture_of(recorded), beyond_picture(recorded))
+    else:
+        y = _image(sheet, y, np.asarray(picture))
     rules.append(y)
     for column, step in enumerate(chosen):
         called = names if step is recorded.steps[-1] else ()
@@ -122,10 +126,11 @@ def _side(channels: Mapping[int, Choice]) -> float:
     return min(max(ROOM / most - 0.08, SMALLEST), LARGEST)
 
 
-def _image(sheet: Sheet, y: float, picture: Array) -> float:
+def _image(sheet: Sheet, y: float, picture: Array, remark: str = "") -> float:
     shown = picture if picture.ndim == 3 else picture[None]
     sheet.text(0, y + 0.15, "image", bold=True)
     sheet.text(0, y + 0.3, size(shown.shape), points=SMALL, mono=True, color=MUTED)
+    sheet.text(0, y + 0.45, remark, points=SMALL, color=MUTED)
     w, h = tile(shown.shape, 1.3)
     sheet.picture(shown if len(shown) in {1, 3} else shown[:1], (LEFT, snap(y + 0.02), w, h), "image")
     return y + h + 0.16
