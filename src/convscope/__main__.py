@@ -1,12 +1,23 @@
-"""`python -m convscope` is the command line."""
+"""`convscope` and `python -m convscope` are the command line."""
 
 import os
+import signal
 import sys
 
 if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109  # pathlib could come from there
     del sys.path[0]  # as for the installed command: a file of the working folder is never taken for a library
 
-from convscope.cli import main
+
+def main() -> None:
+    """Run the command line; while it is loaded, Ctrl-C ends it as it ends programs that do not handle it."""
+    former = signal.getsignal(signal.SIGINT)
+    if former is signal.default_int_handler:  # not where it is ignored, as after nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from convscope.cli import main as command  # noqa: PLC0415  # half a second, in which nothing catches Ctrl-C
+
+    signal.signal(signal.SIGINT, former)
+    command()
+
 
 if __name__ == "__main__":
     main()

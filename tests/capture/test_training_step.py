@@ -337,3 +337,10 @@ def test_a_frozen_layer_has_no_gradient() -> None:
         trace["0.weight.grad"]
     assert "0.grad" in [step.name for step in trace.all_steps]
     assert cs.verify(trace, cells=20).proved
+
+
+@pytest.mark.parametrize("name", ["adadelta", "adam", "adamw", "rmsprop", "sgd"])
+def test_the_update_of_an_optimizer_that_is_named_is_proved(name: str) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 2), nn.Flatten(), nn.Linear(9, 2))
+    step = cs.trace(net, torch.rand(2, 1, 4, 4), target=[0, 1], optimizer=name, lr=0.1)
+    assert cs.verify(step).proved

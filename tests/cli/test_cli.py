@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -305,3 +306,31 @@ def test_every_command_takes_a_run_that_is_called_like_a_built_in_network_and_sa
     assert "crosses is not trained" in convscope("verify", "crosses", "--model-arg", "published=False").err
     Path("shapes-cnn").mkdir()  # a folder that is no run
     assert "shapes-cnn is not trained" in convscope("verify", "shapes-cnn").err
+
+
+WAITS = """
+import importlib.abc, signal, sys
+
+module, sys.argv[1:] = sys.argv[1], ["models"]
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == module:
+            signal.raise_signal(signal.SIGINT)
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from convscope.__main__ import main
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize("module", ["typer", "convscope.cli.console", "convscope.cli.catalog"])
+def test_ctrl_c_while_the_command_line_is_loaded_shows_no_traceback(module: str) -> None:
+    done = subprocess.run([sys.executable, "-c", WAITS, module], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in {130, -signal.SIGINT}

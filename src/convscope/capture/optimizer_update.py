@@ -17,6 +17,7 @@ from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, RMSprop
 
 from convscope.capture.tape import Call
 from convscope.errors import UsageError
+from convscope.training.objectives import kind_of_optimizer
 
 Group: TypeAlias = Mapping[str, Any]
 """Settings or state of parameters by name, each setting of its own type, as `torch.optim` has them."""
@@ -104,7 +105,7 @@ def check_optimizer(optimizer: Optimizer) -> OptimizerKind:
     Raises:
         UsageError: no formula explains it, or one of its settings.
     """
-    kind = KINDS.get(type(optimizer))
+    kind = KINDS.get(kind_of_optimizer(optimizer))
     if kind is None:
         known = ", ".join(each.__name__ for each in KINDS)
         closure = "calls the model several times, and " if isinstance(optimizer, torch.optim.LBFGS) else ""

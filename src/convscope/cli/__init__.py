@@ -124,6 +124,9 @@ def main() -> None:
     except typer.Abort:
         remark("stopped")
         sys.exit(1)
+    except KeyboardInterrupt as stop:  # before Typer takes over, while a command's modules are imported
+        remark(str(stop) or "stopped")
+        sys.exit(130)
     sys.exit(status)
 
 

@@ -89,7 +89,19 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Opt
     marked = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in marked}
     step = torch.no_grad()(inspect.unwrap(kind.step))
-    return type(kind.__name__, (kind,), {**plain, "step": step, "__module__": kind.__module__})
+    return type(kind.__name__, (kind,), {**plain, "step": step, "__module__": kind.__module__, "original": kind})
+
+
+def kind_of_optimizer(optimizer: torch.optim.Optimizer) -> type[torch.optim.Optimizer]:
+    """An optimizer's class; PyTorch's own for one of `OPTIMIZERS`.
+
+    >>> weight = nn.Parameter(torch.zeros(1))
+    >>> kind_of_optimizer(OPTIMIZERS["adam"]([weight])) is torch.optim.Adam
+    True
+    """
+    own = type(optimizer)
+    original: type[torch.optim.Optimizer] = vars(own).get("original", own)  # not that of a subclass of the user's
+    return original
 
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
