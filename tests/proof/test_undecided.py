@@ -128,6 +128,18 @@ LOST: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
         lambda x: F.embedding_bag(torch.tensor([1, 2, 0]), x, torch.tensor([0, 1, 1]), include_last_offset=True),
         torch.randn(3, 2),
     ),
+    "product of slices": (
+        lambda x: x.new_ones(1).scatter_reduce(0, torch.zeros(4, dtype=torch.long), x, "prod"),
+        torch.tensor([2.0**-16, 2.0**-16, 65504.0, 65504.0]).half(),
+    ),
+    "nan above infinity, sorted": (
+        lambda x: torch.cat([x.sort(-1)[1], x.sort(-1, descending=True)[1]]),
+        torch.tensor([[INF, NAN, 0.5, -INF]]),
+    ),
+    "index of several nan": (
+        lambda x: torch.unique(x, return_inverse=True)[1],
+        torch.where(torch.arange(24.0) % 3 == 0, NAN, torch.arange(24.0)),
+    ),
     "histogram of nan": (lambda x: torch.histogram(x, 3, range=(0, 1)).hist, torch.tensor([0.1, NAN, 0.5])),
 }
 

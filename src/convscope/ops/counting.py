@@ -65,7 +65,7 @@ def unique(call: Call, cell: Cell) -> Expr:
     """_unique2, unique_dim, unique_consecutive: a distinct number, its index, or its count.
 
     Raises:
-        UsageError: a result that was not requested.
+        UsageError: a result that was not requested, or the index of one of several nan, whose order is the kernel's.
     """
     slices, axis = _slices(call)
     kinds = _kinds(slices, in_turn=call.op == "unique_consecutive")
@@ -77,6 +77,8 @@ def unique(call: Call, cell: Cell) -> Expr:
     if call.output == 2:
         return _tally(kinds == cell[0], "is the same", f"how many are the same as number {cell[0]:,}")
     flat = int(np.ravel_multi_index(cell, call.shape)) if cell else 0
+    if call.op == "_unique2" and np.isnan(slices[flat]).any() and np.isnan(slices).sum() > 1:
+        raise UsageError("the order of several nan is the kernel's own.")
     seen = np.unique(kinds, return_index=True)[1]
     smaller = np.isin(np.arange(len(kinds)), seen[: kinds[flat]])
     return _tally(smaller, "is another, before it", "how many different ones come before it")

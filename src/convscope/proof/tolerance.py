@@ -173,10 +173,12 @@ SUMS = frozenset(
 COMPARING = frozenset(
     {
         "_embedding_bag", "_embedding_bag_forward_only", "_scaled_dot_product_flash_attention_for_cpu",
-        "fractional_max_pool2d", "fractional_max_pool3d", "logspace", "scaled_dot_product_attention",
+        "fractional_max_pool2d", "fractional_max_pool3d", "grid_sampler_2d", "grid_sampler_3d", "logspace",
+        "scaled_dot_product_attention",
     }
 )  # fmt: skip
-"""Operations that compare numbers on the way, so that a nan may lose a comparison and disappear."""
+"""Operations that compare numbers on the way, so that a nan may lose a comparison and disappear, or that choose cells
+by coordinates, whose rounding may pass by an infinite one."""
 COUNTING = frozenset({"_cdist_forward", "_ctc_loss", "_pdist_forward"})
 """Operations that compare and count, where a nan may also win."""
 CONVOLUTIONS = frozenset({"_convolution", "convolution"})

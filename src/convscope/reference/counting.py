@@ -175,6 +175,14 @@ def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) 
     return _unique(x, None, (return_inverse, return_counts), in_turn=False)
 
 
+def unique_error(
+    _y: object, _u: float, x: Array, return_inverse: bool = False, return_counts: bool = False
+) -> tuple[Numbers, ...]:
+    """Exact, but each nan is distinct, and the order of several is the kernel's own."""
+    odd = np.isnan(x)
+    return 0.0, np.where(odd & (odd.sum() > 1), np.inf, 0.0), 0.0
+
+
 def unique_slices(
     x: Array,
     dim: int,

@@ -278,7 +278,7 @@ _ROWS: Mapping[str, Operation] = {
     "count_nonzero": moved(counting.count_nonzero),
     "nonzero": moved(counting.nonzero),
     "nonzero_static": moved(counting.nonzero_static),
-    "_unique2": moved(counting.unique),
+    "_unique2": Operation(counting.unique, counting.unique_error),
     "unique_dim": moved(counting.unique_slices),
     "unique_consecutive": moved(counting.unique_runs),
     "searchsorted": Operation(counting.search, counting.search_error),

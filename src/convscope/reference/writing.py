@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.reference.precision import carried, gamma, written
+from convscope.reference.precision import carried, gamma, smallest, written
 from convscope.typing import Array, Numbers
 
 COMBINED: dict[str, np.ufunc] = {
@@ -85,12 +85,20 @@ def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, i
 def scatter_reduced_error(
     y: Array, u: float, x: Array, dim: int, index: Array, src: Array, reduce: str, include_self: bool = True
 ) -> Numbers:
-    """At most one addition or product for each index along the axis, and a division; extremes are exact."""
+    """At most one addition or product for each index along the axis, and a division; extremes are exact.
+
+    A product on its way may underflow, and what it loses is multiplied by all that is above 1.
+    """
     if reduce in {"amax", "amin"} or y.dtype.kind != "f":
         return 0.0
     terms = (index.shape[dim] if np.ndim(index) else 1) + 2
     if reduce == "prod":
-        return gamma(terms, u) * np.abs(y)
+        own, sent = (np.where(each == 0, 1.0, np.abs(each)) for each in (x, src))
+        low, high = (
+            scatter_reduced(limit(own, 1.0), dim, index, limit(sent, 1.0), "prod", include_self)
+            for limit in (np.minimum, np.maximum)
+        )
+        return gamma(terms, u) * np.abs(y) + np.where(low < smallest(u), terms * smallest(u) * high, 0.0)
     total = scatter_reduced(np.abs(x), dim, index, np.abs(src), "sum", include_self)
     size = scatter_reduced(np.abs(x), dim, index, np.abs(src), reduce, include_self)
     return carried(gamma(terms, u) * size, total, u)

@@ -324,8 +324,8 @@ def _picked(positions: Row, at: Array) -> Numbers:
 
 
 def _order(row: Row, descending: float) -> Array:
-    keys = np.where(np.isnan(row), np.inf, row)  # nan counts as the largest
-    return np.argsort(-keys if descending else keys, kind="stable")
+    odd = np.isnan(row)  # nan counts as the largest, beyond infinity
+    return np.lexsort((-row, ~odd) if descending else (row, odd))
 
 
 def _ranked(row: Row, rank: float, descending: float) -> Numbers:
