@@ -265,3 +265,9 @@ def test_a_last_window_does_not_start_in_the_padding(n: int, windows: int) -> No
     (layer,) = cs.summary(nn.MaxPool2d(2, 5, 1, ceil_mode=True), (1, n, n)).layers
     assert [total.value for _, total in layer.size] == [windows] * 2 == list(layer.shape[2:])
     check(cs.summary(nn.MaxPool2d(2, 5, 1, ceil_mode=True), (1, n, n)))
+
+
+def test_a_shape_of_one_axis_is_a_vector_and_a_number_the_side_of_a_square() -> None:
+    generator = nn.Sequential(nn.Linear(64, 12 * 4), nn.Unflatten(1, (3, 4, 4)), nn.ConvTranspose2d(3, 1, 2, 2))
+    assert cs.summary(generator, size=(64,)).input == {"input": (1, 64)}
+    assert cs.summary(nn.Conv2d(3, 4, 3), size=20).input == {"input": (1, 3, 20, 20)}

@@ -157,7 +157,9 @@ def summary(
     If it fails, prints the calculation that went wrong and the size or setting that would fit:
     `convscope summary simple-cnn 1x32x32`
     """
-    result = cs.summary(loading.load(model, quiet=True), parse_shape(size))
+    shape = parse_shape(size)
+    side = shape[0] if shape is not None and len(shape) == 1 else None
+    result = cs.summary(loading.load(model, quiet=True), shape if side is None else side)
     if as_json:
         show_json(result.to_json())
     else:

@@ -286,7 +286,7 @@ def _whole(card: Card, size: Size) -> tuple[int, ...]:
     if not numbers or not all(isinstance(n, int | np.integer) and n is not True and n > 0 for n in numbers):
         raise UsageError(f"a size has whole numbers above 0, such as (3, 224, 224), not {shown!r}.")
     axes, channels = {"picture": 2, "signal": 1, "volume": 3}.get(card.form, 0), card.preprocess.channels or 3
-    if axes and len(numbers) == 1 and axes > 1:
+    if axes > 1 and isinstance(size, int):
         numbers = (*numbers * axes,)
     if (axes and len(numbers) == axes and card.preprocess.channels is not None) or (
         card.form == "picture" and len(numbers) == 2
