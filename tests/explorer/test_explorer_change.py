@@ -16,7 +16,7 @@ from torch import nn
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, forgive, keep, tab
-from exploring import answers, drag, eventually, now, percent, said, state, visit
+from exploring import answers, drag, eventually, now, percent, said, state, visit, wander
 
 SEED = 3
 IMAGE = "shapes:test/12"
@@ -251,6 +251,26 @@ def test_of_an_animation_the_first_picture_is_used_and_that_is_said(page: Any) -
         {"name": "moving.gif", "mimeType": "image/gif", "buffer": content.getvalue()}
     )
     page.get_by_text("the file has several pictures; the first one is used").wait_for()
+
+
+def test_a_view_that_was_left_requests_nothing_more(page: Any) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.locator("section[aria-label=Kernel] .grid input").first.wait_for()
+    page.route("**/parameters/**", hold)
+    with page.expect_request("**/parameters/**"):
+        wander(page, "?view=change&step=conv1&channel=1")
+    wander(page, "?view=change&step=conv1&channel=2")  # waits for the answer about channel 1
+    wander(page, "?view=probe")
+    page.locator(".paper").wait_for(state="detached")
+    before = len(held)
+    for route in held:
+        route.continue_()
+    page.wait_for_load_state("networkidle")
+    assert len(held) == before
 
 
 def test_samples_are_at_hand(page: Any, model: Any) -> None:

@@ -2,6 +2,7 @@
  * Requests for something that changes quickly: one at a time, always for the newest wish. The current value stays until
  * the next response arrives.
  */
+import { onDestroy } from "svelte";
 import { aborted, Refused } from "./http";
 import { Staleness } from "./staleness.svelte";
 
@@ -14,6 +15,11 @@ export class Latest<T> {
   #key = "";
   #ask: (() => Promise<T>) | null = null;
   #running = false;
+
+  /** Made with a component; when it goes, nothing more is requested, as `ask` may read what went with it. */
+  constructor() {
+    onDestroy(() => this.want("", null));
+  }
 
   /** Request this from now on; `key` identifies the request. Null: nothing is needed. */
   want(key: string, ask: (() => Promise<T>) | null): void {
