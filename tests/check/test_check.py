@@ -17,6 +17,7 @@ from wrong_functions.table import RIGHT, WRONG, Wrong
 import convscope as cs
 from checking import learner
 from commands import Commands
+from convscope.checking import calling
 from convscope.checking.operation import Mistake, Operation
 from convscope.checking.operations import OPERATIONS, operation_of
 
@@ -288,6 +289,14 @@ def test_a_function_that_changes_its_input_is_noted() -> None:
     answer = cs.check(relu)
     assert answer.right
     assert "modifies its input array in place" in answer.notes[0]
+
+
+def test_the_time_of_the_check_itself_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float | None] = []
+    monkeypatch.setattr(calling, "watchdog", seen.append)
+    assert cs.check(abs, as_="relu", seconds=3).cause == "absolute value"
+    assert all(left is not None and 0 < left <= 3 for left in seen[::2])
+    assert set(seen[1::2]) == {None}
 
 
 def test_an_endless_function_is_interrupted_even_if_it_catches_exceptions() -> None:

@@ -28,6 +28,17 @@ LINES = 4
 """How many lines of a traceback are shown."""
 
 
+def _no_watchdog(_seconds: float | None) -> None:
+    """Without a child process, `time_limit` is the only limit."""
+
+
+watchdog: Callable[[float | None], None] = _no_watchdog
+"""Called before each call of a function with the seconds that it has left, and after it with None.
+
+The child process of the command line sets it: only the function's own time is limited, not that of the check.
+"""
+
+
 class TimeExceeded(BaseException):
     """Raised inside a function that takes too long; no `except Exception` in it catches this."""
 
@@ -60,6 +71,7 @@ class Caller:
         """One call; never raises what the function raises."""
         positional, keywords = self.plan.arguments(values, form, kind, dtype)
         before = [np.array(a) for a in positional if isinstance(a, np.ndarray)]
+        watchdog(self.seconds)
         start = time.perf_counter()
         try:
             with quiet(), time_limit(self.seconds):
@@ -70,6 +82,8 @@ class Caller:
             return Outcome(None, "It did not finish in time.")
         except (Exception, SystemExit) as error:  # learners' code raises anything
             return Outcome(None, sentence(error), own_lines(error.__traceback__, self.function))
+        finally:
+            watchdog(None)
         self.seconds = max(self.seconds - (time.perf_counter() - start), 0.01)
         for array, old in zip((a for a in positional if isinstance(a, np.ndarray)), before, strict=True):
             if not np.array_equal(array, old, equal_nan=True):

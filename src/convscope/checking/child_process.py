@@ -21,15 +21,16 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from convscope.checking import calling
 from convscope.checking.calling import TimeExceeded, check_limit, own_lines_of, quiet, sentence, time_limit
 from convscope.checking.checker import check
 from convscope.errors import ConvscopeError, UnknownName, UsageError
 from convscope.type_checks import kind_of
 
 GRACE = 5.0
-"""Seconds that the child may take beyond the limit: for its own calculation, and to interrupt the function first."""
+"""Seconds that a call may take beyond the limit, so that it is interrupted between two instructions first."""
 START = 60.0
-"""Seconds that Python, NumPy and what the file imports may take to start."""
+"""Seconds that Python, NumPy and what the file imports may take to start, and the check between two calls."""
 
 
 class CheckFailed(ConvscopeError):
@@ -160,20 +161,21 @@ def load(path: Path, name: str) -> Callable[..., object]:
     return function
 
 
-def answer(request: dict[str, Any], watch: Callable[[float], None]) -> dict[str, Any]:
+def answer(request: dict[str, Any], watch: Callable[[float | None], None]) -> dict[str, Any]:
     """The child's output: the check, or an error.
 
     Args:
-        watch: Sets the watchdog to a number of seconds from now.
+        watch: Sets the watchdog to the seconds that code of the file has, or, by None, to the time that ours may take.
     """
     path, seconds = Path(request["path"]), request["seconds"]
     if b"torch" in path.read_bytes():
         importlib.import_module("torch")  # outside the limit: on a busy machine its import alone takes seconds
     try:
-        watch(seconds + GRACE)
+        watch(seconds)
         with time_limit(seconds):
             function = load(path, request["name"])
-        watch(seconds + GRACE)
+        watch(None)
+        calling.watchdog = watch
         result = check(function, request["as"], layout=request["layout"], seconds=seconds)
     except TimeExceeded as error:
         lines = own_lines_of(error.__traceback__, str(path))
@@ -190,8 +192,8 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
 
-    def watch(seconds: float) -> None:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=pipe)
+    def watch(seconds: float | None) -> None:
+        faulthandler.dump_traceback_later(START if seconds is None else seconds + GRACE, exit=True, file=pipe)
 
     request = json.loads(sys.argv[1])
     sys.argv = [request["path"]]
