@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import convscope as cs
@@ -193,6 +194,14 @@ def test_on_a_terminal_the_only_escapes_are_our_own(folder: Path) -> None:
     assert "\x1b[35m" not in text
     rest = OWN.sub("", text).replace("\r", "").replace("\n", "")
     assert not STEERING.search(rest), rest.encode("unicode_escape")
+
+
+def test_a_summary_spells_the_names_of_layers() -> None:
+    net = torch.nn.Sequential()
+    net.add_module(EVIL.replace(".", ""), torch.nn.Conv2d(1, 1, 2))
+    text = str(cs.summary(net, (1, 3, 3)))
+    assert "convolution 2x2" in text
+    assert not STEERING.search(text.replace("\n", ""))
 
 
 def test_what_is_spelled_out_and_what_is_not() -> None:

@@ -16,6 +16,7 @@ from convscope.capture.tracing import trace as record
 from convscope.cards.card import Card
 from convscope.cards.card_inference import card_of
 from convscope.errors import TraceError, UsageError
+from convscope.escaping import joined
 from convscope.export.layer_sums import FieldSum, MemoryUse, field_sums, memory_use, multiply_adds, size_sums
 from convscope.inputs.model_inputs import random_inputs
 from convscope.layer_arithmetic import AxisSums, Sum, parameter_sum, sum_texts
@@ -121,7 +122,7 @@ class Summary(RichDisplay):
         shapes = " and ".join(_shape(shape[1:]) for shape in self.input.values())
         head = [f"{self.model} on {shapes or 'its input'}", ""]
         body = (_short(self.layers) if short else _long(self.layers)) if self.layers else []
-        return "\n".join([*head, *body, *([""] if body else []), *self._failed(), *self._totals()])
+        return joined([*head, *body, *([""] if body else []), *self._failed(), *self._totals()])
 
     def _failed(self) -> list[str]:
         return [] if self.failure is None else [*self.failure.lines(), ""]
