@@ -113,6 +113,15 @@ def test_an_infinity_in_the_place_of_an_ordinary_gradient_is_found() -> None:
         assert cs.verify(tampered(trace, outputs={name: lambda made, bad=bad: made * bad})).mismatches
 
 
+def test_products_that_underflow_in_the_sums_of_images_are_no_wrong_gradient() -> None:
+    torch.manual_seed(1)
+    images = torch.rand(3, 2, 1, 1) * torch.tensor([1e-3, 0, 0]).reshape(3, 1, 1, 1)  # one image alone has a sum
+    trace = cs.trace(nn.Conv2d(2, 2, 1), images, target=[0, 1, 0], loss=lambda y, _: (y * y * 1e-37).sum())
+    gradient = trace["weight.grad"]
+    assert 0 < np.abs(gradient.output).max() < np.finfo(np.float32).tiny
+    assert not cs.verify(trace).mismatches
+
+
 NORMS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType({
     "batch": lambda: nn.BatchNorm2d(4),
     "layer": lambda: nn.LayerNorm([4, 6, 6]),

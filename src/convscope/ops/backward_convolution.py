@@ -159,6 +159,7 @@ def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: st
         counted = int(np.count_nonzero(flat)) - (alone.right is None)
         return replace(alone, note=note, narrow=1, extra=added - counted)
     errors = (gamma(added, precision.sum) + gamma(len(flat) + 1, precision.inner)) * np.abs(flat).sum(1)
+    errors = errors + precision.tiny * np.count_nonzero(flat, axis=1)  # products that underflow
     images = np.arange(len(flat))[:, None]
     source = Source("image", "computed", (len(flat),), call.dtype)
 

@@ -154,7 +154,7 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
         return Apply("mul", {**parts}, note="the gradient × the weight there")
 
     source = Source("grad × weight", "computed", grads.source.shape, call.dtype)
-    errors = call.precision.sum * np.abs(values)
+    errors = call.precision.sum * np.abs(values) + call.precision.tiny * (values != 0)
     return Cells(values, source, grads.cells, grads.grid, errors=errors, derive=derive)
 
 

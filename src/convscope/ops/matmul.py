@@ -234,7 +234,7 @@ def trilinear(call: Call, cell: Cell) -> Dot:
         return Apply("mul", {"x": first.leaf(index), "y": second.leaf(index)}, note="the product of both inputs")
 
     source = Source("product", "computed", (len(products),), call.dtype)
-    errors = np.abs(products) * call.precision.sum
+    errors = np.abs(products) * call.precision.sum + call.precision.tiny * (products != 0)
     both = Cells(products, source, np.arange(len(products))[:, None], (len(products),), errors=errors, derive=derive)
     unrolled = sizes[call["unroll_dim"]] if call["unroll_dim"] in summed else 1
     note = f"{len(products):,} products of both inputs, each times its weight"
