@@ -1,6 +1,7 @@
 """Training steps of networks and losses that record more than a chain of layers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 import convscope as cs
 
@@ -109,3 +111,72 @@ def test_a_step_of_a_recurrent_network_is_proved(name: str) -> None:
     assert report.proved, report.lines
     assert report.gradients is not None
     assert report.gradients.moved > 10
+
+
+NORMED = {
+    "spectral norm": parametrizations.spectral_norm,
+    "weight norm": parametrizations.weight_norm,
+    "spectral norm of several iterations": lambda layer: parametrizations.spectral_norm(layer, n_power_iterations=3),
+    "old spectral norm": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.parametrize("norm", NORMED.values(), ids=NORMED)
+def test_a_step_with_normed_weights_is_proved(norm: Callable[[nn.Module], nn.Module]) -> None:
+    """The vectors that spectral norm estimates are state: finite differences hold them, as the gradient does."""
+    torch.manual_seed(3)
+    model = nn.Sequential(norm(nn.Conv2d(1, 3, 3)), nn.ReLU(), nn.Flatten(), norm(nn.Linear(48, 2)))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = cs.verify(cs.trace(model, images(3), target=[0, 1, 0], optimizer="sgd", lr=0.1), cells=20)
+    assert report.proved, report.lines
+    assert report.gradients is not None
+    assert report.gradients.furthest < 1e-4
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class Remembering(nn.Module):
+    """A layer whose result passes through a buffer, with its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(36, 2)
+        self.register_buffer("last", torch.zeros(6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last.clone().copy_(self.fc(x.flatten(1)))  # type: ignore[operator]
+
+
+def test_a_number_that_passes_through_a_copy_of_a_buffer_keeps_its_gradient() -> None:
+    report = cs.verify(cs.trace(Remembering(), images(), target=[0, 1, 0, 1, 0, 1]), cells=20)
+    assert report.proved, report.lines
+    assert report.gradients is not None
+    assert report.gradients.moved > 3
+
+
+class Tied(nn.Module):
+    """Two layers that share their weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(36, 36), nn.Linear(36, 36)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x.flatten(1))))  # type: ignore[no-any-return]
+
+
+def test_shared_weights_have_the_names_of_all_layers(tmp_path: Path) -> None:
+    trace = cs.trace(Tied(), images(2), target=[0, 1], optimizer="sgd", lr=0.1)
+    trace.save(tmp_path / "tied.trace")
+    for each in (trace, cs.Trace.load(tmp_path / "tied.trace")):
+        for kind in ("grad", "updated", "momentum_buffer.updated"):
+            assert each[f"b.weight.{kind}"] is each[f"a.weight.{kind}"]
+        assert each["b.weight.grad"].name == "a.weight.grad#sum"
+    assert trace.training_step is not None
+    assert "b.weight" not in trace.training_step.gradients
+
+
+def test_a_loss_without_a_name_is_a_loss_of_ones_own() -> None:
+    trace = cs.trace(Tied(), images(2), target=[0, 1], loss=lambda scores, _: scores.sum())
+    assert trace.training_step is not None
+    assert trace.training_step.says == "loss and gradients of a loss of your own, in evaluation mode"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import convscope as cs
-from convscope.errors import ConvscopeError
+from convscope.errors import ConvscopeError, UnknownName
 
 
 def small() -> nn.Module:
@@ -178,3 +178,39 @@ def test_what_cannot_be_explained_is_refused_in_a_sentence(call: Callable[[], An
     with pytest.raises(ConvscopeError, match=message) as caught:
         call()
     assert str(caught.value).endswith(".")
+
+
+def frozen() -> nn.Module:
+    model = small()
+    next(model.parameters()).requires_grad_(False)
+    return model
+
+
+MISSING: dict[str, tuple[Callable[[], cs.Trace], str, str]] = {
+    "a gradient of a forward pass": (
+        lambda: cs.trace(small(), images(2)),
+        "0.weight.grad",
+        "belong to a training step: pass the labels of these images, target=labels.",
+    ),
+    "a new weight of a forward pass": (
+        lambda: cs.trace(small(), images(2)),
+        "0.weight.updated",
+        "target=labels and optimizer='sgd'.",
+    ),
+    "a new weight without an optimizer": (step(), "0.weight.updated", "New weights are made by an optimizer"),
+    "a gradient of a frozen weight": (step(model=frozen()), "0.weight.grad", "0.weight is frozen or a buffer"),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_name_that_the_trace_cannot_have_gets_its_reason(case: str) -> None:
+    traced, name, reason = MISSING[case]
+    with pytest.raises(UnknownName) as caught:
+        cs.explain(traced(), name, (0, 0, 0, 0))
+    assert reason in str(caught.value)
+
+
+def test_a_loss_has_one_cell() -> None:
+    with pytest.raises(cs.UsageError) as caught:
+        cs.explain(step()(), "loss", (0,))
+    assert str(caught.value) == "loss is a single number, whose only cell is (), not (0,)."

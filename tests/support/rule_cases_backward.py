@@ -263,6 +263,16 @@ def _recurrent_layers() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield "lstm backward, one step", (_recurrent, ((1, 2, 4), (1, 2, 3), *shapes[2:]))
 
 
+def _weight_norm(g: Tensor, v: Tensor, length: Tensor, *, dim: int = 0) -> Any:
+    norms = v.norm(dim=[axis for axis in range(v.ndim) if axis != dim], keepdim=True)
+    return aten._weight_norm_interface_backward(g, v, length, norms, dim)
+
+
+def _weight_norms() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
+    yield "weight norm backward", (_weight_norm, ((5, 3, 2), (5, 3, 2), (5, 1, 1)))
+    yield "weight norm backward, last axis", (partial(_weight_norm, dim=2), ((5, 3, 2), (5, 3, 2), (1, 1, 2)))
+
+
 def _upsampled(op: str, size: list[int], source: list[int], *how: Any) -> tuple[Does, Shapes]:
     """A resampling's backward, from a gradient of `size` to an input of `source`."""
     return lambda g: getattr(aten, f"{op}_backward")(g, size, source, *how), ((*source[:2], *size),)
@@ -350,6 +360,7 @@ def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield from _poolings()
     yield from _normalizations()
     yield from _recurrent_layers()
+    yield from _weight_norms()
     yield from _resamplings()
     yield from _indexings()
     yield from _attentions()

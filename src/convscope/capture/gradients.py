@@ -190,8 +190,8 @@ class Naming:
     gradients: Sequence[GradientOf]
     node_of: Mapping[int, tuple[str, str, int]]
     """Row -> name, module and row of the forward step during whose derivative it ran."""
-    updates: Mapping[int, tuple[str, str, bool]]
-    """Row -> name, module and whether it is hidden, of an update."""
+    updates: Mapping[int, tuple[str, str, bool, tuple[str, ...]]]
+    """Row -> name, module, whether it is hidden, and further names, of an update."""
     reserved: Iterable[str] = ()
     """The names of the forward pass."""
     _named: dict[int, list[GradientOf]] = field(default_factory=dict)

@@ -155,15 +155,17 @@ class TrainingRecording(Recording):
         naming.node_of = self._nodes(names, modules)
         return labels_of(naming)
 
-    def _updates(self) -> Iterator[tuple[int, tuple[str, str, bool]]]:
+    def _updates(self) -> Iterator[tuple[int, tuple[str, str, bool, tuple[str, ...]]]]:
         for update in self.training_session.updates:
             first = self._row_at[update.time]
             module = self._module_of(update.parameter)
             made = [output for output, tensor in enumerate(returned_by(update.call)) if isinstance(tensor, Tensor)]
             for row, output in enumerate(made, first):
-                yield row, (update.results[output], module, output > 0)
+                kind = update.results[output].removeprefix(update.parameter)
+                others = tuple(f"{other}{kind}" for other in self._tied.get(update.parameter, ()))
+                yield row, (update.results[output], module, output > 0, others)
         for row, each in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
-            yield row, (f"{each.name}.updated", self._module_of(each.name), False)
+            yield row, (f"{each.name}.updated", self._module_of(each.name), False, ())
 
     def _module_of(self, name: str) -> str:
         """The module that holds a parameter."""
@@ -187,6 +189,7 @@ class TrainingRecording(Recording):
             module = self._module_of(name)
             total = GradientOf(f"{name}.grad", self._slot(tensor), end, LEAF, module)
             yield from self._total(total, terms.get(id(leaf), ()))
+            yield from (replace(total, name=f"{other}.grad") for other in self._tied.get(name, ()))
         for run in runs:
             for number, result in run.results.items():
                 tensor = run.received[number] if number < len(run.received) else None
@@ -196,6 +199,18 @@ class TrainingRecording(Recording):
                     rank = HIDDEN if hidden[row] else VISIBLE
                     total = GradientOf(name, self._slot(tensor), run.start, rank, modules[row])
                     yield from self._total(total, terms.get(result, ()))
+
+    @cached_property
+    def _tied(self) -> Mapping[str, tuple[str, ...]]:
+        """Parameter -> its names in the other modules that share it."""
+        subject = self.session.subject
+        names = {id(tensor): name for name, tensor in subject.parameters.items()}
+        tied: dict[str, tuple[str, ...]] = {}
+        for other, tensor in subject.model.named_parameters(remove_duplicate=False):
+            name = names.get(id(tensor), other)
+            if name != other:
+                tied[name] = (*tied.get(name, ()), other)
+        return tied
 
     def _leaf(self, name: str) -> Tensor:
         session = self.training_session

@@ -268,7 +268,8 @@ def _loss(settings: StepSettings) -> tuple[str, LossFunction]:
         return loss, make_loss(Recipe(loss=loss))
     if not callable(loss):
         raise UsageError(f"a loss is a name ({', '.join(LOSSES)}) or a function, not {kind_of(loss)}.")
-    return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "the given loss"), loss
+    name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", "<lambda>")
+    return "a loss of your own" if name == "<lambda>" else name, loss
 
 
 def _target(subject: ModelState, intake: CallInputs, target: ArrayLike | Tensor, *, whole: bool) -> Tensor:

@@ -161,7 +161,9 @@ def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result"
     fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
     if not fits:
         shown = shape[1:] if shape[:1] == (1,) and len(cells) < len(shape) > 1 else shape
-        ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shown) or "no axes: its only cell is ()"
+        ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shown)
+        if not shape:
+            raise UsageError(f"{name} is a single number, whose only cell is (), not {cells}.")
         raise UsageError(f"{name} has no cell {cells}; its shape is {tuple(shown)}, its cells are {ranges}.")
     axes = shape[1:] if len(cells) < len(shape) > 1 else shape
     if any(n > 1 for n in axes[: len(axes) - len(cells)]):

@@ -168,6 +168,31 @@ def weight_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     return tangent({name: gradients[name] for name in varies}, call, float(np.sum(along * length)))
 
 
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+def weight_norm_backward(call: Call, cell: Cell) -> Expr:
+    """The gradient of the direction v or of the length g of w = g·v ÷ |v|.
+
+    That of g is the component of the gradient along v; it is removed from the gradient of v, since no change
+    along v changes w.
+
+    Source: Salimans and Kingma 2016, equation 3; PyTorch, aten/src/ATen/native/cpu/WeightNormKernel.cpp.
+    """
+    direction, length, norms = call["saved_v"], call["saved_g"], call["saved_norms"]
+    axis = call["dim"] % len(direction.shape)
+    at = cell[axis] if call.output == 0 else broadcast_cell(cell, length.shape)[axis]
+    line = [at if a == axis else range(n) for a, n in enumerate(direction.shape)]
+    has = leaf(norms, tuple(at if n > 1 else 0 for n in norms.shape))
+    count = len(outer(direction, line))
+    products = Dot(outer(call["grad_w"], line), outer(direction, line), note=f"the sum of {count:,} gradients × v")
+    along = Apply("div", {"x": products, "y": has}, note="the gradient along v, that of its length")
+    if call.output:
+        return along
+    stretch = Apply("div", {"x": leaf(length, tuple(at if n > 1 else 0 for n in length.shape)), "y": has}, note="scale")
+    kept = Apply("mul", {"x": leaf(call["grad_w"], cell), "y": stretch}, note="the gradient × the scale")
+    share = Apply("div", {"x": Apply("mul", {"x": stretch, "y": along}), "y": has}, note="the share along v")
+    return Apply("sub", {"x": kept, "y": Apply("mul", {"x": leaf(direction, cell), "y": share})})
+
+
 def weight_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The whole vector, and its length g."""
     shape, mask = call["v"].shape, as_mask(mask)

@@ -236,6 +236,24 @@ def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
     return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in [*places][:EACH]]
 
 
+def _state_of(trace: Trace) -> frozenset[int]:
+    """The steps that write the model's own state, without a gradient: spectral norm's estimates of singular vectors.
+
+    The gradient takes a model's state as a constant, so it stays as recorded while weights change, like a mask.
+    """
+    step = trace.training_step
+    assert step is not None
+    buffers = {
+        ref.memory for ref in trace.outside.values() if ref.kind == "parameter" and ref.name not in step.gradients
+    }
+    differentiated = {made.id for node in step.nodes for made, _ in node.received}
+    return frozenset(
+        each.id
+        for each in trace.all_steps[: step.loss.id]
+        if each.id not in differentiated and any(made.memory in buffers for made in each.results)
+    )
+
+
 class Roundings:
     """How much the kernels of a forward pass rounded: each recorded number minus the reference's.
 
@@ -274,6 +292,7 @@ class Forward:
         self._new = {ref.id: (ref, value) for ref, value in changed.items()}
         self._roundings = roundings
         self._made: dict[tuple[int, int], Array] = {}
+        self._state = _state_of(trace)
         self.pattern: list[bytes] = []
         """The active cells of each piecewise linear operation, and the maxima of each pooling."""
 
@@ -287,7 +306,7 @@ class Forward:
         assert step is not None
         for each in self._trace.all_steps[: step.loss.id + 1]:
             changed = {name: array for name, ref in operands_of(each) for array in self._changed(ref)}
-            if changed and each.role != "random":
+            if changed and each.role != "random" and each.id not in self._state:
                 self._run(each, changed)
         if (step.loss.id, step.loss.output) not in self._made:
             return float(numbers_of(self._trace, step.loss))

@@ -7,6 +7,7 @@ from convscope.reference import (
     backward_convolution,
     backward_normalization,
     backward_recurrent,
+    distances,
     indexing,
     pooling,
 )
@@ -64,6 +65,9 @@ BACKWARD: Mapping[str, Operation] = {
     **{f"reflection_pad{rank}d_backward": _REFLECT_BACK for rank in (1, 2, 3)},
     **{f"replication_pad{rank}d_backward": _REPLICATE_BACK for rank in (1, 2, 3)},
     "mkldnn_rnn_layer_backward": Operation(backward_recurrent.lstm_backward, backward_recurrent.lstm_backward_error),
+    "_weight_norm_interface_backward": Operation(
+        distances.weight_norm_backward, wide(distances.weight_norm_backward_error)
+    ),
     "select_backward": moved(indexing.select_backward),
     "slice_backward": moved(indexing.slice_backward),
     "unfold_backward": Operation(indexing.unfold_backward, indexing.unfold_backward_error),

@@ -125,6 +125,48 @@ def weight_norm_error(y: tuple[Array, Array], u: float, v: Array, g: Array, dim:
     return carried((inside + 3 * u) * np.abs(y[0]), squares + 0 * y[0], u), carried(inside * y[1], y[1] ** 2, u)
 
 
+def weight_norm_backward(
+    grad_w: Array, saved_v: Array, saved_g: Array, saved_norms: Array, dim: int
+) -> tuple[Array, Array]:
+    """_weight_norm_interface_backward: the gradients of v and g, of w = g·v / |v|.
+
+    >>> weight_norm_backward(np.ones((1, 2)), np.array([[3.0, 4.0]]), np.array([[10.0]]), np.array([[5.0]]), 0)
+    (array([[ 0.32, -0.24]]), array([[1.4]]))
+
+    Args:
+        grad_w: Of the scaled vectors.
+        saved_v, saved_g, saved_norms: The vectors, their new lengths, and the lengths that they had.
+        dim: The axis along which the vectors are counted.
+    """
+    scale, along, norms = _weighed(grad_w, saved_v, saved_g, saved_norms, dim)
+    return scale * (grad_w - saved_v * along / norms), along.reshape(saved_g.shape)
+
+
+def weight_norm_backward_error(
+    _y: object, u: float, grad_w: Array, saved_v: Array, saved_g: Array, saved_norms: Array, dim: int
+) -> tuple[Array, Array]:
+    """Of g: a sum of n products, gamma(n), and a division. Of v: 2 roundings of scale × gradient, 4 of the other part.
+
+    The other part inherits the error of g, times scale × v / |v|; the difference of both is rounded once more.
+    """
+    scale, along, norms = _weighed(grad_w, saved_v, saved_g, saved_norms, dim)
+    sizes = np.abs(scale)
+    terms = saved_v.size // max(saved_v.shape[dim], 1)
+    reach = _weighed(np.abs(grad_w), np.abs(saved_v), saved_g, saved_norms, dim)[1]
+    off = gamma(terms + 2, u) * reach
+    kept, other = sizes * np.abs(grad_w), sizes * np.abs(saved_v / norms)
+    error = 3 * u * kept + other * (off + 5 * u * (np.abs(along) + off))
+    return carried(error, kept + other * reach * norms, u), carried(off, reach * norms, u).reshape(saved_g.shape)
+
+
+def _weighed(grad: Array, v: Array, g: Array, norms: Array, dim: int) -> tuple[Array, Array, Array]:
+    """g / |v|, the gradient along v, and |v|, of each vector."""
+    line = [-1 if axis == dim % v.ndim else 1 for axis in range(v.ndim)]
+    axes = tuple(axis for axis in range(v.ndim) if axis != dim % v.ndim)
+    lengths = norms.reshape(line)
+    return g.reshape(line) / lengths, (grad * v).sum(axes, keepdims=True) / lengths, lengths
+
+
 DISTANCES: Mapping[str, Operation] = {
     "norm": Operation(norm, wide(norm_error)),
     "dist": Operation(dist, dist_error),

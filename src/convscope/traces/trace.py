@@ -111,8 +111,22 @@ class Trace(RichDisplay):
                 raise UsageError(f"the trace has steps 0 to {len(self.all_steps) - 1}, not {key}.")
             return self.all_steps[key]
         if key not in self._by_name:
-            raise UnknownName("step", key, [step.name for step in self.steps])
+            raise UnknownName("step", key, [step.name for step in self.steps], self._reason_without(key))
         return self._by_name[key]
+
+    def _reason_without(self, key: str) -> str:
+        """Why there is no gradient or new value of that name, where that is known."""
+        name, _, kind = key.rpartition(".")
+        if kind not in {"grad", "updated"}:
+            return ""
+        if self.training_step is None:
+            given = "target=labels" + (" and optimizer='sgd'" if kind == "updated" else "")
+            return f"Gradients and updates belong to a training step: pass the labels of these images, {given}."
+        if kind == "updated" and not self.training_step.optimizer:
+            return "New weights are made by an optimizer: pass optimizer='sgd', or one of your own."
+        if name in self.parameters and name not in self.training_step.gradients:
+            return f"{name} is frozen or a buffer: it has no gradient."
+        return ""
 
     def __len__(self) -> int:
         return len(self.steps)
