@@ -1,4 +1,4 @@
-"""A study of the page in a real browser: the numbers of random cells of five networks are those of Python."""
+"""Studies of the page in a real browser: the numbers of random cells, and random actions."""
 
 import re
 from collections.abc import Callable
@@ -11,12 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import convscope as cs
-from browser import tab
-from exploring import at, recorded, rows, visit, wander, written
+from browser import forgive, tab
+from exploring import at, recorded, rows, settled, visit, wander, written
 from zoo import ZOO
 
 NUMBERS = 200
 """Numbers on screen that are compared, of each network: 1,000 of all five."""
+ACTIONS, REST = 800, 40
+"""Random actions, and after how many of them the page is left to rest and looked at."""
+
 pytestmark = pytest.mark.study
 
 
@@ -100,4 +103,82 @@ def test_the_numbers_of_random_cells_are_those_of_python(chromium: Any, name: st
             if len(factors) == 3:
                 assert factors[2] == pytest.approx((np.array(factors[0]) * factors[1]).tolist(), rel=1e-12)
             compared += 4 + sum(map(len, grids))
+        page.goto("about:blank")
+
+
+# Random actions
+
+LISTED = """() => [...document.querySelectorAll(
+  'button, a[href], select, input, canvas, summary, [data-cell], [tabindex="0"]')]
+  .filter(e => !e.disabled && e.type !== 'file' && e.closest('[inert]') === null && e.checkVisibility()
+    && !/^(Train|Save|Download|Upload|Copy)/.test(e.innerText?.trim() ?? ''))"""
+KEYS = ("ArrowRight", "ArrowDown", "ArrowLeft", "Enter", "Space", "Escape", "Tab", "/", "p", "PageDown", "Home")
+
+
+def act(page: Any, rng: np.random.Generator) -> str:
+    """One random action; what it was."""
+    kind = rng.choice(["element"] * 12 + ["key"] * 5 + ["back", "forward", "reload", "size", "scheme"])
+    if kind == "key":
+        page.keyboard.press(key := str(rng.choice(KEYS)))
+        return f"key {key}"
+    if kind == "back":
+        page.go_back()
+    elif kind == "forward":
+        page.go_forward()
+    elif kind == "reload":
+        page.reload()
+    elif kind == "size":
+        page.set_viewport_size({"width": int(rng.choice([390, 800, 1280])), "height": 800})
+    elif kind == "scheme":
+        page.emulate_media(color_scheme=str(rng.choice(["light", "dark"])))
+    else:
+        share, x, y = map(float, rng.random(3))
+        return str(page.evaluate(ACT.replace("LISTED", LISTED), [share, x, y]))
+    return str(kind)
+
+
+ACT = """([share, x, y]) => {
+  const all = (LISTED)();
+  const e = all[Math.floor(share * all.length)];
+  if (e === undefined) return 'nothing';
+  const box = e.getBoundingClientRect();
+  const to = {bubbles: true, cancelable: true, isPrimary: true, pointerId: 1, button: 0,
+    clientX: box.left + x * box.width, clientY: box.top + y * box.height};
+  if (e.tagName === 'SELECT') {
+    e.selectedIndex = Math.floor(x * e.options.length);
+    e.dispatchEvent(new Event('change', {bubbles: true}));
+  } else if (e.tagName === 'INPUT' && ['range', 'number', 'text'].includes(e.type)) {
+    e.focus();
+    e.value = e.type === 'text' ? ['1e39', 'abc', '-0.5', ''][Math.floor(x * 4)]
+      : String(Math.round(Number(e.min || 0) + x * (Number(e.max || 9) - Number(e.min || 0))));
+    e.dispatchEvent(new Event('input', {bubbles: true}));
+    e.dispatchEvent(new Event('change', {bubbles: true}));
+  } else {
+    e.dispatchEvent(new PointerEvent('pointermove', to));
+    e.dispatchEvent(new PointerEvent('pointerup', to));
+    e.dispatchEvent(new MouseEvent('click', to));
+  }
+  return `${e.tagName} ${(e.innerText ?? '').trim().slice(0, 30) || e.ariaLabel || e.className}`;
+}"""
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_random_actions_leave_a_page_that_is_whole(chromium: Any, shapes: Any, seed: int) -> None:
+    """Nothing is written to the console, no number is NaN, nothing is wider than the window."""
+    rng, done = np.random.default_rng(seed), list[str]()
+    with tab(chromium) as page:
+        forgive(page, "status of 4")  # a trace that was dropped from the cache, an image of another size
+        visit(page, shapes)
+        for number in range(ACTIONS // 2):
+            if page.url == "about:blank":
+                page.go_forward()
+            done.append(act(page, rng))
+            if number % REST == REST - 1:
+                page.wait_for_load_state("networkidle")
+                where = (seed, number, page.url, done[-REST:])
+                page.wait_for_function("document.querySelector('main')?.innerText.trim()")
+                assert not re.search(r"\bNaN\b|undefined", page.locator("body").inner_text()), where
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), where
+                if "cell=" in page.url and page.locator("[data-status]").count():
+                    settled(page)
         page.goto("about:blank")
