@@ -83,7 +83,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[], object], str]] = {
     "an operand without this cell": (lambda: TRACE.origin(0, "self", (0, 0, 9, 9)), "self of relu has no cell"),
     "a walk's cell": (lambda: ANY.Explanation.to_walk(WHY, [("relu", print)]), "a cell is a tuple of whole numbers"),
     "a walk's number": (lambda: ANY.Explanation.to_walk(WHY, [("relu", 0.5)]), "a cell is a tuple of whole numbers"),
-    "too far a shift": (lambda: cs.probe.shift("crosses", "crosses", reach=10**9), "reach is from 0 to 3 pixels"),
+    "a shift below 0": (lambda: cs.probe.shift("crosses", "crosses", reach=-1), "a number of pixels from 0, not -1"),
     "no figure": (lambda: cs.probe.lint(figure="a.png"), "a matplotlib figure as its figure, not a str"),
     "no data": (
         lambda: ANY.probe.lint(cs.load_model("shapes-cnn"), TRACE),

@@ -1,4 +1,4 @@
-"""Every exception of convscope. Knows no other room but spelling.
+"""Every exception of convscope. Uses no other room but spelling.
 
 Each message is one sentence or two: what was asked, what exists, what to do. `exit_status` is what the
 command line returns: 2 for bad usage, 1 for a job that failed.

@@ -34,7 +34,7 @@ LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def open_to_read(path: Path, *, follow: bool = True) -> BinaryIO:
-    """Open a file for reading; a link to one is followed unless told otherwise, a pipe or a device is refused.
+    """Open a file for reading; a link to one is followed by default, a pipe or a device is refused.
 
     >>> open_to_read(Path("/dev/zero"))
     Traceback (most recent call last):

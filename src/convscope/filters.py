@@ -1,6 +1,6 @@
 """Filters: kernels with a name, kernels typed as numbers, and what they make of a picture.
 
-Knows NumPy and the reference convolution; no files, no models, no figures.
+Uses NumPy and the reference convolution; no files, no models, no figures.
 A filter is *cross-correlated* with the picture, as in every PyTorch convolution: the kernel is not turned over.
 """
 

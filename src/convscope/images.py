@@ -1,6 +1,6 @@
 """Images: read an image file safely, as pixels from 0 to 255.
 
-Knows Pillow and NumPy; no data sets, no models, no torch.
+Uses Pillow and NumPy; no data sets, no models, no torch.
 """
 
 import re
@@ -16,7 +16,7 @@ from convscope.type_checks import takes
 from convscope.typing import Array
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Pillow's names of the formats that are read, from files, data sets and uploads alike, told by a file's content.
+"""Pillow's names of the formats that are read, from files, data sets and uploads alike, recognized by a file's content.
 
 Each has a signature, is decoded within this process and in use for data sets (PPM stands for PBM, PGM, PPM and PFM).
 Others start a program (EPS starts Ghostscript), have no signature (TGA), or are rare enough to be converted first.
@@ -213,7 +213,7 @@ OVERSHOOT = 0.1
 """Tolerance outside the value range, relative to the range: resampling by cubic or Lanczos kernels rings by up to a
 tenth at a step, and sums of weights near 1 end at 1.0000001."""
 DARK = 16
-"""Floating-point pixels that count to 255 and are all darker than this, of 255, are not told from others."""
+"""Floating-point pixels that count to 255 and are all darker than this, of 255, are not distinguished from others."""
 
 
 def white_of_floats(low: float, high: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Memory: how many bytes this process can still get. Knows the operating systems' own counts; no torch."""
+"""Memory: how many bytes this process can still get. Uses the operating systems' own counts; no torch."""
 
 import ctypes
 import os

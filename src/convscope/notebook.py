@@ -1,6 +1,6 @@
 """Notebook: what the last line of a cell shows: the picture that `cs.plot` draws, or else what printing says.
 
-Knows the names of convscope's objects and IPython's display formatters; it imports neither.
+Uses the names of convscope's objects and IPython's display formatters; it imports neither.
 """
 
 import io
@@ -16,7 +16,7 @@ DEEP = 60
 PICTURES: Mapping[str, str] = {
     "traces.trace.Trace": "network",
     "data.dataset.Dataset": "samples",
-    "plot.canvas.style.Page": "",
+    "plot.canvas.style.StyledFigure": "",
     "proof.contributions.Contributions": "contributions",
     "proof.explanation.Explanation": "explanation",
     "training.evaluation.Evaluation": "confusion",

@@ -1,4 +1,4 @@
-"""Plugins: rows that installed packages add to a table through an entry point group. Knows errors and importlib.
+"""Plugins: rows that installed packages add to a table through an entry point group. Uses errors and importlib.
 
 A package offers a mapping from names of operations to their rows, in its `pyproject.toml`:
 

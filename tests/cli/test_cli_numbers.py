@@ -65,7 +65,7 @@ def test_trace_lists_the_steps(convscope: Commands, net: Path, image: Path) -> N
     listed = convscope("trace", f"{net}:Net", image)
     assert listed.status == 0
     lines = [re.split(r"  +", line.strip()) for line in listed.out.splitlines()]
-    assert [line[1:4] for line in lines[1:]] == [
+    assert [line[1:4] for line in lines[1:5]] == [
         ["conv1", "convolution 3x3", "1x2x6x6"],
         ["relu", "relu", "1x2x6x6"],
         ["flatten", "flatten to 72", "1x72"],
@@ -73,7 +73,10 @@ def test_trace_lists_the_steps(convscope: Commands, net: Path, image: Path) -> N
     ]
     assert "conv1.weight 2x1x3x3, conv1.bias 2" in listed.out
     assert "fc.weight 3x72, fc.bias 3" in listed.out
-    assert "fc.t" in convscope("trace", f"{net}:Net", image, "--hidden").out
+    assert "not listed: 1 hidden" in listed.out
+    every = convscope("trace", f"{net}:Net", image, "--hidden").out
+    assert "fc.t" in every
+    assert "not listed" not in every
 
 
 def test_trace_as_json(convscope: Commands, net: Path, image: Path) -> None:

@@ -202,6 +202,11 @@ def test_outputs_mean_what_the_model_calls_them() -> None:
     assert other.kept.tolist() == mine.kept.tolist()
 
 
+def test_pictures_are_not_moved_farther_than_out_of_sight() -> None:
+    result = cs.probe.shift("crosses", "crosses", reach=10**9)
+    assert len(result.levels) == (2 * 3 + 1) ** 2
+
+
 def test_models_that_do_not_fit_the_data_are_refused_in_a_sentence() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, mask: Tensor) -> Tensor:

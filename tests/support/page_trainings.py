@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import convscope as cs
+from convscope.server.jobs import Workers
 from convscope.server.session.schema import SourceInfo
 from convscope.server.trainings import training as one
 from convscope.server.trainings.registry import Trainings
@@ -20,6 +21,7 @@ class Sources:
 
     def __init__(self) -> None:
         self.runs: dict[str, Path] = {}
+        self.workers = Workers()
 
     def sources(self) -> Sequence[SourceInfo]:
         return [self._source(name, trainable=name != "square") for name in ("crosses", "shapes", "square")]
@@ -34,7 +36,7 @@ class Sources:
         self.runs[name] = path
 
     def close(self) -> None:
-        pass
+        self.workers.close()
 
     @staticmethod
     def _source(name: str, *, trainable: bool) -> SourceInfo:

@@ -106,7 +106,7 @@ def sound_calls(
         "reference.tanh_backward": call(rows, rows),
         "report": call(net, image, out="o.html"), "run.holding": call(run.model),
         "run.report": call("crosses:plus", out="o.html"),
-        "run.told": call("mine"),
+        "run.described": call("mine"),
         "run.weights_at": call(0), "step_effect": call(step, 0.5), "summary": call(net, (1, 8, 8)),
         "summary.to_text": call(short=True),
         "trace": call(net, np.stack([image, image]), target=[0, 1], loss="cross-entropy", optimizer="sgd", lr=0.1),

@@ -1,6 +1,6 @@
 """Blocks: networks as lists of blocks, which are data: checked, planned as arithmetic, written as code, never executed.
 
-Knows no torch; `models.networks` builds the network.
+Uses no torch; `models.networks` builds the network.
 """
 
 from convscope.blocks.code import code

@@ -1,6 +1,6 @@
 """Capture: run a model once and keep every tensor it makes.
 
-Knows torch; makes traces, which hold NumPy arrays. No explanations, plots or HTTP.
+Uses torch; makes traces, which hold NumPy arrays. No explanations, plots or HTTP.
 """
 
 from convscope.capture.activations import ActivationWatch as ActivationWatch

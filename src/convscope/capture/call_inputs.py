@@ -1,6 +1,6 @@
 """Call inputs: convert a user's image or inputs into the tensors that the model is called with.
 
-Knows torch; the model's card, or trial runs of a copy of the model, decide whether an input has a batch axis.
+Uses torch; the model's card, or trial runs of a copy of the model, decide whether an input has a batch axis.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,9 +158,13 @@ def _takes_whole(subject: ModelState, tensor: Tensor) -> bool:
     """Whether a model takes integers, because it starts with an embedding."""
     if not any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in subject.modules.values()):
         return False
-    outcomes = [runs(subject.model, [tried], {}) for tried in (tensor, tensor[None])]
-    undecided = None in outcomes or not any(outcomes)  # a model that fails with integers may fail for another reason
-    return isinstance(_first_layer(subject), nn.Embedding) if undecided else True
+    trials = [runs(subject.model, [tried], {}) for tried in (tensor, tensor[None])]
+    if None not in trials and any(trials):
+        return True
+    # A model that fails with integers takes floating-point numbers, or fails for another reason.
+    if None not in trials and any(runs(subject.model, [tried.float()], {}) for tried in (tensor, tensor[None])):
+        return False
+    return isinstance(_first_layer(subject), nn.Embedding)
 
 
 def _lacks_batch(subject: ModelState, tensor: Tensor) -> bool:
@@ -206,7 +210,7 @@ def _lacking(subject: ModelState, arguments: Mapping[str, object], keywords: Map
 
 @cache
 def _axes(first: type[nn.Module]) -> int:
-    """Number of axes of one image for a first layer of this class; 0 if it cannot be told apart from a batch."""
+    """Number of axes of one image for a first layer of this class; 0 if it cannot be distinguished from a batch."""
     if issubclass(first, (*UNBATCHED, nn.BatchNorm1d)):
         return 0
     return 2 if "1d" in first.__name__ else 4 if "3d" in first.__name__ else 3

@@ -1,6 +1,6 @@
 """Call records: a call without its tensors: operation, named arguments, and the identity of each tensor.
 
-Knows torch's schemas; holds no tensors.
+Uses torch's schemas; holds no tensors.
 """
 
 import weakref

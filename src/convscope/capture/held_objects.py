@@ -1,6 +1,6 @@
 """Held objects: save the state of a model's containers and objects before a pass, and restore it afterwards.
 
-Knows Python's containers and NumPy's arrays; runs no code of the model: attribute access bypasses its methods.
+Uses Python's containers and NumPy's arrays; runs no code of the model: attribute access bypasses its methods.
 """
 
 import sys

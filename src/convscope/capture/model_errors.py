@@ -1,6 +1,6 @@
 """Model errors: explain an exception raised by a model, and where it happened, in one sentence.
 
-Knows the recorder and sessions; runs nothing.
+Uses the recorder and sessions; runs nothing.
 """
 
 from torch import Tensor

@@ -2,7 +2,7 @@
 
 PyTorch computes an update by many small operations, some of them in Python (Adam's bias corrections) and some for all
 parameters at once. Here an update is one operation, `convscope::adam(param, grad, ...)`, from the numbers before the
-step to those after it, without the intermediate results. Knows torch's optimizers; no steps, no names.
+step to those after it, without the intermediate results. Uses torch's optimizers; no steps, no names.
 """
 
 from collections import defaultdict

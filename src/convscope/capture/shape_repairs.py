@@ -1,7 +1,7 @@
 """Shape repairs: for a call that failed on its shapes, the calculation that went wrong and the changes that may fit.
 
 Each rule takes one failed call and returns options: new arguments for it, or for an earlier layer, as a number that a
-user would type. The options are unverified: `shape_trials` runs each of them. Knows torch's functions.
+user would type. The options are unverified: `shape_trials` runs each of them. Uses torch's functions.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A number that depends on the image leaves at a departure (`item()`, `numpy()`). Anything new that enters the pass
 afterwards may hold it: a tensor that no step made, or a number among an operation's arguments. Conditions, sizes and
-indices choose the path and are not numbers on it. Knows linked calls; no torch.
+indices choose the path and are not numbers on it. Uses linked calls; no torch.
 """
 
 import math

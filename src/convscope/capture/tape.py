@@ -1,6 +1,6 @@
 """Tape: the calls of one forward pass with their tensors, and the contents of each tensor at the time of any call.
 
-Knows torch's memory: tensors that share it, and writes to it. No names, no steps.
+Uses torch's memory: tensors that share it, and writes to it. No names, no steps.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -1,6 +1,6 @@
 """Torch calls: the calls of torch's functions in a forward pass, with their arguments by name.
 
-`CallLog` lists them while a model runs, and can change the arguments of chosen ones. Knows torch's functions and the
+`CallLog` lists them while a model runs, and can change the arguments of chosen ones. Uses torch's functions and the
 names of their arguments; why a call fails is for `shape_repairs` to say.
 """
 

@@ -1,7 +1,7 @@
 """Training recording: the steps of a forward pass, its loss, its backward pass and its update.
 
 A backward operation that returns several gradients becomes one step for each, so that each has its name, shape and
-badge. Knows torch; returns NumPy arrays.
+badge. Uses torch; returns NumPy arrays.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

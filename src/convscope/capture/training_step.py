@@ -1,7 +1,7 @@
 """Training steps: the checked settings of `cs.trace(model, images, target=..., ...)`, and the session that runs one.
 
 The model runs with copies of its trainable parameters, and the optimizer's step runs on copies of these and of its
-state, so that the user's model and optimizer are not modified. Knows torch, losses and optimizers by name; no steps.
+state, so that the user's model and optimizer are not modified. Uses torch, losses and optimizers by name; no steps.
 """
 
 import inspect

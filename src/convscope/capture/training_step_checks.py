@@ -1,6 +1,6 @@
 """Training step checks: what cannot be explained is refused in one sentence, before it runs or right after.
 
-Knows torch and models; no steps.
+Uses torch and models; no steps.
 """
 
 import torch

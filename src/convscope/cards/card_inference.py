@@ -187,7 +187,7 @@ def infer_card(model: object, folder: Path | None = None) -> Card:
 
     Args:
         model: Any model; transformers' and timm's describe themselves.
-        folder: Where its files lie, to find the config of an image processor there.
+        folder: The folder of its files, to find the config of an image processor there.
     """
     config = getattr(model, "config", None)
     name = type(model).__name__

@@ -1,6 +1,6 @@
 """Trial copy: a copy of a model that may be run to see what it takes, and the inputs it is tried with.
 
-Knows torch. The model itself is only read: its forward runs on the copy, never on the original.
+Uses torch. The model itself is only read: its forward runs on the copy, never on the original.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Trial runs: determine a model's input by running a copy of it on inputs of several forms, channels and sizes.
 
-Knows torch, through `trial_copy`. Nothing here is timed: the work is bounded by counting, so answers do not vary.
+Uses torch, through `trial_copy`. Nothing here is timed: the work is bounded by counting, so answers do not vary.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Calling a user's function: its result as arrays, or its error in one sentence with the lines of its traceback.
 
-Knows NumPy. All exceptions of the function are caught; an endless loop is interrupted between two Python instructions.
+Uses NumPy. All exceptions of the function are caught; an endless loop is interrupted between two Python instructions.
 """
 
 import contextlib

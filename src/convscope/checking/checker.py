@@ -1,7 +1,7 @@
 """Check a user's function against the reference: whether it is correct, and if not, where it first differs and why.
 
 The entry point of this package: it tries the layouts that the function may take, runs the cases, and makes the answer
-from the first wrong case and its first wrong cell. Knows its other files and errors.
+from the first wrong case and its first wrong cell. Uses its other files and errors.
 """
 
 from collections.abc import Callable, Iterator, Sequence

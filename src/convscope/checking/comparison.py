@@ -1,6 +1,6 @@
 """Comparing results with the reference, finding the mistake that reproduces them, and measuring what a function sums.
 
-Knows the records of this package and NumPy. A cause is never guessed from the code: each known mistake is run as a
+Uses the records of this package and NumPy. A cause is never guessed from the code: each known mistake is run as a
 variant of the reference on the same cases, and named only if it reproduces all of the function's results.
 
 Nor is the code inspected for the terms of a sum. A convolution is linear in its image and in its kernel, and so is a

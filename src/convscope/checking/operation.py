@@ -1,6 +1,6 @@
 """What the checker knows about one operation: its arguments, cases, reference, common mistakes and array layouts.
 
-Knows NumPy and no operation in particular. A mistake is the reference with its arguments changed (`before`), its
+Uses NumPy and no operation in particular. A mistake is the reference with its arguments changed (`before`), its
 results changed (`after`), or another calculation in its place (`instead`): running it returns the numbers of a function
 with this mistake.
 """

@@ -1,7 +1,7 @@
 """How a function is called: which of its parameters is the image, the kernel, the stride.
 
 Parameters are recognised by the names used in PyTorch, NumPy code and courses (`conv_param`, `hparameters`, `cache`),
-those with other names by their order. Knows NumPy; uses torch only if the function's file imported it.
+those with other names by their order. Uses NumPy; uses torch only if the function's file imported it.
 """
 
 import inspect

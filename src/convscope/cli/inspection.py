@@ -57,7 +57,7 @@ def trace(
     )
     unlisted = len(result.all_steps) - len(steps)
     if unlisted:
-        say(f"hidden steps that only prepare what these read: {unlisted}; --hidden lists them")
+        say(f"not listed: {unlisted} hidden, which only prepare operands of other steps; --hidden lists them too")
     for note in result.notes:
         say(f"note: {note}")
 

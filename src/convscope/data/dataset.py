@@ -1,4 +1,4 @@
-"""Dataset: images, labels and what they mean. Knows NumPy, Preprocess and stored images; no files, no torch."""
+"""Dataset: images, labels and what they mean. Uses NumPy, Preprocess and stored images; no files, no torch."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Folder layout: which folders of a downloaded data set are its splits and which its classes. Knows names and folders.
+"""Folder layout: which folders of a downloaded data set are its splits and which its classes. Uses names and folders.
 
 What is clear is read and, where it is not the plain form, said; what could be read in two ways is refused with the
 option that decides.
@@ -141,7 +141,7 @@ def _by_names(root: Path) -> FolderLayout | None:
     """The layout where sub-folders are called as splits are and hold class folders; else None.
 
     Raises:
-        DataError: it cannot be told which is the training split, or whether the others are classes.
+        DataError: it is not clear which is the training split, or whether the others are classes.
     """
     folders = subfolders(root)
     called = [folder for folder in folders if _is(folder, TRAIN_WORDS | TEST_WORDS)]

@@ -1,6 +1,6 @@
 """Hub: image data sets in the formats of Hugging Face `datasets`, on disk or by name, memory-mapped or streamed.
 
-Knows that library, which is imported only here; lazy_images.py reads and decodes the images. No code of a data set is
+Uses that library, which is imported only here; lazy_images.py reads and decodes the images. No code of a data set is
 run, and only its labels are loaded completely.
 """
 

@@ -1,4 +1,4 @@
-"""IDX: the file format of MNIST, plain or compressed with gzip. Knows the format alone, no data set."""
+"""IDX: the file format of MNIST, plain or compressed with gzip. The format alone, without data sets."""
 
 import gzip
 import math

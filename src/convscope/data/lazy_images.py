@@ -1,6 +1,6 @@
 """Lazy images: images that stay on disk, or in a stream, and are read and decoded on access.
 
-Knows Pillow and threads; not where the bytes come from.
+Uses Pillow and threads; not where the bytes come from.
 """
 
 import copy

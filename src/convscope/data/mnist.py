@@ -42,7 +42,7 @@ def download(urls: Sequence[str], target: Path, is_good: Callable[[bytes], bool]
         urls: The same file on several servers, tried in this order.
         target: Where to put it; its folder is made.
         is_good: Whether a downloaded file's content is the right one.
-        progress: Told the bytes of each attempt.
+        progress: Receives the bytes of each attempt.
 
     Returns:
         The file's content.

@@ -199,7 +199,7 @@ def load_npz(request: DatasetOptions) -> Dataset:
     Where the file has one pair, a fifth of each class, chosen by the seed, is test. `all` is everything, a validation
     part included. An array of strings `classes` names the classes; without it their numbers do.
 
-    Images are (N, H, W), (N, C, H, W) or (N, H, W, C), told apart by their usual numbers of channels and by square
+    Images are (N, H, W), (N, C, H, W) or (N, H, W, C), distinguished by their usual numbers of channels and by square
     pictures. The pixel value that counts as 1.0 is 1, 255 or 65535, by the type and range of all values; it is 1 where
     values are negative, as after a normalization. Where this is not clear, the options say it: `layout=nchw` or
     `layout=nhwc`, `white=VALUE`.

@@ -1,4 +1,4 @@
-"""Value range: infer layout and value range of images whose file does not specify them. Knows shapes and ranges.
+"""Value range: infer layout and value range of images whose file does not specify them. Uses shapes and ranges.
 
 One rule for all loaders: a clear case is accepted, an assumption becomes a note, and an ambiguous case raises an error
 that names the option to decide it.

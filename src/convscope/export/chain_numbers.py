@@ -1,6 +1,6 @@
 """The numbers of a chain: those of each tensor that are needed, and those that the expressions of a step read.
 
-Knows traces, rules and where numbers were made (`proof.provenance`); nothing of bounds and spreadsheets.
+Uses traces, rules and where numbers were made (`proof.provenance`); nothing of bounds and spreadsheets.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Field rules: how each operation changes the reach of cells: the cells of the image that they depend on, axis by axis.
 
 Each number sees, along an axis of the image, the cells from `jump·position + first` to `jump·position + last`. A window
-of k cells widens that by (k - 1)·jump. Knows steps; no torch, no numbers of tensors.
+of k cells widens that by (k - 1)·jump. Uses steps; no torch, no numbers of tensors.
 """
 
 from collections.abc import Callable, Mapping, Sequence

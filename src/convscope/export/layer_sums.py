@@ -4,7 +4,7 @@ The formulas are PyTorch's documented ones, computed from a step's arguments alo
 the recorded one. A receptive field is carried forward from the image: along an axis of it, each number sees the cells
 from `jump·position + first` to `jump·position + last`, and a window of k cells widens that by (k - 1)·jump. What this
 does not describe (an up-sampling, a shuffle) has no field here; the probe `receptive_field` follows the exact cells
-instead. Knows traces; no torch, no numbers of tensors.
+instead. Uses traces; no torch, no numbers of tensors.
 
 Source: A. Araujo, W. Norris, J. Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill, 2019.
 """

@@ -1,7 +1,7 @@
 """Summary: every layer of a model with its output size, parameters, multiply-adds, receptive field and memory as sums.
 
 It reads a recorded trace, so functional operations are listed like modules, and a model that fails halfway shows the
-steps that ran. Knows traces and how to record one; no torch.
+steps that ran. Uses traces and how to record one; no torch.
 """
 
 import math

@@ -1,4 +1,4 @@
 """Expressions: what made one number, as a small expression of recorded numbers with its value and error bound.
 
-Knows NumPy; no torch, no traces, and no operation in particular.
+Uses NumPy; no torch, no traces, and no operation in particular.
 """

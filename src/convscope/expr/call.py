@@ -1,6 +1,6 @@
 """Call: one operation as a rule sees it: its name, its arguments, the shape of its result; and places, sets of cells.
 
-Knows NumPy only: a rule can be called with arrays made by hand, without a trace and without torch.
+Uses NumPy only: a rule can be called with arrays made by hand, without a trace and without torch.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Expr: what made one number, as a small expression of recorded numbers.
 
-Knows NumPy and the table of functions; no operations, no steps, no text. A `Leaf` is a recorded number, a `Dot` a sum
+Uses NumPy and the table of functions; no operations, no steps, no text. A `Leaf` is a recorded number, a `Dot` a sum
 of products, an `Apply` a function of other expressions; `Cells` are many numbers of one tensor, as aligned arrays.
 
 Every expression evaluates itself in float64 (`value`) and says how far the float kernel that it explains may have ended
@@ -38,7 +38,7 @@ WRITTEN = "written"
 
 
 class BoundedResult(NamedTuple):
-    """A number and how far the kernel's own may lie from it; of n cells at once, two arrays of shape (n,)."""
+    """A number and how far the kernel's own may be from it; of n cells at once, two arrays of shape (n,)."""
 
     value: Numbers
     error: Numbers
@@ -102,7 +102,7 @@ class Cells:
     inside: Array | None = None
     """False where a number is padding, shape (T,); None where all are inside."""
     errors: Array | None = None
-    """How far the kernel's intermediate numbers may lie from these, shape (T,); None for recorded numbers."""
+    """How far the kernel's intermediate numbers may be from these, shape (T,); None for recorded numbers."""
     derive: Callable[[int], "Leaf | Dot | Apply"] | None = field(default=None, repr=False)
     """The expression of one intermediate number; None for recorded numbers."""
 
@@ -120,7 +120,7 @@ class Cells:
         return int(self.values.shape[-1])
 
     def is_padding(self, index: int) -> bool:
-        """Whether this number lies outside the tensor."""
+        """Whether this number is outside the tensor."""
         return self.inside is not None and not self.inside[index]
 
     def placed(self, positions: Array) -> "Cells":

@@ -5,7 +5,7 @@ rounded by at most u = 2**-p of its magnitude (Higham, Accuracy and Stability of
 section 2.2). PyTorch adds bfloat16 and half in float32 and rounds once at the end, so a result of these types has two
 numbers: the accumulator's and its own.
 
-Knows NumPy. Python's own integers calculate without limits, and `wrapped` takes the result back into the type:
+Uses NumPy. Python's own integers calculate without limits, and `wrapped` takes the result back into the type:
 additions, subtractions and products modulo 2**bits, so it does not matter when that is done.
 """
 

@@ -1,6 +1,6 @@
 """Array inputs: files of arrays, and arrays that are not pictures: signals, volumes, sequences, whole numbers.
 
-Knows NumPy and cards; no data sets, no torch.
+Uses NumPy and cards; no data sets, no torch.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Model inputs: what a model is called with, be it one picture, a volume, a signal, or several inputs by name.
 
-Knows pictures and cards, and how each input is prepared; no torch.
+Uses pictures and cards, and how each input is prepared; no torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Pictures: from a file, a data set's image or an array to what a model takes, saying what was done to it.
 
-Knows data sets, pictures and cards; a model is any object here, asked by its card and layers. No torch.
+Uses data sets, pictures and cards; a model is any object here, asked by its card and layers. No torch.
 """
 
 import re

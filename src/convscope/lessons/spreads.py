@@ -1,7 +1,7 @@
 """Spreads: how much the measurements of the lessons vary from training to training.
 
 The file spreads.json is the result of `bench/lesson_spreads.py`: for each measurement its condition, its seeds and the
-values of each seed. Knows files and text; no torch.
+values of each seed. Uses files and text; no torch.
 """
 
 import json

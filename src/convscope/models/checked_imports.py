@@ -2,7 +2,7 @@
 
 While a network is built, and later when its code imports more, a finder reads every Python file outside the standard
 library, site-packages and convscope once, compares or notes its digest, and executes exactly these bytes: cached
-bytecode is never used. Knows Python's import system; nothing of runs and networks.
+bytecode is never used. Uses Python's import system; nothing of runs and networks.
 """
 
 import ast

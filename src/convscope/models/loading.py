@@ -1,6 +1,6 @@
 """Loading: turn a name, a file, a run folder or a module into a model with its card.
 
-Knows what each of these is; `usercode` builds, `trust` knows whose code a run may name, `weights` fills, `cards`
+Uses what each of these is; `usercode` builds, `trust` knows whose code a run may name, `weights` fills, `cards`
 infers.
 """
 

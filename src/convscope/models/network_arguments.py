@@ -1,6 +1,6 @@
 """Network arguments: parse them from the command line and check their types.
 
-Knows signatures and type hints; builds nothing.
+Uses signatures and type hints; builds nothing.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """Networks: those of the tutorials, a small modern one, each short enough to read at a glance, and any list of blocks.
 
-Knows torch; no data, no training. All take a batch (N, C, H, W) and return logits (N, classes), unless their
+Uses torch; no data, no training. All take a batch (N, C, H, W) and return logits (N, classes), unless their
 docstring says otherwise. Layers are attributes, one per step, so that a trace reads like the definition.
 """
 

@@ -1,6 +1,6 @@
 """Preparation of a loaded model: evaluation mode and back, and shapes for layers that get them from the first input.
 
-Knows torch's modes and lazy modules; some modules' `eval` fails, as that of torch.export's does.
+Uses torch's modes and lazy modules; some modules' `eval` fails, as that of torch.export's does.
 """
 
 import warnings

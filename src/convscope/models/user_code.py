@@ -1,6 +1,6 @@
 """User code: a network defined by the user, as `file.py:Class` or `package.module:factory`.
 
-Knows importing and nothing of the built-in networks; imports.py checks the files. Whatever the user's code raises
+Uses importing and nothing of the built-in networks; imports.py checks the files. Whatever the user's code raises
 becomes one sentence with its file and line.
 """
 

@@ -2,7 +2,7 @@
 
 A checkpoint is seen as one list of dotted names: `{"state_dict": {"module.conv.weight": ...}}` holds
 `state_dict.module.conv.weight`. A model's own names occur in it behind a prefix, here `state_dict.module.`; the prefix
-behind which every one of them occurs, with its shape, is where the model's weights are. Knows tensors; no files.
+behind which every one of them occurs, with its shape, is where the model's weights are. Uses tensors; no files.
 """
 
 from collections import defaultdict
@@ -150,7 +150,7 @@ def _matches(entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) 
 
 
 def _occurrences(view: Mapping[str, str], own: Mapping[str, Tensor], added: str) -> list[Match]:
-    """The model's names, without what stands before all of them, behind each prefix of the checkpoint's names."""
+    """The model's names, without what all of them begin with, behind each prefix of the checkpoint's names."""
     wanted = {name.removeprefix(added): name for name in own}
     behind: dict[str, dict[str, str]] = defaultdict(dict)
     for dotted, original in view.items():

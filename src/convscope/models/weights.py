@@ -1,6 +1,6 @@
 """Weights: load a file into a model, all or nothing.
 
-Knows what loading has to say; `checkpoint` reads, `matching` finds the model's tensors.
+Uses what loading has to say; `checkpoint` reads, `matching` finds the model's tensors.
 """
 
 from collections.abc import Mapping

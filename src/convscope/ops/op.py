@@ -1,4 +1,4 @@
-"""The record of one operation, and the types of the functions in it. Knows calls and expressions; no operation."""
+"""The record of one operation, and the types of the functions in it. Uses calls and expressions; no operation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from convscope.typing import Array, Index
 
 
 def max_pool(call: Call, cell: Cell) -> Apply:
-    """The candidates of the window and the winner; padding never wins. The second result is where it stands.
+    """The candidates of the window and the winner; padding never wins. The second result is its position.
 
     >>> image = Operand.of(np.array([[[1.0, 3.0, 2.0]]]), "relu1")
     >>> settings = dict(kernel_size=[2], stride=[1], padding=[0], dilation=[1], ceil_mode=False)
@@ -55,7 +55,7 @@ def adaptive_avg_pool(call: Call, cell: Cell) -> Dot:
 
 
 def adaptive_max_pool(call: Call, cell: Cell) -> Apply:
-    """The largest number of such a window; the second result is where it stands."""
+    """The largest number of such a window; the second result is its position."""
     window, axes = _adaptive(call, cell)
     return _largest(call, call["self"], window, axes)
 

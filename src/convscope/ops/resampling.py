@@ -23,7 +23,7 @@ The general kernels of bfloat16 and half calculate in float32 but store the weig
 
 
 def nearest(call: Call, cell: Cell) -> Leaf:
-    """The cell that lies nearest, once from the corner of cells and once (`exact`) from their middle.
+    """The nearest cell, once from the corner of cells and once (`exact`) from their middle.
 
     Source: PyTorch, aten/src/ATen/native/UpSample.h, nearest_idx and nearest_exact_idx; always in float32.
     """
@@ -257,7 +257,7 @@ def antialiased(call: Call, cell: Cell) -> Dot:
 
 
 def antialiased_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
-    """The cells under the filter on one axis, their weights, and how far the kernel's may lie from these.
+    """The cells under the filter on one axis, their weights, and how far the kernel's may be from these.
 
     Where rounding moves the end of the filter across a cell, that cell's weight is next to nothing.
 

@@ -27,7 +27,7 @@ class AxisTaps(NamedTuple):
     """Cells; outside the input where it is padded with zeros."""
     weights: Array
     errors: Array
-    """How far the kernel's weights may lie from these: its coordinates are rounded."""
+    """How far the kernel's weights may be from these: its coordinates are rounded."""
     slopes: Array
     """The slope of each weight by the grid's coordinate."""
     core: Array

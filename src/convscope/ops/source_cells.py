@@ -240,7 +240,7 @@ def embedding(call: Call, cells: Array) -> Array:
 def index(call: Call, cells: Array) -> Array:
     """The cells that tensors of indices, or masks of truth values, name.
 
-    Source: NumPy user guide, advanced indexing: indexed axes stand together at the first of them, or in front of all if
+    Source: NumPy user guide, advanced indexing: indexed axes come together at the first of them, or in front of all if
     they do not follow each other.
     """
     operand: Operand = call["self"]

@@ -1,4 +1,4 @@
-"""Titles: what an operation is called, with its settings. Knows the arguments of a step and nothing else of it."""
+"""Titles: what an operation is called, with its settings. Uses the arguments of a step and nothing else of it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol

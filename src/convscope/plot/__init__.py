@@ -3,7 +3,7 @@
     figure = cs.plot.samples(cs.load_dataset("shapes"))
     figure.savefig("samples.svg")
 
-Knows matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no torch, no files.
+Uses matplotlib's objects (no pyplot, no global settings) and NumPy arrays; no torch, no files.
 """
 
 from convscope.plot.figures.attribution import attribution as attribution

@@ -8,7 +8,7 @@ A probe is a function that gives a frozen dataclass: printed it is what a person
 reads. It never prints and never draws; `cs.plot` has a picture of the same name.
 `PROBES` has one record for each question: commands, the page's form and the server's catalogue are derived from it.
 Importing this package loads no torch: the names in `public.py` are imported when the first of them is used.
-Knows torch, traces, data and trainings; no pictures, no command line.
+Uses torch, traces, data and trainings; no pictures, no command line.
 """
 
 import importlib

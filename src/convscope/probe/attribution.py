@@ -1,7 +1,7 @@
 """Attribution: Captum's methods beside what convscope knows exactly, and where they differ.
 
 The exact map is `to_input` of an explanation: what each pixel adds to the output, biases kept apart. For a piecewise
-linear network it is the output itself, taken apart; the other methods answer other questions. Knows traces and proofs.
+linear network it is the output itself, taken apart; the other methods answer other questions. Uses traces and proofs.
 """
 
 import math
@@ -141,7 +141,7 @@ def attribution(
         image: Whatever `cs.load_image` takes, or what `cs.prepare` gave.
         output: A class by number or name; None: the one that the model chooses.
         methods: Names from METHODS; by default all.
-        progress: Told how many methods are done, before each pass that one makes.
+        progress: Receives how many methods are done, before each pass of a method.
 
     Raises:
         UsageError: Captum is not installed, or no step holds the model's outputs.

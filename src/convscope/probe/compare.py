@@ -1,5 +1,5 @@
 """Compare: two or more models on the same data: what they cost, how often they are right, where they disagree, and
-how alike their layers represent the images. Knows scans, costs and similarities.
+how alike their layers represent the images. Uses scans, costs and similarities.
 """
 
 from collections.abc import Callable, Sequence
@@ -183,7 +183,7 @@ def compare(
         shown: How many images the models disagree on are kept.
         names: What to call them; by default what their cards say, numbered where two are the same.
         folder: Where an interrupted scan keeps what it has found, so that it goes on.
-        progress: Told how many images are done.
+        progress: Receives how many images are done.
 
     Raises:
         UsageError: fewer than two models, or another number of names.

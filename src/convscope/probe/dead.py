@@ -1,6 +1,6 @@
 """Dead: the units of a network that do nothing, can do nothing more, or do what another one does already.
 
-Measured over a data set: what is dead on one may be alive on another. Knows scans and watched steps."""
+Measured over a data set: what is dead on one may be alive on another. Uses scans and watched steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,7 +165,7 @@ def dead(
         data: The images, or the name of a data set: then its training images.
         steps: Names of steps; by default all activations, in a network without any all convolutions and linear layers.
         folder: Where an interrupted scan keeps what it has found, so that it goes on.
-        progress: Told how many images are done.
+        progress: Receives how many images are done.
 
     Raises:
         UnknownName: the model has no such step.

@@ -1,6 +1,6 @@
 """Gradients: how much of the loss's gradient reaches each layer, now and over a training. Does it vanish on the way?
 
-The model is copied and runs in training mode, as its training ran. Knows torch, runs and data; no pictures.
+The model is copied and runs in training mode, as its training ran. Uses torch, runs and data; no pictures.
 """
 
 import copy
@@ -136,7 +136,7 @@ def gradients(
         batch: Images in a batch.
         points: Kept steps of a run to measure at, the first and the last included; 1 for its present weights alone.
         seed: Of the images and of dropout's masks.
-        progress: Told how many points are done.
+        progress: Receives how many points are done.
 
     Returns:
         Norms for each layer with a weight matrix or kernels.

@@ -1,7 +1,7 @@
 """Patches: what of the images excites each channel of a step most, and least, over a whole data set.
 
 Of each image the place where the channel is largest counts, and the one where it is smallest; the images are ranked by
-these numbers, and the exact receptive field of the place is cut out. Knows models, data and receptive fields."""
+these numbers, and the exact receptive field of the place is cut out. Uses models, data and receptive fields."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -132,7 +132,7 @@ def patches(
         count: How many patches of each kind for a channel.
         channels: How many channels, from the first on.
         folder: Where an interrupted scan keeps what it has found, so that it goes on.
-        progress: Told how many images are done.
+        progress: Receives how many images are done.
 
     Raises:
         UnknownName: the model has no such step.

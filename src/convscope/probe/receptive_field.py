@@ -1,7 +1,7 @@
 """Receptive field: which cells of the image a number can depend on, exactly, by the indices that every step reads.
 
 A question about structure: weights do not matter, the shapes of the traced image do. The cells are followed back from
-step to step as `rules.reads` says; memory written in place is followed as explanations follow it. Knows traces.
+step to step as `rules.reads` says; memory written in place is followed as explanations follow it. Uses traces.
 """
 
 from collections.abc import Mapping, Sequence
@@ -200,7 +200,7 @@ def receptive_fields(trace: Trace, *, progress: Progress = silent) -> ReceptiveF
 
     Args:
         trace: A traced model.
-        progress: Told how many steps are done.
+        progress: Receives how many steps are done.
     """
     follow, seen_whole = DependencyWalk(trace), dict[int, bool]()
     result = list[ReceptiveField]()

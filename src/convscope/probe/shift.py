@@ -1,7 +1,7 @@
 """Shift: does the answer stay when the picture moves, turns, grows, gets noisy or is partly covered?
 
-Invariance of the answer is measured here; equivariance of the maps in `motion`; both stand side by side in the result.
-Knows scans, changes and sharing.
+Invariance of the answer is measured here; equivariance of the maps in `motion`; the result has both.
+Uses scans, changes and sharing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,12 +56,12 @@ def shift(
         kind: translation, rotation, scale, noise or erase.
         levels: What to measure; by default translations of up to `reach` pixels in each direction, and a fixed row of
             the others.
-        reach: Of translations, in pixels.
+        reach: Of translations, in pixels; at most the longer side of an image, beyond which nothing of it is left.
         split: Of a data set given by name.
         seed: Of generated data, and of the noise.
-        data_dir: Where the MNIST family's files lie.
+        data_dir: The folder of the MNIST family's files.
         folder: Where partial results are kept, so that an interrupted scan can go on.
-        progress: Told how many images are done.
+        progress: Receives how many images are done.
 
     Returns:
         Counts at each level for each model, and how each layer's maps move.
@@ -148,9 +148,10 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
     height, width = data.shape[1:]
     nothing = tuple(float(part) for part in CHANGES[kind].unmoved)
     edge = max(height, width)
-    if kind == "translation" and not levels and not 0 <= reach <= edge:
-        raise UsageError(f"reach is from 0 to {edge} pixels, beyond which nothing of an image is left, not {reach}.")
-    wanted = [tuple(float(v) for v in level) for level in levels or levels_of(kind, (height, width), reach)]
+    if reach < 0:
+        raise UsageError(f"reach is a number of pixels from 0, not {reach}.")
+    farthest = min(reach, edge)  # beyond it nothing of an image is left
+    wanted = [tuple(float(v) for v in level) for level in levels or levels_of(kind, (height, width), farthest)]
     for level in wanted:
         whole = kind not in {"translation", "erase"} or all(part == int(part) for part in level)
         if len(level) != len(nothing) or not whole or (kind == "scale" and level[0] <= 0):
@@ -170,9 +171,9 @@ def _work(
     result: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
     result["change"], result["sums"] = np.zeros((len(nets), len(levels))), np.zeros((len(nets), 3))
     for k, (net, shared, fill) in enumerate(zip(nets, sharing, fills, strict=True)):
-        named_models = batch.images if k == 0 else batch.others[k - 1]
+        images = batch.images if k == 0 else batch.others[k - 1]
         for start in range(0, len(batch), PART):
-            part, labels = named_models[start : start + PART], batch.labels[start : start + PART]
+            part, labels = images[start : start + PART], batch.labels[start : start + PART]
             still = scores_of(net(part), len(part)).double()
             first = classes[k].decide(still, len(part))
             result["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]

@@ -1,6 +1,6 @@
 """Shortcut: how far a single trivial number solves a data set, before any network looks at it.
 
-Knows data, features and rules; no models. A rule that scores high says that a network *can* score so without seeing
+Uses data, features and rules; no models. A rule that scores high says that a network *can* score so without seeing
 more than this number, not that it does so.
 """
 
@@ -140,8 +140,8 @@ def shortcut(
         data: A data set's name, or training images.
         test: Test images; by default the data set's own, or a fifth of each class of `data`.
         seed: Of generated data, of the fifth that is held out, of the folds of cross-validation.
-        data_dir: Where the MNIST family's files lie.
-        progress: Told how many images are done.
+        data_dir: The folder of the MNIST family's files.
+        progress: Receives how many images are done.
 
     Raises:
         UnknownName: no such data set.

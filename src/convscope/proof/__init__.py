@@ -1,6 +1,6 @@
 """Proof: where recorded tensor, expression and reference meet.
 
-Knows traces, rules and the reference; no torch, plots, HTTP.
+Uses traces, rules and the reference; no torch, plots, HTTP.
 """
 
 from convscope.proof.contributions import Contributions as Contributions

@@ -1,4 +1,4 @@
-"""Backward: following one number's weight through every step to the image. Knows traces, rules and the reference.
+"""Backward: following one number's weight through every step to the image. Uses traces, rules and the reference.
 
 The vector-Jacobian products in `OPS` turn a weight on a result into weights on its operands and a constant.
 Memory that was written into later is followed by address, so that views and operations in place come out right.

@@ -1,7 +1,7 @@
 """Chain: the derivatives of all forward steps, multiplied from the loss back, against the recorded gradients.
 
 The product is calculated in float64, while every recorded gradient is rounded. What these roundings add up to is known:
-by the chain rule it is the sum of each node's own rounding, propagated to the gradient. Knows traces and rules.
+by the chain rule it is the sum of each node's own rounding, propagated to the gradient. Uses traces and rules.
 """
 
 from collections.abc import Mapping

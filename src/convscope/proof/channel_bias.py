@@ -135,7 +135,7 @@ class ChannelErrors:
         self._finite, self._cells = np.ones(channels, bool), 0
 
     def add(self, values: Array, bounds: Array, recorded: Array) -> None:
-        """Some cells of every channel: what the reference gives, how far each may lie off, what the trace holds."""
+        """Some cells of every channel: what the reference gives, how far each may be off, what the trace holds."""
         with np.errstate(all="ignore"):
             error, bound = (_by_channel(a) for a in (recorded - cast(values, self._dtype), bounds))
             self._finite &= np.isfinite(error).all(1) & np.isfinite(bound).all(1)
@@ -172,7 +172,7 @@ def offset(
         arguments: As its ATen schema names them.
         channel: Which.
         values: What the reference gives for it, shape (N, ...).
-        bounds: How far each number may lie from it, the same shape.
+        bounds: How far each number may be from it, the same shape.
         recorded: What the trace holds, the same shape.
         dtype: Its type, as PyTorch names it.
 

@@ -1,4 +1,4 @@
-"""Contributions: one number as a sum over the pixels of the image, plus a constant. Knows traces and rules.
+"""Contributions: one number as a sum over the pixels of the image, plus a constant. Uses traces and rules.
 
 For a piecewise linear network the sum is exact: the weights are found by following the number back through every step,
 the constant by collecting every bias and shift on the way, and the two together must give the number again.

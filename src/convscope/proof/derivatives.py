@@ -2,7 +2,7 @@
 
 A backward operation may be computed correctly and still be the derivative of another function: a custom autograd
 function can return anything. So every gradient is compared with the vector-Jacobian product of the *forward* step, in
-float64, from that step's recorded inputs. Knows traces and rules, not the reference.
+float64, from that step's recorded inputs. Uses traces and rules, not the reference.
 """
 
 from collections.abc import Iterator, Mapping

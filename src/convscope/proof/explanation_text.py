@@ -1,6 +1,6 @@
 """The text of an explanation: the calculation, the calculations of its parts below it, and the notes.
 
-Knows the explanation it is asked for, and render; decides nothing about proof.
+Uses the explanation it is asked for, and render; decides nothing about proof.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 The finite difference is the definition of a gradient: change a weight slightly, repeat the forward pass in float64 with
 the reference, and compare the losses. The chain is the product of all derivatives from the loss back, in float64.
-Random numbers, such as a dropout's mask, are the recorded ones. Knows traces, rules and the reference.
+Random numbers, such as a dropout's mask, are the recorded ones. Uses traces, rules and the reference.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Gradient propagation: weights on results of forward steps as weights on their operands, step by step, by their VJPs.
 
-Knows traces and rules.
+Uses traces and rules.
 """
 
 from collections.abc import Callable, Mapping

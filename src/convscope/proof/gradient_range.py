@@ -2,7 +2,7 @@
 
 The derivative is calculated in float64; the backward pass may need several operations for it, whose intermediate
 numbers underflow or overflow (`range_of`), and a normalization's uses the mean and the rate as the forward pass rounded
-them (`moved_by_statistics`). Knows traces, precision and the reference.
+them (`moved_by_statistics`). Uses traces, precision and the reference.
 """
 
 from typing import NamedTuple

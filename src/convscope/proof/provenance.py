@@ -1,4 +1,4 @@
-"""Provenance: where the numbers of an expression were made, through hidden views and copies. Knows traces and rules.
+"""Provenance: where the numbers of an expression were made, through hidden views and copies. Uses traces and rules.
 
 A rule names the tensor that its operation read. This may be a view, a transposed weight, a padded copy; a person looks
 for the step, the parameter or the image behind it. Cells are followed by their addresses in memory, all at once.

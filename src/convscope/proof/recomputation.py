@@ -1,6 +1,6 @@
 """Recomputation: what the NumPy reference says about a recorded step, recomputed when first asked and kept for a while.
 
-Knows traces and the reference; nothing of rules and expressions.
+Uses traces and the reference; nothing of rules and expressions.
 """
 
 import math

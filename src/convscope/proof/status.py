@@ -1,6 +1,6 @@
 """Status: what is known about a number or a step, in one vocabulary for text, plots, command line, server and page.
 
-Knows words alone: no traces, no rules, no colours.
+Uses words alone: no traces, no rules, no colours.
 """
 
 from collections.abc import Mapping

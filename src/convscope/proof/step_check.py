@@ -1,6 +1,6 @@
 """Check of one result of a step against its two witnesses: the reference for every number, the rule for a sample.
 
-Where a rule is vectorized, it explains many cells at once. Knows rules and calls; no traces.
+Where a rule is vectorized, it explains many cells at once. Uses rules and calls; no traces.
 """
 
 from collections.abc import Callable, Iterable
@@ -227,7 +227,7 @@ class Results(NamedTuple):
     values: Array
     """float64, shape (n,)."""
     errors: Array
-    """How far a kernel's number may lie from each, shape (n,)."""
+    """How far a kernel's number may be from each, shape (n,)."""
     able: NDArray[np.bool_]
     """Whether the rule could explain the cell, shape (n,)."""
 

@@ -1,7 +1,7 @@
 """Step effect: what a recorded update does to the loss of its own batch, also with another learning rate.
 
 The update is repeated by the reference in float64, and then the forward pass with the new weights and the recorded
-random numbers. Knows traces and the reference; no torch.
+random numbers. Uses traces and the reference; no torch.
 """
 
 import math

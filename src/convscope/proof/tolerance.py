@@ -2,7 +2,7 @@
 
 A number beyond a type's range is undecided: an infinite operand, or an overflow on the way, ends as an infinity or as
 nan by the order in which a kernel subtracts, multiplies and divides. Such a number is neither proved nor wrong. Where
-IEEE arithmetic settles it, as in one addition or in a sum whose terms are small, it is judged like any other. Knows the
+IEEE arithmetic settles it, as in one addition or in a sum whose terms are small, it is judged like any other. Uses the
 precision of types, calls and the reference's table.
 """
 

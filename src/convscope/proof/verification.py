@@ -1,6 +1,6 @@
 """Verify: recompute every number of a trace by the reference, and explain a sample of each step's cells by the rules.
 
-What the model returned is compared bit for bit with the steps that made it. Knows traces, rules and the reference
+What the model returned is compared bit for bit with the steps that made it. Uses traces, rules and the reference
 through their witnesses; draws and prints nothing.
 """
 
@@ -61,7 +61,7 @@ def verify(
         seed: Which random ones.
         ops: Another table of operations, such as `OPS | {"mylib::swirl": Op(my_rule, my_dependencies)}`.
         references: Another table of definitions, such as `cs.reference.OPERATIONS | {"mylib::swirl": Operation(...)}`.
-        progress: Told how many steps are done.
+        progress: Receives how many steps are done.
 
     Returns:
         A report: for each step whether it is proved, mismatched, unresolved, only recomputed or unsupported, with its

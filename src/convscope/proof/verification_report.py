@@ -1,4 +1,4 @@
-"""Verification report: what `verify` found, step by step and in total. Knows no traces, no rules, no reference."""
+"""Verification report: what `verify` found, step by step and in total. Uses no traces, no rules, no reference."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

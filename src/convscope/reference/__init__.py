@@ -1,6 +1,6 @@
 """Every operation in plain NumPy, float64: convscope's definition of what an operation means.
 
-Knows errors and NumPy: no torch, and nothing of how operations are explained. `OPERATIONS` holds every ATen operation
+Uses errors and NumPy: no torch, and nothing of how operations are explained. `OPERATIONS` holds every ATen operation
 that convscope can recompute, each with the error a sound kernel may make; the functions beside it are those of a first
 network, to read and to train it with.
 

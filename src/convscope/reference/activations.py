@@ -1,4 +1,4 @@
-"""Activations: relu and its family, the sigmoid and its family, gelu, glu. Knows precision and NumPy.
+"""Activations: relu and its family, the sigmoid and its family, gelu, glu. Uses precision and NumPy.
 
 Each function is followed by its error; u stands for one rounding, `FUNCTION` for a call of exp, tanh or erf.
 """

@@ -1,6 +1,6 @@
 """Attention: softmax(query·keyᵀ·scale + mask)·value, its gradients, and softmax by itself.
 
-Knows reductions, precision and NumPy. Query rows do not see each other, so they are computed some at a time.
+Uses reductions, precision and NumPy. Query rows do not see each other, so they are computed some at a time.
 """
 
 import math
@@ -131,7 +131,7 @@ def weight_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
 
 
 def odds_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
-    """How far a weight may lie from p when each score is off by `scores_off`, however much that is.
+    """How far a weight may be from p when each score is off by `scores_off`, however much that is.
 
     The odds of one key are p / (1 - p) = exp(score) / sum of exp(other scores). Each exponent here is off by its
     score's error and by 2·u of its distance from the maximum, so the odds are off by a factor of at most exp(t), t the

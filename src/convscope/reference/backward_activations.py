@@ -1,4 +1,4 @@
-"""Activations backward: the incoming gradient times the derivative of the activation. Knows precision, NumPy.
+"""Activations backward: the incoming gradient times the derivative of the activation. Uses precision, NumPy.
 
 Every derivative is written from its forward function; x is the input of that function, `output` its result. If a kernel
 only selects, it is exact; otherwise its error is that of the derivative, times the gradient, and two roundings.

@@ -1,4 +1,4 @@
-"""Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Knows precision.
+"""Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Uses precision.
 
 A kernel position reads one shifted, strided view of the input. The view times the gradients, summed, is the gradient of
 the kernel position; the gradients times its number are added to the view for the gradient of the input.

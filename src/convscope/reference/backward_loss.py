@@ -1,4 +1,4 @@
-"""Losses and softmax backward, written from the derivatives of their forward functions. Knows precision and NumPy."""
+"""Losses and softmax backward, written from the derivatives of their forward functions. Uses precision and NumPy."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Normalization backward: batch, layer and group norm. Knows precision and NumPy.
+"""Normalization backward: batch, layer and group norm. Uses precision and NumPy.
 
 y = (x - mean)·rate·weight + bias, rate = 1 / sqrt(variance + eps). With h = grad·weight and z = (x - mean)·rate, the
 Jacobian of a row of n cells that are normalized together is

@@ -1,4 +1,4 @@
-"""The gradients of an LSTM layer in one operation: backpropagation through time. Knows precision and NumPy."""
+"""The gradients of an LSTM layer in one operation: backpropagation through time. Uses precision and NumPy."""
 
 from collections.abc import Sequence
 

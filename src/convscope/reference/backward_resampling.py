@@ -1,4 +1,4 @@
-"""Resampling and padding backward: every gradient goes to the cells that its output reads. Knows precision, NumPy.
+"""Resampling and padding backward: every gradient goes to the cells that its output reads. Uses precision, NumPy.
 
 The forward operations apply a matrix of weights to each axis separately; these are their transposes.
 """

@@ -1,6 +1,6 @@
 """Convolution: a window of the input times a kernel, summed; and its transpose. Any number of spatial axes.
 
-Knows errors, precision and NumPy. Like PyTorch it does not flip the kernel (cross-correlation).
+Uses errors, precision and NumPy. Like PyTorch it does not flip the kernel (cross-correlation).
 """
 
 import math

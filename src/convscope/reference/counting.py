@@ -1,4 +1,4 @@
-"""Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Knows precision, NumPy."""
+"""Ranks, counts and places: median, mode, cummax, nonzero, unique, searchsorted, histogram. Uses precision, NumPy."""
 
 from collections.abc import Callable, Sequence
 

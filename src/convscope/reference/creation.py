@@ -1,4 +1,4 @@
-"""Creation: tensors of constants and of numbers that follow from their index. Knows pointwise, precision and NumPy."""
+"""Creation: tensors of constants and of numbers that follow from their index. Uses pointwise, precision and NumPy."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -48,7 +48,7 @@ def of_value(fill_value: float) -> dict[str, Callable[..., Array]]:
 
 
 def number(s: float, dtype: DType = None) -> Array:
-    """scalar_tensor: one number, in PyTorch's default float type unless told otherwise."""
+    """scalar_tensor: one number, in PyTorch's default float type by default."""
     return cast(np.asarray(s), dtype or "float64")
 
 

@@ -1,4 +1,4 @@
-"""The connectionist temporal classification loss, by the forward algorithm. Knows precision and NumPy."""
+"""The connectionist temporal classification loss, by the forward algorithm. Uses precision and NumPy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

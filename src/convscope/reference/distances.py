@@ -1,4 +1,4 @@
-"""Distances between rows, lengths of vectors, weight norm. Knows precision and NumPy."""
+"""Distances between rows, lengths of vectors, weight norm. Uses precision and NumPy."""
 
 from collections.abc import Mapping
 
@@ -60,7 +60,7 @@ def euclidean(x1: Array, x2: Array) -> Array:
 def euclidean_error(y: Array, u: float, x1: Array, x2: Array, u_out: float = 0.0) -> Array:
     """A product of rows with M + 2 cells, whose squares have M roundings of their own: 2M + 4 of (|x| + |y|)².
 
-    Two things cancel there, so a small distance has a large share of it: the root of a number that is e off lies
+    Two things cancel there, so a small distance has a large share of it: the root of a number that is e off is
     between √(d² - e) and √(d² + e). Narrow types store the squares and the sum.
     """
     one, other = (np.square(x).sum(-1) for x in (x1, x2))

@@ -1,6 +1,6 @@
 """Functional: the operations of a first network as one writes them: (H, W), (C, H, W) or (N, C, H, W) in.
 
-Knows the operations of this room, errors and NumPy. The gradients are written by hand, without automatic
+Uses the operations of this room, errors and NumPy. The gradients are written by hand, without automatic
 differentiation: each takes the gradient of the loss with respect to an operation's output, and the operation's own
 inputs, and returns the gradient with respect to those: the chain rule, one step.
 """

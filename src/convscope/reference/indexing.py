@@ -1,4 +1,4 @@
-"""Indexing: index, gather, scatter, embedding, bags of embeddings, and their gradients. Knows precision and NumPy."""
+"""Indexing: index, gather, scatter, embedding, bags of embeddings, and their gradients. Uses precision and NumPy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Losses: of pairs of numbers, of scores and class indices. Knows precision and NumPy.
+"""Losses: of pairs of numbers, of scores and class indices. Uses precision and NumPy.
 
 `reduction` is ATen's number: 0 keeps the losses apart, 1 averages, 2 adds.
 """

@@ -1,4 +1,4 @@
-"""Matrix products: mm, bmm, addmm, matmul, linear, and products of more than two. Knows errors, precision and NumPy."""
+"""Matrix products: mm, bmm, addmm, matmul, linear, and products of more than two. Uses errors, precision and NumPy."""
 
 from collections.abc import Mapping, Sequence
 

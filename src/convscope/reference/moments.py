@@ -8,7 +8,7 @@ add, and therefore in how large their errors can be:
   norm of channels-last memory, variances of other types).
 - "one pass": sums of cells and of squares, subtracted at the end (group norm of channels-last memory).
 
-Knows precision and NumPy.
+Uses precision and NumPy.
 """
 
 from typing import Literal

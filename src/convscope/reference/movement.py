@@ -1,4 +1,4 @@
-"""Movement: view, permute, expand, slice, roll, split, shuffle: the same numbers in another place. Knows NumPy.
+"""Movement: view, permute, expand, slice, roll, split, shuffle: the same numbers in another place. Uses NumPy.
 
 Every operation here is exact. Arrays may share memory with their input; nothing is written into.
 """

@@ -1,4 +1,4 @@
-"""Normalization: batch, instance, layer, group and RMS norm. Knows reductions, precision and NumPy.
+"""Normalization: batch, instance, layer, group and RMS norm. Uses reductions, precision and NumPy.
 
 All of them are (x - mean) / sqrt(variance + eps) · weight + bias; they differ in what mean and variance are taken over.
 """
@@ -180,7 +180,7 @@ def _error(
     x: Array, mean: Array, variance: Array, off: Array, spread: Array, weight: Array | None, bias: Array | None,
     eps: float, u: float, rate_off: Array | None = None,
 ) -> Array:  # fmt: skip
-    """How far (x - mean)·rate·weight + bias may lie off, when the mean is off by `off`, the variance by `spread`.
+    """How far (x - mean)·rate·weight + bias may be off, when the mean is off by `off`, the variance by `spread`.
 
     Kernels compute either that, or x·s + (bias - mean·s) with s = rate·weight. The error of the rate moves x - mean,
     that of the mean is multiplied by the rate; the roundings of s, of both products and of the sums are at most 8

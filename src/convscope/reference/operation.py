@@ -1,6 +1,6 @@
-"""Operation: what an operation means, and how far a sound kernel may lie from it.
+"""Operation: what an operation means, and how far a sound kernel may be from it.
 
-Knows precision and errors; no operation in particular.
+Uses precision and errors; no operation in particular.
 """
 
 import inspect
@@ -58,7 +58,7 @@ class Operation:
     forward: Callable[..., Result]
     """The definition; takes ATen's arguments by name, after `NAMES`."""
     error: Callable[..., Errors]
-    """(result, u, the same arguments) -> how far a kernel may lie from the result: a number, an array, or a tuple.
+    """(result, u, the same arguments) -> how far a kernel may be from the result: a number, an array, or a tuple.
 
     An error with a parameter `u_out` knows that kernels calculate in a wider type than they store in; for the others
     every rounding counts as one to the narrower type.
@@ -93,7 +93,7 @@ class Operation:
         result: Result | None = None,
         **arguments: object,
     ) -> Result:
-        """How far the output of any sound kernel may lie from `compute`, cell by cell.
+        """How far the output of any sound kernel may be from `compute`, cell by cell.
 
         Args:
             u: Unit roundoff of the type the kernel calculates in: 2**-24 for float32, 2**-53 for float64.

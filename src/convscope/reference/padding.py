@@ -1,6 +1,6 @@
 """Padding, and windows as columns: constant, reflected, repeated and circular borders; im2col and col2im.
 
-Knows convolution's argument forms, precision and NumPy. Like PyTorch, paddings are listed from the last axis on, two
+Uses convolution's argument forms, precision and NumPy. Like PyTorch, paddings are listed from the last axis on, two
 numbers (before, after) per axis; negative ones cut off.
 """
 

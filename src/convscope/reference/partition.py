@@ -1,7 +1,7 @@
 """Partition: how a large result is recomputed some cells at a time, so that its float64 arrays never exist as a whole.
 
 A part is the same operation on slices of its arguments: cells that read nothing of each other may be computed apart.
-Knows convolution's sizes and NumPy.
+Uses convolution's sizes and NumPy.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Pointwise functions: one input cell (or a pair) makes one output cell. Knows precision and NumPy.
+"""Pointwise functions: one input cell (or a pair) makes one output cell. Uses precision and NumPy.
 
 The errors charge `FUNCTION` roundings (4 units in the last place) for a call of exp, tanh, erf and the like, one for
 each further operation, and the slope of the function times the rounding of its argument where the kernel rounds one.

@@ -1,6 +1,6 @@
 """Pooling: the maximum or the mean of each window, sliding or adaptive, on any number of spatial axes; and backward.
 
-Knows precision and NumPy. A window of several axes is the product of one window per axis, so every axis is reduced
+Uses precision and NumPy. A window of several axes is the product of one window per axis, so every axis is reduced
 by itself: the largest of the row maxima is the largest, the sum of the row sums is the sum.
 """
 

@@ -1,6 +1,6 @@
 """Precision: how far a floating-point kernel may be from the exact result, and what a number becomes in another type.
 
-Knows errors, NumPy and no operation; types are known by their name. One rounding to a type of unit roundoff u turns r
+Uses errors, NumPy and no operation; types are known by their name. One rounding to a type of unit roundoff u turns r
 into r(1 + d) with |d| <= u (the standard model: N. J. Higham, Accuracy and Stability of Numerical Algorithms, SIAM
 2002, section 2.2); u is 2**-24 for float32, 2**-53 for float64, 2**-11 for float16, 2**-8 for bfloat16. A fused
 multiply-add makes one rounding where two are counted here, so every bound of this room holds with or without it.
@@ -43,7 +43,7 @@ def smallest(u: float) -> float:
 
 
 def largest(u: float) -> float:
-    """The largest number of the type: what lies beyond it becomes an infinity.
+    """The largest number of the type: what exceeds it becomes an infinity.
 
     >>> largest(2.0**-11), largest(2.0**-53) > 1e308
     (65504.0, True)

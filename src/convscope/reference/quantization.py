@@ -1,4 +1,4 @@
-"""Fake quantization: the nearest of equally spaced numbers, inside a range. Knows precision and NumPy."""
+"""Fake quantization: the nearest of equally spaced numbers, inside a range. Uses precision and NumPy."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Layers that draw numbers: RReLU in evaluation, fractional max pooling. Knows precision and NumPy."""
+"""Layers that draw numbers: RReLU in evaluation, fractional max pooling. Uses precision and NumPy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Recurrent layers: the LSTM as one operation, packed sequences. Knows precision and NumPy."""
+"""Recurrent layers: the LSTM as one operation, packed sequences. Uses precision and NumPy."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -74,7 +74,7 @@ def check_layer(mode: int, batch_sizes: Sequence[int]) -> None:
 
 
 class Rounded(NamedTuple):
-    """Numbers, how far a kernel's may lie from them, and a limit of the kernel's own magnitudes; all of one shape."""
+    """Numbers, how far a kernel's may be from them, and a limit of the kernel's own magnitudes; all of one shape."""
 
     value: Array
     error: Array

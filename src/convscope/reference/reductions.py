@@ -1,6 +1,6 @@
 """Reductions: sum, mean, variance, product, norm, running sums, log of a sum of exponentials; the same of segments.
 
-Knows precision and NumPy. `dim` is an axis, several, or None (or none of them) for all, as in PyTorch. A segment is a
+Uses precision and NumPy. `dim` is an axis, several, or None (or none of them) for all, as in PyTorch. A segment is a
 run of an axis.
 """
 
@@ -153,7 +153,7 @@ def std(x: Array, dim: Axes = None, **how: Unpack[Degrees]) -> Array:
 
 
 def std_error(y: Array, u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **how: Unpack[Degrees]) -> Array:
-    """The variance may be smaller or larger: the root of the smaller lies further off. And a rounding of the root."""
+    """The variance may be smaller or larger: the root of the smaller is further off. And a rounding of the root."""
     off = var_error(y, u, x, dim, u_out, **how)
     return np.asarray(y - np.sqrt(np.maximum(0, y**2 - off)) + 2 * u * y + np.where(y**2 < off, np.sqrt(off), 0.0))
 

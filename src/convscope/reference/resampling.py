@@ -1,6 +1,6 @@
 """Resampling: resizing by nearest, linear, cubic interpolation and with antialiasing, on any number of spatial axes.
 
-Knows precision and NumPy. Every output cell looks back at a coordinate of the input; with several axes, every axis is
+Uses precision and NumPy. Every output cell looks back at a coordinate of the input; with several axes, every axis is
 resampled by itself.
 """
 

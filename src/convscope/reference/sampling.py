@@ -1,4 +1,4 @@
-"""Sampling at the coordinates of a grid, and the grids of affine maps. Knows precision and NumPy.
+"""Sampling at the coordinates of a grid, and the grids of affine maps. Uses precision and NumPy.
 
 A grid holds positions between -1 and 1, columns before rows before slices.
 """

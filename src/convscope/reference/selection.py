@@ -1,4 +1,4 @@
-"""Selection: maxima and minima, sorting, comparing, choosing by mask or index. Knows precision and NumPy.
+"""Selection: maxima and minima, sorting, comparing, choosing by mask or index. Uses precision and NumPy.
 
 What is selected is one of the inputs, so the numbers are exact. Where equal numbers compete, PyTorch leaves open
 which index wins in some operations; there the error of the index is infinite.

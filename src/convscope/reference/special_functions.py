@@ -1,6 +1,6 @@
 """Functions of one or two numbers beyond the usual ones: erf, sinc, logit, xlogy, logaddexp, nan_to_num.
 
-Knows pointwise, precision, NumPy and math. Errors charge `FUNCTION` roundings for a call of exp, log, sin and the like,
+Uses pointwise, precision, NumPy and math. Errors charge `FUNCTION` roundings for a call of exp, log, sin and the like,
 as in `pointwise`.
 """
 

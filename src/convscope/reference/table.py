@@ -1,6 +1,6 @@
 """The table: every operation that convscope can recompute, by its ATen name, with its definition and its error.
 
-Knows every file of this room. A name has no `aten::`, no overload, no in-place `_`, no `_out`; `lookup` removes them.
+Uses every file of this room. A name has no `aten::`, no overload, no in-place `_`, no `_out`; `lookup` removes them.
 """
 
 from collections.abc import Callable, Mapping

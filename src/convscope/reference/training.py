@@ -1,6 +1,6 @@
 """Training in plain NumPy: a row of layers forward, a row of gradients backward, and one step of an optimizer.
 
-Knows the tutorial operations and their gradients; no torch. Parameters are named as PyTorch names them: a layer
+Uses the tutorial operations and their gradients; no torch. Parameters are named as PyTorch names them: a layer
 called conv1 has conv1.weight and conv1.bias.
 """
 

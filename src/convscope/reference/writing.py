@@ -1,4 +1,4 @@
-"""Writing into tensors and laying them out: index_add, scatter_reduce, put, masked_scatter, diag_embed. Knows NumPy.
+"""Writing into tensors and laying them out: index_add, scatter_reduce, put, masked_scatter, diag_embed. Uses NumPy.
 
 Where several numbers are written to one cell without being combined, the last one stays, as PyTorch's CPU kernels do.
 """

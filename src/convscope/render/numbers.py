@@ -1,6 +1,6 @@
 """Numbers as text: aligned, rounded to a stated number of decimals, with a true minus sign. No other module does this.
 
-Knows NumPy only. A column of numbers has one `Scale`; what it shows are whole multiples of its last decimal, so that
+Uses NumPy only. A column of numbers has one `Scale`; what it shows are whole multiples of its last decimal, so that
 shown numbers can be added up exactly.
 """
 

@@ -130,7 +130,7 @@ def worksheet(expr: Expr, recorded: float, bound: float) -> Worksheet:
     Args:
         expr: What made the number.
         recorded: What PyTorch gave.
-        bound: How far the two may lie apart.
+        bound: How far the two may be apart.
     """
     last = Row("calculated", result(expr), rounding(expr))
     lines = [*_calculation(expr), *_lines([RULE, last, *compared(expr, recorded, bound)])]

@@ -1,6 +1,6 @@
 """App: the routes, the page and the guard put together, and every error turned into one sentence.
 
-Knows FastAPI and the shape of what is served; no models, no ports.
+Uses FastAPI and the shape of what is served; no models, no ports.
 """
 
 import logging

@@ -4,7 +4,7 @@ The allocator keeps freed blocks for the next pass. That saves time while passes
 megabytes or more afterwards; glibc's `malloc_trim` returns them when the server is idle.
 
 Clients take turns, each in the order of its requests. Jobs with the same key, such as all passes of one model, run one
-at a time, and jobs that wait for their key occupy no thread. Knows requests and threads; nothing about the work itself.
+at a time, and jobs that wait for their key occupy no thread. Uses requests and threads; nothing about the work itself.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Document: one HTML file from the built page and its data, which needs nothing else and asks for nothing else.
 
-The data are compressed tensors, recorded answers and the names of what was left out, within a limit. Knows arrays and
+The data are compressed tensors, recorded answers and the names of what was left out, within a limit. Uses arrays and
 JSON; no models.
 """
 

@@ -272,7 +272,7 @@ def _session(workspace: Workspace, handle: ModelHandle, first: InputRef) -> dict
 
 
 POINTS = 1500
-"""Points of a curve: more cannot be told apart."""
+"""Points of a curve: more cannot be distinguished."""
 SCORES = ("event", "step", "loss", "accuracy", "test_loss", "test_accuracy")
 EXAMPLES = 8
 """Images of the training step."""
@@ -288,7 +288,7 @@ def training_of(run: Run) -> TrainingJson | None:
     points = [*batches[:: len(batches) // POINTS + 1], *epochs]
     return {
         "points": [{name: value for name, value in point.items() if name in SCORES} for point in points],
-        "lines": run.told(run.name).splitlines(),  # a file to hand out does not say where it was made
+        "lines": run.described(run.name).splitlines(),  # a file to hand out does not say where it was made
     }
 
 

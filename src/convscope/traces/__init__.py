@@ -1,6 +1,6 @@
 """Traces: the recorded forward pass as data, in memory or in a file, and the difference between two of them.
 
-Knows NumPy, operations and cards; no torch: `convscope.capture` records traces.
+Uses NumPy, operations and cards; no torch: `convscope.capture` records traces.
 """
 
 from convscope.traces.difference import Difference as Difference

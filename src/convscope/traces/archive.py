@@ -1,7 +1,7 @@
 """Archive: a trace in one safetensors file, with everything but the arrays as JSON in its header; nothing is pickled.
 
 Arrays are named `output/STEP/RESULT`, `input/NAME`, `parameter/NAME`, `constant/INDEX`, `result/INDEX`, and
-`operand/STEP/ARGUMENT/ITEM` for arguments that equal none of these. Knows NumPy and files; no torch.
+`operand/STEP/ARGUMENT/ITEM` for arguments that equal none of these. Uses NumPy and files; no torch.
 """
 
 import json

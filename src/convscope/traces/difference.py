@@ -1,4 +1,4 @@
-"""Difference: the effect of a changed pixel, kernel cell or bias, step by step. Knows traces and NumPy; no torch."""
+"""Difference: the effect of a changed pixel, kernel cell or bias, step by step. Uses traces and NumPy; no torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

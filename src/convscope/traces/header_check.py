@@ -2,7 +2,7 @@
 
 A file may be damaged or malicious. Everything that later code relies on is checked here, once: types, ids that exist
 and come earlier, names, shapes, and that every view stays inside its base array.
-Knows steps and JSON; no files, no torch.
+Uses steps and JSON; no files, no torch.
 """
 
 import json

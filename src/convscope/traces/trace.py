@@ -1,4 +1,4 @@
-"""Trace: the ordered steps of one forward pass. Knows NumPy; no torch: numbers come from an `ArchiveSource`."""
+"""Trace: the ordered steps of one forward pass. Uses NumPy; no torch: numbers come from an `ArchiveSource`."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property

@@ -1,7 +1,7 @@
 """Training header: what a training step adds to the header of a saved trace, packed and checked. No torch.
 
 Everything that a proof relies on is checked against the steps: which result is the loss, a gradient or a new parameter,
-and between which tensors each node of the backward pass ran. Knows steps and JSON; no files.
+and between which tensors each node of the backward pass ran. Uses steps and JSON; no files.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Training: from a data set and a model to a run folder that survives a crash, then its evaluation.
 
-Knows torch, data, models and inputs; no plots, no HTTP, no command line.
+Uses torch, data, models and inputs; no plots, no HTTP, no command line.
 """
 
 from convscope.training.evaluation import Evaluation, Prediction, evaluate, interpret, predict

@@ -1,4 +1,4 @@
-"""Evaluation: a model's scores on a data set, and its prediction for one image. Knows torch; writes no files."""
+"""Evaluation: a model's scores on a data set, and its prediction for one image. Uses torch; writes no files."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Events: what a training reports while it runs, to the caller's `watch` and to metrics.jsonl. Knows no torch."""
+"""Events: what a training reports while it runs, to the caller's `watch` and to metrics.jsonl. Uses no torch."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NotRequired, TypedDict

@@ -1,6 +1,6 @@
 """The training loop: forward, loss, backward, step; around it metrics, history, snapshots, interrupts.
 
-A chunk of steps runs without any bookkeeping; everything else happens between two chunks. Knows no names of models or
+A chunk of steps runs without any bookkeeping; everything else happens between two chunks. Uses no names of models or
 data sets, no command line, no data set formats.
 """
 

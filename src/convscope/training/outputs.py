@@ -2,7 +2,7 @@
 
 For N images a classifier returns one score per class, shape (N, K), or one number each, (N, 1). Equivalent forms are
 converted to this one; anything else, such as a segmentation map, raises an error with a clear message.
-Knows torch; no data, no files.
+Uses torch; no data, no files.
 
 An exception raised by the model becomes one readable error, also during training.
 """

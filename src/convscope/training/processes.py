@@ -1,7 +1,7 @@
 """Processes: a command run in several processes, on one host or many: started, joined, and all acting alike.
 
 `launch` starts them (or torchrun has); `join` lets them find each other; `gathered`, `first_says`, `all_do` and `agree`
-exchange values between them. Knows torch.distributed; Lightning Fabric is imported only where processes are started.
+exchange values between them. Uses torch.distributed; Lightning Fabric is imported only where processes are started.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""Recipes: every setting of a training, as published by the tutorials or tuned for speed. Knows no torch."""
+"""Recipes: every setting of a training, as published by the tutorials or tuned for speed. Uses no torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

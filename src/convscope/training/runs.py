@@ -58,10 +58,10 @@ class Run(RichDisplay):
 
     def __str__(self) -> str:
         """What was trained on what, how, and how well; the path alone where the folder is damaged or unfinished."""
-        return self.told(str(self.path))
+        return self.described(str(self.path))
 
     @takes()
-    def told(self, name: str) -> str:
+    def described(self, name: str) -> str:
         """What `str` returns, with another name in place of the path."""
         try:
             recipe, config = self.recipe, self.config

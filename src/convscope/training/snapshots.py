@@ -1,6 +1,6 @@
 """Snapshots: a training's whole state as one folder, written so that a kill or a full disk cannot harm it.
 
-Knows torch and safetensors; nothing of the training itself. Nothing here is ever unpickled: weights are safetensors,
+Uses torch and safetensors; nothing of the training itself. Nothing here is ever unpickled: weights are safetensors,
 and the optimizer's state is read with `weights_only=True`.
 """
 

@@ -1,4 +1,4 @@
-/** Lists of blocks: as text for the URL, moved, repaired, and with weights by hand. Knows no DOM and no server. */
+/** Lists of blocks: as text for the URL, moved, repaired, and with weights by hand. Independent of DOM and server. */
 import type { BlockSpec, BlockKind, RepairInfo, BlockSetting } from "./types";
 
 /** The settings of a block that have a value; the others are as its kind says. */

@@ -1,4 +1,4 @@
-/** Turn a training's metrics into curves over its steps. Knows no DOM and no server. */
+/** Turn a training's metrics into curves over its steps. Independent of DOM and server. */
 import type { TrainingEvent } from "./types";
 
 /** Curves over training steps; a point that was not measured is null. */

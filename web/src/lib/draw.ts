@@ -1,4 +1,4 @@
-/** Draw numbers onto canvases: one pixel per number, magnified by CSS without smoothing. Knows no server. */
+/** Draw numbers onto canvases: one pixel per number, magnified by CSS without smoothing. Independent of the server. */
 import { blockedColour, colour, grey, mixed, type ColourMap } from "./colours";
 
 /** Numbers of one plane, or three planes of a colour picture. */

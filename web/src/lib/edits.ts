@@ -1,4 +1,4 @@
-/** Edits of parameters, and the planes of a weight that are edited together. Knows no DOM and no server. */
+/** Edits of parameters, and the planes of a weight that are edited together. Independent of DOM and server. */
 import type { Edit, StepInfo, TraceInfo } from "./types";
 
 const WRITTEN = 49; // maximum numbers of a plane shown as input fields: a kernel of 7×7

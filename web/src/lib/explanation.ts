@@ -71,7 +71,7 @@ export function region(cells: readonly Cell[]): string {
   return `${span("row", -2)}, ${span("column", -1)}`;
 }
 
-/** Where on a map the numbers of a window lie, padding left out: rows and columns from the first to the last. */
+/** Where on a map the numbers of a window are, padding left out: rows and columns from the first to the last. */
 export type Frame = Readonly<{
   name: string;
   kind: Kind;

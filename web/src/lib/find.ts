@@ -1,4 +1,4 @@
-/** Find steps and classes by words: names, operations, shapes. Knows no DOM and no server. */
+/** Find steps and classes by words: names, operations, shapes. Independent of DOM and server. */
 import { nodes, type Node } from "./network";
 import { size } from "./format";
 import type { StepInfo, TraceInfo } from "./types";

@@ -169,7 +169,7 @@ describe("cells", () => {
     },
   );
 
-  test("maps of one number each lie together like a vector, and their cells keep all axes", () => {
+  test("maps of one number each are shown together like a vector, and their cells keep all axes", () => {
     const shape = [1, 2048, 1, 1];
     const at = layout(shape);
     expect([at.channels, at.length]).toEqual([1, 2048]);

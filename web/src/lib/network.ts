@@ -1,6 +1,6 @@
 /**
  * The layout of the network in the strip: steps folded by module, and the edges between their cards. Also how a step's
- * cells are arranged on a plane. Knows no DOM and no server.
+ * cells are arranged on a plane. Independent of DOM and server.
  */
 import { IMAGE, type State } from "./state.svelte";
 import type { InputInfo, ModelInfo, StepInfo, TraceInfo } from "./types";

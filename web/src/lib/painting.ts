@@ -1,4 +1,4 @@
-/** Paint on the pixels of an image: (C, H, W) bytes. Knows no DOM. */
+/** Paint on the pixels of an image: (C, H, W) bytes. Independent of the DOM. */
 import { count } from "./format";
 
 /** A brush: its width in pixels, and the brightness it paints in each channel, 0 to 255. */

@@ -1,4 +1,4 @@
-/** Marks outdated content after a moment. Knows no DOM and no server. */
+/** Marks outdated content after a moment. Independent of DOM and server. */
 
 const MOMENT = 150; // milliseconds
 

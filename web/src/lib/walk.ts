@@ -1,4 +1,4 @@
-/** A walk through the network, from an answer to a pixel, and the number that is pointed at. Knows no DOM. */
+/** A walk through the network, from an answer to a pixel, and the number that is pointed at. Independent of the DOM. */
 import type { Crumb } from "./state.svelte";
 import type { Cell } from "./types";
 

@@ -148,7 +148,7 @@ def softmax(row: Row) -> Row:
 
 
 def softmax_error(row: Row, shares: Row, errors: Row | float, precision: Precision) -> Row:
-    """How far a kernel's softmax may lie from ours, each cell: (..., T).
+    """How far a kernel's softmax may be from ours, each cell: (..., T).
 
     Each exp has its own roundings and those of `cell - max`, and carries the error of its cell on; the sum of T
     of them and the division round again. A factor exp(error of cell + largest error) covers inexact cells; where it is

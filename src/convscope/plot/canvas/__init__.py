@@ -1,1 +1,1 @@
-"""Canvas: the tools that figures draw with: sheets, colours, fonts, maps of steps. Knows no figure."""
+"""Canvas: the tools that figures draw with: sheets, colours, fonts, maps of steps. Uses no figure."""

@@ -1,6 +1,6 @@
 """Sheet: paper to lay pictures, numbers and text on, in inches from its upper left corner.
 
-Grows with what is put on it and becomes a Figure at the end. Knows the style; nothing of networks or data.
+Grows with what is put on it and becomes a Figure at the end. Uses the style; nothing of networks or data.
 """
 
 from collections.abc import Sequence

@@ -59,7 +59,7 @@ COPIES = ("alias", "clone", "contiguous", "detach", "dropout", "native_dropout",
 
 
 def picture_of(trace: Trace) -> NDArray[np.float32]:
-    """The first image as a person sees it: shape (C, H, W), from 0 to 1; what lies beyond is clipped."""
+    """The first image as a person sees it: shape (C, H, W), from 0 to 1; values outside are clipped."""
     image = np.asarray(trace.input[0], np.float32)
     return np.clip(trace.card.preprocess.restore(image), 0, 1)
 

@@ -1,6 +1,6 @@
 """Explanation: why one number is what it is, as a picture: the window, the kernel, the products and their sum.
 
-Knows expressions and how they are written; no trace but through the explanation, no torch.
+Uses expressions and how they are written; no trace but through the explanation, no torch.
 """
 
 from collections.abc import Mapping, Sequence

@@ -124,7 +124,7 @@ def _points(events: Events, key: str, epochs: Events) -> tuple[Curve, Curve]:
 
 
 def _thinned(x: Curve, y: Curve) -> tuple[Curve, Curve]:
-    """A curve of many points as the means of those that lie together."""
+    """A curve of many points as the means of those that are close together."""
     starts = np.arange(0, len(x), -(-len(x) // DENSE) or 1)
     if len(starts) == len(x):
         return x, y

@@ -44,7 +44,7 @@ def pixels(picture: Array | str | Path, *, crop: Crop | None = None, name: str =
 
     Raises:
         ShapeError: the picture has another shape.
-        UsageError: the crop lies outside the picture.
+        UsageError: the crop is outside the picture.
     """
     picture, own_name = picture_of_name(picture)
     name = name or own_name
@@ -88,7 +88,7 @@ def planes(picture: Array, *, crop: Crop | None = None, name: str = "") -> Figur
 
     Raises:
         ShapeError: the picture has no three channels.
-        UsageError: the crop lies outside the picture.
+        UsageError: the crop is outside the picture.
     """
     values = _unit(picture)
     if len(values) != 3:
@@ -144,7 +144,7 @@ def _part(values: Array, crop: Crop | None, whole: int, otherwise: int) -> Crop:
     top, left, rows, columns = crop
     if min(top, left) < 0 or min(rows, columns) < 1 or top + rows > height or left + columns > width:
         raise UsageError(
-            f"the crop of {rows}x{columns} pixels at row {top}, column {left} lies outside the picture of "
+            f"the crop of {rows}x{columns} pixels at row {top}, column {left} is outside the picture of "
             f"{height}x{width}; give top row, left column, height and width."
         )
     if max(rows, columns) > 2 * WHOLE:

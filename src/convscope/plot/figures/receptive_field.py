@@ -108,7 +108,7 @@ def patches(found: "Patches", *, most: int = 16) -> Figure:
     y = sheet.header(
         f"What excites {found.step} of {found.model}",
         f"{found.dataset} · {found.images:,} images · patches of {size} pixels, exact receptive fields{some}",
-        "pixels from 0 (black) to 1 (white), the same for all; blue-grey lies outside the image",
+        "pixels from 0 (black) to 1 (white), the same for all; blue-grey is outside the image",
         "below each patch its number and the index of its image",
     )
     longest = LONGEST_PATCH if max(found.frame) <= 16 else 2 * LONGEST_PATCH

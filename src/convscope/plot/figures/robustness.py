@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIDE = 1.9  # of a map, in inches
 AXES = {
     "translation": "across: pixels to the right; down: pixels downwards",
-    "erase": "across and down: where the upper left corner of a patch of {side}×{side} pixels lies",
+    "erase": "across and down: where the upper left corner of a patch of {side}×{side} pixels is",
 }
 SERIES = (ACCENT, INK, "#b2182b", "#2166ac", "#b9b5ac", MUTED)
 

@@ -30,7 +30,7 @@ STRIP = 40
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Column:
-    """One column of grids: its title, its numbers and what stands before it."""
+    """One column of grids: its title, its numbers and the text before it."""
 
     title: str
     values: Numbers

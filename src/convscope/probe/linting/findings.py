@@ -1,4 +1,4 @@
-"""Findings: mistakes that were seen while a model ran, the evidence, and what a teacher would say. Knows no torch."""
+"""Findings: mistakes that were seen while a model ran, the evidence, and what a teacher would say. Uses no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ LESSONS: Mapping[str, LintLesson] = {
         "the training step does not run",
         "The model cannot be called with a batch of these images, or what it gives and what the loss takes do not fit "
         "together.",
-        "Read the sentence of the error; where a loss was reached, the shapes that met stand behind it.",
+        "Read the sentence of the error; where a loss was reached, the shapes that do not fit follow it.",
     ),
     "missing-eval": LintLesson(
         "the model answers in training mode",

@@ -1,4 +1,4 @@
-"""Checks of a training step: its loss, its shapes, what learns and what does not. Knows evidence; runs nothing."""
+"""Checks of a training step: its loss, its shapes, what learns and what does not. Uses evidence; runs nothing."""
 
 import math
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Captum methods: Captum's attribution methods by name, each called so that it gives a map in the image's shape.
 
-Captum is optional and imported when a method is first used; its numbers are handed on as they are. Knows torch.
+Captum is optional and imported when a method is first used; its numbers are handed on as they are. Uses torch.
 """
 
 import warnings

@@ -1,6 +1,6 @@
 """Dependency walk: a mask on a step's result followed back to the inputs, and the axes and index ranges on the way.
 
-Memory that was written in place is followed by address, as explanations follow it. Knows traces and rules.
+Memory that was written in place is followed by address, as explanations follow it. Uses traces and rules.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ class Axes:
 
 
 def axes_of(step: Step) -> Axes:
-    """How a step's result lies: the first axis counts images, the units are on the second or the last one.
+    """The layout of a step's result: the first axis counts images, the units are on the second or the last one.
 
     >>> from convscope.traces.step import Ref
     >>> maps = Ref("step", 0, "conv1", shape=(1, 8, 26, 26))
@@ -109,7 +109,7 @@ class Followed:
 class DependencyWalk:
     """Follows marks on results of one trace to its inputs.
 
-    Where all marks meet on one result, what lies before it is followed once and remembered: in a network of blocks the
+    Where all marks meet on one result, what comes before it is followed once and remembered: in a network of blocks the
     fields of most steps go the same way from there.
     """
 

@@ -1,6 +1,6 @@
 """Gradient norms: what of the loss's gradient arrives at each layer of a model, measured by hooks over batches.
 
-Knows torch; no data sets, no runs.
+Uses torch; no data sets, no runs.
 """
 
 from collections.abc import Iterable, Sequence

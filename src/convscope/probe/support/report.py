@@ -1,4 +1,4 @@
-"""Report: what a probe has to say as sentences and tables, and proportions with Wilson's interval. Knows text alone."""
+"""Report: what a probe has to say as sentences and tables, and proportions with Wilson's interval. Uses text alone."""
 
 import math
 from collections.abc import Sequence

@@ -213,7 +213,7 @@ def scan(
         what: What progress calls it; part of the scan's identity.
         settings: What else distinguishes this scan from another one over the same data: settings of the probe.
         folder: Where partial results are kept, so that an interrupted scan goes on; emptied when it is done.
-        progress: Told after each batch of this process, and after each exchange, how many images are done.
+        progress: Receives how many images are done, after each batch of this process and each exchange.
 
     Returns:
         The merged result, the same in every process, and under `READ` how many images it is of.
@@ -307,7 +307,7 @@ def _worked(work: Callable[[Batch], BatchResult], batch: Batch, models: Sequence
 def _block(
     runtime: Runtime, block: range, partial: Partial | None, reader: _Reader, worked: Callable[[Batch], BatchResult]
 ) -> Iterator[BatchResult]:
-    """The results of some batches, in order, each worked out or read by one process and told to all."""
+    """The results of some batches, in order, each calculated or read by one process and sent to all."""
     here = partial.batches & set(block) if partial is not None else set()
     holders = gathered(sorted(here))
     held = {number: rank for rank in reversed(range(runtime.world)) for number in holders[rank]}

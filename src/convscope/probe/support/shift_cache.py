@@ -2,7 +2,7 @@
 
 The layers before the first padding are run once on the image with the background around it; the maps of a translation
 are then windows of those maps, for each phase of the strides so far. Exact, because such a layer gives for a window of
-its input the window of its output; what differs is at most the order of a sum. Knows torch.fx; no data, no probes.
+its input the window of its output; what differs is at most the order of a sum. Uses torch.fx; no data, no probes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ METHODS = ("relu", "tanh", "sigmoid")
 
 @dataclass(frozen=True, slots=True)
 class Slide:
-    """How far apart the windows of a layer lie, and how large they are, along rows and columns."""
+    """How far apart the windows of a layer are, and how large they are, along rows and columns."""
 
     stride: tuple[int, int] = (1, 1)
     extent: tuple[int, int] = (1, 1)

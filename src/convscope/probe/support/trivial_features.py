@@ -106,7 +106,7 @@ def features_of(data: Dataset, *, progress: Progress = silent) -> tuple[dict[str
 
     Args:
         data: The images; how they are normalized for a model plays no part.
-        progress: Told how many images are done.
+        progress: Receives how many images are done.
 
     Returns:
         Name -> numbers, shape (n,), and the indices of the images that they are of: those that can be read.

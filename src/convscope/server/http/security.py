@@ -1,6 +1,6 @@
 """Access control: an ASGI middleware that checks every request before anything else sees it.
 
-docs/explanation/security.md gives the reasons. Knows headers, methods and bytes; no routes, and nothing of convscope
+docs/explanation/security.md gives the reasons. Uses headers, methods and bytes; no routes, and nothing of convscope
 but limits.
 """
 

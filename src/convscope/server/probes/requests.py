@@ -1,6 +1,6 @@
 """Requests: from what the page asks to the call of a probe, and from its result to what the page shows.
 
-Knows the gallery's models, data and images; threads are the matter of `probes`.
+Uses the gallery's models, data and images; threads are the matter of `probes`.
 """
 
 import hashlib

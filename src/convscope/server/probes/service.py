@@ -1,6 +1,6 @@
 """Probes: the questions that are being answered, few at a time, and the answers that are kept.
 
-Each is answered in a thread of its own that steps back for the page's. Knows threads; not what is asked.
+Each is answered in a thread of its own that steps back for the page's. Uses threads; not what is asked.
 """
 
 import logging
@@ -44,7 +44,7 @@ class RunningProbe:
 
     def __init__(self, wanted: ProbeArguments, work: Work) -> None:
         self.wanted = wanted
-        self.told = wanted.request.model_copy(update={"edits": [], "input": _named(wanted.request)})
+        self.shown_request = wanted.request.model_copy(update={"edits": [], "input": _named(wanted.request)})
         self.work: Work | None = work
         self.state: State = "waiting"
         self.message = ""
@@ -67,7 +67,7 @@ class RunningProbe:
             done=done,
             total=total,
             message=self.message,
-            request=self.told,
+            request=self.shown_request,
         )
 
     def run(self) -> None:

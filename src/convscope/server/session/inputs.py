@@ -1,6 +1,6 @@
 """Inputs: turn an image that the page names or paints into a model's input, noting the preprocessing applied.
 
-Knows pictures and a model's card; no models, no traces.
+Uses pictures and a model's card; no models, no traces.
 """
 
 import math

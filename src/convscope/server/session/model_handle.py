@@ -1,6 +1,6 @@
 """A model that is open in the explorer: an object of this Python session, or a run folder whose weights may change.
 
-Knows models and runs through `cs`; no traces, no requests.
+Uses models and runs through `cs`; no traces, no requests.
 """
 
 import copy

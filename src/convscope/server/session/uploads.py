@@ -1,6 +1,6 @@
 """Uploads: check the bytes of an image file before decoding it, and keep only its pixels.
 
-Knows limits and `cs.read_image`; no routes, no models.
+Uses limits and `cs.read_image`; no routes, no models.
 """
 
 from contextlib import suppress

@@ -1,6 +1,6 @@
 """Arrays as small pictures of bounded size, and packs, which carry many arrays in one response.
 
-Knows NumPy; no models, no traces, no requests.
+Uses NumPy; no models, no traces, no requests.
 """
 
 import json

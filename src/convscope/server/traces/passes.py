@@ -1,6 +1,6 @@
 """Forward passes: run a model as a request asks, and cache the newest passes.
 
-Knows `cs.trace`; no routes. Edits and earlier weights are passed as overrides, so model and run are never changed.
+Uses `cs.trace`; no routes. Edits and earlier weights are passed as overrides, so model and run are never changed.
 """
 
 import hashlib

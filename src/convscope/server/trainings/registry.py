@@ -1,6 +1,6 @@
 """The registry of trainings: which models fit which data, and the trainings that this server has started.
 
-Knows the workspace's data sources and the arguments of `cs.train`; processes are handled in `training`. The
+Uses the workspace's data sources and the arguments of `cs.train`; processes are handled in `training`. The
 user's own networks are those that were named when the server was started: the page chooses among them by name; it
 cannot name code.
 """

@@ -1,7 +1,7 @@
 """One training: its child process, the events it has reported so far, and their subscribers.
 
 A thread reads the child's events and wakes the subscribers, each in its own event loop; they then read what is new.
-Knows processes, threads and event loops; no HTTP.
+Uses processes, threads and event loops; no HTTP.
 """
 
 import json

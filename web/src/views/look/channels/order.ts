@@ -1,4 +1,4 @@
-/** Channels in the order of their contributions. Knows no DOM and no server. */
+/** Channels in the order of their contributions. Independent of DOM and server. */
 
 /** Channels of a step, the one that contributes most first. */
 export type Ranked = Readonly<{

@@ -1,4 +1,4 @@
-/** The edges of a dense layer that are drawn: of all weights, those of the units and inputs that matter most. Knows no DOM. */
+/** The edges of a dense layer that are drawn: of all weights, those of the units and inputs that matter most. Independent of the DOM. */
 
 import { weightOf, type Weight } from "../../../lib/edits";
 import type { StepInfo, TraceInfo } from "../../../lib/types";

@@ -3,7 +3,7 @@ import { candidates, leaves, type Cells, type Expr } from "../../../lib/explanat
 import type { StepInfo } from "../../../lib/types";
 import { layout } from "../../../lib/network";
 
-/** Rows and columns from the first to the last; padding lies outside of the map. */
+/** Rows and columns from the first to the last; padding is outside the map. */
 export type Span = Readonly<{ top: number; left: number; bottom: number; right: number }>;
 
 /** The middle of a window for each output row (or column): `first` for the first, and `step` more for each next. */

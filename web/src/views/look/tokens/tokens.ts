@@ -1,4 +1,4 @@
-/** Tokens that are patches of the image, and what one of them attends to. Knows no DOM and no server. */
+/** Tokens that are patches of the image, and what one of them attends to. Independent of DOM and server. */
 import type { Expr, Frame } from "../../../lib/explanation";
 import { readsImage } from "../../../lib/network";
 import { real, type Cell, type StepInfo, type TraceInfo } from "../../../lib/types";
