@@ -57,7 +57,7 @@ def trace(
     )
     unlisted = len(result.all_steps) - len(steps)
     if unlisted:
-        say(f"hidden steps that only prepare what these read: {unlisted}; --hidden lists them")
+        say(f"hidden steps, which only prepare inputs of these: {unlisted}; --hidden lists them")
     for note in result.notes:
         say(f"note: {note}")
 

@@ -149,7 +149,7 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
     nothing = tuple(float(part) for part in CHANGES[kind].unmoved)
     edge = max(height, width)
     if kind == "translation" and not levels and not 0 <= reach <= edge:
-        raise UsageError(f"reach is from 0 to {edge} pixels, beyond which nothing of an image is left, not {reach}.")
+        raise UsageError(f"reach must be from 0 to {edge} pixels, the edge of an image, not {reach}.")
     wanted = [tuple(float(v) for v in level) for level in levels or levels_of(kind, (height, width), reach)]
     for level in wanted:
         whole = kind not in {"translation", "erase"} or all(part == int(part) for part in level)
@@ -164,7 +164,7 @@ def _work(
     batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[ShiftCache | None], fills: Sequence[Tensor],
     kind: str, levels: Sequence[Level], classes: Sequence[Classes], seed: int, report: Callable[[Batch, float], None],
 ) -> BatchResult:  # fmt: skip
-    """One batch: what every model says at every level; `report` is called with the share of it that is done."""
+    """One batch: the answers of every model at every level; `report` is called with the fraction that is done."""
     whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
     names = ("right", "kept", "right_whole", "kept_whole", "change")
     result: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
