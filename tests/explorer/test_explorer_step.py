@@ -126,3 +126,27 @@ def test_the_panel_is_accessible_and_fits(chromium: Any, explorer: Any, run: cs.
                 page.wait_for_selector(".scroller [tabindex='0']")  # the strip has its maps
                 keep(page, f"step-{size[0]}-{scheme}", tmp_path)
                 accessible(page)
+
+
+def test_running_statistics_are_shown_as_arithmetic(page: Any, folder: Path) -> None:
+    """(1 - momentum) x before + momentum x batch = after; a number after the step has its calculation and its badge."""
+    made = cs.train("shapes", model="mnist-small", epochs=1, seed=0, out=folder / "norm")
+    last = made.history[-1]["step"]
+    with cs.serve(folder, port=0, browser=False) as explorer:
+        visit(page, explorer, "?view=train&model=norm", "form button")
+        page.get_by_role("button", name="Show this step").first.click()
+        page.wait_for_selector(f"{PANEL} .cells")
+        step = int(page.locator(PANEL).get_attribute("data-step"))
+        assert step == last
+        page.get_by_label("parameter").select_option("bn1.running_var")
+        page.wait_for_selector(f"{PANEL} [aria-label='bn1.running_var after'] button")
+        before, batch, after = (grid(page, f"bn1.running_var {side}") for side in ("before", "batch variance", "after"))
+        trace = cs.trace(cs.load_run(folder / "norm"), at_step=step)
+        image = trace["conv1"].output.astype(float)
+        np.testing.assert_allclose(batch, image.var((0, 2, 3), ddof=1)[:8], atol=1e-4)
+        np.testing.assert_allclose(after, 0.9 * np.array(before) + 0.1 * np.array(batch), atol=2e-4)
+        page.locator(f"{PANEL} [aria-label='bn1.running_var after'] button").nth(2).click()
+        why = page.locator(f"{PANEL} .why")
+        why.get_by_text("✓ proved").wait_for()
+        assert "the variance of" in why.inner_text()
+        accessible(page)

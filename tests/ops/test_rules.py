@@ -196,7 +196,7 @@ def test_something_that_is_no_cell_is_refused(cell: Any) -> None:
 
 def test_a_tensor_without_axes_has_one_cell() -> None:
     assert full_cell((), ()) == ()
-    with pytest.raises(UsageError, match=r"its only cell is \(\)"):
+    with pytest.raises(UsageError, match=r"whose only cell is \(\)"):
         full_cell((0,), ())
 
 

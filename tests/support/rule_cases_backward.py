@@ -264,7 +264,7 @@ def _recurrent_layers() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
 
 
 def _weight_norm(g: Tensor, v: Tensor, length: Tensor, *, dim: int = 0) -> Any:
-    norms = v.norm(dim=[axis for axis in range(v.ndim) if axis != dim], keepdim=True)
+    _, norms = aten._weight_norm_interface(v, length, dim)  # in float32 for narrower types
     return aten._weight_norm_interface_backward(g, v, length, norms, dim)
 
 

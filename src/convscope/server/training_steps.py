@@ -74,6 +74,26 @@ class ParameterUpdate(Message):
     """Whether the optimizer multiplies the learning rate by the gradient itself."""
 
 
+class StatisticUpdate(Message):
+    """How a step changed a running mean or variance of batch norm."""
+
+    name: str
+    """bn1.running_mean."""
+    updated: int
+    """The id of the step that made its new value."""
+    momentum: float
+    """The share of the batch: after = (1 - momentum) x before + momentum x batch."""
+
+
+class StatisticNumbers(Message):
+    """A running mean or variance of each channel, and the batch's."""
+
+    before: list[Number]
+    batch: list[Number]
+    """By the reference in float64; a variance is divided by n - 1."""
+    after: list[Number]
+
+
 class TrainingStepInfo(Message):
     """One step of a training."""
 
@@ -94,6 +114,8 @@ class TrainingStepInfo(Message):
     """At most 64, those with the largest losses first."""
     updates: list[ParameterUpdate]
     """Kernels and weight matrices first, in the order of the model."""
+    statistics: list[StatisticUpdate]
+    """Batch norm's running statistics, in the order of the model."""
 
 
 class StepEffectInfo(Message):
@@ -152,6 +174,7 @@ def step_answer(done: TracePass, step: int) -> TrainingStepInfo:
         count=len(trace.input),
         images=_images(trace),
         updates=sorted((_update(trace, name) for name in made.updated), key=lambda each: len(each.shape) < 2),
+        statistics=[_statistic(trace, name) for name in made.statistics],
     )
 
 
@@ -171,6 +194,34 @@ def described(
         output=output,
         notes=[],
         error=None,
+    )
+
+
+def _statistic(trace: cs.Trace, name: str) -> StatisticUpdate:
+    step = trace[f"{name}.updated"]
+    return StatisticUpdate(name=name, updated=step.id, momentum=step.arguments["momentum"])
+
+
+def statistic_numbers(done: TracePass, name: str) -> StatisticNumbers:
+    """A running statistic before and after a step, and the batch's own.
+
+    Raises:
+        HTTPException: 404, the step updates no such statistic.
+    """
+    check_step(done)
+    trace, made = done.trace, done.trace.training_step
+    if made is None or name not in made.statistics:
+        raise HTTPException(404, f"this step updates no running statistic {name!r}.")
+    step = trace[f"{name}.updated"]
+    arguments = trace.operands(step)
+    before = arguments[step.op.partition("::")[2]]
+    batch = cs.reference.OPERATIONS[step.op].compute(**{**arguments, "momentum": 1.0})
+    assert isinstance(batch, np.ndarray)
+    return StatisticNumbers(
+        **{
+            key: [number(float(value)) for value in values]
+            for key, values in {"before": before, "batch": batch, "after": step.output}.items()
+        }
     )
 
 
@@ -285,3 +336,10 @@ async def direction(request: Request, trace: Id, name: Annotated[str, Path(max_l
 
     response: Response = await on(request, trace, read)
     return response
+
+
+@router.get("/training-steps/{trace}/statistics/{name}")
+async def statistic(request: Request, trace: Id, name: Annotated[str, Path(max_length=200)]) -> StatisticNumbers:
+    """A running mean or variance of batch norm before and after a step, and the batch's own, for each channel."""
+    numbers: StatisticNumbers = await on(request, trace, lambda done: statistic_numbers(done, name))
+    return numbers

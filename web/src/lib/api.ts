@@ -24,6 +24,7 @@ import type {
   Proof,
   QuestionInfo,
   Session,
+  StatisticNumbers,
   StepEffectInfo,
   Stored,
   TraceInfo,
@@ -83,6 +84,11 @@ export function getStepEffect(trace: string, times: number, signal?: AbortSignal
 
 export function getDirection(trace: string, parameter: string, signal?: AbortSignal): Promise<Tensor> {
   return tensor(`training-steps/${trace}/directions/${name(parameter)}`, signal);
+}
+
+/** A running statistic of batch norm before and after a step, and the batch's own. */
+export function getStatistic(trace: string, statistic: string, signal?: AbortSignal): Promise<StatisticNumbers> {
+  return json(`training-steps/${trace}/statistics/${name(statistic)}`, { signal });
 }
 
 /** The gradients of an image. */

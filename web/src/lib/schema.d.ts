@@ -872,6 +872,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/training-steps/{trace}/statistics/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Statistic
+         * @description A running mean or variance of batch norm before and after a step, and the batch's own, for each channel.
+         */
+        get: operations["statistic_api_training_steps__trace__statistics__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/trainings": {
         parameters: {
             query?: never;
@@ -2132,6 +2152,30 @@ export interface components {
             width: number;
         };
         /**
+         * StatisticNumbers
+         * @description A running mean or variance of each channel, and the batch's.
+         */
+        StatisticNumbers: {
+            /** After */
+            after: (number | ("nan" | "inf" | "-inf"))[];
+            /** Batch */
+            batch: (number | ("nan" | "inf" | "-inf"))[];
+            /** Before */
+            before: (number | ("nan" | "inf" | "-inf"))[];
+        };
+        /**
+         * StatisticUpdate
+         * @description How a step changed a running mean or variance of batch norm.
+         */
+        StatisticUpdate: {
+            /** Momentum */
+            momentum: number;
+            /** Name */
+            name: string;
+            /** Updated */
+            updated: number;
+        };
+        /**
          * StepChange
          * @description The difference between two traces in one step.
          */
@@ -2428,6 +2472,8 @@ export interface components {
             mode: string;
             /** Optimizer */
             optimizer: string;
+            /** Statistics */
+            statistics: components["schemas"]["StatisticUpdate"][];
             /** Step */
             step: number;
             trace: components["schemas"]["TraceInfo"];
@@ -3980,6 +4026,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["StepEffectInfo"];
+                };
+            };
+            /** @description An error, with its status code and one sentence. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    statistic_api_training_steps__trace__statistics__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                trace: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatisticNumbers"];
                 };
             };
             /** @description An error, with its status code and one sentence. */
