@@ -1,4 +1,4 @@
-"""Inputs that are not one picture: several, volumes, whole numbers, arrays of files; in Python and in commands."""
+"""Inputs that are not one picture: several, volumes, integers, arrays of files; in Python and in commands."""
 
 import json
 from pathlib import Path
@@ -160,7 +160,7 @@ def test_noise_stands_in_for_each_input(convscope: Commands, folder: Path, monke
     monkeypatch.chdir(folder)
     for model in ("Pair", "Volume"):
         assert "100 % proved" in convscope.said("verify", f"nets.py:{model}")
-    assert "Words takes whole numbers; give it an input" in convscope("verify", "nets.py:Words").err
+    assert "Words takes integers; give it an input" in convscope("verify", "nets.py:Words").err
 
 
 def test_lists_and_mappings_within_inputs() -> None:

@@ -56,7 +56,7 @@ def test_a_text_that_is_no_path_is_refused_in_a_sentence(
 
 def test_seeds_outside_the_generators_range_are_refused() -> None:
     for call in (lambda: cs.verify(TRACE, seed=-1), lambda: cs.load_model("shapes-cnn", seed=-1)):
-        with pytest.raises(ConvscopeError, match="seed must be a whole number from 0, not -1"):
+        with pytest.raises(ConvscopeError, match="seed must be an integer from 0, not -1"):
             call()
     assert cs.verify(TRACE, seed=2**70).proved
     with pytest.raises(ConvscopeError, match="seed must be at most"):
@@ -75,21 +75,24 @@ ANY: Any = cs
 BLOCK = cs.blocks.read_block({"block": "conv"})
 WHY = cs.explain(TRACE, 0, (0, 0, 0))
 IMPOSSIBLE: dict[str, tuple[Callable[[], object], str]] = {
-    "a huge number": (lambda: cs.train("crosses", epochs=NUMBER), "train takes no number of 16,610 bits as its epochs"),
+    "a huge number": (
+        lambda: cs.train("crosses", epochs=NUMBER),
+        "train takes no integer of 16,610 bits as its epochs",
+    ),
     "one in a list": (lambda: cs.explain(TRACE, 0, (0, 0, NUMBER, 0)), "16,610 bits as its cell"),
     "one in a mapping": (lambda: cs.load_model("shapes-cnn", args={"kernels": NUMBER}), "16,610 bits as its args"),
     "one in a Preprocess": (lambda: cs.Preprocess(size=(NUMBER, 1)), "height, width., not a number of 16,610 bits"),
     "an operand's cell": (lambda: TRACE.origin(0, "self", (0, 0, 0, 0, 0)), "self of relu has no cell .0, 0, 0, 0, 0."),
     "an operand without this cell": (lambda: TRACE.origin(0, "self", (0, 0, 9, 9)), "self of relu has no cell"),
-    "a walk's cell": (lambda: ANY.Explanation.to_walk(WHY, [("relu", print)]), "a cell is a tuple of whole numbers"),
-    "a walk's number": (lambda: ANY.Explanation.to_walk(WHY, [("relu", 0.5)]), "a cell is a tuple of whole numbers"),
+    "a walk's cell": (lambda: ANY.Explanation.to_walk(WHY, [("relu", print)]), "a cell is a tuple of integers"),
+    "a walk's number": (lambda: ANY.Explanation.to_walk(WHY, [("relu", 0.5)]), "a cell is a tuple of integers"),
     "a shift below 0": (lambda: cs.probe.shift("crosses", "crosses", reach=-1), "a number of pixels from 0, not -1"),
     "no figure": (lambda: cs.probe.lint(figure="a.png"), "a matplotlib figure as its figure, not a str"),
     "no data": (
         lambda: ANY.probe.lint(cs.load_model("shapes-cnn"), TRACE),
         "a pair of arrays .images, labels., not a Trace",
     ),
-    "no image": (lambda: cs.report("crosses", []), "images holds no image"),
+    "no image": (lambda: cs.report("crosses", []), "images is empty"),
     "a network that is a number": (lambda: ANY.blocks.read(3), "read takes a path as its network, not 3"),
     "a block's setting": (lambda: ANY.blocks.Block.changed(BLOCK, kernels="x"), "kernels of conv must be"),
     "images": (lambda: ANY.load_dataset("crosses").part(torch.ones(1, requires_grad=True)), "chosen by a slice"),

@@ -9,9 +9,9 @@ if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: P
 
 
 def main() -> None:
-    """Run the command line; while it is loaded, Ctrl-C ends it as it ends programs that do not handle it."""
+    """Run the command line; while it loads, Ctrl-C has its default action and ends the process without a traceback."""
     former = signal.getsignal(signal.SIGINT)
-    if former is signal.default_int_handler:  # not where it is ignored, as after nohup
+    if former is signal.default_int_handler:  # unless it is ignored, as under nohup
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from convscope.cli import main as command  # noqa: PLC0415  # half a second, in which nothing catches Ctrl-C
 

@@ -1,4 +1,4 @@
-"""Escaping: foreign names in messages: what would steer a terminal as escapes, bounded. Imports nothing of convscope.
+"""Escaping: names from files in messages, without control characters and not too long. Imports nothing of convscope.
 
 Names of classes, files, layers and runs come from other people. On a terminal ESC and its kin set titles, clear the
 screen or write the clipboard, a newline forges a line, and a bidirectional control shows a line in another order.

@@ -69,7 +69,7 @@ def read_opened(file: BinaryIO, path: Path, *, most: int = WHOLE) -> bytes:
 
 
 def is_there(name: str | Path) -> bool:
-    """Whether a path exists; False also of a text that cannot be one, where `Path.exists` raises an error."""
+    """Whether a path exists; False also for text that cannot be one, where `Path.exists` raises an error."""
     return os.path.exists(name)  # noqa: PTH110
 
 

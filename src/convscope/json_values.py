@@ -8,7 +8,7 @@ from typing import Any
 from convscope.escaping import STEERING
 
 DIGITS = 300
-"""Largest number of characters of a whole number that is read; a few more, and it is beyond every float."""
+"""Maximum number of characters of an integer; a few more, and it exceeds every float."""
 
 
 def plain_number(number: float) -> float | str:
@@ -21,7 +21,7 @@ def plain_number(number: float) -> float | str:
 
 
 def plain_value(value: object) -> object:
-    """The value with each such number as a text, and tuples as lists.
+    """The value with nan and infinities as text, and tuples as lists.
 
     >>> plain_value({"loss": math.nan, "steps": (1, 2)})
     {'loss': 'nan', 'steps': [1, 2]}

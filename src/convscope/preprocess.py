@@ -36,7 +36,7 @@ def _are_whole(values: object) -> bool:
 
 _VALUES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "size": (lambda v: v is None or (_are_whole(v) and len(v) == 2), "None or (height, width)"),
-    "channels": (lambda v: v is None or _are_whole((v,)), "None or a whole number"),
+    "channels": (lambda v: v is None or _are_whole((v,)), "None or an integer"),
     "scale": (_is_number, "a number"),
     "mean": (_are_numbers, "a tuple of numbers"),
     "std": (_are_numbers, "a tuple of numbers"),

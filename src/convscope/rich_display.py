@@ -1,4 +1,4 @@
-"""Rich display: what a notebook's front end asks a result for. Imports nothing of convscope before it is asked."""
+"""Rich display: the methods that a notebook's front end calls on a result. Imports convscope only in these calls."""
 
 import importlib
 

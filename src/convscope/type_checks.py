@@ -1,4 +1,4 @@
-"""Type checks: whether an object is of the kind that a function takes, said in one sentence where it is not.
+"""Type checks: whether an argument has a type that a function takes; a refusal is one sentence.
 
 Kinds are named by class, so that nothing but NumPy is imported to ask. Imports nothing of convscope but its errors.
 """
@@ -80,7 +80,7 @@ ARTICLES: Mapping[str, str] = {
     "Module": "a torch.nn.Module",
     "str": "a name",
     "Path": "a path",
-    "int": "a whole number",
+    "int": "an integer",
     "float": "a number",
     "bool": "True or False",
     "Callable": "a function",
@@ -141,7 +141,7 @@ def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             values: dict[str, object] = {**dict(zip(order, args, strict=False)), **kwargs}
             for name, value in values.items():
                 if bits := huge(value):
-                    raise UsageError(f"{function.__name__} takes no number of {bits:,} bits as its {name}.")
+                    raise UsageError(f"{function.__name__} takes no integer of {bits:,} bits as its {name}.")
             for name, kind in allowed.items():
                 if name in values and name != starred and not _is(values[name], kind, defaults[name]):
                     raise UsageError(_refusal(function.__name__, name, values, allowed))
@@ -202,7 +202,7 @@ def _is(value: object, kinds: tuple[str, ...], default: object = inspect.Paramet
 
 
 def huge(value: object, depth: int = 3) -> int:
-    """The bits of a whole number beyond all use, also of one in a list or a mapping; 0 if there is none.
+    """The bits of an integer too large for any argument, also in a list or a mapping; 0 without one.
 
     >>> huge((1, 10**5000)), huge(10**30)
     (16610, 0)
@@ -220,7 +220,7 @@ def huge(value: object, depth: int = 3) -> int:
 PATHS = frozenset({"data", "data_dir", "dataset", "image", "model", "name", "source", "spec", "weights"})
 """Parameters that take a path or something else, a name or an array."""
 LONGEST_INT = 256
-"""Bits of the largest whole number of any argument; Python refuses to write those of many thousands in a message."""
+"""Bits of the largest integer of any argument; Python refuses to format integers of thousands of digits."""
 SCANNED = 100
 """Longest list that is searched for such numbers."""
 LONGEST_NAME, LONGEST_PATH = 255, 4095
@@ -230,7 +230,7 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095
 def _out_of_range(name: str, value: object, kinds: tuple[str, ...]) -> str:
     """Why a function cannot use a value that is of the right kind, or ""."""
     if name == "seed" and isinstance(value, int) and value < 0:
-        return f"seed must be a whole number from 0, not {value}"
+        return f"seed must be an integer from 0, not {value}"
     if isinstance(value, str | PathLike) and ("Path" in kinds or name in PATHS):
         problem = _path_problem(os.fspath(value))
         return problem and f"{str(value)[:40]!r} cannot be a path: {problem}"

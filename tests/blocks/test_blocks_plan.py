@@ -45,10 +45,10 @@ WRONG: dict[str, tuple[list[Any], str]] = {
         "a window of 31x31 is larger than the 28x28 maps with their padding (28 + 2·0",
     ),
     "padding": ([{"block": "max-pool", "padding": 2}], "is at most half of its window, 2 // 2 = 1, not 2."),
-    "negative": ([{**CONV, "kernels": -1}], "block 1: kernels of conv must be a whole number from 1 to 1,024, not -1."),
-    "a fraction": ([{**CONV, "size": 2.5}], "size of conv must be a whole number from 1 to 64, not 2.5."),
+    "negative": ([{**CONV, "kernels": -1}], "block 1: kernels of conv must be an integer from 1 to 1,024, not -1."),
+    "a fraction": ([{**CONV, "size": 2.5}], "size of conv must be an integer from 1 to 64, not 2.5."),
     "a huge number": ([{**CONV, "kernels": 10**5000}], "from 1 to 1,024, not a huge number."),
-    "a flag": ([{**CONV, "stride": True}], "stride of conv must be a whole number from 1 to 64, not True."),
+    "a flag": ([{**CONV, "stride": True}], "stride of conv must be an integer from 1 to 64, not True."),
     "a text": ([{**CONV, "bias": "yes"}], "bias of conv must be true or false, not 'yes'."),
     "not a number": (
         [{"block": "dropout", "p": float("nan")}],
@@ -96,10 +96,10 @@ def test_what_cannot_be_built_gets_a_sentence(case: tuple[list[Any], str]) -> No
         ("conv", (1, 28, 28), "blocks is a list such as"),
         ([CONV] * (LONGEST + 1), (1, 28, 28), "at most 64 blocks, not 65."),
         ([CONV], (28, 28), "shape is (C, H, W) of the image"),
-        ([CONV], (1, 0, 28), "each number of shape is a whole number from 1 to 65,536, not 0."),
+        ([CONV], (1, 0, 28), "each number of shape is an integer from 1 to 65,536, not 0."),
         ([CONV], (65_536, 65_536, 65_536), "an image of 65536x65536x65536 has"),
         pytest.param([CONV], 10**5000, "such as (1, 28, 28), not a huge number.", id="a huge number"),
-        ([CONV], (1, 10**5000, 28), "each number of shape is a whole number from 1 to 65,536, not a huge number."),
+        ([CONV], (1, 10**5000, 28), "each number of shape is an integer from 1 to 65,536, not a huge number."),
     ],
 )
 def test_what_is_not_a_list_or_an_image_is_refused(blocks: Any, shape: Any, sentence: str) -> None:

@@ -68,7 +68,7 @@ def test_a_mask_has_the_name_of_its_dropout(model: Callable[[], nn.Module]) -> N
     for step in products:
         mask = trace[f"{step.name}.mask"]
         assert mask.hidden
-        assert mask.says == "dropout mask: 0, or 1 ÷ the share that is kept"
+        assert mask.says == "dropout mask: 0 or 1 ÷ (1 − p)"
         assert f"{step.name}.mask" in str(cs.explain(trace, step, (0,) * len(step.shape)))
     assert cs.verify(trace).proved
 

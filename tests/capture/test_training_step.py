@@ -256,7 +256,7 @@ class Withheld(Wrong):
 
 
 class Unmoved(Withheld):
-    """Whole numbers, whose derivative is zero: None is right."""
+    """Integers, whose derivative is zero: None is right."""
 
     @staticmethod
     def forward(_ctx: Any, x: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ def test_predictions_as_json(convscope: Commands, run: Path) -> None:
         (["train"], 2, "name a data set to train on"),
         (["train", "shapes", "--model", "shapes-cn"], 2, "did you mean 'shapes-cnn'"),
         (["train", "shapes", "--optimizer", "adm"], 2, "did you mean 'adam'"),
-        (["train", "shapes", "--epochs", "many"], 2, "Invalid value for '--epochs': write a whole number"),
+        (["train", "shapes", "--epochs", "many"], 2, "Invalid value for '--epochs': write an integer"),
         (["train", "shapes", "--lr", "fast"], 2, "Invalid value for '--lr': write a number, such as 0.5"),
         (["probe", "gradients", "shapes-cnn", "--images", "0"], 2, "Invalid value for '--images': write 1 or more"),
         (["train", "shapes", "--size", "0x3"], 2, "a size is a number of pixels"),

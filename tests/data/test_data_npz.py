@@ -190,7 +190,7 @@ VALUES: dict[str, tuple[Array, type, float]] = {
     "bytes": (np.array([0, 200, 255], np.uint8), np.uint8, 255),
     "bytes of 0 and 1": (np.array([0, 1, 1], np.uint8), np.uint8, 1),
     "booleans": (np.array([False, True, True]), np.uint8, 1),
-    "whole numbers in 64 bits": (np.array([0, 3, 255]), np.uint8, 255),
+    "integers in 64 bits": (np.array([0, 3, 255]), np.uint8, 255),
     "16 bits": (np.array([0, 300, 65535], np.uint16), np.float32, 65535),
     "floats from 0 to 1": (np.array([0, 0.5, 1]), np.float32, 1),
     "floats from 0 to 255": (np.array([0, 0.5, 254.0]), np.float32, 255),

@@ -53,7 +53,7 @@ def test_one_step_shows_its_batch_its_losses_and_its_updates(page: Any, explorer
     # a point of the curves for each step
     page.get_by_role("img", name="Loss over 2 points").wait_for()
     name = page.get_by_role("heading", level=2).first.text_content()
-    page.get_by_role("button", name="The kept step before").click()
+    page.get_by_role("button", name="Previous kept step").click()
     shown(page, 1)
     trace = cs.trace(cs.load_run(folder / name), at_step=1)
     losses = cs.image_losses(trace)

@@ -16,7 +16,7 @@ from exploring import at, recorded, rows, settled, visit, wander, written
 from zoo import ZOO
 
 NUMBERS = 200
-"""Numbers on screen that are compared, of each network: 1,000 of all five."""
+"""Numbers on screen that are compared for each network: 1,000 for all five."""
 ACTIONS, REST = 800, 40
 """Random actions, and after how many of them the page is left to rest and looked at."""
 

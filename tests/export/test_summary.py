@@ -224,11 +224,11 @@ def test_a_size_may_leave_out_what_the_model_says(kind: str) -> None:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((3, 0, 5), r"a size has whole numbers above 0, such as \(3, 224, 224\), not \(3, 0, 5\)"),
-        ((), "a size has whole numbers above 0"),
-        ((3, 2.5, 4), "a size has whole numbers above 0"),
-        ("3x4", "a size has whole numbers above 0"),
-        ((True,), "a size has whole numbers above 0"),
+        ((3, 0, 5), r"a size has integers above 0, such as \(3, 224, 224\), not \(3, 0, 5\)"),
+        ((), "a size has integers above 0"),
+        ((3, 2.5, 4), "a size has integers above 0"),
+        ("3x4", "a size has integers above 0"),
+        ((True,), "a size has integers above 0"),
         ((3, 10**5, 10**5), "has 30,000,000,000 numbers; at most 100,000,000 are run"),
     ],
 )

@@ -39,7 +39,7 @@ def test_blocks_are_found_with_their_lines_and_screens() -> None:
         ("", "starts with its front matter"),
         ("# A page\n", "starts with its front matter"),
         (HEAD.replace("title: T\n", "") + "x", "line 2: title: is missing"),
-        (HEAD.replace("5", "soon") + "x", "minutes is a whole number from 1 to 999, not 'soon'"),
+        (HEAD.replace("5", "soon") + "x", "minutes is an integer from 1 to 999, not 'soon'"),
         (HEAD.replace("needs", "need") + "x", "needs: is missing"),
         (HEAD.replace("---\n", "---\nlevel: 3\n", 1) + "x", "unknown key 'level'"),
         (HEAD.replace("title: T", "title: [T"), "not valid YAML"),

@@ -152,7 +152,7 @@ def test_a_card_can_be_given(net: Path) -> None:
             {"fit": "croop"},
             "fit of Preprocess must be 'stretch' or 'crop' or 'pad' or 'mnist', such as its default 'stretch'",
         ),
-        ({"channels": "three"}, "channels of Preprocess must be a whole number or None, .* not 'three'"),
+        ({"channels": "three"}, "channels of Preprocess must be an integer or None, .* not 'three'"),
         ({"mean": 0.5}, "mean of Preprocess must be several values, each a number, such as its default"),
         ({"std": (0.0,)}, "scale and std must be positive"),
     ],
@@ -234,14 +234,14 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
         "simple-cnn",
         {"kernels": "many"},
         UsageError,
-        "kernels of simple-cnn must be a whole number, such as its default 8, not 'many'",
+        "kernels of simple-cnn must be an integer, such as its default 8, not 'many'",
     ),
-    "a fraction of a kernel": ("simple-cnn", {"kernels": 4.5}, UsageError, r"a whole number, .* not 4\.5"),
+    "a fraction of a kernel": ("simple-cnn", {"kernels": 4.5}, UsageError, r"an integer, .* not 4\.5"),
     "one number for two": (
         "shapes-cnn",
         {"kernels": 8},
         UsageError,
-        r"kernels of shapes-cnn must be 2 values, each a whole number, such as its default \(8, 16\), not 8\. "
+        r"kernels of shapes-cnn must be 2 values, each an integer, such as its default \(8, 16\), not 8\. "
         "shapes-cnn with kernels=8 fails: TypeError",
     ),
     "text that would pass for true": (
@@ -255,7 +255,7 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
         "FILE:Net",
         {"classes": "x"},
         UsageError,
-        "classes of .*Net must be a whole number",
+        "classes of .*Net must be an integer",
     ),
     "a number that fails": (
         "FILE:Net",

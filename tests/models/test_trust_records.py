@@ -32,7 +32,7 @@ def own(net: Path) -> Path:
     return cs.train("shapes", f"{net.name}:Net", epochs=1, out="own").path
 
 
-NOT_JSON, OF_NO_RUN, OF_OTHERS = "Expecting value", "not a record of this run", "other users can write it"
+NOT_JSON, OF_NO_RUN, OF_OTHERS = "Expecting value", "not a record of this run", "another user owns it"
 BAD_RECORDS: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda file: file.write_text(""), NOT_JSON),
     "no JSON": (lambda file: file.write_bytes(b"\xff\0{"), "can't decode"),

@@ -236,7 +236,7 @@ def test_a_drift_is_what_rounding_does_and_nothing_else() -> None:
     assert drift("conv2d", given, 1, values + 1e-3, cells, dtype="float32") == pytest.approx(1e-3, rel=1e-3)
 
 
-# Whole numbers.
+# Integers.
 
 COUNTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "x + y": lambda x, y: x + y, "x + 100": lambda x, _: x + 100, "x - y": lambda x, y: x - y,

@@ -130,13 +130,13 @@ class Truncated(NamedTuple):
     """What a wrong backward pass leaves out or exchanges."""
 
     through_h: float = 1.0
-    """Of the gradient that reaches an earlier step through the recurrent weights."""
+    """Fraction of the gradient that reaches an earlier step through the recurrent weights."""
     through_c: float = 1.0
-    """Of the one that reaches it through the forget gate."""
+    """Fraction of the one that reaches it through the forget gate."""
     squashed: bool = True
     """Whether the slope of the tanh of the cell state counts."""
     order: tuple[int, ...] = (0, 1, 2, 3)
-    """Of the gates' rows."""
+    """Order of the gates' rows."""
     earlier: bool = True
     """Whether a recurrent weight's gradient takes the state before each step, not after it."""
 

@@ -189,7 +189,7 @@ def test_a_cell_outside_is_refused_with_the_valid_range(cell: Cell) -> None:
 
 @pytest.mark.parametrize("cell", [("a",), (1.5, 0), None, "11"])
 def test_something_that_is_no_cell_is_refused(cell: Any) -> None:
-    with pytest.raises(UsageError, match=r"a cell is a tuple of whole numbers such as \(3, 10, 12\), not"):
+    with pytest.raises(UsageError, match=r"a cell is a tuple of integers such as \(3, 10, 12\), not"):
         full_cell(cell, (3, 3))
     assert full_cell(2, (3,)) == (2,)
 

@@ -202,7 +202,7 @@ def test_outputs_mean_what_the_model_calls_them() -> None:
     assert other.kept.tolist() == mine.kept.tolist()
 
 
-def test_pictures_are_not_moved_farther_than_out_of_sight() -> None:
+def test_images_are_not_shifted_farther_than_out_of_sight() -> None:
     result = cs.probe.shift("crosses", "crosses", reach=10**9)
     assert len(result.levels) == (2 * 3 + 1) ** 2
 

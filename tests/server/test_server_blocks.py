@@ -153,7 +153,7 @@ def test_one_number_is_trained_as_the_number_of_the_class(
         ([NET[0]], "it ends in 4x28x28 maps, and 2 classes need one number each: add flatten and linear."),
         (
             [{"block": "conv", "kernels": -1}],
-            "block 1: kernels of conv must be a whole number from 1 to",
+            "block 1: kernels of conv must be an integer from 1 to",
         ),
         ([{"block": "x" * 21}], "the request is not understood: blocks.0.block: String should have at most 20"),
         ([NET[1]] * (BLOCKS + 1), "the request is not understood: blocks: List should have at most 64 items"),

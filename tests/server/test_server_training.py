@@ -293,7 +293,7 @@ def own_network(tmp_path: Path, forward: str) -> tuple[OwnNetworks, Path]:
     [
         ("y = self.fc(self.conv1(x).flatten(1)); self.norm = y.sum(); return y", ""),
         ("y = self.fc(self.conv1(x).flatten(1)); return {'logits': y, 'maps': x + 1}", ""),
-        ("return self.fc(self.conv1(x).flatten(1)).sum(1)", "it gives 1 number for an image"),
+        ("return self.fc(self.conv1(x).flatten(1)).sum(1)", "it returns 1 number for an image"),
         ("return self.conv1(x)", "maps of 2x9x9 numbers"),
         ("return 'yes'", "the model returns a str"),
     ],

@@ -30,8 +30,8 @@ def wander(page: Any, query: str) -> None:
 def drag(page: Any, on: Any, *places: tuple[float, float]) -> None:
     """Press the mouse button on an element, move it, and let go; places in parts of the element's width and height.
 
-    The element is waited for to rest, and to receive the press: a box that was read while the page was still being laid
-    out would lead to what is beside it.
+    Waits until the element rests and receives the press: a box that is read while the page is still being laid out
+    would lead to its neighbour.
     """
     on.hover()
     box = on.bounding_box()

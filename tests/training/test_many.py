@@ -107,7 +107,7 @@ def test_a_host_that_never_joins_is_told_in_time(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(cs.UsageError, match="devices must be a whole number from 1, not 0"):
+    with pytest.raises(cs.UsageError, match="devices must be an integer from 1, not 0"):
         cs.launch(0)
     with pytest.raises(cs.UsageError, match=r"2 hosts find each other by MASTER_ADDR .*set MASTER_ADDR, MASTER_PORT"):
         cs.launch(num_nodes=2)

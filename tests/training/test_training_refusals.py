@@ -29,7 +29,7 @@ def crosses(tmp_path_factory: pytest.TempPathFactory) -> cs.Run:
         ({"loss": "cross-entrpy"}, UnknownName, "did you mean 'cross-entropy'"),
         ({"precision": "float16"}, UnknownName, "no precision is called 'float16'"),
         ({"device": "cuda:7"}, UsageError, "device 'cuda:7' is not available"),
-        ({"epochs": 0}, UsageError, "epochs must be a whole number greater than 0, not 0"),
+        ({"epochs": 0}, UsageError, "epochs must be an integer greater than 0, not 0"),
         ({"lr": -1.0}, UsageError, "lr must be a number greater than 0"),
         (
             {"model": "simple-cnn", "recipe": "tutorial"},

@@ -35,7 +35,7 @@ class KindSetting:
         """The values it takes, in words."""
         if self.kind == "flag":
             return "true or false"
-        what = "a whole number" if self.kind == "whole" else "a number"
+        what = "an integer" if self.kind == "whole" else "a number"
         return f"{what} from {self.low:g} to {self.high:,g}"
 
     def to_json(self) -> dict[str, Any]:

@@ -260,5 +260,5 @@ def _shape(shape: object) -> Shape:
 
 def _count(what: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= EDGE:
-        raise UsageError(f"{what} is a whole number from 1 to {EDGE:,}, not {shown(value)}.")
+        raise UsageError(f"{what} is an integer from 1 to {EDGE:,}, not {shown(value)}.")
     return value

@@ -76,7 +76,7 @@ class Block:
         """As plain values, settings at their defaults left out.
 
         Args:
-            flat: Whether the numbers given by hand are written in one row, else as nested lists.
+            flat: Whether weights set by hand are written as one flat list instead of nested lists.
         """
         changed = {s.name: self[s.name] for s in self.kind.settings if self[s.name] != s.default}
         values = {name: [*values.numbers] if flat else values.nested() for name, values in self.values.items()}
@@ -210,13 +210,13 @@ def is_network_file(spec: object) -> bool:
     """
     try:
         return isinstance(spec, str | Path) and Path(spec).suffix == SUFFIX and Path(spec).expanduser().is_file()
-    except (OSError, ValueError, RuntimeError):  # a name that cannot be a file's
+    except (OSError, ValueError, RuntimeError):  # not a valid file name
         return False
 
 
 @takes()
 def read(network: str | Path) -> dict[str, Any]:
-    """A template's blocks, or what a file of blocks holds.
+    """The blocks of a template, or the content of a file of blocks.
 
     >>> read("crosses")["blocks"][1]
     {'block': 'avg-pool', 'size': 3}

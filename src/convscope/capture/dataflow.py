@@ -260,7 +260,7 @@ def _show_source(number: int, rows: Sequence[LinkedCall], hidden: list[bool]) ->
 
 
 def dropout_masks(rows: Sequence[LinkedCall]) -> dict[int, int]:
-    """Row of each active dropout's product -> row of its mask: what was drawn, divided by the share that is kept."""
+    """Row of each active dropout's product -> row of its mask: the Bernoulli draws divided by 1 - p."""
     drawn = {number for number, row in enumerate(rows) if row.entry.op == "bernoulli"}
     masks = {n for n, row in enumerate(rows) if row.entry.op == "div" and _steps(row) & drawn and len(_steps(row)) == 1}
     uses: dict[int, list[int]] = {}

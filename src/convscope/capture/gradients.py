@@ -191,7 +191,7 @@ class Naming:
     node_of: Mapping[int, tuple[str, str, int]]
     """Row -> name, module and row of the forward step during whose derivative it ran."""
     updates: Mapping[int, tuple[str, str, bool, tuple[str, ...]]]
-    """Row -> name, module, whether it is hidden, and further names, of an update."""
+    """Row -> an update's name, module, whether it is hidden, and further names."""
     reserved: Iterable[str] = ()
     """The names of the forward pass."""
     _named: dict[int, list[GradientOf]] = field(default_factory=dict)

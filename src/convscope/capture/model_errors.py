@@ -27,7 +27,8 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
         expected = expected_input(card_of(session.subject.model), entering(session.subject.model))
         message = (
             f"the model cannot take an input of shape {tuple(image.shape)}: {path or 'the layer'} "
-            f"({type(module).__name__}) {mismatch}; {expected}. cs.load_image(path, like=model) prepares a picture so."
+            f"({type(module).__name__}) {mismatch}; {expected}. "
+            "cs.load_image(path, like=model) prepares a picture for it."
         )
         return InputError(message, path, trace)
     if isinstance(error, TypeError) and not path and not recorder.tape.calls:

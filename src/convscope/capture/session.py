@@ -1,7 +1,7 @@
 """Session: a model, its input and its settings; runs it under a recorder, and again with the same bits if needed.
 
-Torch does not dispatch some tensor methods, through which numbers leave PyTorch (`numpy()`, `tolist()`, pointers for
-compiled code) or a tensor gets other memory (`.data = ...`), nor a dropout function that is inactive. `watched`
+Torch does not dispatch some tensor methods through which numbers leave PyTorch (`numpy()`, `tolist()`, pointers for
+compiled code) or a tensor gets other memory (`.data = ...`), nor dropout functions that are inactive. `watched`
 replaces them while any pass runs, and the last pass to end restores them; other threads are unaffected. Hooks and modes
 could intercept them too, but make torch take slower paths whose last bits differ.
 """
@@ -102,7 +102,7 @@ _WATCHING = {name: _watching(name, shares=name in SHARING) for name in (*SHARING
 
 
 def _watching_dropout(name: str) -> Callable[..., object]:
-    """A replacement of a dropout function that records it where it is inactive: torch dispatches nothing then."""
+    """A wrapper of a dropout function that records inactive calls, for which torch dispatches nothing."""
     own: Callable[..., Tensor] = getattr(functional, name)
     parameters = inspect.signature(own)
 

@@ -215,9 +215,7 @@ def _view(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     numbers, wanted = x.numel(), math.prod(n for n in size if n != -1)
     shown = ", ".join(map(str, size))
     ratio = (
-        f"{numbers:,} / {wanted:,} = {numbers / wanted:.4g}, not a whole number"
-        if -1 in size
-        else f"{wanted:,} are wanted"
+        f"{numbers:,} / {wanted:,} = {numbers / wanted:.4g}, not an integer" if -1 in size else f"{wanted:,} are wanted"
     )
     result = Diagnosis(
         f"{call.name}({shown}) receives {'·'.join(map(str, x.shape[1:]))} = {numbers:,} numbers: {ratio}"
@@ -306,7 +304,7 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
 
 
 def _times_larger(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    """How many times larger one map is than the other along every axis, rounded; 1 if the axes differ in this."""
+    """How many times larger one map is than the other along every axis, rounded; 1 if the axes have other ratios."""
     pairs = zip(left[2:], right[2:], strict=False)
     times = {round(max(pair) / max(min(pair), 1)) for pair in pairs}
     return times.pop() if len(times) == 1 else 1

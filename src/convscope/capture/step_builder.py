@@ -265,7 +265,7 @@ class RecordedPass:
     broken: Mapping[int, tuple[Break, ...]] = field(default_factory=dict)
     """Row -> sentences on the numbers it uses that had left PyTorch."""
     labels: Sequence[Label] = ()
-    """Labels of the last rows, those behind the forward pass: loss, gradients, updates."""
+    """Labels of the last rows, those after the forward pass: loss, gradients, updates."""
 
     @property
     def forward(self) -> Sequence[LinkedCall]:

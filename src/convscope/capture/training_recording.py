@@ -322,5 +322,5 @@ class TrainingRecording(Recording):
 
 
 def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:
-    """The naming of a pass for its first rows alone."""
+    """The naming of a pass, restricted to its first rows."""
     return Naming(rows, naming.first, naming.backward, naming.gradients, {}, {}, naming.reserved)

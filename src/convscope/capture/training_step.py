@@ -66,7 +66,9 @@ def settings_of_run(run: Run, settings: StepSettings) -> StepSettings:
     settings = replace(settings, loss=_loss_of_run(run.recipe) if settings.loss is None else settings.loss)
     if settings.optimizer is None:
         falls = settings.lr is None and run.recipe.schedule != "constant"
-        origin = f"the rate with which the run ended, after at most {run.recipe.lr:g}" if falls else settings.origin
+        origin = (
+            f"the rate at the end of the run's schedule, at most {run.recipe.lr:g} before" if falls else settings.origin
+        )
         return replace(settings, optimizer=_optimizer_of_run(run, settings.lr), lr=None, origin=origin)
     return settings
 

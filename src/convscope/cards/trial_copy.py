@@ -23,9 +23,9 @@ from torch.overrides import TorchFunctionMode
 from convscope.cards.card import InputLayer
 
 SMALL = 30_000_000
-"""Numbers of parameters up to which a trial copy has real ones, so that a forward may look at values."""
+"""Number of parameter values up to which a trial copy has real ones, so that forward may read them."""
 NEAR = 128 * 128
-"""Places of a map up to which a trial copy with real numbers is run, whatever the work."""
+"""Positions of a map up to which a trial copy with real numbers is run, whatever the work."""
 WORK = 100_000_000
 """Multiplications, at most, of a convolutional network's pass up to which it is run on more places."""
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
@@ -74,7 +74,7 @@ class TrialCopies:
         return any(is_lazy(tensor) for tensor in _tensors(self.model))
 
     def attempt(self, shape: tuple[int, ...], *, whole: bool = False) -> TrialRun:
-        """Run a trial copy on ones, the same for each input that forward wants.
+        """Run a trial copy on ones, the same for each input that forward requires.
 
         Args:
             shape: Of an input, its batch axis included.
@@ -87,14 +87,14 @@ class TrialCopies:
         return self.call([image] * self.inputs, {})
 
     def call(self, arguments: Sequence[object], keywords: Mapping[str, object]) -> TrialRun:
-        """Run a trial copy on copies of these inputs; nothing of it is seen outside."""
+        """Run a trial copy on copies of these inputs, without side effects."""
         watch, outcome = self.run_under(_Watch, arguments, keywords)
         return TrialRun(not isinstance(outcome, Exception), watch.calls, tuple(watch.layers))
 
     def run_under(
         self, mode_for: Callable[[Mapping[int, str]], M], arguments: Sequence[object], keywords: Mapping[str, object]
     ) -> tuple[M, object]:
-        """Run a trial copy under a mode that counts its calls; the mode, and what forward returned or raised.
+        """Run a trial copy under a mode that counts its calls; return the mode, and what forward returned or raised.
 
         Args:
             mode_for: Makes the mode from the names of the trial copy's parameters, by their ids.

@@ -1,6 +1,6 @@
 """Trial runs: determine a model's input by running a copy of it on inputs of several forms, channels and sizes.
 
-Uses torch, through `trial_copy`. Nothing here is timed: the work is bounded by counting, so answers do not vary.
+Uses torch, through `trial_copy`. Nothing here is timed: the work is bounded by counting, so results do not vary.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ CHANNELS = (3, 1, 4, 2)
 MOST = 16
 """Numbers of channels that are tried."""
 TOKENS, STEPS, VOXELS = 16, 64, 16
-"""Length of a sequence of whole numbers, of a signal, and edge of a volume."""
+"""Length of a sequence of integers, of a signal, and edge of a volume."""
 ATTENTIVE = (
     nn.MultiheadAttention,
     nn.RNNBase,

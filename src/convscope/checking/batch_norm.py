@@ -141,7 +141,7 @@ BATCH_NORM = Operation(
         *(
             Mistake(
                 "mean and variance over different axes",
-                "Mean and variance are taken over different axes: both are taken over images, rows and columns.",
+                "Mean and variance are taken over different axes: take both over images, rows and columns.",
                 instead=normalised(mean, variance_axes=variance),
             )
             for mean, variance in permutations(((0, 2, 3), (0,), (2, 3), (1, 2, 3), (0, 1, 2, 3)), 2)
@@ -154,7 +154,7 @@ BATCH_NORM = Operation(
         ),
         Mistake(
             "sum of the squares for the variance",
-            "The squares are added, but not divided by their number.",
+            "The squared deviations are summed, but not divided by their number.",
             instead=normalised(averaged=lambda x, mean: (x - mean) ** 2 * (x.size / mean.size)),
         ),
         Mistake(
@@ -191,7 +191,7 @@ BATCH_NORM = Operation(
         ),
         Mistake(
             "mean deviation for the standard deviation",
-            "The mean of |x - mean| is used: take the root of the mean of (x - mean)².",
+            "The mean of |x - mean| is used: take the square root of the mean of (x - mean)².",
             instead=normalised(
                 averaged=lambda x, mean: np.abs(x - mean), spread=lambda deviation, eps: deviation + eps
             ),

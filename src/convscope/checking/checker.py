@@ -112,10 +112,10 @@ def _best_attempts(caller: Caller, layout: str | None) -> list[Attempt]:
 
 
 def _only_for(form: Form, wider: Attempt) -> str:
-    """A note on a function that is right for one form of arrays, and wrong for a wider one that it takes."""
+    """A note about a function that is correct for one form of arrays, but wrong for a more general one."""
     mistakes, _ = diagnose(wider.operation, _needed(_trials(wider)))
     why = f": {', and '.join(dict.fromkeys(m.cause for m in mistakes))}" if mistakes else ""
-    return f"It is correct for arrays of the form {form.name}, but differs for {wider.form.name}{why}."
+    return f"It is correct for arrays of the form {form.name}, but wrong for {wider.form.name}{why}."
 
 
 def _share(attempt: Attempt) -> float:

@@ -28,7 +28,7 @@ from convscope.errors import ConvscopeError, UnknownName, UsageError
 from convscope.type_checks import kind_of
 
 GRACE = 5.0
-"""Seconds that a call may take beyond the limit, so that it is interrupted between two instructions first."""
+"""Seconds that a call may take beyond the limit, so that the interruption between two instructions comes first."""
 START = 60.0
 """Seconds that Python, NumPy and what the file imports may take to start, and the check between two calls."""
 
@@ -165,7 +165,7 @@ def answer(request: dict[str, Any], watch: Callable[[float | None], None]) -> di
     """The child's output: the check, or an error.
 
     Args:
-        watch: Sets the watchdog to the seconds that code of the file has, or, by None, to the time that ours may take.
+        watch: Sets the watchdog to the seconds that the file's code may take, or with None to those of the check.
     """
     path, seconds = Path(request["path"]), request["seconds"]
     if b"torch" in path.read_bytes():

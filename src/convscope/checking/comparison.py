@@ -193,7 +193,7 @@ def reproduces(operation: Operation, mistake: Mistake, trials: Sequence[Trial], 
         try:
             with np.errstate(all="ignore"):
                 variant = mistake.run(operation.reference, t.values)[name]
-        except Exception:  # a variant that has no result on a case explains an empty one alone
+        except Exception:  # a variant without a result on a case explains only an empty result
             if array.size:
                 return False
             continue

@@ -241,7 +241,7 @@ MISTAKES: Sequence[Mistake] = (
     ),
     Mistake(
         "channels added before the product",
-        "The sum over the image's channels meets the sum over the kernel's: multiply channel by channel, then add.",
+        "The sum over the image's channels is multiplied by the kernel's: multiply channel by channel, then add.",
         lambda v: v | {"x": v["x"].sum(1, keepdims=True), "weight": v["weight"].sum(1, keepdims=True), "groups": 1},
     ),
     Mistake(
@@ -266,7 +266,7 @@ MISTAKES: Sequence[Mistake] = (
     TOO_SMALL,
     Mistake(
         "size rounded up",
-        "A window that reaches beyond the padded image is kept: round (H + 2·padding - R) / stride down.",
+        "A window that extends beyond the padded image is kept: round (H + 2·padding - R) / stride down.",
         rounded_up,
     ),
     Mistake(*LAST_ROW, after=result(lambda out: out[:, :, :-1])),

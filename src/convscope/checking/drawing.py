@@ -37,7 +37,7 @@ def label(name: str, cell: Sequence[int], shape: Sequence[int]) -> str:
 
 
 def drawn(arrays: dict[str, Array], marks: dict[str, Array] | None = None) -> list[str]:
-    """Small arrays next to each other, plane by plane, each under its name; wrong cells carry a star."""
+    """Small arrays next to each other, plane by plane, each under its name; wrong cells are marked with a star."""
     blocks = []
     for name, array in arrays.items():
         texts = _texts(array)

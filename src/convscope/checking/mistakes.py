@@ -76,7 +76,7 @@ def _size_without_padding(results: Results, values: Values) -> Results:
 
 
 def rounded_up(values: Values) -> Values:
-    """Zeros below and on the right, so that a last window that is not whole has its place."""
+    """Zeros below and on the right, so that an incomplete last window fits."""
     p, sizes = values["padding"], zip(values["x"].shape[2:], reach(values), strict=True)
     return values | {"padding": [(p, p + -(n + 2 * p - k) % values["stride"]) for n, k in sizes]}
 
@@ -97,7 +97,7 @@ def first_image_alone(name: str) -> Callable[[Results, Values], Results]:
 FORMULA = "There are (size + 2·padding - window) // stride + 1 windows along each axis"
 TOO_SMALL = Mistake(
     "padding forgotten in the result's size",
-    f"The image is padded, but its size without padding is used. {FORMULA}.",
+    f"The image is padded, but the result's size is calculated without the padding. {FORMULA}.",
     after=_size_without_padding,
 )
 LAST = "last windows missing", f"The last row and column of windows are left out. {FORMULA}."
@@ -105,7 +105,7 @@ LAST_ROW = "last windows missing along one axis", f"One size of the result is on
 
 
 def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
-    """Sums that continue from cell to cell; they are reset for each index of the kept axes."""
+    """Sums that are not reset from cell to cell, only for each index of the kept axes."""
 
     def after(results: Results, _values: Values) -> Results:
         out = results["out"]

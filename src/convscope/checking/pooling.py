@@ -213,12 +213,12 @@ MAX_MISTAKES = (
     Mistake("minimum for maximum", "The smallest cell is taken: take the largest.", instead=each_window(_over(np.min))),
     Mistake("sum for maximum", "The window is summed: take its largest cell.", instead=each_window(_over(np.sum))),
     Mistake(
-        "largest size instead of largest value",
+        "largest magnitude instead of largest value",
         "The sign is ignored: -3 is smaller than 1.",
         instead=each_window(lambda window: np.abs(window).max(axis=(2, 3))),
     ),
     Mistake(
-        "largest size instead of largest value",
+        "largest magnitude instead of largest value",
         "The cell that is farthest from zero is taken: -3 is smaller than 1.",
         instead=each_window(_farthest),
     ),

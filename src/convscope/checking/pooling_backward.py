@@ -124,7 +124,7 @@ MAX_MISTAKES = (
     ),
     Mistake(
         "ties share the gradient",
-        "Cells equal to the maximum share the gradient. That is a valid subgradient; PyTorch gives it to the first.",
+        "Cells equal to the maximum share the gradient. That is a valid subgradient; PyTorch chooses the first.",
         instead=lambda v: _windows(v, _even),
         harmless=True,
     ),

@@ -96,8 +96,8 @@ class Check:
             calls = plural(self.cases, "call")
             if self.wrong:
                 return (
-                    f"{self.function} is a correct {self.operation}: on {self.wrong} of {calls} it makes another valid "
-                    "choice than the reference."
+                    f"{self.function} is a correct {self.operation}: on {self.wrong} of {calls} it makes a valid "
+                    "choice that differs from the reference's."
                 )
             return f"{self.function} is a correct {self.operation}: it agrees with the reference on all {calls}."
         start = f"{self.function} is not a correct {self.operation}"

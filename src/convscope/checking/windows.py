@@ -1,8 +1,8 @@
-"""Which cells a function multiplies with each other, as formulas, where no known mistake explains its results.
+"""Which cells a function multiplies by each other, as formulas, where no known mistake explains its results.
 
 A convolution and its gradients add products that link an output cell (i, j), a kernel cell (r, s) and an image cell.
 The links are measured by calling the function with a one in two cells and zeros elsewhere. The image cell's row and
-column are then fitted as whole-number formulas of i, j, r and s. They are reported only if they give every link and
+column are then fitted as integer formulas of i, j, r and s. They are reported only if they give every link and
 the function's own numbers.
 """
 
@@ -62,7 +62,7 @@ def misplaced(run: Run, values: Values, result: str, product: Sequence[str], you
 
 
 def misplaced_pool(run: Run, values: Values, yours: Array, *, largest: bool) -> Windows | None:
-    """How the windows of a pooling differ; None if they are right, or not rectangles at even distances.
+    """How the windows of a pooling differ; None if they are right, or not evenly spaced rectangles.
 
     Args:
         run: Returns the result of the function.
@@ -95,8 +95,8 @@ def misplaced_pool(run: Run, values: Values, yours: Array, *, largest: bool) -> 
         return None
     shape = f"{down.size} × {across.size}"
     parts = [] if down.size == across.size == size else [f"windows of {shape} cells instead of {size} × {size}"]
-    for along, span in {"down": down, "across": across}.items():
-        parts += [f"windows {span.step} apart {along} instead of {step}"] if span.step != step else []
+    for along, span in {"vertically": down, "horizontally": across}.items():
+        parts += [f"stride {span.step} {along} instead of {step}"] if span.step != step else []
         parts += _late(span.start + padding, along)
     return Windows(
         _joined(parts),
@@ -120,7 +120,7 @@ class Span(NamedTuple):
 
 
 def _span(inside: Array, usual: int) -> Span | None:
-    """The windows with these cells, shape (windows, cells); None if they are not of one size at even distances."""
+    """The windows with these cells, shape (windows, cells); None unless they have one size and are evenly spaced."""
     first, count = inside.argmax(1), inside.sum(1)
     whole = np.flatnonzero(count == count.max())  # others are cut off by the edge of the image
     step = (int(first[whole[-1]]) - int(first[whole[0]])) // int(np.ptp(whole)) if len(whole) > 1 else usual
@@ -141,12 +141,12 @@ def _late(cells: int, along: str) -> list[str]:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    """Differences as one phrase; what is the same down and across appears once.
+    """Differences as one phrase; what is the same along both axes appears once.
 
-    >>> _joined(["windows 2 apart down instead of 1", "windows 2 apart across instead of 1"])
-    'windows 2 apart instead of 1'
+    >>> _joined(["stride 2 vertically instead of 1", "stride 2 horizontally instead of 1"])
+    'stride 2 instead of 1'
     """
-    plain = [part.replace(" down", "").replace(" across", "") for part in parts]
+    plain = [part.replace(" vertically", "").replace(" horizontally", "") for part in parts]
     both = {part for part in plain if plain.count(part) == 2}
     shown = [short if short in both else part for part, short in zip(parts, plain, strict=True)]
     return ", and ".join(dict.fromkeys(shown))
@@ -188,7 +188,7 @@ def _complete(
 
 
 def _fitted(indices: Array, target: Array, usual: Formula) -> Formula | None:
-    """Coefficients with which the indices always give the target; an index that is always 0 has its usual one."""
+    """Coefficients with which the indices always give the target; an index that is always 0 has the usual one."""
     varies = [k for k in range(4) if np.ptp(indices[:, k])]
     design = np.column_stack([indices[:, varies], np.ones(len(indices), int)])
     if np.linalg.matrix_rank(design) < design.shape[1]:
@@ -222,15 +222,15 @@ def _cause(found: Sequence[Formula], right: Sequence[Formula], arrays: dict[str,
         rows, columns = (*rows[:2], rows[3], rows[2], rows[4]), (*columns[:2], columns[3], columns[2], columns[4])
     if rows[1] or columns[0] or rows[3] or columns[2]:
         return "windows at the wrong cells"
-    for along, (axis, formula) in {"down": (0, rows), "across": (1, columns)}.items():
+    for along, (axis, formula) in {"vertically": (0, rows), "horizontally": (1, columns)}.items():
         step, spread, start = formula[axis], formula[2 + axis], formula[4]
         if step != right[axis][axis]:
-            parts.append(f"windows {step} apart {along} instead of {right[axis][axis]}")
+            parts.append(f"stride {step} {along} instead of {right[axis][axis]}")
         if spread == -right[axis][2 + axis]:
             start += spread * (next(arrays[n].shape[2 + axis] for n in KERNEL if n in arrays) - 1)
             parts.append("kernel flipped")
         elif spread != right[axis][2 + axis]:
-            parts.append(f"kernel cells {spread} apart {along} instead of {right[axis][2 + axis]}")
+            parts.append(f"dilation {spread} {along} instead of {right[axis][2 + axis]}")
         parts += _late(start - right[axis][4], along)
     return _joined(parts) or "windows at the wrong cells"
 

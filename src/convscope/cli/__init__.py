@@ -82,7 +82,7 @@ ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind._
 
 
 PLAIN = (
-    (r"Input should be a valid integer.*", "write a whole number, such as 10."),
+    (r"Input should be a valid integer.*", "write an integer, such as 10."),
     (r"Input should be a valid number.*", "write a number, such as 0.5."),
     (r"Input should be greater than or equal to (\S+)", r"write \1 or more."),
     (r"Input should be less than or equal to (\S+)", r"write \1 or less."),

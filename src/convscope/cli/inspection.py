@@ -57,7 +57,7 @@ def trace(
     )
     unlisted = len(result.all_steps) - len(steps)
     if unlisted:
-        say(f"not listed: {unlisted} hidden, which only prepare operands of other steps; --hidden lists them too")
+        say(f"not listed: {unlisted} hidden, which only prepare inputs of other steps; --hidden lists them too")
     for note in result.notes:
         say(f"note: {note}")
 

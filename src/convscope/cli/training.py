@@ -322,7 +322,7 @@ def predict(
         remark(f"note: {_CLOSED.format(len(own[0].classes))}")
 
 
-_CLOSED = "the probabilities are shared out among {} classes; a picture of anything else gets one of them too"
+_CLOSED = "the probabilities cover only {} classes; a picture of anything else is assigned one of them, too"
 
 
 def _show_prediction(prediction: "cs.Prediction", top: int) -> None:

@@ -112,4 +112,4 @@ def parse_labels(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise cs.UsageError(f"labels are whole numbers with commas, such as 0,1,1, not {text!r}.") from None
+        raise cs.UsageError(f"labels are integers with commas, such as 0,1,1, not {text!r}.") from None

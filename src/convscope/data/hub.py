@@ -173,7 +173,7 @@ def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str
         present = {value for column in columns.values() for part in column for value in part.unique().to_pylist()}
         present -= {None}
         if not all(isinstance(value, str | int) for value in present):
-            raise DataError(f"the column {label!r} of {name} holds {kind.dtype}; classes are whole numbers or words.")
+            raise DataError(f"the column {label!r} of {name} holds {kind.dtype}; classes are integers or words.")
         words = any(isinstance(value, str) for value in present)
         highest = 0 if words else int(max(present, default=0))
         classes = tuple(sorted(present)) if words else tuple(str(k) for k in range(highest + 1))

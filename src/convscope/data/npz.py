@@ -207,7 +207,7 @@ def load_npz(request: DatasetOptions) -> Dataset:
     What an array needs is read from its header, and compared with the memory that is free, before it is loaded.
 
     Returns:
-        uint8 images where all values are whole numbers from 0 to 255, else float32; `notes` say what was assumed.
+        uint8 images where all values are integers from 0 to 255, else float32; `notes` say what was assumed.
 
     Raises:
         UsageError: there is no such file or option.

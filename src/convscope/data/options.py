@@ -112,7 +112,7 @@ def _whole(what: str, value: object, least: int) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise UsageError(f"{what} must be a whole number from {least}, not {value!r}.")
+        raise UsageError(f"{what} must be an integer from {least}, not {value!r}.")
     return number
 
 

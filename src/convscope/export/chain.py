@@ -39,7 +39,7 @@ CHOICES = frozenset({"max", "maximum", "min", "minimum", "relu"})
 JUMPS: Mapping[str, str] = {"pass_above": "threshold", "pass_from": "threshold", "leaky_relu_backward": ""}
 """Slopes that jump where x crosses this argument (0 without a name): another x may pass another gradient."""
 ALIKE = 2.0**-44
-"""Relative difference of numbers that a spreadsheet may call equal, or calculate in another order."""
+"""Relative difference up to which a spreadsheet may treat numbers as equal, or order them differently."""
 KEPT = 2_000_000
 """Expressions with up to this many numbers are cached, about 200 MB; others are rebuilt when needed."""
 
@@ -139,7 +139,7 @@ class Chain:
         return [key for key in self._steps[numbers.step.id].origin_keys(ref) if key in self.tensors]
 
     def made(self, ref: Ref) -> tuple[Numbers, Array]:
-        """The tensor of the chain that an operand's numbers were made in, and where each of them is in it."""
+        """The tensor of the chain that an operand's numbers come from, and the index of each in it."""
         size = math.prod(ref.shape)
         part = provenance(self.trace, ref, cells_at(np.arange(size), ref.shape))[0]
         numbers = self.tensors[Key(part.source.kind, part.source.name, part.source.output)]
@@ -184,7 +184,7 @@ class _Walk:
     def __init__(self, chain: Chain, numbers: Numbers, label: str, precision: Precision) -> None:
         self.chain, self.numbers, self.label, self.precision = chain, numbers, label, precision
         self.jumped: NearTie | None = None
-        """The condition under which a gradient is passed, if it may be met in only one of both calculations."""
+        """The condition under which a gradient is passed, if it may hold in only one of the two calculations."""
 
     def value(self, expr: Expr) -> float:
         """The value from calculated numbers, in float64."""
@@ -241,7 +241,7 @@ class _Walk:
                 return BoundedResult(result, math.inf)
 
     def _jump(self, expr: Apply, values: list[float | Array], errors: list[float | Array]) -> float:
-        """What is added to the bound where a gradient may be passed only in one of both calculations: all of it."""
+        """Added to the bound where a gradient may be passed in only one of the two calculations: the whole gradient."""
         names = [*expr.arguments]
         at, limit = names.index("x"), names.index(JUMPS[expr.function]) if JUMPS[expr.function] else None
         recorded = float(values[at]) - (0.0 if limit is None else float(values[limit]))

@@ -211,9 +211,9 @@ def literal(number: float) -> str:
 
 
 def _number_at(parts: Mapping[str, str]) -> str:
-    """One of a row or column, counted from 0."""
+    """The number at an index of a row or column, counted from 0."""
     if "," in parts["cells"]:
-        raise UsageError("it selects a number of several ranges, which no function shared by spreadsheets does.")
+        raise UsageError("it selects one number from several ranges, for which spreadsheets have no common function.")
     return f"INDEX({parts['cells']},{parts['index']}+1)"
 
 

@@ -250,7 +250,7 @@ class FieldSum:
     """A receptive field."""
 
     size: tuple[int, ...]
-    """Cells along each spatial axis of the image, those beyond its border included."""
+    """Cells along each spatial axis of the image, including those beyond its border."""
     whole: bool
     """Whether every number sees the whole image."""
     changes: bool

@@ -1,7 +1,7 @@
-"""Selections: formulas of numbers that are taken from a chosen cell, which follow when a change chooses another one.
+"""Selections: formulas for selected numbers, such as the maximum of a window, that follow a change of the selection.
 
-The rules of `ops` read the choice that PyTorch recorded: the label of an image, the largest cell of a window. A
-spreadsheet must choose for itself. These expressions have the same value, and read every candidate.
+The rules of `ops` use the selection that PyTorch recorded: the label of an image, the largest cell of a window. A
+spreadsheet has to select by itself, so these expressions have the same value, but read every candidate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,16 +42,16 @@ def label_loss_backward(call: Call, cell: Cell) -> Expr:
 
 
 def _labelled(call: Call) -> tuple[Operand, Operand]:
-    """The scores and the labels, where these are one for each image.
+    """The scores and the labels, one label for each image.
 
     Raises:
-        UsageError: other losses of labels.
+        UsageError: the labels are used in another way.
     """
     scores, target = call["self"], call["target"]
     if len(scores.shape) > 2 or call["weight"] is not None or (target.array == call["ignore_index"]).any():
-        raise UsageError("it selects numbers by labels of pixels, with class weights, or with labels that are ignored.")
+        raise UsageError("it has labels of pixels, class weights or ignored labels.")
     if call["reduction"] == NONE:
-        raise UsageError("it keeps the loss of each image apart, and selects it by its label.")
+        raise UsageError("it returns the loss of each image separately.")
     return scores, target
 
 

@@ -280,12 +280,12 @@ def _whole(card: Card, size: Size) -> tuple[int, ...]:
     """A size with its channels: 224 and (224, 224) take those that the model expects."""
     value: object = size
     if isinstance(value, str) or not isinstance(value, int | np.integer | Sequence | np.ndarray):
-        raise UsageError(f"a size has whole numbers above 0, such as (3, 224, 224); it is not {kind_of(value)}.")
+        raise UsageError(f"a size has integers above 0, such as (3, 224, 224); it is not {kind_of(value)}.")
     size = int(value) if isinstance(value, np.integer) else size
     shown = size if isinstance(size, int) else tuple(size)
     numbers = (size,) if isinstance(size, int) else tuple(size)
     if not numbers or not all(isinstance(n, int | np.integer) and n is not True and n > 0 for n in numbers):
-        raise UsageError(f"a size has whole numbers above 0, such as (3, 224, 224), not {shown!r}.")
+        raise UsageError(f"a size has integers above 0, such as (3, 224, 224), not {shown!r}.")
     axes, channels = {"picture": 2, "signal": 1, "volume": 3}.get(card.form, 0), card.preprocess.channels or 3
     if axes > 1 and isinstance(size, int):
         numbers = (*numbers * axes,)

@@ -156,7 +156,7 @@ def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result"
     try:
         cells = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
     except TypeError:
-        raise UsageError(f"a cell is a tuple of whole numbers such as (3, 10, 12), not {cell!r}.") from None
+        raise UsageError(f"a cell is a tuple of integers such as (3, 10, 12), not {cell!r}.") from None
     wanted = (0,) * (len(shape) - len(cells)) + cells
     fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
     if not fits:
@@ -218,7 +218,7 @@ class Places:
 
 
 def along(positions: Array, axis: int, axes: int) -> Array:
-    """Positions (L,) or (n, L) as an array that has `axes` more axes of length 1 but for one, and n before these.
+    """Positions (L,) or (n, L) with L moved to `axis` of `axes` axes, the others of length 1; n stays first.
 
     >>> along(np.zeros((7, 3)), 1, 3).shape
     (7, 1, 3, 1)

@@ -173,7 +173,7 @@ def pair(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
 
 
 def winner_of(numbers: Array) -> Array:
-    """Which number along the last axis wins a pooling: the last nan, as each takes the place of all before it.
+    """Index of the number that max pooling selects along the last axis: the last nan, else the first maximum.
 
     >>> winner_of(np.array([[1.0, 3.0, 3.0], [np.nan, np.nan, 3.0]])).tolist()
     [1, 1]
@@ -184,7 +184,7 @@ def winner_of(numbers: Array) -> Array:
 
 
 def from_last_nan(window: Cells) -> Cells:
-    """The cells of one window that compete in a pooling: from its last nan on, or all."""
+    """The cells of one window that max pooling selects from: those from its last nan on, or all."""
     if not np.isnan(window.values).any():
         return window
     rest = len(window) - int(winner_of(window.values))

@@ -241,7 +241,7 @@ class Dot:
         return BoundedResult(value, error) if products.ndim > 1 else BoundedResult(float(value), float(error))
 
     def _counted(self) -> int:
-        """The sum in whole numbers."""
+        """The sum in integers."""
         left = [int(number) for number in self.values.tolist()]
         right = [1] * len(left) if self.right is None else [int(number) for number in self.right.values.tolist()]
         total = sum(a * b for a, b in zip(left, right, strict=True)) * int(self.scale)
@@ -347,7 +347,7 @@ Expr = Leaf | Dot | Apply
 
 
 def counted(expr: Expr) -> int:
-    """The value of an expression of whole numbers, in whole numbers.
+    """The value of an expression of integers, in integers.
 
     >>> x, y = (Leaf(n, Source("x", "step", dtype="uint8")) for n in (200.0, 100.0))
     >>> counted(Apply("add", {"x": x, "y": y}, kind="uint8"))

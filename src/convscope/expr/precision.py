@@ -151,11 +151,11 @@ def writing_error(value: Numbers, precision: Precision) -> Numbers:
 BITS: Mapping[str, int] = {f"{sign}int{bits}": bits for bits in (8, 16, 32, 64) for sign in ("u", "")}
 """The integer types, as PyTorch names them, and their width."""
 FINEST = 2**53
-"""Up to here float64 holds every whole number."""
+"""Up to here float64 holds every integer."""
 
 
 def wrapped(value: int, dtype: str) -> int:
-    """A whole number as a tensor of this type holds it: modulo 2**bits, from 0 or from -2**(bits - 1) on.
+    """An integer as a tensor of this type holds it: modulo 2**bits, from 0 or from -2**(bits - 1) on.
 
     >>> wrapped(300, "uint8"), wrapped(128, "int8"), wrapped(2, "bool")
     (44, -128, 1)
@@ -222,7 +222,7 @@ WHOLE: Mapping[str, Callable[..., int]] = {
     "bitwise_not": operator.invert,
     "identity": lambda x: x,
 }
-"""The functions of `FUNCTIONS` whose results may leave a type's range, between whole numbers and without rounding."""
+"""The functions of `FUNCTIONS` whose results may leave a type's range, between integers and without rounding."""
 
 
 # Exact sums: many numbers added with one rounding, one row or many rows at once

@@ -1,4 +1,4 @@
-"""Array inputs: files of arrays, and arrays that are not pictures: signals, volumes, sequences, whole numbers.
+"""Array inputs: files of arrays, and arrays that are not pictures: signals, volumes, sequences, integers.
 
 Uses NumPy and cards; no data sets, no torch.
 """
@@ -50,10 +50,10 @@ def as_it_is(array: Array, card: Card | None, *, loose: bool = False) -> tuple[A
     Args:
         array: Of any shape.
         card: The model's, if it is known.
-        loose: Whether whole numbers may be meant, whatever the card says.
+        loose: Whether integers may be meant, whatever the card says.
 
     Returns:
-        float32, or int64 where whole numbers are meant.
+        float32, or int64 where integers are meant.
 
     Raises:
         ShapeError: it holds no numbers, or whole ones that the model cannot take.

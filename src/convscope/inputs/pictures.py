@@ -73,13 +73,13 @@ def load_image(source: object, like: object = None, *, data_dir: str | Path | No
             - a Pillow image;
             - a file of an array, `.npy`: as that array, of any number of channels.
 
-            For a model of signals, volumes or whole numbers an array has the shape that it takes.
+            For a model of signals, volumes or integers an array has the shape that it takes.
         like: A model, Card, Dataset or Preprocess that says what is expected. None keeps the picture's size and
             channels and scales pixels to 0..1; a data set's image is then as `Dataset.image` gives it.
         data_dir: Where the files of the MNIST family are looked for first.
 
     Returns:
-        float32, shape (C, H, W); read-only. For a model of other inputs the array as it is, whole numbers as int64.
+        float32, shape (C, H, W); read-only. For a model of other inputs the array as it is, integers as int64.
 
     Raises:
         ImageError: no such file, or no image.
@@ -355,7 +355,7 @@ def random_image(like: object, *, seed: int = 0) -> NDArray[np.float32]:
     card = card_for(like)
     expected, rng = card.preprocess, np.random.default_rng(int(seed))
     if card.form in {"tokens", "any"}:
-        accepted = "whole numbers" if card.form == "tokens" else "arrays of a shape that nothing says"
+        accepted = "integers" if card.form == "tokens" else "arrays of an unknown shape"
         raise UsageError(f"{card.name} takes {accepted}; give it an input, such as a file of an array (.npy).")
     if card.form != "picture":
         edges = (64,) if card.form == "signal" else (16, 16, 16)

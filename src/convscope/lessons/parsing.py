@@ -306,9 +306,7 @@ def _yaml(text: str, where: str, line: int) -> object:
 def _whole(fields: _Fields, key: str, allowed: range) -> int:
     text = fields.text(key)
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) not in allowed:
-        raise LessonError(
-            f"{fields.where}: {key} is a whole number from {allowed[0]} to {allowed[-1]}, not {text[:40]!r}."
-        )
+        raise LessonError(f"{fields.where}: {key} is an integer from {allowed[0]} to {allowed[-1]}, not {text[:40]!r}.")
     return int(text)
 
 

@@ -21,7 +21,7 @@ WORDS: Mapping[str, object] = {"true": True, "false": False, "none": None, "null
 
 KINDS: Mapping[object, tuple[str, tuple[type, ...]]] = {
     bool: ("True or False", (bool, np.bool_, Integral)),
-    int: ("a whole number", (Integral,)),
+    int: ("an integer", (Integral,)),
     float: ("a number", (Real,)),
     str: ("a text", (str,)),
     type(None): ("None", (type(None),)),
@@ -91,7 +91,7 @@ def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, gu
 
     >>> def net(width: int = 8): ...
     >>> unfit("net", net, {"width": 4.5})
-    ['width of net must be a whole number, such as its default 8, not 4.5']
+    ['width of net must be an integer, such as its default 8, not 4.5']
 
     Args:
         what: The network's name in messages.
@@ -153,7 +153,7 @@ def _in_words(hint: object) -> str:
     """A type hint in plain words.
 
     >>> _in_words(tuple[int, int]), _in_words(int | None), _in_words(typing.Literal["max", "mean"])
-    ('2 values, each a whole number', 'a whole number or None', "'max' or 'mean'")
+    ('2 values, each an integer', 'an integer or None', "'max' or 'mean'")
     """
     parts = [part for part in typing.get_args(hint) if part is not Ellipsis]
     origin = typing.get_origin(hint)

@@ -212,7 +212,7 @@ class MNISTSmall(nn.Module):
 
 
 DEFAULT = "simple-cnn"
-"""The template of a network without a list."""
+"""The template that is used without a list of blocks."""
 
 
 class Blocks(nn.Sequential):

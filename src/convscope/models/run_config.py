@@ -74,7 +74,9 @@ class CardPart(TypedDict):
     fixed_size: NotRequired[bool]
 
 
-_ModelClass = TypedDict("_ModelClass", {"class": NotRequired[object]})  # a name that only a call can give
+_ModelClass = TypedDict(
+    "_ModelClass", {"class": NotRequired[object]}
+)  # `class` is a keyword, so only a call can define it
 
 
 @with_config(STRICT)
@@ -155,7 +157,7 @@ class RunConfig(ModelConfig):
 
 Config = TypeVar("Config", bound=ModelConfig)
 RUN_DEFAULTS = {"test": None, "recipe_name": "fast", "device": "auto", "precision": "float32", "engine": "torch"}
-"""What earlier versions did not write."""
+"""Keys that earlier versions did not write."""
 
 
 def config_text(config: Mapping[str, object]) -> str:
@@ -215,7 +217,7 @@ def _read(run: Path, schema: TypeAdapter[Config], defaults: Mapping[str, object]
     if isinstance(config.get("model"), dict):
         config["model"].setdefault("name", None)
     _check(path, config, schema)
-    return cast("Config", config)  # also what people alone read in the file
+    return cast("Config", config)  # including keys that only people read
 
 
 def _check(path: Path, config: dict[str, Any], schema: TypeAdapter[Config]) -> None:

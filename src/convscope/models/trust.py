@@ -65,7 +65,7 @@ def allowed_imports(run: Path, source: str, args: Mapping[str, object], *, trust
     except FileNotFoundError:
         raise refusal(run, source, args, "which you have not trusted") from None
     except (OSError, ValueError) as error:
-        why = f"and the record that you trusted it is not used ({_file_of(run.resolve())}: {_reason(error)})"
+        why = f"and the record that you trusted it cannot be used ({_file_of(run.resolve())}: {_reason(error)})"
         raise refusal(run, source, args, why) from None
     if record["model"] != _digest(source, args):
         raise refusal(run, source, args, "which is other code, or has other arguments, than what you trusted")
@@ -144,7 +144,7 @@ def _record(run: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none.
         OSError: it cannot be read, or others could have written it.
-        ValueError: it is damaged, or the run could have brought it along.
+        ValueError: it is damaged, or it may come from the run itself.
     """
     if run in _IN_PROCESS:
         return _IN_PROCESS[run]
@@ -173,7 +173,7 @@ def _read_own(file: Path) -> bytes:
         if sys.platform != "win32":
             for status in (os.fstat(opened.fileno()), file.parent.stat()):
                 if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                    raise PermissionError("other users can write it, or own it")
+                    raise PermissionError("another user owns it or can write to it")
         return read_opened(opened, file)
 
 

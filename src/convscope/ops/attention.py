@@ -87,7 +87,7 @@ def _scores(call: Call, place: Cell) -> Cells:
     mask = _mask(call, place, length)
     hidden = np.arange(length) > position if call.get("is_causal") else np.zeros(length, bool)
     with np.errstate(invalid="ignore"):
-        values = np.where(hidden, -np.inf, keys @ asked * scale + mask)  # whatever a key holds that is not looked at
+        values = np.where(hidden, -np.inf, keys @ asked * scale + mask)  # whatever a masked key holds
         sizes = np.abs(keys) @ np.abs(asked) * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
     sizes = np.where(hidden, 0.0, sizes)
     errors = gamma(depth + 4, call.precision.sum) * sizes

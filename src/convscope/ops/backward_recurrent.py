@@ -41,9 +41,9 @@ DH, DC = range(2)
 OVER_STEPS = "over all steps and sequences, the gradient of the gate × what this weight multiplied"
 
 
-@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+@np.errstate(all="ignore")  # infinities and nan are explained like any number
 def lstm_backward(call: Call, cell: Cell) -> Expr:
-    """The gradient of the input, of a weight, of a bias, of the first state or of the first cell state.
+    """The gradient of the input, of a weight, of a bias, of the initial hidden state or of the initial cell state.
 
     Source: Hochreiter and Schmidhuber 1997; PyTorch, aten/src/ATen/native/mkldnn/RNN.cpp.
 
@@ -78,12 +78,12 @@ def _forward(call: Call) -> Call:
 
 
 def _of_recurrent_weight(call: Call, back: "_Backward", cell: Cell) -> Dot | Apply:
-    """The first step began with a state of its own, the others with the recorded one before them."""
+    """The first step starts from the initial state, the others from the recorded one before them."""
     images, times = range(call["input"].shape[1]), back.times
     first = Dot(
         back.moved([times[0], images, cell[0]]),
         gather(call["hx_"], [images, cell[1]]),
-        note="the same of the first state",
+        note="the same for the initial state",
         extra=len(images) * (len(times) - 1) + 2,  # kernels may add all of it up in one sum
     )
     if len(times) == 1:
@@ -102,10 +102,10 @@ Axis = int | range | Span
 
 
 class _Backward:
-    """Backpropagation through time of some sequences, with what a kernel may round.
+    """Backpropagation through time of some sequences, with a kernel's possible errors.
 
     A rounding at one step reaches an earlier one times the product of the steps between, whose terms mostly cancel.
-    So each of the last roundings is followed with its sign, as a column of `by_h` and `by_c`: its effect on dh and dc.
+    So each recent rounding is followed with its sign, as a column of `by_h` and `by_c`: its effect on dh and dc.
     Sums of magnitudes, taken anew at every step, would grow by about the square root of the number of units each time.
     """
 
@@ -120,7 +120,7 @@ class _Backward:
         self._run()
 
     def _slopes(self) -> None:
-        """What dh and dc are multiplied by, of all steps at once, with errors: (K, n, H) and (K, n, 4, H)."""
+        """The factors of dh and dc in all steps at once, with errors: (K, n, H) and (K, n, 4, H)."""
         history, u = histories(self.layer, self._images, range(self.call["hidden_size"]), len(self.times) - 1), self._u
         (i, f, g, o), (di, df, dg, do) = (np.moveaxis(a, 2, 0) for a in (history.gates, history.gate_errors))
         s = np.tanh(history.states[1:])
@@ -205,7 +205,7 @@ class _Backward:
         return replace(cells, errors=errors.values, derive=derive)
 
     def first(self, cell: Cell) -> Dot:
-        """The gradient of the cell state that the layer began with."""
+        """The gradient of the initial cell state."""
         image, unit = cell
         axes = [self.times[0], image, unit]
         source = Source("gradient of the cell state", "computed", self.dc.shape[1:], self.call.dtype)
@@ -292,12 +292,12 @@ class _Backward:
             return Dot(moved, weights, own, note="through the gates of the next step, and its own", extra=1)
         of_last = None if last is None else leaf(last, (image, unit))
         if own is not None and of_last is not None:
-            return Apply("add", {"x": own, "y": of_last}, note="as one of all states, and as the last")
+            return Apply("add", {"x": own, "y": of_last}, note="as part of the output, and as the last state")
         return own or of_last or number(0.0, "no gradient")
 
 
 def _with(by: Array, which: int, own: Array) -> Array:
-    """The columns, and one more for what each of these numbers was rounded by."""
+    """The columns, and one more for the rounding of each of these numbers."""
     new = np.zeros((*by.shape[:3], own.shape[-1]))
     new[which] = own[..., None] * np.eye(own.shape[-1])
     return np.concatenate([by, new], -1)

@@ -78,7 +78,7 @@ def unique(call: Call, cell: Cell) -> Expr:
         return _tally(kinds == cell[0], "is the same", f"how many are the same as number {cell[0]:,}")
     flat = int(np.ravel_multi_index(cell, call.shape)) if cell else 0
     if call.op == "_unique2" and np.isnan(slices[flat]).any() and np.isnan(slices).sum() > 1:
-        raise UsageError("the order of several nan is the kernel's own.")
+        raise UsageError("the order of several nan depends on the kernel.")
     seen = np.unique(kinds, return_index=True)[1]
     smaller = np.isin(np.arange(len(kinds)), seen[: kinds[flat]])
     return _tally(smaller, "is another, before it", "how many different ones come before it")

@@ -168,7 +168,7 @@ def weight_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     return tangent({name: gradients[name] for name in varies}, call, float(np.sum(along * length)))
 
 
-@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+@np.errstate(all="ignore")  # infinities and nan are explained like any number
 def weight_norm_backward(call: Call, cell: Cell) -> Expr:
     """The gradient of the direction v or of the length g of w = g·v ÷ |v|.
 
@@ -184,12 +184,14 @@ def weight_norm_backward(call: Call, cell: Cell) -> Expr:
     has = leaf(norms, tuple(at if n > 1 else 0 for n in norms.shape))
     count = len(outer(direction, line))
     products = Dot(outer(call["grad_w"], line), outer(direction, line), note=f"the sum of {count:,} gradients × v")
-    along = Apply("div", {"x": products, "y": has}, note="the gradient along v, that of its length")
+    along = Apply(
+        "div", {"x": products, "y": has}, note="the component of the gradient along v, the gradient of its length"
+    )
     if call.output:
         return along
     stretch = Apply("div", {"x": leaf(length, tuple(at if n > 1 else 0 for n in length.shape)), "y": has}, note="scale")
     kept = Apply("mul", {"x": leaf(call["grad_w"], cell), "y": stretch}, note="the gradient × the scale")
-    share = Apply("div", {"x": Apply("mul", {"x": stretch, "y": along}), "y": has}, note="the share along v")
+    share = Apply("div", {"x": Apply("mul", {"x": stretch, "y": along}), "y": has}, note="the component along v")
     return Apply("sub", {"x": kept, "y": Apply("mul", {"x": leaf(direction, cell), "y": share})})
 
 

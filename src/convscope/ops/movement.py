@@ -160,7 +160,7 @@ def triangle(call: Call, cell: Cell) -> Leaf:
 
 
 def joined_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """cat and stack: each tensor its own part of the weights; those that do not vary are constants."""
+    """cat and stack: each tensor gets its own part of the weights; those that do not vary are constants."""
     tensors, axis = call["tensors"], call["dim"] % weights.ndim
     if call.op == "stack":
         parts = list(np.moveaxis(weights, axis, 0))

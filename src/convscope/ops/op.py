@@ -37,7 +37,7 @@ def together(_call: Call, cell: Cell) -> Array | None:
 
 
 def fractions_together(call: Call, cell: Cell) -> Array | None:
-    """`together`, but results that are whole numbers are counted one cell at a time."""
+    """`together`, but results that are integers are counted one cell at a time."""
     return None if call.kind else together(call, cell)
 
 

@@ -145,7 +145,7 @@ BORDERS: Mapping[str, Callable[[Array, int], Array]] = {
 
 
 def reflection_pad(call: Call, cells: Array) -> Array:
-    """Around the image its mirror image; the border itself is not repeated."""
+    """The image is mirrored at its border, which is not repeated."""
     return _padded(call, cells, BORDERS["reflection"])
 
 

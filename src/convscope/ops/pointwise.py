@@ -74,18 +74,18 @@ def pointwise(call: Call, cell: Cell) -> Apply:
 
 
 def alike(call: Call, cell: Cell) -> Array | None:
-    """All cells; whole numbers that may wrap around are calculated one at a time."""
+    """All cells; integers that may wrap around are calculated one at a time."""
     return None if call.kind and applied(call)[0] in WHOLE else together(call, cell)
 
 
 def _wrapping(call: Call, function: str, leaves: dict[str, Leaf]) -> Apply:
-    """A function of whole numbers, with a note where its result does not fit into the type.
+    """A function of integers, with a note where its result does not fit into the type.
 
     Raises:
         UsageError: it divides by zero.
     """
     if function in {"floor_div", "trunc_div", "remainder", "fmod"} and not leaves["y"].number:
-        raise UsageError("no rule explains the division of a whole number by zero.")
+        raise UsageError("no rule explains the division of an integer by zero.")
     limitless = WHOLE[function](*(int(leaf.number) for leaf in leaves.values()))
     fits = wrapped(limitless, call.kind) == limitless
     around = "" if fits else f"{limitless:,}, which {call.kind} holds as {wrapped(limitless, call.kind):,}"

@@ -29,7 +29,7 @@ def fake_quantize(call: Call, cell: Cell) -> Apply | Leaf:
 
 
 def _function(call: Call) -> str:
-    """A zero point that is not a whole number is added before rounding."""
+    """A zero point that is not an integer is added before rounding."""
     zero = call["zero_point"]
     whole = not isinstance(zero, Operand) or zero.array.dtype.kind in "iu"
     return "fake_quantize" if whole else "fake_quantize_shifted"

@@ -90,7 +90,7 @@ class Path(NamedTuple):
 
 
 def path_of(call: Call, image: int, unit: int, last: int) -> Path:
-    """The gates and cell states of a unit up to step number `last`, with what a kernel may round."""
+    """The gates and cell states of a unit up to step number `last`, with a kernel's possible errors."""
     one = histories(call, [image], [unit], last)
     return Path(image, unit, *(numbers[:, 0, ..., 0] for numbers in one))
 
@@ -106,9 +106,9 @@ class Histories(NamedTuple):
     state_errors: Array
 
 
-@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+@np.errstate(all="ignore")  # infinities and nan are explained like any number
 def histories(call: Call, images: Sequence[int], units: Sequence[int], last: int) -> Histories:
-    """The gates and cell states of sequences and units up to step number `last`, with what a kernel may round."""
+    """The gates and cell states of sequences and units up to step number `last`, with a kernel's possible errors."""
     hidden, u = call["hidden_size"], call.precision.sum
     rows = np.add.outer(np.arange(4) * hidden, units).ravel()
     times = times_of(call)[: last + 1]
@@ -137,7 +137,7 @@ def histories(call: Call, images: Sequence[int], units: Sequence[int], last: int
 
 
 def each_times(rows: Array, matrix: Array) -> Array:
-    """Each row times a matrix, the same bits whatever other rows there are."""
+    """Each row times a matrix, with bits that do not depend on the other rows."""
     return np.matmul(rows[..., None, :], matrix)[..., 0, :]
 
 

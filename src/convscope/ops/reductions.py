@@ -244,13 +244,13 @@ def _run(call: Call, lead: Cell, segment: int) -> range:
     """The indices of one segment, from its lengths or offsets.
 
     Raises:
-        UsageError: segments that are named cell by cell.
+        UsageError: segments that are given cell by cell.
     """
     if call.get("lengths") is not None:
         ends = np.cumsum(call["lengths"].array[lead])
         return range(int(ends[segment - 1]) if segment else 0, int(ends[segment]))
     if call.get("offsets") is None:
-        raise UsageError("segment_reduce is explained for lengths and offsets.")
+        raise UsageError("segment_reduce is explained only with lengths or offsets.")
     starts = call["offsets"].array[lead]
     return range(int(starts[segment]), int(starts[segment + 1]))
 

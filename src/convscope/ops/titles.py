@@ -87,7 +87,7 @@ def dropout(step: TitledStep) -> str:
 
 
 def product(step: TitledStep) -> str:
-    """`product`; on the CPU, an active dropout multiplies by the mask that it drew."""
+    """`product`; on the CPU, an active dropout multiplies its input by a random mask."""
     drops = "Dropout" in step.module_type or any(
         getattr(value, "name", "") == f"{step.name}.mask" for value in step.arguments.values()
     )
@@ -95,8 +95,8 @@ def product(step: TitledStep) -> str:
 
 
 def quotient(step: TitledStep) -> str:
-    """`div`; on the CPU, an active dropout divides what it drew by the share that is kept."""
-    return "dropout mask: 0, or 1 ÷ the share that is kept" if step.name.endswith(".mask") else "div"
+    """`div`; on the CPU, an active dropout divides its Bernoulli draws by 1 - p."""
+    return "dropout mask: 0 or 1 ÷ (1 − p)" if step.name.endswith(".mask") else "div"
 
 
 def to_size(kind: str) -> Title:

@@ -168,7 +168,7 @@ def _combined(call: Call, cell: Cell, operand: Operand, hits: Array) -> Expr:
         return Dot(cells, bias=previous, scale=float(call.get("alpha", 1)), note=note, kind=call.kind)
     if mode == "mean":
         if call.kind:
-            raise UsageError("no rule explains the mean of whole numbers, which PyTorch rounds down.")
+            raise UsageError("no rule explains the mean of integers, which PyTorch rounds down.")
         total = Dot(cells, bias=previous, note=f"the sum of what was here and the {count}" if previous else "their sum")
         return Apply("div", {"x": total, "y": number(len(places) + (previous is not None), "count")})
     function, pair = {"prod": ("product", "mul"), "amax": ("max", "maximum"), "amin": ("min", "minimum")}[mode]

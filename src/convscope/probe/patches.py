@@ -159,7 +159,7 @@ class Cropper:
     """Cuts receptive fields of one step out of images; each place's field is found once."""
 
     follow: DependencyWalk
-    """The walk through the trace of any image of the data set: fields depend on its shape alone."""
+    """The walk through the trace of any image of the data set: receptive fields depend only on its shape."""
     step: Step
     pictures: Callable[[int], NDArray[np.float32]]
     """An image by its index, from 0 to 1, shape (C, H, W)."""

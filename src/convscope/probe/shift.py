@@ -165,7 +165,7 @@ def _work(
     batch: Batch, *, nets: Sequence[nn.Module], sharing: Sequence[ShiftCache | None], fills: Sequence[Tensor],
     kind: str, levels: Sequence[Level], classes: Sequence[Classes], seed: int, report: Callable[[Batch, float], None],
 ) -> BatchResult:  # fmt: skip
-    """One batch: what every model says at every level; `report` is called with the share of it that is done."""
+    """One batch: the answers of every model at every level; `report` is called with the fraction that is done."""
     whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
     names = ("right", "kept", "right_whole", "kept_whole", "change")
     result: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}

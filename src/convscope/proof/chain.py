@@ -1,7 +1,7 @@
-"""Chain: the derivatives of all forward steps, multiplied from the loss back, against the recorded gradients.
+"""Chain: the product of the derivatives of all forward steps, from the loss back, against the recorded gradients.
 
-The product is calculated in float64, while every recorded gradient is rounded. What these roundings add up to is known:
-by the chain rule it is the sum of each node's own rounding, propagated to the gradient. Uses traces and rules.
+The product is calculated in float64, while every recorded gradient is rounded. The total effect of these roundings is
+known: by the chain rule it is the sum of each node's own rounding, propagated to the gradient. Uses traces and rules.
 """
 
 from collections.abc import Mapping
@@ -47,12 +47,12 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
 
 @dataclass(slots=True)
 class _Arrived:
-    """The gradients that several nodes gave of one tensor."""
+    """The gradients of one tensor from several nodes."""
 
     total: Array
     """The sum of the recorded ones."""
     unexplained: Array
-    """How much of it no rounding explains."""
+    """The part of it that rounding does not explain."""
     magnitudes: Array
     """The sum of their magnitudes."""
     count: int = 0
@@ -63,14 +63,14 @@ class _Arrived:
         return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape))
 
     def add(self, gradient: Array, unexplained: Array) -> None:
-        """One gradient more."""
+        """Add one gradient."""
         self.total = self.total + gradient
         self.unexplained = self.unexplained + unexplained
         self.magnitudes = self.magnitudes + np.abs(gradient)
         self.count += 1
 
     def left(self, recorded: Array, dtype: str) -> Array:
-        """What no rounding explains of the recorded sum: each of its additions rounds the partial sum once."""
+        """The part of the recorded sum that rounding does not explain: each addition rounds the partial sum once."""
         precision = Precision.of(dtype)
         u = max(precision.sum, precision.stored)
         return self.unexplained + _beyond(recorded, self.total, gamma(max(0, self.count - 1), u) * self.magnitudes)
@@ -80,10 +80,10 @@ class _Arrived:
 def unexplained(held: Derivatives) -> dict[str, Array]:
     """Recorded gradient minus chain, of every parameter and input, without the known roundings of all nodes.
 
-    A node rounds the gradients that it gives: by their difference from the derivative of its forward step, for the
-    gradients that it received, and within what `Derivatives.allowed` derives. The chain rule is linear, so the
+    The rounding of a node is the difference between the gradients that it returned and its forward step's derivative
+    applied to those that it received, within the bound `Derivatives.allowed`. The chain rule is linear, so the
     difference from the chain is the sum of all these roundings, each multiplied by the derivatives that follow it.
-    What exceeds a rounding is propagated alone; it is zero unless a node is wrong, or a gradient was lost on its way.
+    Only what exceeds these bounds is propagated; it is zero unless a node is wrong, or a gradient was lost on its way.
 
     Raises:
         ConvscopeError: a step on the way has no vector-Jacobian product.

@@ -157,7 +157,7 @@ class Derivatives:
         return largest
 
     def allowed(self, one: Derivative) -> Array:
-        """How far a recorded gradient may be from its derivative, by all that `status` allows it."""
+        """How far a recorded gradient may be from its derivative, with everything that `status` allows."""
         assert one.expected is not None
         least = one.allowed(0.0)
         if (np.abs(self._numbers(one.gradient) - one.expected) <= least).all():

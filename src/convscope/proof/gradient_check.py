@@ -111,8 +111,8 @@ def check_gradients(
 def _chained(held: Derivatives, names: Collection[str]) -> tuple[dict[str, Array], dict[str, float]]:
     """What a finite difference must equal, and how far each gradient is from the product of the chain.
 
-    From a gradient that is further away than `AGREES`, the known roundings of the backward pass are taken out. One that
-    consists of them by more than a tenth is not compared.
+    If a gradient is further away than `AGREES`, the known roundings of the backward pass are subtracted. One that then
+    agrees, although the roundings exceed a tenth of its size, is not compared.
 
     Raises:
         ConvscopeError: a step on the way has no vector-Jacobian product.
@@ -198,7 +198,7 @@ def _differences(
 
 
 FLIPPED, LOST = "flipped", "lost"
-"""Why a weight has no finite difference: a ReLU or the winner of a pooling changed, or three changes of it disagree."""
+"""Why a weight has no finite difference: a ReLU or the maximum of a pooling flipped, or three changes disagree."""
 
 
 def _slope(trace: Trace, ref: Ref, cell: Cell, times: float, roundings: "Roundings | None" = None) -> float | None:
@@ -258,14 +258,14 @@ class Roundings:
     """How much the kernels of a forward pass rounded: each recorded number minus the reference's.
 
     Repeated with these, the forward pass goes through the recorded numbers themselves, at which the gradients were
-    calculated. Close to a minimum, or far from zero before a normalization, rounding alone would move them.
+    calculated. Close to a minimum, or far from zero before a normalization, rounding alone would move these.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, list[Array | None]] = {}
 
     def of(self, step: Step, operation: Operation, arguments: Arguments) -> list[Array | None]:
-        """Those of each result of a step; None of one that has none."""
+        """The rounding of each result of a step; None where it is unknown."""
         if step.id not in self._known:
             pairs = zip(step.outputs, _results(operation, arguments), strict=False)
             self._known[step.id] = [self._between(recorded, made) for recorded, made in pairs]

@@ -27,7 +27,7 @@ class GradientRange(NamedTuple):
     precision: Precision
     """The precision of the gradient's type."""
     operations: int
-    """How many the node took."""
+    """The number of operations in the node."""
 
     @property
     def lost(self) -> float:
@@ -80,7 +80,7 @@ SAVED = {
 def moved_by_statistics(trace: Trace, step: Step, output: int) -> Array | None:
     """How far the rounding of its saved statistics moves a gradient of a normalization; None for everything else.
 
-    Of each statistic counts what it is off by, within the bound of the forward step: a wrong one moves nothing more.
+    Each statistic contributes its error, up to the bound of the forward step; a wrong statistic contributes no more.
     """
     refs = {name: ref for name, _, ref in step.refs() if name in SAVED.get(step.op, ()) and ref.kind == "step"}
     arguments = arguments_of(trace, step) if len(refs) == 2 else {}

@@ -1,9 +1,9 @@
-"""Tolerance: whether a recorded number can be what a kernel makes of an expression, and where that is undecided.
+"""Tolerance: whether a recorded number can be a kernel's result for an expression, and where that is undecided.
 
 A number beyond a type's range is undecided: an infinite operand, or an overflow on the way, ends as an infinity or as
-nan by the order in which a kernel subtracts, multiplies and divides. Such a number is neither proved nor wrong. Where
-IEEE arithmetic settles it, as in one addition or in a sum whose terms are small, it is judged like any other. Uses the
-precision of types, calls and the reference's table.
+nan depending on the order in which a kernel subtracts, multiplies and divides. Such a number is neither proved nor
+wrong. Where IEEE arithmetic determines it, as in one addition or in a sum whose terms are small, it is judged like any
+other. Uses the precision of types, calls and the reference's table.
 """
 
 import math
@@ -160,7 +160,7 @@ SETTLED = frozenset(
         "reciprocal", "relu", "round", "sign", "sqrt", "square", "threshold", "trunc", "where",
     }
 )  # fmt: skip
-"""Operations of one rounding at most: what they make of infinities and nan is settled. So are all that only move."""
+"""Operations with at most one rounding, and thus one possible result for infinities and nan; so are pure moves."""
 SUMS = frozenset(
     {
         "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_convolution", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
@@ -177,16 +177,16 @@ COMPARING = frozenset(
         "scaled_dot_product_attention",
     }
 )  # fmt: skip
-"""Operations that compare numbers on the way, so that a nan may lose a comparison and disappear, or that choose cells
-by coordinates, whose rounding may pass by an infinite one."""
+"""Operations that compare intermediate numbers, so that a nan may lose a comparison and disappear, or that select cells
+by coordinates, which rounding may move past an infinite one."""
 COUNTING = frozenset({"_cdist_forward", "_ctc_loss", "_pdist_forward"})
-"""Operations that compare and count, where a nan may also win."""
+"""Operations that compare and count, where the result may also become nan."""
 CONVOLUTIONS = frozenset({"_convolution", "convolution"})
 """Operations whose kernels for narrow types multiply numbers by the zeros that pad a block."""
 
 
 class Reach(NamedTuple):
-    """How far the operands of a call take it."""
+    """The magnitudes that a call may reach."""
 
     special: bool
     """Whether an operand holds an infinity or nan."""
@@ -195,7 +195,7 @@ class Reach(NamedTuple):
 
 
 def reach_of(call: Call) -> Reach:
-    """The reach of a call: the largest magnitudes multiplied, as often added as there are numbers.
+    """The reach of a call: the product of the largest magnitudes, times the number of elements.
 
     Sums of products multiply each operand once; all other operations count it twice, as in a variance.
 
@@ -216,13 +216,13 @@ def reach_of(call: Call) -> Reach:
 
 
 def undecided(call: Call, values: Numbers, recorded: Numbers, reach: Reach | None = None) -> Array:
-    """For which numbers neither the exact value nor the recorded one settles what is right; of arrays, for each.
+    """Which numbers can be called neither right nor wrong, elementwise.
 
     One of the two is an infinity or nan, and either the terms on the way may overflow, in the kernel's type or in the
     float64 of the witness, or an operand holds an infinity or nan and so do both values.
 
     Args:
-        values: What a witness gives.
+        values: The values of a witness.
         recorded: The recorded numbers, of the same shape.
         reach: Of this call, if it is known already.
     """

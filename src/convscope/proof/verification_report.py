@@ -15,7 +15,7 @@ RESOLVED = 0.1
 
 AGREES = 1e-4
 """The largest difference, as a share of the size of a parameter's gradient, that counts as agreement. Gradients are
-calculated in float32; from a larger difference all roundings that are known are taken out first."""
+calculated in float32; from a larger difference, all known roundings are subtracted first."""
 
 
 @dataclass(frozen=True, slots=True)

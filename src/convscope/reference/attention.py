@@ -71,7 +71,7 @@ def attention_error(
         rows = np.abs(query[..., start : start + p.shape[-2], :])
         seen = np.tri(p.shape[-2], p.shape[-1], start, dtype=bool) if is_causal else True
         start += p.shape[-2]
-        # Kernels scale before or after the product, and write over the scores of keys that are not seen.
+        # Kernels scale before or after the product, and overwrite the scores of masked keys.
         sizes, unscaled = (np.where(seen, _scaled(rows, np.abs(key), factor), 0.0) for factor in (scale, 1.0))
         scores_off = gamma(query.shape[-1] + 3, u) * sizes + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
         weights_off = weight_error(p, s, scores_off, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p

@@ -166,10 +166,10 @@ def _grouped(
 def _errors_apart(
     grad: Array, x: Array, mean: Array, rate: Array, scale: Array, axes: tuple[Axes, Axes], u: float, u_out: float
 ) -> tuple[Array, Array, Array]:
-    """How far kernels may miss dx, dweight and dbias that add up gradient·x and gradient·mean apart.
+    """The errors of dx, dweight and dbias in kernels that sum gradient·x and gradient·mean separately.
 
     They calculate dx = rate·h + b·x + c with b = (mean·sum(h) - sum(h·x))·rate³ / n and c = -b·mean - sum(h)·rate / n.
-    With Z = (|x| + |mean|)·rate and the share γ of n + 8 roundings, b errs by γ·mean(|h|·Z) beside q = mean(h·z). The
+    With Z = (|x| + |mean|)·rate and γ for n + 8 roundings, b has the error γ·mean(|h|·Z) besides q = mean(h·z). The
     error is the same in b·x and in c, so it moves dx by its product with the distance |z|. The roundings of b·x and of
     b·mean differ: a few u of Z, times q and the error of b, which is far larger where the input is nearly constant.
 

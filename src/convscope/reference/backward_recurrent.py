@@ -11,7 +11,7 @@ from convscope.typing import Array
 COLUMNS = 6
 """Sources of errors that are followed, for each unit."""
 FOLLOWED = 2**21
-"""Sequences × units³ up to which they are."""
+"""Sequences × units³ up to which they are followed."""
 
 
 def lstm_backward(
@@ -36,7 +36,7 @@ def lstm_backward(
         hy_, cy_, workspace: What the kernel kept; not needed.
 
     Returns:
-        The gradients of x, W, R, both biases, the first h and the first c.
+        The gradients of x, W, R, both biases, the initial h and the initial c.
 
     Raises:
         UsageError: another kind of layer.
@@ -69,7 +69,7 @@ class _Backward(Layer):
     def backward(
         self, x: Array, steps: Sequence[Step], by_every: Array | None, by_last: Array | None, by_cell: Array | None
     ) -> list[tuple[Array, Array]]:
-        """The gradients of x, W, R, the biases, the first h and the first c, each with its errors."""
+        """The gradients of x, W, R, the biases, the initial h and the initial c, each with its errors."""
         w, r = self.weights[:2]
         zero = np.zeros_like(steps[0].earlier)
         dh, dc = (Rounded.of(zero if given is None else given) for given in (by_last, by_cell))
@@ -140,7 +140,7 @@ class _Sources:
         self.columns = COLUMNS * units if cheap else 2 * units
 
     def add_h(self, dh: Rounded) -> Rounded:
-        """Take over the errors that the numbers of this step bring."""
+        """Add the errors of this step's dh."""
         if not self.followed:
             return dh
         self.h = np.concatenate([self.h, _diagonal(dh.error)], -1)

@@ -178,7 +178,7 @@ def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) 
 def unique_error(
     _y: object, _u: float, x: Array, return_inverse: bool = False, return_counts: bool = False
 ) -> tuple[Numbers, ...]:
-    """Exact, but each nan is distinct, and the order of several is the kernel's own."""
+    """Exact, but each nan is distinct, and the order of several depends on the kernel."""
     odd = np.isnan(x)
     return 0.0, np.where(odd & (odd.sum() > 1), np.inf, 0.0), 0.0
 
@@ -264,7 +264,7 @@ def fixed_histogram(x: Array, bins: int = 100, low: float = 0, high: float = 0) 
 
 
 def fixed_histogram_error(_y: Array, u: float, x: Array, bins: int = 100, low: float = 0, high: float = 0) -> Array:
-    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every whole number.
+    """Numbers near an inner edge can be in either bin; counts are exact while the type holds every integer.
 
     A kernel multiplies distances by the number of bins: where a wide range makes this overflow, nothing is known.
     """

@@ -53,7 +53,7 @@ def number(s: float, dtype: DType = None) -> Array:
 
 
 def counted(end: float, start: float = 0, step: float = 1, dtype: DType = None) -> Array:
-    """arange: start, start + step, ... before `end`; whole numbers if all three are."""
+    """arange: start, start + step, ... before `end`; integers if all three are."""
     many = max(0, int(np.ceil((end - start) / step)))
     return cast(start + step * np.arange(many), dtype)
 

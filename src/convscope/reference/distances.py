@@ -134,8 +134,8 @@ def weight_norm_backward(
     (array([[ 0.32, -0.24]]), array([[1.4]]))
 
     Args:
-        grad_w: Of the scaled vectors.
-        saved_v, saved_g, saved_norms: The vectors, their new lengths, and the lengths that they had.
+        grad_w: The gradient of the scaled vectors.
+        saved_v, saved_g, saved_norms: The vectors v, their lengths g after scaling, and their norms |v|.
         dim: The axis along which the vectors are counted.
     """
     scale, along, norms = _weighed(grad_w, saved_v, saved_g, saved_norms, dim)

@@ -154,7 +154,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Args:
         logits: Shape (N, classes).
-        labels: Shape (N,), whole numbers from 0.
+        labels: Shape (N,), integers from 0.
 
     Raises:
         ShapeError: the shapes do not fit.

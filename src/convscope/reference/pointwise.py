@@ -105,7 +105,7 @@ def divide(x: Array, right: Numbers, rounding_mode: str | None = None) -> Array:
 def divide_error(y: Array, u: float, x: Array, right: Numbers, rounding_mode: str | None = None) -> Numbers:
     """One rounding, two where a kernel multiplies by the reciprocal, one for a written operand.
 
-    A rounded quotient is exact unless the quotient is within its own error of a whole number, or has more digits
+    A rounded quotient is exact unless the quotient is within its own error of an integer, or has more digits
     than the type.
     """
     if y.dtype.kind != "f":
@@ -221,12 +221,12 @@ def sign(x: Array) -> Array:
 
 
 def rounded(x: Array, decimals: int = 0) -> Array:
-    """round: to the nearest whole number, halves to the even one."""
+    """round: to the nearest integer, halves to the even one."""
     return np.asarray(np.round(x, decimals))
 
 
 def rounded_error(y: Array, u: float, x: Array, decimals: int = 0) -> Numbers:
-    """Exact for whole numbers; with decimals, scaling back and forth, which moves cells at a half to either side."""
+    """Exact for integers; with decimals, scaling back and forth, which moves cells at a half to either side."""
     if decimals == 0:
         return 0.0
     scaled = np.abs(x) * 10.0**decimals

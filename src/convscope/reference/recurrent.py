@@ -64,7 +64,7 @@ def lstm_error(
 
 
 def check_layer(mode: int, batch_sizes: Sequence[int]) -> None:
-    """Refuse another kind of layer.
+    """Refuse other kinds of layers.
 
     Raises:
         UsageError: it is not an LSTM of plain sequences.
@@ -74,7 +74,7 @@ def check_layer(mode: int, batch_sizes: Sequence[int]) -> None:
 
 
 class Rounded(NamedTuple):
-    """Numbers, how far a kernel's may be from them, and a limit of the kernel's own magnitudes; all of one shape."""
+    """Numbers, bounds of a kernel's errors, and bounds of the kernel's magnitudes; all of one shape."""
 
     value: Array
     error: Array
@@ -82,13 +82,13 @@ class Rounded(NamedTuple):
 
     @classmethod
     def of(cls, value: Array, error: Array | None = None) -> "Rounded":
-        """Recorded numbers, which are exact, or those with an error."""
+        """Recorded numbers, which are exact, or numbers with an error."""
         known = np.zeros_like(value) if error is None else error
         return cls(value, known, np.abs(value) + known)
 
 
 class Step(NamedTuple):
-    """One time step: gates, the cell state before it and after it, its tanh, the result, and the h it began with."""
+    """One time step: gates, the cell state before it and after it, its tanh, the result, and the h before it."""
 
     time: int
     gates: tuple[Rounded, ...]
@@ -137,13 +137,13 @@ class Layer(NamedTuple):
         return Rounded.of(result, error + (FUNCTION + 4) * self.u * np.abs(result))
 
     def product(self, x: Rounded, y: Rounded) -> Rounded:
-        """A product, with the rounding of its own."""
+        """A product, including its own rounding."""
         reach = x.reach * y.reach
         error = np.abs(y.value) * x.error + y.error * x.reach + self.u * reach
         return Rounded(x.value * y.value, error, (1 + self.u) * reach)
 
     def added(self, x: Rounded, y: Rounded) -> Rounded:
-        """A sum, with the rounding of its own."""
+        """A sum, including its own rounding."""
         reach = x.reach + y.reach
         return Rounded(x.value + y.value, x.error + y.error + self.u * reach, (1 + self.u) * reach)
 

@@ -263,17 +263,17 @@ def segment_reduce(
     data: Array, reduce: str, lengths: Array | None = None, indices: Array | None = None, offsets: Array | None = None,
     axis: int = 0, unsafe: bool = False, initial: float | None = None,
 ) -> Array:  # fmt: skip
-    """Runs of an axis, one after the other, each reduced to one number, starting from an initial one.
+    """Reduce consecutive runs of an axis to one number each, starting from an initial value.
 
     >>> segment_reduce(np.array([1.0, 2.0, 4.0]), "mean", lengths=np.array([1, 2])).tolist()
     [1.0, 3.0]
 
     Raises:
-        UsageError: segments that are named cell by cell.
+        UsageError: segments that are given cell by cell.
     """
     del unsafe
     if (lengths is None and offsets is None) or indices is not None:
-        raise UsageError("the reference has segment_reduce for lengths and offsets only.")
+        raise UsageError("the reference has segment_reduce only with lengths or offsets.")
     starts = offsets if lengths is None else np.concatenate(
         [np.zeros((*lengths.shape[:-1], 1), np.int64), np.cumsum(lengths, -1)], -1)  # fmt: skip
     assert starts is not None

@@ -62,10 +62,10 @@ def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, i
     [2.0, 1.0]
 
     Raises:
-        UsageError: a mean of whole numbers, which PyTorch rounds down.
+        UsageError: a mean of integers, which PyTorch rounds down.
     """
     if reduce == "mean" and x.dtype.kind in "iub":
-        raise UsageError("the reference has no mean of whole numbers.")
+        raise UsageError("the reference has no mean of integers.")
     out, index = np.array(x, ndmin=1), np.atleast_1d(index)
     axes = list(np.ogrid[tuple(map(slice, index.shape))])
     axes[dim % index.ndim] = index
@@ -87,7 +87,7 @@ def scatter_reduced_error(
 ) -> Numbers:
     """At most one addition or product for each index along the axis, and a division; extremes are exact.
 
-    A product on its way may underflow, and what it loses is multiplied by all that is above 1.
+    An intermediate product may underflow; what it loses is multiplied by all factors above 1.
     """
     if reduce in {"amax", "amin"} or y.dtype.kind != "f":
         return 0.0

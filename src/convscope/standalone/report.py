@@ -128,7 +128,7 @@ def report(
         ConvscopeError: model or images are invalid, or the file cannot be written.
     """
     if images is not None and not any(True for _ in _split(images)):
-        raise UsageError("images holds no image; leave it out for those of the model's own data.")
+        raise UsageError("images is empty; leave it out to use images of the model's own data.")
     run, loaded = _loaded(model)
     room = limit * 1e6 - sum(map(len, built("report"))) - 20_000
     if not room > 0:

@@ -26,7 +26,7 @@ KERNELS, WHOLE, LARGEST = 4, 25, 9
 ALONG = 60
 """Numbers on the way from the largest gradients back to the loss."""
 SHARE = 0.85
-"""Share of the limit that the explanations may fill up to."""
+"""Fraction of the limit up to which explanations are added."""
 
 
 class StepJson(TypedDict):

@@ -301,7 +301,7 @@ def _shape_of(ref: object, where: str) -> None:
     _require(isinstance(ref.name, str) and bool(ref.name), f"{where} has no name")
     _require(isinstance(ref.dtype, str) and ref.dtype in STORED, f"{where} has the unknown type {ref.dtype!r}")
     _require(all(map(_count, (ref.id, ref.output, ref.offset, ref.memory))), f"{where} has a number below 0, or none")
-    _require(_counts(ref.shape) and _counts(ref.stride), f"{where} has no shape and strides of whole numbers")
+    _require(_counts(ref.shape) and _counts(ref.stride), f"{where} has no shape and strides of integers")
     _require(len(ref.shape) == len(ref.stride) <= 64, f"{where} has another number of strides than of axes")
     _require(
         math.prod(ref.shape) < LARGEST and ref.offset + _reach(ref) < LARGEST, f"{where} is larger than any memory"

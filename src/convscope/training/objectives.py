@@ -82,9 +82,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """An optimizer whose methods do not prepare for torch.compile, whose import takes longer than many trainings.
+    """An optimizer whose methods do not import torch.compile, which takes longer than many trainings.
 
-    Gradients of the step itself (`differentiable`) are never asked for here.
+    Gradients of the step itself (`differentiable`) are never used here.
     """
     marked = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in marked}

@@ -149,7 +149,7 @@ def are_probabilities(model: nn.Module, row: Tensor) -> bool:
     """Whether scores (1, K), K > 1, already are probabilities: the model ends in a softmax, or they add up to 1.
 
     A softmax in float32 divides by a sum of K terms with K roundings of 2**-24, and rounds each quotient once more.
-    Whole numbers, such as 1 and 0, are taken for the scores of a hand-made network rather than probabilities.
+    Integers, such as 1 and 0, are taken for the scores of a hand-made network rather than probabilities.
     """
     if ends_in(model, nn.Softmax):
         return True

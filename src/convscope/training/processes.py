@@ -56,7 +56,7 @@ def launch(devices: int | None = None, num_nodes: int | None = None, *, patience
     """
     for name, value in (("devices", devices), ("num-nodes", num_nodes)):
         if value is not None and value < 1:
-            raise UsageError(f"{name} must be a whole number from 1, not {value}.")
+            raise UsageError(f"{name} must be an integer from 1, not {value}.")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _check_torchrun(devices, num_nodes)
     elif (devices or 1) * (num_nodes or 1) > 1:

@@ -62,7 +62,7 @@ class Recipe:
         for name in ("epochs", "batch_size", "draws", "log_every"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value > 0):
-                raise UsageError(f"{name.replace('_', '-')} must be a whole number greater than 0, not {value}.")
+                raise UsageError(f"{name.replace('_', '-')} must be an integer greater than 0, not {value}.")
             if value is not None and value > MOST:
                 raise UsageError(f"{name.replace('_', '-')} must be at most {MOST:,}, not {value}.")
         if not 0 < self.lr < inf:

@@ -89,7 +89,7 @@ export function size(shape: readonly number[]): string {
   return shape.length ? shape.map((n) => n.toLocaleString("en")).join("×") : "1";
 }
 
-/** A whole number with thousands separators. */
+/** An integer with thousands separators. */
 export function count(value: number): string {
   return value.toLocaleString("en");
 }

@@ -16,7 +16,7 @@ export class Latest<T> {
   #ask: (() => Promise<T>) | null = null;
   #running = false;
 
-  /** Made with a component; when it goes, nothing more is requested, as `ask` may read what went with it. */
+  /** Created in a component; after it is destroyed nothing is requested, as `ask` may read its state. */
   constructor() {
     onDestroy(() => this.want("", null));
   }

@@ -300,7 +300,7 @@ export function planeShape(shape: readonly number[]): readonly [number, number, 
   return [size / (height * width) || 0, height, width];
 }
 
-/** The rows and columns of a plane shrunk to at most `side` of either; of a single row, to `side` squared columns. */
+/** Rows and columns of a plane reduced to at most `side` each; a single row keeps up to `side` squared columns. */
 export function shrunkSize(height: number, width: number, side: number): readonly [number, number] {
   const scale = Math.min(1, (height === 1 ? side * side : side) / Math.max(height, width));
   return [Math.max(1, Math.round(height * scale)), Math.max(1, Math.round(width * scale))];

@@ -22,7 +22,7 @@ system.addEventListener("change", (event) => (dark = event.matches));
 
 let printing = $state(false);
 
-/** The current theme; on paper the light one. */
+/** The current theme; light while printing. */
 export function theme(): Theme {
   if (printing) return "light";
   return chosen ?? (dark ? "dark" : "light");
@@ -33,7 +33,7 @@ export function palette(): ColourMap {
   return DIVERGING[theme()];
 }
 
-/** Begin or end printing, which is in the light theme. */
+/** Begin or end printing, which uses the light theme. */
 export function print(begun: boolean): void {
   printing = begun;
 }

@@ -88,7 +88,7 @@ def _near_jump(precision: Precision, result: float, values: Sequence[float], err
 
 
 def _floor_error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
-    """The remainder is found without rounding; what it leaves is divided and brought to the nearest whole number.
+    """The remainder is found without rounding; what it leaves is divided and brought to the nearest integer.
 
     Its difference from the dividend, the division and the step down round once each, which is less than half a unit
     where the quotient has a few digits fewer than the type; beyond, and in a narrow type, it may be another number.

@@ -96,7 +96,7 @@ def _between_error(
     """Cells that the error of an edge may take to the other side of it, and the roundings of the sum.
 
     The position of a cell among the bins is calculated with three more roundings, of the range. Counts are exact while
-    the type holds every whole number.
+    the type holds every integer.
     """
     row, low, high, last = values[:4]
     weights = np.abs(np.broadcast_to(values[4] if len(values) > 4 else 1.0, row.shape))

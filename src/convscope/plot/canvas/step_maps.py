@@ -65,7 +65,7 @@ def picture_of(trace: Trace) -> NDArray[np.float32]:
 
 
 def beyond_picture(trace: Trace) -> str:
-    """A remark if the first image has numbers that a picture from 0 to 1 cannot show; else empty."""
+    """A remark if the first image has values outside [0, 1], which a picture cannot show; else empty."""
     image = trace.card.preprocess.restore(np.asarray(trace.input[0], np.float32))
     least, most = float(image.min(initial=0)), float(image.max(initial=0))
     inside = least > -0.01 and most < 1.01  # a resized picture overshoots a little

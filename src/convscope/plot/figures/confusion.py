@@ -1,4 +1,4 @@
-"""Confusion matrix: how often each class is predicted as each other."""
+"""Confusion matrix: how often each class is predicted as each other class."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Filtered: a picture, a kernel with its numbers, and what the kernel makes of the picture, side by side."""
+"""Filtered: a picture, a kernel with its numbers, and the filtered picture, side by side."""
 
 import numpy as np
 from matplotlib.figure import Figure

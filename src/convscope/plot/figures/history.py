@@ -1,4 +1,4 @@
-"""History: what a training reported, loss and accuracy over its epochs."""
+"""History: loss and accuracy over the epochs of a training."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -217,7 +217,7 @@ def _written(sheet: Sheet, shown: Array, channel: int, at: tuple[float, float, f
 
 
 def _texts(shown: Array, units: Units) -> NDArray[np.str_]:
-    """Levels from 0 to 1 as text: whole numbers of 255 where they are such, else three decimals."""
+    """Levels from 0 to 1 as text: integers from 0 to 255 where they are such, else three decimals."""
     if units == 1:
         texts = [f"{v:.3f}" if 0 < v < 1 else f"{v:.0f}" for v in shown.ravel()]
     else:

@@ -129,7 +129,7 @@ class EvaluationEvidence:
     output: Tensor | None = field(default=None, repr=False)
     """Shape (n, K)."""
     again: Tensor | None = field(default=None, repr=False)
-    """The output for the same images, asked once more."""
+    """The output for the same images in a second call."""
     halves: Tensor | None = field(default=None, repr=False)
     """The output for the same images, in two batches of half the size."""
     seen: Seen = field(default_factory=Seen)
@@ -200,7 +200,7 @@ def gather(
 
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Within it anything may happen to the model; afterwards it is what it was, and traces made before remain valid."""
+    """Restore the model on exit, whatever happened to it; traces made before remain valid."""
     found = model.state_dict(keep_vars=True)
     state = {name: (value.detach().clone(), version(value)) for name, value in found.items()}
     gradients = {name: value.grad for name, value in model.named_parameters()}

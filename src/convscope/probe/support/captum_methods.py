@@ -19,7 +19,7 @@ MISSING = (
     "attribution compares Captum's methods, and Captum is not installed here: pip install 'convscope[attribution]'."
 )
 STEPS = 64
-"""Steps of the path that integrated gradients go along."""
+"""Steps along the path of integrated gradients."""
 AT_ONCE = 1 << 19
 """Numbers of the images of one pass: three photos of 224x224."""
 

@@ -174,7 +174,7 @@ def _through(back: Backward, walk: Followed, step: Step, index: int, marks: Arra
 
 
 def depending(trace: Trace) -> frozenset[Result]:
-    """The results that depend on an input's numbers, whole numbers and truth values included, or may do so through
+    """The results that depend on an input's numbers, integers and truth values included, or may do so through
     numbers that left PyTorch."""
     result: set[Result] = set()
     for step in trace.all_steps:

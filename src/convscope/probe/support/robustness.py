@@ -1,4 +1,4 @@
-"""Robustness: what came out when models were shown changed pictures, as numbers and as text. Uses no torch."""
+"""Robustness: the results of models on changed pictures, as numbers and as text. Uses no torch."""
 
 from dataclasses import dataclass, field
 

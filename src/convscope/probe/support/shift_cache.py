@@ -1,4 +1,4 @@
-"""Shift cache: the same model on many translations of an image, for little more than one pass.
+"""Shift cache: the same model on many translations of an image, at little more than the cost of one pass.
 
 The layers before the first padding are run once on the image with the background around it; the maps of a translation
 are then windows of those maps, for each phase of the strides so far. Exact, because such a layer gives for a window of

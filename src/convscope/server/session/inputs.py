@@ -181,7 +181,7 @@ def take(picture: Picture, card: cs.Card, change: Change, fit: str | None) -> Pa
             raise HTTPException(422, f"{picture.name} is not a single picture; it cannot be moved or given noise here.")
         return PageInput(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
     if card.inputs or card.form in {"signal", "tokens"}:
-        other = "signals" if card.form == "signal" else "whole numbers"
+        other = "signals" if card.form == "signal" else "integers"
         wants = f"several inputs ({', '.join(card.inputs)})" if card.inputs else other
         raise HTTPException(
             422,

@@ -79,7 +79,7 @@ class OwnNetworks:
             return str(error)
         made = len(prediction.output)
         if made != classes:
-            return f"it gives {made} number{'s' * (made != 1)} for an image, but there are {classes} classes."
+            return f"it returns {made} number{'s' * (made != 1)} for an image, but there are {classes} classes."
         return ""
 
 
@@ -87,7 +87,7 @@ Versions = tuple[tuple[str, int, int], ...]
 
 
 def _versions(source: str) -> Versions:
-    """The files that a network comes from, each with its time of change and size."""
+    """The files that a network comes from, each with its modification time and size."""
     with suppress(cs.ConvscopeError):
         status = {file: Path(file).stat() for file in cs.files_of(source) if Path(file).exists()}
         return tuple((file, each.st_mtime_ns, each.st_size) for file, each in status.items())

@@ -41,7 +41,7 @@ export function exactSum(numbers: Iterable<number>): number {
   return high;
 }
 
-/** The nearest whole number; of two equally near ones the even one. */
+/** The nearest integer; of two equally near ones the even one. */
 function nearest(value: number): bigint {
   const whole = Math.floor(value);
   const part = value - whole;
