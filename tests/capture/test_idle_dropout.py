@@ -60,6 +60,20 @@ def test_a_function_without_effect_is_a_step_too() -> None:
     assert cs.verify(trace).proved
 
 
+def test_a_function_that_was_replaced_runs_and_stays_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, calls = functional.dropout, list[float]()
+
+    def counting(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        calls.append(p)
+        return own(x, p, training, inplace)
+
+    monkeypatch.setattr(functional, "dropout", counting)
+    trace = cs.trace(Functional(), IMAGES)
+    assert calls[:2] == [0.0, 0.5]
+    assert functional.dropout is counting
+    assert "dropout" in [step.name for step in trace.steps]
+
+
 @pytest.mark.parametrize("model", [Functional, lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.Flatten())])
 def test_a_mask_has_the_name_of_its_dropout(model: Callable[[], nn.Module]) -> None:
     trace = cs.trace(model(), IMAGES, target=[0, 1, 0], loss="cross-entropy", optimizer="sgd", lr=0.1)

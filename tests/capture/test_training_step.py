@@ -168,6 +168,26 @@ def test_the_running_statistics_of_batch_norm_are_updates(momentum: float | None
         assert f"{name}[1]" in str(why)
 
 
+class Scaled(nn.Module):
+    """A batch norm in a model that multiplies by a number which left PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm2d(1), nn.Linear(36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.fc(self.norm(x * x.max().item()).flatten(1))
+        return result
+
+
+def test_running_statistics_are_updates_where_a_number_left_pytorch() -> None:
+    trace = cs.trace(Scaled(), images(), target=[0, 1, 0, 1, 0, 1], training=True)
+    assert trace.training_step is not None
+    assert {*trace.training_step.statistics} == {"norm.running_mean", "norm.running_var"}
+    assert trace["mul"].broken
+    assert not trace["norm.running_mean.updated"].broken
+
+
 def test_batch_norm_that_runs_twice_updates_its_statistics_twice() -> None:
     norm = nn.BatchNorm2d(1)
     model = nn.Sequential(norm, nn.Conv2d(1, 1, 3, padding=1), norm, nn.Flatten(), nn.Linear(36, 2))

@@ -59,8 +59,9 @@ def watched(recorder: Recorder) -> Iterator[None]:
 
 
 def _replace() -> None:
-    for name, dropout in _DROPOUTS.items():
-        setattr(functional, name, dropout)
+    for name in _DROPOUTS:  # as found: they may be replaced already
+        _dropouts[name] = getattr(functional, name)
+        setattr(functional, name, _watching_dropout(_dropouts[name]))
     for name in (*_WATCHING, "data"):
         _originals[name] = Tensor.__dict__.get(name)
     for name, watching in _WATCHING.items():
@@ -69,8 +70,8 @@ def _replace() -> None:
 
 
 def _put_back() -> None:
-    for name, dropout in _DROPOUTS.items():
-        setattr(functional, name, dropout.__wrapped__)  # type: ignore[attr-defined]  # set by functools.wraps
+    for name, dropout in _dropouts.items():
+        setattr(functional, name, dropout)
     for name, original in _originals.items():
         if original is None:  # inherited from torch._C.TensorBase
             delattr(Tensor, name)
@@ -101,10 +102,8 @@ def _watching(name: str, *, shares: bool) -> Callable[..., object]:
 _WATCHING = {name: _watching(name, shares=name in SHARING) for name in (*SHARING, *READING)}
 
 
-def _watching_dropout(name: str) -> Callable[..., object]:
+def _watching_dropout(own: Callable[..., object]) -> Callable[..., object]:
     """A wrapper of a dropout function that records inactive calls, for which torch dispatches nothing."""
-    own: Callable[..., Tensor] = getattr(functional, name)
-    parameters = inspect.signature(own)
 
     @functools.wraps(own)
     def dropout(*args: object, **kwargs: object) -> object:
@@ -112,7 +111,7 @@ def _watching_dropout(name: str) -> Callable[..., object]:
         recorder = getattr(_HERE, "recorder", None)
         if recorder is None:
             return result
-        given = parameters.bind(*args, **kwargs)
+        given = _PARAMETERS.bind(*args, **kwargs)
         given.apply_defaults()
         x, p, active = (given.arguments[word] for word in ("input", "p", "training"))
         return recorder.idles(float(p), result) if p and not active and result is x else result
@@ -120,7 +119,9 @@ def _watching_dropout(name: str) -> Callable[..., object]:
     return dropout
 
 
-_DROPOUTS = {name: _watching_dropout(name) for name in ("dropout", "dropout1d", "dropout2d", "dropout3d")}
+_DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d")
+_dropouts: dict[str, Callable[..., object]] = {}
+_PARAMETERS = inspect.signature(functional.dropout)
 
 
 def _data(tensor: Tensor) -> Tensor:

@@ -48,8 +48,11 @@ class RunningStatistic:
         """Its update as an operation of its own."""
         given = self.norm.arguments
         arguments = {self.argument: given[self.argument], "input": given["input"], "momentum": given[self.rate]}
-        op = f"convscope::{self.argument}"
-        return replace(self.norm, op=op, overload="default", arguments=arguments, results=(self.slot,), writes=())
+        scalars = ("momentum",) if self.rate in self.norm.scalars else ()
+        return replace(
+            self.norm, op=f"convscope::{self.argument}", overload="default", arguments=arguments, scalars=scalars,
+            results=(self.slot,), writes=(),
+        )  # fmt: skip
 
 
 class TrainingRecording(Recording):
