@@ -1,5 +1,6 @@
 """Dropout in evaluation mode: a step that returns what it was given, wherever steps are used."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
@@ -85,6 +86,24 @@ def test_a_mask_has_the_name_of_its_dropout(model: Callable[[], nn.Module]) -> N
         assert mask.says == "dropout mask: 0 or 1 ÷ (1 − p)"
         assert f"{step.name}.mask" in str(cs.explain(trace, step, (0,) * len(step.shape)))
     assert cs.verify(trace).proved
+
+
+class Halved(nn.Module):
+    """Divides by 2: a number, or random draws."""
+
+    def __init__(self, *, draws: bool) -> None:
+        super().__init__()
+        self.draws = draws
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (torch.bernoulli(torch.full_like(x, 0.3)) / 2) if self.draws else x / 2
+
+
+def test_other_quotients_are_not_dropout_masks() -> None:
+    block = nn.Sequential(OrderedDict(mask=Halved(draws=False), random=Halved(draws=True)))
+    trace = cs.trace(nn.Sequential(nn.Flatten(), block), IMAGES)
+    assert trace["1.mask"].says == "div"
+    assert {step.says for step in trace.all_steps if step.op in {"div", "mul"}} == {"div", "product"}
 
 
 def test_its_result_can_be_overridden() -> None:

@@ -260,14 +260,22 @@ def _show_source(number: int, rows: Sequence[LinkedCall], hidden: list[bool]) ->
 
 
 def dropout_masks(rows: Sequence[LinkedCall]) -> dict[int, int]:
-    """Row of each active dropout's product -> row of its mask: the Bernoulli draws divided by 1 - p."""
-    drawn = {number for number, row in enumerate(rows) if row.entry.op == "bernoulli"}
-    masks = {n for n, row in enumerate(rows) if row.entry.op == "div" and _steps(row) & drawn and len(_steps(row)) == 1}
+    """Row of each active dropout's product -> row of its mask: what was drawn, divided by the share that is kept."""
+    kept = {n: row.entry.arguments["p"] for n, row in enumerate(rows) if row.entry.op == "bernoulli" and _has_p(row)}
+    masks = {
+        number
+        for number, row in enumerate(rows)
+        if row.entry.op == "div" and [kept.get(drawn) for drawn in _steps(row)] == [row.entry.arguments["other"]]
+    }
     uses: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         for mask in _steps(row) & masks if row.entry.op == "mul" else ():
             uses.setdefault(mask, []).append(number)
     return {numbers[0]: mask for mask, numbers in uses.items()}  # a backward pass multiplies by the mask again
+
+
+def _has_p(row: LinkedCall) -> bool:
+    return isinstance(row.entry.arguments.get("p"), float)
 
 
 def _steps(row: LinkedCall) -> set[int]:

@@ -96,7 +96,8 @@ def product(step: TitledStep) -> str:
 
 def quotient(step: TitledStep) -> str:
     """`div`; on the CPU, an active dropout divides its Bernoulli draws by 1 - p."""
-    return "dropout mask: 0 or 1 ÷ (1 − p)" if step.name.endswith(".mask") else "div"
+    drawn = getattr(step.arguments.get("self"), "name", "").rpartition(".")[2].startswith("bernoulli")
+    return "dropout mask: 0 or 1 ÷ (1 − p)" if drawn and step.name.endswith(".mask") else "div"
 
 
 def to_size(kind: str) -> Title:
