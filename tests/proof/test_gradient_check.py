@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import convscope as cs
 from convscope.proof.chain import chain
 from convscope.proof.gradient_check import check_gradients
+from convscope.proof.verification_report import GradientCheck
 
 Array = NDArray[Any]
 
@@ -72,6 +73,11 @@ def test_a_gradient_without_a_number_agrees_with_nothing(number: float) -> None:
     check = check_gradients(trace)
     assert check.furthest == check.chain_furthest == np.inf
     assert check.wrong
+
+
+def test_differences_that_were_all_skipped_are_not_called_small() -> None:
+    skipped = GradientCheck(moved=5, flipped=2, lost=3, chained=1)
+    assert skipped.lines[0].startswith("finite difference: no weight could be compared; 2 skipped, a ReLU")
 
 
 def test_both_comparisons_agree_on_a_right_step() -> None:

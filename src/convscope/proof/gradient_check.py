@@ -193,8 +193,10 @@ def _differences(
         exact = expected.get(ref.name, recorded)
         apart = abs(slopes[0] - exact[cell]) - np.broadcast_to(known, exact.shape)[cell]
         blur = _share(3 * float(np.ptp(slopes)), exact, floor)
-        share = max(0.0, _share(float(np.maximum(0.0, apart)), exact, floor) - blur)  # infinite where apart is nan
-        yield ref.name, cell, LOST if blur > AGREES >= share else share
+        share = _share(float(np.maximum(0.0, apart)), exact, floor)  # infinite where apart is nan
+        if math.isfinite(blur):  # otherwise the gradient is zero, and no rounding excuses a slope
+            share = max(0.0, share - blur)
+        yield ref.name, cell, LOST if AGREES < blur < math.inf and share <= AGREES else share
 
 
 FLIPPED, LOST = "flipped", "lost"

@@ -129,7 +129,7 @@ class GradientCheck:
 
     @property
     def agrees(self) -> bool:
-        """Whether both were made and agree."""
+        """Whether the chain was compared and agrees, and so does every finite difference that was not skipped."""
         return self.chained > 0 and not self.unable and not self.wrong
 
     @property
@@ -144,6 +144,8 @@ class GradientCheck:
         skipped = f"; {self.flipped} skipped, a ReLU or winner flipped" if self.flipped else ""
         skipped += f"; {self.lost} skipped, lost in rounding" if self.lost else ""
         moved = f"finite difference: {compared} weights moved, largest difference {self.furthest:.1g} of the gradient"
+        if not compared:
+            moved = "finite difference: no weight could be compared"
         whole = (
             f"product of the chain in float64: {self.chained} gradients, largest difference {self.chain_furthest:.1g}"
         )
