@@ -10,12 +10,13 @@ if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: P
 
 def main() -> None:
     """Run the command line; while it loads, Ctrl-C has its default action and ends the process without a traceback."""
-    former = signal.getsignal(signal.SIGINT)
-    if former is signal.default_int_handler:  # unless it is ignored, as under nohup
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # it may be ignored, as in the background
+    if usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from convscope.cli import main as command  # noqa: PLC0415  # half a second, in which nothing catches Ctrl-C
 
-    signal.signal(signal.SIGINT, former)
+    if usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command()
 
 
