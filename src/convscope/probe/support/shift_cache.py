@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-PART = 64
-"""Images that are worked on together: their maps stay in the processor's cache."""
+PART = 256
+"""Images that are worked on together: more of them leave the processor's cache, fewer spend their time on calls."""
 POINTWISE: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Hardtanh, nn.ReLU6, nn.Hardswish,
     nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout2d, nn.BatchNorm2d,
@@ -40,6 +40,8 @@ class ShiftCache:
     head: tuple[fx.Node, ...]
     """The layers that are run once for all translations."""
     slides: tuple[Slide, ...]
+    tail: fx.GraphModule = field(repr=False)
+    """The other layers, which take the result of the head and run once for each translation."""
 
     def outputs(self, images: Tensor, levels: Sequence[tuple[int, int]], fill: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The model's output for each translation, with its place in `levels`.
@@ -55,18 +57,12 @@ class ShiftCache:
         canvas[:, :, reach[0] : reach[0] + height, reach[1] : reach[1] + width] = images
         maps, stride = self._maps(canvas)
         rows, columns = self._size(height, width)
-        interpreter = fx.Interpreter(self.module, garbage_collect_values=False)
         for position, (down, right) in enumerate(levels):
             top, left = reach[0] - down, reach[1] - right
             result = maps[top % stride[0], left % stride[1]]
             top, left = top // stride[0], left // stride[1]
             window = result[:, :, top : top + rows, left : left + columns].contiguous()
-            env: dict[fx.Node, object] = dict.fromkeys(self._before(), None)
-            env[self.head[-1]] = window
-            yield position, interpreter.run(images, initial_env=env)
-
-    def _before(self) -> list[fx.Node]:
-        return [*self.head, *(node for node in self.module.graph.nodes if node.op == "placeholder")]
+            yield position, self.tail(window)
 
     def _maps(self, canvas: Tensor) -> tuple[Mapping[tuple[int, int], Tensor], tuple[int, int]]:
         """What the head gives, for each phase of its strides."""
@@ -120,7 +116,17 @@ def share(model: nn.Module) -> ShiftCache | None:
         slides.append(slide)
         last = node
     worth = any(slide.extent != (1, 1) for slide in slides)
-    return ShiftCache(module, tuple(head), tuple(slides)) if worth else None
+    return ShiftCache(module, tuple(head), tuple(slides), _behind(module, head[-1])) if worth else None
+
+
+def _behind(module: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
+    """The part of a model behind one node, whose value is its only input."""
+    graph = fx.Graph()
+    copies = {last: graph.placeholder("maps")}
+    nodes = list(module.graph.nodes)
+    for node in nodes[nodes.index(last) + 1 :]:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    return fx.GraphModule(module, graph)
 
 
 def _slide(module: fx.GraphModule, node: fx.Node) -> Slide | None:
