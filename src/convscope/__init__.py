@@ -206,10 +206,20 @@ _NAMES = {**_PUBLIC, **_INTERNAL}
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return importlib.import_module(f"convscope.{name}")
+        return _imported(name)
     if name in _NAMES:
-        return getattr(importlib.import_module(f"convscope.{_NAMES[name]}"), name)
+        return getattr(_imported(_NAMES[name]), name)
     raise AttributeError(f"convscope has no {name!r}; it has {', '.join(__dir__())}")
+
+
+def _imported(name: str) -> Any:
+    path = f"convscope.{name}"
+    if path in sys.modules:
+        return importlib.import_module(path)  # waits for a thread that is still importing it
+    from convscope.memory import collection_paused  # noqa: PLC0415  # the first name that is used loads far more
+
+    with collection_paused():
+        return importlib.import_module(path)
 
 
 def __dir__() -> list[str]:

@@ -99,6 +99,27 @@ def test_a_failure_shows_the_steps_that_ran_and_the_sum() -> None:
     assert "fits: fc1: in_features=400" in text
 
 
+@pytest.mark.parametrize("gate", [True, False], ids=["gate", "sum"])
+def test_a_linear_layer_behind_one_operand_gets_the_width_of_the_other(gate: bool) -> None:
+    """Squeeze and excitation with the width of another block, and a residual of unequal features."""
+
+    def gated(net: Any, x: Tensor) -> Tensor:
+        x = net.conv(x)
+        weights = torch.sigmoid(net.up(F.relu(net.down(x.mean((2, 3))))))
+        result: Tensor = net.head((x * weights[:, :, None, None]).mean((2, 3)))
+        return result
+
+    def added(net: Any, x: Tensor) -> Tensor:
+        result: Tensor = x + net.up(F.relu(net.down(x)))
+        return result
+
+    layers = {"conv": nn.Conv2d(3, 16, 3, padding=1), "head": nn.Linear(16, 5)} if gate else {}
+    net = Lambda(gated if gate else added, down=nn.Linear(16, 4), up=nn.Linear(4, 24), **layers)
+    failure = cs.summary(net, (3, 12, 12) if gate else (16,)).failure
+    assert failure is not None
+    assert failure.repairs == ((ShapeRepair("up", "out_features", 16),),)
+
+
 def test_a_size_that_mixes_the_images_of_a_batch_is_not_proposed() -> None:
     """28x28 runs with view(-1, 1152), but makes four rows of each image."""
     net = CASES["view of another size"].build()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 from convscope.cards.card_inference import card_of
+from convscope.cards.trial_copy import TrialCopies
 from convscope.cards.trial_runs import expectation
 from convscope.errors import ShapeError
 
@@ -376,3 +377,13 @@ def test_layers_that_change_are_looked_at_anew() -> None:
     assert card_of(net).preprocess.channels == 3
     net[0] = nn.Conv2d(7, 4, 3)
     assert card_of(net).preprocess.channels == 7
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "ran"),
+    [(nn.Conv2d(3, 4, 3), (5, 3, 10**5, 10**5), True), (nn.Linear(100, 10**5), (5, 10**5, 10**4, 64), False)],
+    ids=["convolution", "generator"],
+)
+def test_a_trial_takes_no_memory_for_a_huge_input(net: nn.Module, shape: tuple[int, ...], ran: bool) -> None:
+    """A generator's layer has many outputs, which are tried as channels of pictures."""
+    assert TrialCopies(net).attempt(shape).ran is ran

@@ -5,7 +5,7 @@ user would type. The options are unverified: `shape_trials` runs each of them. U
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -276,9 +276,15 @@ def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -
 def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: tuple[int, ...]) -> Iterator[Option]:
     """Layers before a sum or a concatenation, the last first, changed so that its operands could agree."""
     channels = len(left) > 2 and len(left) == len(right) and left[1] != right[1]
+    lengths = zip(reversed(left), reversed(right), strict=False)
+    unequal = list(dict.fromkeys(pair for pair in lengths if pair[0] != pair[1]))
     for call in reversed(before):
         weight, groups = call.tensor("weight"), int(call.arguments.get("groups") or 1)
-        if weight is None or not call.name.startswith("conv") or "transpose" in call.name:
+        if weight is None or "transpose" in call.name:
+            continue
+        if call.name == "linear" and weight.dim() == 2:
+            yield from (_wider(call, weight, wanted) for wanted in _others(unequal, weight.shape[0]))
+        if not call.name.startswith("conv"):
             continue
         if channels and groups == 1 and weight.shape[0] in {left[1], right[1]}:
             wanted = left[1] if weight.shape[0] == right[1] else right[1]
@@ -301,6 +307,18 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
             yield Option(
                 (ShapeRepair(call.layer, "stride", 1),), {call.index: partial(_with, stride=[1] * len(kernel))}
             )
+
+
+def _wider(call: TorchCall, weight: Tensor, wanted: int) -> Option:
+    """A linear layer that makes another number of features."""
+    shape = (wanted, weight.shape[1])
+    repair = _weight_repair(call, "out_features", wanted, shape)
+    return Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})
+
+
+def _others(pairs: Iterable[tuple[int, int]], made: int) -> list[int]:
+    """For each pair of unequal lengths with `made`, the other one, where broadcasting is not what was meant."""
+    return [max(pair) if min(pair) == made else min(pair) for pair in pairs if made in pair and 1 not in pair]
 
 
 def _times_larger(left: tuple[int, ...], right: tuple[int, ...]) -> int:

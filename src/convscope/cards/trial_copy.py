@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from convscope.cards.card import InputLayer
 
 SMALL = 30_000_000
-"""Number of parameter values up to which a trial copy has real ones, so that forward may read them."""
+"""Parameters, and numbers of the inputs, up to which a trial copy has real ones, so that forward may read them."""
 NEAR = 128 * 128
 """Positions of a map up to which a trial copy with real numbers is run, whatever the work."""
 WORK = 100_000_000
@@ -83,8 +83,8 @@ class TrialCopies:
         if not self.inputs:
             raise Unrunnable
         dtype = next((t.dtype for t in _tensors(self.model) if t.is_floating_point()), torch.float32)
-        image = torch.zeros(shape, dtype=torch.int64) if whole else torch.ones(shape, dtype=dtype)
-        return self.call([image] * self.inputs, {})
+        image = torch.zeros((), dtype=torch.int64) if whole else torch.ones((), dtype=dtype)
+        return self.call([image.expand(shape)] * self.inputs, {})  # the copies take memory, not this one
 
     def call(self, arguments: Sequence[object], keywords: Mapping[str, object]) -> TrialRun:
         """Run a trial copy on copies of these inputs, without side effects."""
@@ -110,8 +110,8 @@ class TrialCopies:
         device = next((t.device for t in _tensors(trial_copy)), torch.device("cpu"))
         where: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
         with _unseen(), where:
-            copies = [in_structure(value, lambda t: t.detach().clone().to(device)) for value in arguments]
-            named = {name: in_structure(v, lambda t: t.detach().clone().to(device)) for name, v in keywords.items()}
+            copies = [in_structure(value, lambda t: _own(t, device)) for value in arguments]
+            named = {name: in_structure(v, lambda t: _own(t, device)) for name, v in keywords.items()}
             with watch:
                 try:
                     outcome = trial_copy(*copies, **named)
@@ -127,7 +127,8 @@ class TrialCopies:
         plain = all(t.device.type == "cpu" and t.dtype in _PLAIN for t in tensors)
         largest = max((int(np.prod(t.shape[2:])) for t in inputs if isinstance(t, Tensor)), default=0)
         numbers = sum(t.numel() for t in tensors)
-        return not plain or numbers > SMALL or (largest > NEAR and numbers * largest > WORK)
+        given = sum(t.numel() for t in inputs if isinstance(t, Tensor))
+        return not plain or numbers > SMALL or given > SMALL or (largest > NEAR and numbers * largest > WORK)
 
     def _new_copy(self, numberless: bool) -> nn.Module:
         if self.lazy:  # a run would give it its shapes
@@ -160,6 +161,13 @@ def required_inputs(model: nn.Module) -> tuple[str, ...]:
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
+
+
+def _own(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy of a tensor on this device, without numbers on `meta`."""
+    if device.type == "meta":
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    return tensor.detach().clone(memory_format=torch.contiguous_format).to(device)
 
 
 def in_structure(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -13,6 +13,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message
 
 from convscope.errors import UsageError
+from convscope.memory import collection_paused
 from convscope.models import Module
 from convscope.models.loading import load_model
 from convscope.server.http.security import Access, new_token
@@ -51,10 +52,13 @@ def widget(model: Module | Run | str | Path, image: object = None, *, data_dir: 
         UsageError: anywidget is not installed, the page was not built, or model or image are invalid.
         ConvscopeError: as raised by `load_model` and `load_image`.
     """
-    kind = _widget_type()
-    loaded = model.model if isinstance(model, Run) else load_model(model) if isinstance(model, str | Path) else model
-    workspace = Workspace.of_model(loaded, image, data_dir=Path(data_dir) if data_dir else None)
-    return kind(workspace)
+    with collection_paused():  # the first widget imports its parts
+        kind = _widget_type()
+        loaded = (
+            model.model if isinstance(model, Run) else load_model(model) if isinstance(model, str | Path) else model
+        )
+        workspace = Workspace.of_model(loaded, image, data_dir=Path(data_dir) if data_dir else None)
+        return kind(workspace)
 
 
 @cache
@@ -169,7 +173,8 @@ class Asker:
 
     def _run(self) -> None:
         try:
-            self._app = self._make()
+            with collection_paused():
+                self._app = self._make()
         except Exception:  # each request says so
             log.exception("the widget could not be made")
         self._loop.run_forever()
