@@ -99,7 +99,7 @@ def test_a_failing_first_view_is_reported_only_when_requested(caplog: pytest.Log
 
 def test_it_is_kept_until_requested() -> None:
     gallery = Workspace.of_model(cs.load_model("shapes-cnn", seed=1))
-    gallery.traces = kept = TraceStore(most=1)
+    gallery.traces = kept = TraceStore(max_bytes=1)
     model = gallery.model("shapes-cnn")
 
     def make(index: int, client: str) -> str:

@@ -37,7 +37,7 @@ def net() -> Any:
 def test_the_oldest_traces_go_but_each_clients_newest_stays(net: Any) -> None:
     gallery = Workspace.of_model(net)
     model = gallery.model("shapes-cnn")
-    gallery.traces = traces = TraceStore(most=300_000)
+    gallery.traces = traces = TraceStore(max_bytes=300_000)
 
     def make(index: int, client: str) -> str:
         shown = SampleRef(source="shapes", split="test", index=index)
@@ -71,7 +71,7 @@ def test_memory_is_given_back_once_after_heavy_work_has_ended() -> None:
 
 def test_a_trace_that_others_are_compared_with_stays(net: Any) -> None:
     gallery = Workspace.of_model(net)
-    gallery.traces = traces = TraceStore(most=1)
+    gallery.traces = traces = TraceStore(max_bytes=1)
     model, shown = gallery.model("shapes-cnn"), SampleRef(source="shapes", split="test", index=0)
 
     def make(right: int) -> str:
@@ -279,7 +279,7 @@ def test_a_pass_ends_where_it_is_when_its_client_leaves_and_the_model_serves_oth
 
 def test_too_many_are_told_to_come_back() -> None:
     async def flooding() -> None:
-        workers, gate = Workers(threads=1, waiting=5, each=3), threading.Event()
+        workers, gate = Workers(threads=1, waiting=5, per_client=3), threading.Event()
         tasks = [ask(workers, lambda: gate.wait(240), "a")[1]]
         await everyone_waits()
         tasks += [ask(workers, lambda: None, "a")[1] for _ in range(3)]

@@ -74,13 +74,13 @@ def make_app(
         lesson: The lesson beside the page, `request.app.state.lesson`; None: there is none.
     """
     with _BUILDING:
-        return _made(gallery, access, trainings, lesson)
+        return _application(gallery, access, trainings, lesson)
 
 
 _BUILDING = threading.Lock()  # applications share the routes' fields, which the framework prepares without a lock
 
 
-def _made(
+def _application(
     gallery: TrainableModels | None,
     access: Access,
     trainings: Trainings | None,
@@ -107,7 +107,7 @@ def _made(
 
 
 def put_together(app: FastAPI) -> None:
-    """Have each route ready before anybody asks: the framework makes one when it first looks whether it is meant."""
+    """Prepare every route; the framework otherwise does so at the first request that it compares with it."""
     with _BUILDING:
         for route in app.routes:
             route.matches({"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []})
@@ -130,11 +130,11 @@ def problem(status: int, message: str, headers: Mapping[str, str] | None = None,
 
 def _not_understood(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first, *others = error.errors()
-    where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})[:200]
-    more = f" ({len(others)} more like this)" if others else ""
-    named = f"{where}: " if where else ""
-    return problem(422, f"the request is not understood: {named}{first['msg'][:300].rstrip('.')}{more}.")
+    first, *further = error.errors()
+    location = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})[:200]
+    remaining = f" ({len(further)} more like this)" if further else ""
+    prefix = f"{location}: " if location else ""
+    return problem(422, f"the request is not understood: {prefix}{first['msg'][:300].rstrip('.')}{remaining}.")
 
 
 def _refused(_request: Request, error: Exception) -> Response:

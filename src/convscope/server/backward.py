@@ -61,8 +61,8 @@ class BackwardInfo(Message):
 def backward_name(opened: ModelHandle, request: BackwardRequest) -> str:
     """The id of a backward pass: a digest of the request and of the weights."""
     _, weights = opened.read()
-    at = opened.newest() if request.forward.at is None else request.forward.at
-    return f"b{hashlib.sha256(f'{request.model_dump_json()} {at} {weights}'.encode()).hexdigest()[:24]}"
+    step = opened.newest() if request.forward.at is None else request.forward.at
+    return f"b{hashlib.sha256(f'{request.model_dump_json()} {step} {weights}'.encode()).hexdigest()[:24]}"
 
 
 def record_backward(opened: ModelHandle, find: Find, request: BackwardRequest) -> TracePass:
@@ -74,41 +74,43 @@ def record_backward(opened: ModelHandle, find: Find, request: BackwardRequest) -
     """
     model, _ = opened.read()
     forward = request.forward
-    at = opened.newest() if forward.at is None else forward.at
+    weights_step = opened.newest() if forward.at is None else forward.at
     model_input = take(find(forward.input), cs.card_of(model), forward.change, forward.fit)
-    overrides = overrides_of(opened, model, model_input, at, forward.edits)
+    overrides = overrides_of(opened, model, model_input, weights_step, forward.edits)
     index = _index(request, model, model_input, overrides)
     loss = _loss_of(opened) if request.of == "loss" else lambda output, target: output[0, target[0]]
     trace = cs.trace(model, model_input.value, target=[index], loss=loss, overrides=overrides or None)
-    done = TracePass(backward_name(opened, request), opened, model, forward, model_input, trace, None, (), frozenset())
-    done.blocked.update(_blocked(trace))
-    return done
+    trace_pass = TracePass(
+        backward_name(opened, request), opened, model, forward, model_input, trace, None, (), frozenset()
+    )
+    trace_pass.blocked.update(_blocked(trace))
+    return trace_pass
 
 
-def backward_answer(done: TracePass, request: BackwardRequest) -> BackwardInfo:
+def backward_answer(trace_pass: TracePass, request: BackwardRequest) -> BackwardInfo:
     """The description of a recorded backward pass."""
-    trace, made = done.trace, done.trace.training_step
-    assert made is not None
+    trace, training_step = trace_pass.trace, trace_pass.trace.training_step
+    assert training_step is not None
     index = int(trace.inputs["target"][0])
     classes = trace.card.classes
-    done.info = done.info or _described(done)
+    trace_pass.info = trace_pass.info or _described(trace_pass)
     return BackwardInfo(
-        trace=done.info,
+        trace=trace_pass.info,
         of=request.of,
         index=index,
         label=classes[index] if index < len(classes) else str(index),
-        value=number(float(trace.all_steps[made.loss.id].outputs[made.loss.output])),
-        blocked=[each.id for each in done.info.steps if each.id in done.blocked],
+        value=number(float(trace.all_steps[training_step.loss.id].outputs[training_step.loss.output])),
+        blocked=[step.id for step in trace_pass.info.steps if step.id in trace_pass.blocked],
     )
 
 
-def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.float64]:
+def channel_contributions(trace_pass: TracePass, gradient: cs.Step) -> NDArray[np.float64]:
     """What each channel of a forward step adds to the differentiated number: its numbers times their slopes, added up.
 
     At the recorded numbers and without the biases of later steps, as in `contributions`.
 
     Args:
-        done: A backward pass.
+        trace_pass: A backward pass.
         gradient: The gradient of the forward step.
 
     Returns:
@@ -117,9 +119,16 @@ def channel_contributions(done: TracePass, gradient: cs.Step) -> NDArray[np.floa
     Raises:
         HTTPException: the pass is not a backward pass, or this is not the gradient of a step.
     """
-    if done.trace.training_step is None:
+    if trace_pass.trace.training_step is None:
         raise HTTPException(404, "this is a forward pass, which has no gradients; POST api/gradients records them.")
-    step = next((step for step, each in _pairs(done.trace) if step is not None and each.id == gradient.id), None)
+    step = next(
+        (
+            step
+            for step, other_gradient in _pairs(trace_pass.trace)
+            if step is not None and other_gradient.id == gradient.id
+        ),
+        None,
+    )
     if step is None:
         raise HTTPException(404, f"{gradient.name} is not the gradient of a step, so its channels add nothing.")
     slopes = np.asarray(gradient.output, np.float64)
@@ -144,12 +153,12 @@ def _loss_of(opened: ModelHandle) -> str:
 
 def _pairs(trace: cs.Trace) -> Iterator[tuple[cs.Step | None, cs.Step]]:
     """The image with its gradient, and every visible step of the forward pass that has one, in order."""
-    made = trace.training_step
-    assert made is not None
-    if "input" in made.gradients:
-        yield None, trace.all_steps[made.gradients["input"].id]
+    training_step = trace.training_step
+    assert training_step is not None
+    if "input" in training_step.gradients:
+        yield None, trace.all_steps[training_step.gradients["input"].id]
     for step in trace.steps:
-        if step.id >= made.loss.id or step.name.startswith("loss"):
+        if step.id >= training_step.loss.id or step.name.startswith("loss"):
             return
         for name in (f"{step.name}.grad#sum", f"{step.name}.grad"):
             try:
@@ -159,22 +168,22 @@ def _pairs(trace: cs.Trace) -> Iterator[tuple[cs.Step | None, cs.Step]]:
                 continue
 
 
-def _described(done: TracePass) -> TraceInfo:
+def _described(trace_pass: TracePass) -> TraceInfo:
     """The gradients in the place of the forward steps that they belong to."""
-    pairs = [*_pairs(done.trace)]
-    place = {-1 if step is None else step.id: gradient.id for step, gradient in pairs}
-    image = place.get(-1)
+    pairs = [*_pairs(trace_pass.trace)]
+    gradient_ids = {-1 if step is None else step.id: gradient.id for step, gradient in pairs}
+    image = gradient_ids.get(-1)
     steps = []
     for step, gradient in pairs:
-        links = [] if step is None else [place[each] for each in step.inputs if each in place]
+        links = [] if step is None else [gradient_ids[source] for source in step.inputs if source in gradient_ids]
         links = links or ([] if step is None or image is None else [image])
-        what = "the image" if step is None else f"{step.name} ({step.says})"
+        subject = "the image" if step is None else f"{step.name} ({step.says})"
         module = {} if step is None else {"module": step.module, "module_type": step.module_type}
-        changed = {"inputs": links, "says": f"gradient at {what}", "parameters": {}, **module}
-        steps.append(step_info(gradient).model_copy(update=changed))
-    answers, _ = answers_of(done.model, done.trace.output)
-    last = steps[-1].id if steps else None
-    return described(done, steps, answers=answers, output=last)
+        update = {"inputs": links, "says": f"gradient at {subject}", "parameters": {}, **module}
+        steps.append(step_info(gradient).model_copy(update=update))
+    answers, _ = answers_of(trace_pass.model, trace_pass.trace.output)
+    output_id = steps[-1].id if steps else None
+    return described(trace_pass, steps, answers=answers, output=output_id)
 
 
 def _blocked(trace: cs.Trace) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -199,8 +208,8 @@ async def backward(request: Request, body: BackwardRequest) -> BackwardInfo:
     def make() -> BackwardInfo:
         opened = workspace.model(body.forward.model)
         name = backward_name(opened, body)
-        done = workspace.traces.keep(name, lambda: record_backward(opened, workspace.picture, body), client)
-        return backward_answer(done, body)
+        trace_pass = workspace.traces.keep(name, lambda: record_backward(opened, workspace.picture, body), client)
+        return backward_answer(trace_pass, body)
 
     info: BackwardInfo = await workspace.workers.run(request, f"model {body.forward.model}", make)
     return info
@@ -210,12 +219,14 @@ async def backward(request: Request, body: BackwardRequest) -> BackwardInfo:
 async def blocked(request: Request, trace: Id, step: StepId, channel: Annotated[int, Query(ge=0)] = 0) -> Response:
     """The cells of a gradient that are 0 because an activation did not pass: 1 there, 0 elsewhere."""
 
-    def read(done: TracePass) -> Response:
-        if step not in done.blocked:
-            raise HTTPException(404, f"no activation blocks the gradient {done.step(step).name}.")
-        planes = planes_of(done.blocked[step].astype(np.float32))
+    def read(trace_pass: TracePass) -> Response:
+        if step not in trace_pass.blocked:
+            raise HTTPException(404, f"no activation blocks the gradient {trace_pass.step(step).name}.")
+        planes = planes_of(trace_pass.blocked[step].astype(np.float32))
         if channel >= len(planes):
-            raise HTTPException(404, f"{done.step(step).name} has channels 0 to {len(planes) - 1}, not {channel}.")
+            raise HTTPException(
+                404, f"{trace_pass.step(step).name} has channels 0 to {len(planes) - 1}, not {channel}."
+            )
         return raw(planes[channel])
 
     response: Response = await on(request, trace, read)
@@ -226,8 +237,8 @@ async def blocked(request: Request, trace: Id, step: StepId, channel: Annotated[
 async def channels(request: Request, trace: Id, step: StepId) -> Response:
     """What each channel of the forward step adds to the number that is differentiated."""
 
-    def read(done: TracePass) -> Response:
-        return raw(channel_contributions(done, done.step(step)).astype(np.float32))
+    def read(trace_pass: TracePass) -> Response:
+        return raw(channel_contributions(trace_pass, trace_pass.step(step)).astype(np.float32))
 
     response: Response = await on(request, trace, read)
     return response

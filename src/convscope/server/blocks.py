@@ -189,10 +189,10 @@ def source_of(workspace: HasSources, source: str) -> SourceInfo:
     Raises:
         HTTPException: 404, unknown id.
     """
-    known: dict[str, SourceInfo] = {each.id: each for each in workspace.sources()}
-    if source not in known:
-        raise HTTPException(404, f"unknown data source {source!r}; available: {', '.join(known)}.")
-    return known[source]
+    sources: dict[str, SourceInfo] = {entry.id: entry for entry in workspace.sources()}
+    if source not in sources:
+        raise HTTPException(404, f"unknown data source {source!r}; available: {', '.join(sources)}.")
+    return sources[source]
 
 
 def images_of(source: SourceInfo) -> tuple[tuple[int, int, int], int]:
@@ -214,39 +214,39 @@ def options() -> BlockOptions:
 
 
 @router.post("/blocks/plan", response_model_exclude_unset=True)
-def plan(request: Request, wanted: PlanRequest) -> PlanInfo:
+def plan(request: Request, body: PlanRequest) -> PlanInfo:
     """Sizes and counts as arithmetic, or the first problem; nothing is built."""
-    result = planned(source_of(request.app.state.gallery, wanted.source), wanted.blocks)
+    result = planned(source_of(request.app.state.gallery, body.source), body.blocks)
     return PlanInfo.model_validate(result.to_json())
 
 
 @router.post("/blocks/code")
-def code(request: Request, wanted: PlanRequest) -> CodeInfo:
+def code(request: Request, body: PlanRequest) -> CodeInfo:
     """The network as Python code."""
-    source = source_of(request.app.state.gallery, wanted.source)
-    return CodeInfo(code=cs.blocks.code(plain(wanted.blocks), *images_of(source)))
+    source = source_of(request.app.state.gallery, body.source)
+    return CodeInfo(code=cs.blocks.code(plain(body.blocks), *images_of(source)))
 
 
 @router.post("/blocks/open")
-async def open_network(request: Request, wanted: PlanRequest) -> OpenedInfo:
+async def open_network(request: Request, body: PlanRequest) -> OpenedInfo:
     """Open the network without training it: weights that were not given are random."""
     workspace = request.app.state.gallery
-    opened: str = await workspace.workers.run(request, "blocks", partial(opened_network, workspace, wanted))
-    return OpenedInfo(model=opened)
+    model_id: str = await workspace.workers.run(request, "blocks", partial(opened_network, workspace, body))
+    return OpenedInfo(model=model_id)
 
 
-def opened_network(workspace: Workspace, wanted: PlanRequest) -> str:
+def opened_network(workspace: Workspace, request: PlanRequest) -> str:
     """The id of the network in the workspace; the same list for the same data is opened once.
 
     Raises:
         UsageError: a block cannot be built.
     """
-    source = source_of(workspace, wanted.source)
-    (shape, classes), blocks = images_of(source), plain(wanted.blocks)
+    source = source_of(workspace, request.source)
+    (shape, classes), blocks = images_of(source), plain(request.blocks)
     digest = hashlib.sha256(json.dumps([blocks, shape, classes, source.id]).encode()).hexdigest()[:8]
 
     def build() -> cs.Module:
-        result = planned(source, wanted.blocks)
+        result = planned(source, request.blocks)
         one_each = not result.problem and result.blocks[-1].shape == (classes,)
         args = {"blocks": blocks, "shape": shape, "classes": classes}
         return cs.load_model(MODEL, args=args, classes=source.classes if one_each else None)
@@ -258,8 +258,8 @@ def opened_network(workspace: Workspace, wanted: PlanRequest) -> str:
 def of_run(request: Request, model: Id) -> BlocksOfRun:
     """The list of blocks that a run was trained with."""
     run = request.app.state.gallery.model(model).run
-    made = None if run is None else run.config["model"]
-    blocks = None if made is None or made["source"] != MODEL else made["args"].get("blocks")
+    model_config = None if run is None else run.config["model"]
+    blocks = None if model_config is None or model_config["source"] != MODEL else model_config["args"].get("blocks")
     return BlocksOfRun(blocks=_specs(blocks) if isinstance(blocks, list) else None)
 
 

@@ -85,8 +85,8 @@ class ClientGone(BaseException):
 class Workers:
     """Runs work in threads, at most `threads` at a time."""
 
-    def __init__(self, threads: int = THREADS, waiting: int = WAITING, each: int = EACH) -> None:
-        self._free, self._most, self._each = threads, waiting, each
+    def __init__(self, threads: int = THREADS, waiting: int = WAITING, per_client: int = EACH) -> None:
+        self._free, self._max_waiting, self._max_per_client = threads, waiting, per_client
         self._waiting: OrderedDict[str, deque[WorkItem]] = OrderedDict()
         self._busy: set[str] = set()
         self._idle: list[SimpleQueue[WorkItem | None]] = []
@@ -106,22 +106,22 @@ class Workers:
             HTTPException: 503, the queue is full, or the client disconnected.
         """
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        job = WorkItem(client_of(request), key, work, lambda *end: loop.call_soon_threadsafe(_finish, done, *end))
+        future: asyncio.Future[Any] = loop.create_future()
+        job = WorkItem(client_of(request), key, work, lambda *end: loop.call_soon_threadsafe(_finish, future, *end))
         self._enter(job)
         leaving = asyncio.ensure_future(_left(request))
         try:
-            await asyncio.wait({done, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not done.done():
+            await asyncio.wait({future, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done():
                 if left is not None:
                     left.set()
                 raise HTTPException(503, "the client disconnected before the response was ready.")
-            result: T = done.result()
+            result: T = future.result()
             return result
         finally:
             leaving.cancel()
             self._drop(job)
-            done.add_done_callback(_seen)
+            future.add_done_callback(_retrieve_exception)
 
     def begin(self, key: str, work: Callable[[], object]) -> None:
         """Run `work` in the background (prefetch); its result and its errors are discarded.
@@ -145,12 +145,12 @@ class Workers:
 
     def _enter(self, job: WorkItem) -> None:
         with self._lock:
-            mine = self._waiting.get(job.client, ())
+            client_jobs = self._waiting.get(job.client, ())
             count = sum(map(len, self._waiting.values()))
             if self._closed:
                 raise HTTPException(503, "the server is shutting down; start it again.")
-            if count >= self._most or len(mine) >= self._each:
-                queued = f"{len(mine)} of your" if len(mine) >= self._each else f"{count}"
+            if count >= self._max_waiting or len(client_jobs) >= self._max_per_client:
+                queued = f"{len(client_jobs)} of your" if len(client_jobs) >= self._max_per_client else f"{count}"
                 raise HTTPException(
                     503, f"{queued} requests are waiting already; try again in a moment.", headers={"Retry-After": "1"}
                 )
@@ -160,10 +160,10 @@ class Workers:
     def _drop(self, job: WorkItem) -> None:
         """Remove a job from the queue, if it has not started."""
         with self._lock:
-            mine = self._waiting.get(job.client)
-            if mine is not None and job in mine:
-                mine.remove(job)
-                if not mine:
+            client_jobs = self._waiting.get(job.client)
+            if client_jobs is not None and job in client_jobs:
+                client_jobs.remove(job)
+                if not client_jobs:
                     del self._waiting[job.client]
 
     def _start(self) -> None:
@@ -182,12 +182,12 @@ class Workers:
 
     def _next(self) -> WorkItem | None:
         """The next runnable job: for each client in turn, its first job whose key is free."""
-        for client, mine in self._waiting.items():
-            for job in mine:
+        for client, client_jobs in self._waiting.items():
+            for job in client_jobs:
                 if job.key not in self._busy:
-                    mine.remove(job)
+                    client_jobs.remove(job)
                     self._waiting.move_to_end(client)
-                    if not mine:
+                    if not client_jobs:
                         del self._waiting[client]
                     return job
         return None
@@ -221,16 +221,16 @@ class Workers:
         return not ended
 
 
-def _finish(done: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+def _finish(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
     """Set the result, in the event loop of the coroutine that waits."""
-    if not done.done():
-        done.set_exception(error) if error is not None else done.set_result(result)
+    if not future.done():
+        future.set_exception(error) if error is not None else future.set_result(result)
 
 
-def _seen(done: "asyncio.Future[Any]") -> None:
+def _retrieve_exception(future: "asyncio.Future[Any]") -> None:
     """Retrieve the exception of an abandoned future, which asyncio would otherwise report as never retrieved."""
-    if not done.cancelled():
-        done.exception()
+    if not future.cancelled():
+        future.exception()
 
 
 async def _left(request: Request) -> None:

@@ -254,8 +254,8 @@ def serve(
     if path.exists() and not path.is_dir():
         raise cs.UsageError(f"{folder} is a file; give a folder that contains runs.")
     make = partial(Workspace.of_folder, path, data_dir=Path(data_dir) if data_dir else None)
-    own = {_code_of(network): dict[str, Any]() for network in networks}
-    return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser, networks=own)
+    configured = {_code_of(network): dict[str, Any]() for network in networks}
+    return _launch(make, path, host=host, port=port, allow_hosts=allow_hosts, browser=browser, networks=configured)
 
 
 def _code_of(network: str) -> str:

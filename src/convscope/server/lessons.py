@@ -152,7 +152,7 @@ class LessonService:
             raise HTTPException(404, f"the lesson has screens 0 to {len(screens) - 1}; there is no screen {number}.")
         first = sum(map(len, screens[:number]))
         shown = self._executed(first + len(screens[number]))[first:]
-        return LessonScreen(number=number, blocks=[self._block(each) for each in shown])
+        return LessonScreen(number=number, blocks=[self._block(item) for item in shown])
 
     def judge(self, name: str, reply: str) -> LessonVerdict:
         """Judge an answer.
@@ -161,12 +161,12 @@ class LessonService:
             HTTPException: 404, no question of this name has been shown.
         """
         with self._lock:
-            asked = {each.name: each for each in self._shown if isinstance(each, cs.lessons.Asked)}
-        if name not in asked:
-            known = ", ".join(asked) or "none"
-            raise HTTPException(404, f"no question {name!r} has been shown; shown were: {known}.")
+            questions = {item.name: item for item in self._shown if isinstance(item, cs.lessons.Asked)}
+        if name not in questions:
+            shown_names = ", ".join(questions) or "none"
+            raise HTTPException(404, f"no question {name!r} has been shown; shown were: {shown_names}.")
         try:
-            verdict = asked[name].judge(asked[name].read(reply))
+            verdict = questions[name].judge(questions[name].read(reply))
         except cs.lessons.AnswerError as error:
             return LessonVerdict(right=None, html=MARKDOWN.render(str(error)))
         return LessonVerdict(right=verdict.right, html=MARKDOWN.render(verdict.text), because=_output(verdict.because))
@@ -206,12 +206,12 @@ class LessonService:
     def _open(self, stop: "cs.lessons.ShownStop") -> tuple[str, StoredRef | None]:
         """The id of a stop's model, opened if it is not, and the reference of its image."""
         with self._lock:
-            known = next((name for model, name in self._opened if model is stop.model), None)
-            if known is None:
-                known = self._workspace.open(cs.lessons.model_of(stop))
-                self._opened.append((stop.model, known))
-        ref = None if stop.image is None else self._workspace.keep_image(known, stop.image)
-        return known, ref
+            model_id = next((name for model, name in self._opened if model is stop.model), None)
+            if model_id is None:
+                model_id = self._workspace.open(cs.lessons.model_of(stop))
+                self._opened.append((stop.model, model_id))
+        ref = None if stop.image is None else self._workspace.keep_image(model_id, stop.image)
+        return model_id, ref
 
 
 def _output(output: "cs.lessons.Output") -> LessonOutput:

@@ -157,38 +157,40 @@ def record_step(opened: ModelHandle, step: int) -> TracePass:
     return TracePass(name, opened, None, request, model_input, trace, None, (), frozenset())
 
 
-def step_answer(done: TracePass, step: int) -> TrainingStepInfo:
+def step_answer(trace_pass: TracePass, step: int) -> TrainingStepInfo:
     """The description of a recorded step."""
-    trace, made = done.trace, done.trace.training_step
-    assert made is not None
-    done.info = done.info or described(done, [step_info(step) for step in trace.steps])
+    trace, training_step = trace_pass.trace, trace_pass.trace.training_step
+    assert training_step is not None
+    trace_pass.info = trace_pass.info or described(trace_pass, [step_info(step) for step in trace.steps])
     effect = cs.step_effect(trace)
     return TrainingStepInfo(
-        trace=done.info,
+        trace=trace_pass.info,
         step=step,
-        optimizer=made.optimizer.partition(" ")[0],
-        mode=made.mode,
-        loss_name=made.loss_name,
+        optimizer=training_step.optimizer.partition(" ")[0],
+        mode=training_step.mode,
+        loss_name=training_step.loss_name,
         before=number(effect.before),
         after=number(effect.after),
         count=len(trace.input),
         images=_images(trace),
-        updates=sorted((_update(trace, name) for name in made.updated), key=lambda each: len(each.shape) < 2),
-        statistics=[_statistic(trace, name) for name in made.statistics],
+        updates=sorted(
+            (_update(trace, name) for name in training_step.updated), key=lambda update: len(update.shape) < 2
+        ),
+        statistics=[_statistic(trace, name) for name in training_step.statistics],
     )
 
 
 def described(
-    done: TracePass, steps: list[StepInfo], answers: Sequence[Answer] = (), output: int | None = None
+    trace_pass: TracePass, steps: list[StepInfo], answers: Sequence[Answer] = (), output: int | None = None
 ) -> TraceInfo:
     """The description of a pass with gradients, as far as a page needs it to name and explain its numbers."""
-    shapes = {ref.name: ref.shape for ref in done.trace.outside.values() if ref.kind == "parameter"}
+    shapes = {ref.name: ref.shape for ref in trace_pass.trace.outside.values() if ref.kind == "parameter"}
     return TraceInfo(
-        id=done.id,
-        model=done.opened.id,
-        input=done.taken.info(),
+        id=trace_pass.id,
+        model=trace_pass.opened.id,
+        input=trace_pass.model_input.info(),
         steps=steps,
-        modules=dict(done.trace.modules),
+        modules=dict(trace_pass.trace.modules),
         parameters=[ParameterInfo(name=n, shape=list(s), changed=False) for n, s in shapes.items()],
         answers=list(answers),
         output=output,
@@ -202,15 +204,15 @@ def _statistic(trace: cs.Trace, name: str) -> StatisticUpdate:
     return StatisticUpdate(name=name, updated=step.id, momentum=step.arguments["momentum"])
 
 
-def statistic_numbers(done: TracePass, name: str) -> StatisticNumbers:
+def statistic_numbers(trace_pass: TracePass, name: str) -> StatisticNumbers:
     """A running statistic before and after a step, and the batch's own.
 
     Raises:
         HTTPException: 404, the step updates no such statistic.
     """
-    check_step(done)
-    trace, made = done.trace, done.trace.training_step
-    if made is None or name not in made.statistics:
+    check_step(trace_pass)
+    trace, training_step = trace_pass.trace, trace_pass.trace.training_step
+    if training_step is None or name not in training_step.statistics:
         raise HTTPException(404, f"this step updates no running statistic {name!r}.")
     step = trace[f"{name}.updated"]
     arguments = trace.operands(step)
@@ -226,26 +228,26 @@ def statistic_numbers(done: TracePass, name: str) -> StatisticNumbers:
 
 
 def _update(trace: cs.Trace, name: str) -> ParameterUpdate:
-    made = trace.training_step
-    assert made is not None
+    training_step = trace.training_step
+    assert training_step is not None
     gradient = _named(trace, name)
-    along, rate = cs.update_direction(trace, name)
-    own = gradient.output.reshape(along.shape).astype(np.float64)
+    update_vector, rate = cs.update_direction(trace, name)
+    numbers = gradient.output.reshape(update_vector.shape).astype(np.float64)
     return ParameterUpdate(
         name=name,
-        shape=list(along.shape),
+        shape=list(update_vector.shape),
         gradient=gradient.id,
-        updated=made.updated[name].id,
+        updated=training_step.updated[name].id,
         rate=rate,
-        plain=bool(np.allclose(along, own, rtol=SAME, atol=0)),
+        plain=bool(np.allclose(update_vector, numbers, rtol=SAME, atol=0)),
     )
 
 
 def _named(trace: cs.Trace, parameter: str) -> cs.Step:
     """The step that made a parameter's gradient: the one of this name, rather than a view of it."""
-    made = trace.training_step
-    assert made is not None
-    last = trace.all_steps[made.gradients[parameter].id]
+    training_step = trace.training_step
+    assert training_step is not None
+    last = trace.all_steps[training_step.gradients[parameter].id]
     named = trace[f"{parameter}.grad"]
     return named if [n for n in named.shape if n > 1] == [n for n in last.shape if n > 1] else last
 
@@ -282,26 +284,26 @@ def _thumbnail(trace: cs.Trace, image: Array) -> NDArray[np.uint8]:
     return small[:1] if len(small) == 2 else small
 
 
-def effect_info(done: TracePass, times: float) -> StepEffectInfo:
+def effect_info(trace_pass: TracePass, times: float) -> StepEffectInfo:
     """The loss after the same update with another learning rate.
 
     Raises:
         HTTPException: 404, the trace is not a training step.
     """
-    check_step(done)
-    effect = cs.step_effect(done.trace, times)
+    check_step(trace_pass)
+    effect = cs.step_effect(trace_pass.trace, times)
     after = effect.after if math.isfinite(effect.after) else math.nan
-    return StepEffectInfo(trace=done.id, times=times, before=number(effect.before), after=number(after))
+    return StepEffectInfo(trace=trace_pass.id, times=times, before=number(effect.before), after=number(after))
 
 
-def check_step(done: TracePass) -> None:
+def check_step(trace_pass: TracePass) -> None:
     """Refuse a trace without an update.
 
     Raises:
         HTTPException: 404.
     """
-    made = done.trace.training_step
-    if made is None or not made.updated:
+    training_step = trace_pass.trace.training_step
+    if training_step is None or not training_step.updated:
         raise HTTPException(404, "this trace is not a training step; ask for one at /api/training-steps.")
 
 
@@ -312,8 +314,8 @@ async def record(request: Request, body: TrainingStepRequest) -> TrainingStepInf
 
     def make() -> TrainingStepInfo:
         opened = workspace.model(body.model)
-        done = workspace.traces.keep(step_name(opened, body.step), lambda: record_step(opened, body.step), client)
-        return step_answer(done, body.step)
+        trace_pass = workspace.traces.keep(step_name(opened, body.step), lambda: record_step(opened, body.step), client)
+        return step_answer(trace_pass, body.step)
 
     info: TrainingStepInfo = await workspace.workers.run(request, REPEATING, make)
     return info
@@ -322,7 +324,7 @@ async def record(request: Request, body: TrainingStepRequest) -> TrainingStepInf
 @router.get("/training-steps/{trace}/effect")
 async def effect(request: Request, trace: Id, times: Annotated[float, Query(ge=0, le=1e6)] = 1.0) -> StepEffectInfo:
     """The loss of the same batch after the same update with another learning rate."""
-    info: StepEffectInfo = await on(request, trace, lambda done: effect_info(done, times))
+    info: StepEffectInfo = await on(request, trace, lambda trace_pass: effect_info(trace_pass, times))
     return info
 
 
@@ -330,9 +332,9 @@ async def effect(request: Request, trace: Id, times: Annotated[float, Query(ge=0
 async def direction(request: Request, trace: Id, name: Annotated[str, Path(max_length=200)]) -> Response:
     """What the optimizer multiplies by the learning rate and subtracts from a parameter."""
 
-    def read(done: TracePass) -> Response:
-        check_step(done)
-        return raw(cs.update_direction(done.trace, name)[0])
+    def read(trace_pass: TracePass) -> Response:
+        check_step(trace_pass)
+        return raw(cs.update_direction(trace_pass.trace, name)[0])
 
     response: Response = await on(request, trace, read)
     return response
@@ -341,5 +343,5 @@ async def direction(request: Request, trace: Id, name: Annotated[str, Path(max_l
 @router.get("/training-steps/{trace}/statistics/{name}")
 async def statistic(request: Request, trace: Id, name: Annotated[str, Path(max_length=200)]) -> StatisticNumbers:
     """A running mean or variance of batch norm before and after a step, and the batch's own, for each channel."""
-    numbers: StatisticNumbers = await on(request, trace, lambda done: statistic_numbers(done, name))
+    numbers: StatisticNumbers = await on(request, trace, lambda trace_pass: statistic_numbers(trace_pass, name))
     return numbers

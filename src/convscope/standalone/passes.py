@@ -84,7 +84,7 @@ class PassWriter:
             return False
         if not self._parameters:
             self._add_parameters(done)
-        array, shown = done.taken.array, done.taken.picture
+        array, shown = done.model_input.array, done.model_input.picture
         entry: PassJson = {
             "ref": ref.model_dump(),
             "info": info,

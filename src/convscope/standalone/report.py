@@ -316,7 +316,9 @@ def step_of(run: Run, contents: PageContents, taken: Sequence[TracePass]) -> Ste
         contents: What the page carries.
         taken: The passes of the report; images without a class are left out.
     """
-    known = [(each.taken.array, each.taken.label) for each in taken if each.taken.label is not None][:EXAMPLES]
+    known = [(each.model_input.array, each.model_input.label) for each in taken if each.model_input.label is not None][
+        :EXAMPLES
+    ]
     if not known or len({image.shape for image, _ in known}) > 1:
         return "A training step is left out: it needs images of one size whose classes are known."
     try:

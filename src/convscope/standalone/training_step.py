@@ -12,7 +12,7 @@ import numpy as np
 import convscope as cs
 from convscope.expr.call import Cell
 from convscope.expr.expr import Cells, Dot, Expr, Leaf
-from convscope.server.explanations.explanations import explained, proved, why_of
+from convscope.server.explanations.explanations import explained, explanation_of, proved
 from convscope.server.session.inputs import PageInput
 from convscope.server.traces.array_pictures import extent, number
 from convscope.server.traces.passes import TracePass
@@ -83,7 +83,7 @@ def _explanation(done: TracePass, step: cs.Step, cell: Cell) -> dict[str, object
     with np.errstate(all="ignore"):
         answer = explained(done, step, cell)
         if answer.proof is None:
-            answer = answer.model_copy(update={"proof": proved(done, why_of(done, step, cell))})
+            answer = answer.model_copy(update={"proof": proved(done, explanation_of(done, step, cell))})
     return answer.model_dump()
 
 

@@ -57,8 +57,8 @@ def aloud(value: float | str) -> str:
 
 def spoken_sentence(explanation: ExplanationJson) -> str:
     """An explanation in one sentence for a screen reader, from its JSON, not yet cut."""
-    where = cell_words(explanation["cell"], explanation["shape"])
-    head = f"{explanation['step']['name']}, {where}, is {aloud(explanation['recorded'])}"
+    position = cell_words(explanation["cell"], explanation["shape"])
+    head = f"{explanation['step']['name']}, {position}, is {aloud(explanation['recorded'])}"
     expr = explanation["expr"]
     if expr is None:
         return f"{head}; no rule explains it."
@@ -99,12 +99,12 @@ EACH = 80
 
 
 def explained(
-    done: TracePass, step: cs.Step, cell: Sequence[int], *, every: bool = False, channel: int | None = None
+    trace_pass: TracePass, step: cs.Step, cell: Sequence[int], *, every: bool = False, channel: int | None = None
 ) -> Explained:
     """Why a number is what it is.
 
     Args:
-        done: The pass.
+        trace_pass: The pass.
         step: The step that made it.
         cell: An index; the image index and axes of size 1 may be left out.
         every: All terms of a long sum, as far as an answer may hold them.
@@ -113,26 +113,26 @@ def explained(
     Raises:
         UsageError: the step has no such cell.
     """
-    why = why_of(done, step, cell)
-    cheap = step.id in done.proved or _work(why) <= CHEAP
-    proof = proved(done, why) if cheap else None
-    answer = _answer(why, address_of(done, why), proof, TERMS if every else SOME, channel)
+    explanation = explanation_of(trace_pass, step, cell)
+    cheap = step.id in trace_pass.proved or _work(explanation) <= CHEAP
+    proof = proved(trace_pass, explanation) if cheap else None
+    answer = _answer(explanation, address_of(trace_pass, explanation), proof, TERMS if every else SOME, channel)
     # the code reads a trace of one forward pass, which this one is not
-    return answer if done.trace.training_step is None else answer.model_copy(update={"code": None})
+    return answer if trace_pass.trace.training_step is None else answer.model_copy(update={"code": None})
 
 
-def address_of(done: TracePass, why: cs.Explanation) -> Address:
+def address_of(trace_pass: TracePass, explanation: cs.Explanation) -> Address:
     """Which number an explanation is about: taken from the explanation itself, not from the request."""
-    return Address(trace=done.id, step=why.step.id, cell=[int(place) for place in why.cell])
+    return Address(trace=trace_pass.id, step=explanation.step.id, cell=[int(index) for index in explanation.cell])
 
 
-def why_of(done: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanation:
+def explanation_of(trace_pass: TracePass, step: cs.Step, cell: Sequence[int]) -> cs.Explanation:
     """The explanation of a cell.
 
     Raises:
         UsageError: the step has no such cell, or holds no real numbers.
     """
-    return cs.explain(done.trace, step, tuple(cell))
+    return cs.explain(trace_pass.trace, step, tuple(cell))
 
 
 def softmax_of(step: cs.Step) -> cs.Trace:
@@ -141,11 +141,11 @@ def softmax_of(step: cs.Step) -> cs.Trace:
     return cs.trace(softmax, np.asarray(step.output, np.float32).reshape(1, -1))
 
 
-def probability(done: TracePass, step: cs.Step, index: int, trace: cs.Trace | None = None) -> Explained:
+def probability(trace_pass: TracePass, step: cs.Step, index: int, trace: cs.Trace | None = None) -> Explained:
     """Why a class has its probability: the softmax over the answer, where the model itself has none.
 
     Args:
-        done: The pass.
+        trace_pass: The pass.
         step: What made the answer.
         index: Which class.
         trace: What `softmax_of` gives for the step, where the caller has it already.
@@ -154,9 +154,9 @@ def probability(done: TracePass, step: cs.Step, index: int, trace: cs.Trace | No
         UsageError: there is no such class.
     """
     trace = softmax_of(step) if trace is None else trace
-    why = cs.explain(trace, trace.steps[-1], (index,))
-    address = Address(trace=done.id, step=None, cell=[int(place) for place in why.cell])
-    answer = _answer(why, address, _proof(why, address), SOME, None)
+    explanation = cs.explain(trace, trace.steps[-1], (index,))
+    address = Address(trace=trace_pass.id, step=None, cell=[int(index) for index in explanation.cell])
+    answer = _answer(explanation, address, _proof(explanation, address), SOME, None)
     code = f'x = torch.tensor(trace["{step.name}"].output).reshape(1, -1)\ntorch.softmax(x, 1)[0, {index}]'
     written = {"formula": f"out[{index}] = e^in[{index}] / Σ over i of e^in[i]", "code": code}
     renamed = _renamed(answer.model_dump(), step.name)
@@ -174,14 +174,16 @@ def _renamed(value: object, name: str) -> object:
     return value.replace("input (", f"{name} (") if isinstance(value, str) else value
 
 
-def _answer(why: cs.Explanation, address: Address, proof: Proof | None, most: int, channel: int | None) -> Explained:
+def _answer(
+    explanation: cs.Explanation, address: Address, proof: Proof | None, limit: int, channel: int | None
+) -> Explained:
     """An explanation as the page gets it, its sums cut."""
-    plain = cast("ExplanationJson", why.to_json(proof=proof is not None))
+    plain = cast("ExplanationJson", explanation.to_json(proof=proof is not None))
     sentence = spoken_sentence(plain)
     if plain["expr"] is None:
         return Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
-    kept, rest = cut(plain["expr"], most, channel)
-    paper = _paper(why, kept)
+    kept, rest = cut(plain["expr"], limit, channel)
+    paper = _paper(explanation, kept)
     return Explained(
         of=address,
         explanation=plain,
@@ -189,17 +191,19 @@ def _answer(why: cs.Explanation, address: Address, proof: Proof | None, most: in
         rest=rest,
         proof=proof,
         paper=paper,
-        formula=why.to_formula(),
-        code=why.to_code(),
+        formula=explanation.to_formula(),
+        code=explanation.to_code(),
     )
 
 
-def _paper(why: cs.Explanation, kept: Array | None) -> Paper | None:
+def _paper(explanation: cs.Explanation, kept: Array | None) -> Paper | None:
     """The calculation in lines; its terms are counted as they are sent."""
-    worksheet = why.paper()
+    worksheet = explanation.paper()
     if worksheet is None:
         return None
-    sent: dict[int | None, int] | None = None if kept is None else {int(term): place for place, term in enumerate(kept)}
+    sent: dict[int | None, int] | None = (
+        None if kept is None else {int(term): position for position, term in enumerate(kept)}
+    )
     lines = []
     for line in worksheet.lines:
         term = line.term if sent is None else sent.get(line.term)
@@ -220,33 +224,38 @@ def _paper(why: cs.Explanation, kept: Array | None) -> Paper | None:
     return Paper(headline=worksheet.headline, result=worksheet.result, lines=lines, products=products, sums=sums)
 
 
-def proved(done: TracePass, why: cs.Explanation) -> Proof:
+def proved(trace_pass: TracePass, explanation: cs.Explanation) -> Proof:
     """The proof status of a number; its step is recomputed."""
-    proof = _proof(why, address_of(done, why))
-    if why.step.id in done.proved:
-        done.proved.remove(why.step.id)
-    done.proved.append(why.step.id)
+    proof = _proof(explanation, address_of(trace_pass, explanation))
+    if explanation.step.id in trace_pass.proved:
+        trace_pass.proved.remove(explanation.step.id)
+    trace_pass.proved.append(explanation.step.id)
     return proof
 
 
-def _proof(why: cs.Explanation, address: Address) -> Proof:
-    text = cs.STATUSES[why.status]
+def _proof(explanation: cs.Explanation, address: Address) -> Proof:
+    text = cs.STATUSES[explanation.status]
     return Proof(
-        of=address, status=why.status, word=text.word, sentence=text.sentence, tone=text.tone, proved=why.proved
+        of=address,
+        status=explanation.status,
+        word=text.word,
+        sentence=text.sentence,
+        tone=text.tone,
+        proved=explanation.proved,
     )
 
 
-def _work(why: cs.Explanation) -> int:
+def _work(explanation: cs.Explanation) -> int:
     """About how many products recomputing the whole step takes."""
-    made, expr = int(np.prod(why.call.shape)), why.raw
+    count, expr = int(np.prod(explanation.call.shape)), explanation.raw
     if expr is not None and hasattr(expr, "left"):
-        return made * len(expr.left)
+        return count * len(expr.left)
     window = max((len(a) for a in getattr(expr, "arguments", {}).values() if hasattr(a, "grid")), default=1)
-    return made * EACH * (window if len(why.call.shape) == 4 else 1)
+    return count * EACH * (window if len(explanation.call.shape) == 4 else 1)
 
 
 def cut(
-    expr: LeafJson | DotJson | ApplyJson, most: int, channel: int | None = None
+    expr: LeafJson | DotJson | ApplyJson, limit: int, channel: int | None = None
 ) -> tuple[Array | None, RestJson | None]:
     """Leave only the largest terms of the sums in an expression's JSON, in their order.
 
@@ -260,27 +269,27 @@ def cut(
         return None, None
     if expr["type"] == "dot":
         parts = [part for part in (expr["left"], expr["right"]) if part is not None]
-        others = [expr["bias"]] if expr["bias"] is not None else []
+        operands = [expr["bias"]] if expr["bias"] is not None else []
     else:
         parts = [argument for argument in expr["arguments"].values() if argument["type"] == "cells"]
-        others = [argument for argument in expr["arguments"].values() if argument["type"] != "cells"]
-    kept, rest = _cut_cells(parts, most, channel) if parts else (None, None)
+        operands = [argument for argument in expr["arguments"].values() if argument["type"] != "cells"]
+    kept, rest = _cut_cells(parts, limit, channel) if parts else (None, None)
     if rest is not None:
         expr["rest"] = rest
-    for other in others:
-        deeper = cut(other, most)[1]
-        rest = rest or deeper
+    for operand in operands:
+        inner_rest = cut(operand, limit)[1]
+        rest = rest or inner_rest
     return kept, rest
 
 
-def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[Array | None, RestJson | None]:
+def _cut_cells(parts: list[CellsJson], limit: int, channel: int | None) -> tuple[Array | None, RestJson | None]:
     """Keep some of aligned cells, the same of each."""
     count = len(parts[0]["values"])
     aligned = [part for part in parts if len(part["values"]) == count]
     with np.errstate(all="ignore"):
         products = np.prod([np.array(part["values"], np.float64) for part in aligned], axis=0)
     products[aligned[0]["padding"]] = 0.0
-    kept = _kept(parts[0], products, most, channel)
+    kept = _largest_terms(parts[0], products, limit, channel)
     if kept is None or len(kept) == count:
         return None, None
     left_out = np.delete(products, kept)
@@ -290,32 +299,34 @@ def _cut_cells(parts: list[CellsJson], most: int, channel: int | None) -> tuple[
     return kept, {"terms": len(left_out), "total": number(total)}
 
 
-def _kept(cells: CellsJson, products: Array, most: int, channel: int | None) -> Array | None:
+def _largest_terms(cells: CellsJson, products: Array, limit: int, channel: int | None) -> Array | None:
     """The indices of the terms that stay, in order; None for all."""
     grid, count = cells["grid"], len(products)
     planes = np.arange(count).reshape(-1, int(np.prod(grid[-2:]))) if len(grid) > 2 and count else None
     if channel is not None and planes is not None:
-        places = [int(cells["cells"][plane[0]][-3]) for plane in planes]
-        if channel not in places:
-            raise cs.UsageError(f"the window has channels {min(places)} to {max(places)}, not {channel}.")
-        chosen: Array = planes[places.index(channel)]
+        plane_channels = [int(cells["cells"][plane[0]][-3]) for plane in planes]
+        if channel not in plane_channels:
+            raise cs.UsageError(
+                f"the window has channels {min(plane_channels)} to {max(plane_channels)}, not {channel}."
+            )
+        chosen: Array = planes[plane_channels.index(channel)]
         return chosen
-    if count <= most:
+    if count <= limit:
         return None
     sizes = np.where(np.isfinite(products), np.abs(products), np.inf)
-    if planes is not None and planes.shape[1] <= most:
+    if planes is not None and planes.shape[1] <= limit:
         sums = np.where(np.isfinite(products), products, np.inf)[planes].sum(axis=1)
-        best = np.argsort(-np.abs(sums), kind="stable")[: most // planes.shape[1]]
+        best = np.argsort(-np.abs(sums), kind="stable")[: limit // planes.shape[1]]
         return planes[np.sort(best)].ravel()
-    return np.sort(np.argsort(-sizes, kind="stable")[:most])
+    return np.sort(np.argsort(-sizes, kind="stable")[:limit])
 
 
 def _keep(part: CellsJson, kept: Array) -> None:
     grid = part["grid"]
     plane = int(np.prod(grid[-2:])) if len(grid) > 2 else 0
-    whole = plane and len(kept) % plane == 0 and bool((kept.reshape(-1, plane)[:, 0] % plane == 0).all())
-    part["grid"] = [len(kept) // plane, *grid[-2:]] if whole else [len(kept)]
+    is_full_planes = plane and len(kept) % plane == 0 and bool((kept.reshape(-1, plane)[:, 0] % plane == 0).all())
+    part["grid"] = [len(kept) // plane, *grid[-2:]] if is_full_planes else [len(kept)]
     padding = set(part["padding"])
-    part["padding"] = [place for place, k in enumerate(kept.tolist()) if k in padding]
+    part["padding"] = [position for position, k in enumerate(kept.tolist()) if k in padding]
     part["cells"] = [part["cells"][k] for k in kept]
     part["values"] = [part["values"][k] for k in kept]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from convscope.server.explanations.explanations import explained, proved, why_of
+from convscope.server.explanations.explanations import explained, explanation_of, proved
 from convscope.server.explanations.explanations import probability as explained_probability
 from convscope.server.explanations.origins import contributions_pack, field_info, paths_info, walk_info
 from convscope.server.explanations.schema import Explained, FieldInfo, NoPaths, PathsInfo, Proof, WalkInfo
@@ -38,10 +38,10 @@ async def explain(
 ) -> Explained:
     """Why a number is what it is."""
 
-    def made(done: TracePass) -> Explained:
-        return explained(done, done.step(step), _cell(cell), every=every, channel=channel)
+    def answer(trace_pass: TracePass) -> Explained:
+        return explained(trace_pass, trace_pass.step(step), _cell(cell), every=every, channel=channel)
 
-    explanation: Explained = await on(request, trace, made)
+    explanation: Explained = await on(request, trace, answer)
     return explanation
 
 
@@ -49,15 +49,15 @@ async def explain(
 async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge=0, le=2**31 - 1)]) -> Explained:
     """Why a class has its probability, where the model answers with logits."""
 
-    def made(done: TracePass) -> Explained:
-        info = trace_info(done)
+    def answer(trace_pass: TracePass) -> Explained:
+        info = trace_info(trace_pass)
         if info.output is None or not info.answers or info.answers[0].probability is None:
             raise HTTPException(
                 404, "the model gives no logits for this input, so there are no probabilities besides its own numbers."
             )
-        return explained_probability(done, done.step(info.output), cell)
+        return explained_probability(trace_pass, trace_pass.step(info.output), cell)
 
-    explanation: Explained = await on(request, trace, made)
+    explanation: Explained = await on(request, trace, answer)
     return explanation
 
 
@@ -65,10 +65,10 @@ async def probability(request: Request, trace: Id, cell: Annotated[int, Query(ge
 async def proof(request: Request, trace: Id, step: StepId, cell: Cell) -> Proof:
     """Whether a number is proved; its step is recomputed."""
 
-    def made(done: TracePass) -> Proof:
-        return proved(done, why_of(done, done.step(step), _cell(cell)))
+    def answer(trace_pass: TracePass) -> Proof:
+        return proved(trace_pass, explanation_of(trace_pass, trace_pass.step(step), _cell(cell)))
 
-    result: Proof = await on(request, trace, made)
+    result: Proof = await on(request, trace, answer)
     return result
 
 
@@ -82,23 +82,23 @@ async def paths(
 ) -> PathsInfo | NoPaths:
     """What the image adds to a number by way of the channels of the first and the last convolution."""
 
-    def made(done: TracePass) -> PathsInfo | NoPaths:
-        return paths_info(done, done.step(step), _cell(cell), minus)
+    def answer(trace_pass: TracePass) -> PathsInfo | NoPaths:
+        return paths_info(trace_pass, trace_pass.step(step), _cell(cell), minus)
 
-    result: PathsInfo | NoPaths = await on(request, trace, made, "slow")
+    result: PathsInfo | NoPaths = await on(request, trace, answer, "slow")
     return result
 
 
 @router.get("/traces/{trace}/walk")
 async def walk(request: Request, trace: Id, through: Places) -> WalkInfo:
     """What a pixel adds to a number by way of the numbers of a walk."""
-    places = [place.split(":") for place in through.split(";")]
-    numbers = [(None if step == "image" else int(step), _cell(at)) for step, at in places]
+    stops = [place.split(":") for place in through.split(";")]
+    numbers = [(None if step == "image" else int(step), _cell(cell)) for step, cell in stops]
 
-    def made(done: TracePass) -> WalkInfo:
-        return walk_info(done, numbers)
+    def answer(trace_pass: TracePass) -> WalkInfo:
+        return walk_info(trace_pass, numbers)
 
-    result: WalkInfo = await on(request, trace, made, "slow")
+    result: WalkInfo = await on(request, trace, answer, "slow")
     return result
 
 
@@ -106,10 +106,10 @@ async def walk(request: Request, trace: Id, through: Places) -> WalkInfo:
 async def field(request: Request, trace: Id, step: StepId, cell: Cell) -> FieldInfo:
     """The pixels that a number can depend on."""
 
-    def made(done: TracePass) -> FieldInfo:
-        return field_info(done, done.step(step), _cell(cell))
+    def answer(trace_pass: TracePass) -> FieldInfo:
+        return field_info(trace_pass, trace_pass.step(step), _cell(cell))
 
-    result: FieldInfo = await on(request, trace, made, "field")
+    result: FieldInfo = await on(request, trace, answer, "field")
     return result
 
 
@@ -117,8 +117,8 @@ async def field(request: Request, trace: Id, step: StepId, cell: Cell) -> FieldI
 async def contributions(request: Request, trace: Id, step: StepId, cell: Cell) -> Response:
     """What each pixel adds to a number, as a pack."""
 
-    def made(done: TracePass) -> bytes:
-        return contributions_pack(done, done.step(step), _cell(cell))
+    def answer(trace_pass: TracePass) -> bytes:
+        return contributions_pack(trace_pass, trace_pass.step(step), _cell(cell))
 
-    content = await on(request, trace, made, "slow")
+    content = await on(request, trace, answer, "slow")
     return Response(content, media_type="application/octet-stream")

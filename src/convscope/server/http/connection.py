@@ -72,8 +72,8 @@ def _no_address(host: str) -> cs.UsageError:
 def address_of(listening: socket.socket) -> str:
     """The page's URL, for a browser on this machine."""
     host, port = listening.getsockname()[:2]
-    here = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
-    return f"http://{f'[{here}]' if ':' in here else here}:{port}/"
+    reachable_host = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
+    return f"http://{f'[{reachable_host}]' if ':' in reachable_host else reachable_host}:{port}/"
 
 
 def has_browser() -> bool:
@@ -131,11 +131,11 @@ class SlowClientProtocol(H11Protocol):
     def _watch(self, left: int) -> None:
         self._write = self.loop.call_later(self.write_seconds, self._still_reading, left)
 
-    def _still_reading(self, left: int) -> None:
+    def _still_reading(self, previous_size: int) -> None:
         """Keep waiting for a client that reads, however slowly; drop one that does not read at all."""
-        now = self.transport.get_write_buffer_size()
-        if now < left:
-            self._watch(now)
+        size = self.transport.get_write_buffer_size()
+        if size < previous_size:
+            self._watch(size)
         else:
             self.transport.abort()
 

@@ -56,7 +56,9 @@ class Access:
     def knows(self, host: str) -> bool:
         """Whether a Host header names this server: a loopback name or one of `hosts`, with any port."""
         name = _name(host)
-        return name is not None and (is_loopback(name) or name in {known.lower().strip("[]") for known in self.hosts})
+        return name is not None and (
+            is_loopback(name) or name in {allowed.lower().strip("[]") for allowed in self.hosts}
+        )
 
 
 def new_token() -> str:
@@ -195,8 +197,8 @@ def _check_body(scope: Scope, headers: Head) -> int:
     kind = (headers.one("content-type") or "").partition(";")[0].strip().lower()
     upload = scope["path"] == "/api/inputs"
     if kind not in (uploads.TYPES if upload else ("application/json",)):
-        known = ", ".join(uploads.TYPES) if upload else "application/json"
-        raise Refusal(415, f"unsupported content type {kind[:100]!r}; use {known}.")
+        supported = ", ".join(uploads.TYPES) if upload else "application/json"
+        raise Refusal(415, f"unsupported content type {kind[:100]!r}; use {supported}.")
     if headers.one("content-encoding") not in {None, "identity"}:
         raise Refusal(415, "compressed bodies are not supported; send the body uncompressed.")
     limit = uploads.MAX_BYTES if upload else MAX_JSON
@@ -246,9 +248,9 @@ def _with_headers(send: Send, *, private: bool) -> Send:
 
     async def secured(message: Message) -> None:
         if message["type"] == "http.response.start":
-            kept = [(key, value) for key, value in message.get("headers", []) if key.lower() not in names]
+            others = [(key, value) for key, value in message.get("headers", []) if key.lower() not in names]
             added = [(name.lower().encode(), value.encode()) for name, value in extra.items()]
-            message = {**message, "headers": [*kept, *added]}
+            message = {**message, "headers": [*others, *added]}
         await send(message)
 
     return secured

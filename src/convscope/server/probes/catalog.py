@@ -47,10 +47,10 @@ def command(sources: DataSources, request: ProbeRequest, opened: Sequence[ModelH
     models = [path for path in map(_path, opened) if path is not None]
     if len(models) < len(opened):
         return None
-    own = bool(opened) and request.source is not None and request.source == opened[0].source
+    own_data = bool(opened) and request.source is not None and request.source == opened[0].source
     data = None if request.source is None else _data(sources.find(request.source))
     probe = cs.probe.PROBES[request.question]
-    subject = CommandSubject(models, data, own, _image(sources, request))
+    subject = CommandSubject(models, data, own_data, _image(sources, request))
     words: list[str] = []
     for argument in probe.arguments:
         typed = subject.words(argument)
@@ -92,8 +92,8 @@ def _path(opened: ModelHandle) -> str | None:
     """The run that a model is, as seen from the working folder; None for a model of this session."""
     if opened.run is None or not opened.as_saved():
         return None
-    path, here = opened.run.path, Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    path, working_folder = opened.run.path, Path.cwd()
+    return str(path.relative_to(working_folder) if path.is_relative_to(working_folder) else path)
 
 
 def _data(source: DataSource) -> str | None:
@@ -146,10 +146,10 @@ def _setting(setting: cs.probe.Setting, field: cs.probe.Field) -> SettingInfo:
     )
 
 
-def meant(request: ProbeRequest) -> ProbeRequest:
-    """A request without what has no meaning for its question.
+def relevant(request: ProbeRequest) -> ProbeRequest:
+    """A request without the fields that its question does not use.
 
-    >>> meant(ProbeRequest(question="shortcut", source="shapes", step="conv1", reach=3)).reach is None
+    >>> relevant(ProbeRequest(question="shortcut", source="shapes", step="conv1", reach=3)).reach is None
     True
     """
     probe = cs.probe.PROBES[request.question]
@@ -161,11 +161,11 @@ def chosen(probe: cs.probe.Probe, request: ProbeRequest) -> dict[str, object]:
     """The settings of a request, with the default for each that is left out; None for those without a meaning."""
     values: dict[str, object] = {}
     for name, (_, field) in probe.fields.items():
-        asked = getattr(request, name)
-        values[name] = field.default if asked is None else asked
+        value = getattr(request, name)
+        values[name] = field.default if value is None else value
         if field.only is not None:
-            other, wanted = field.only
-            if values[other] is None or wanted not in {None, values[other]}:
+            condition, required = field.only
+            if values[condition] is None or required not in {None, values[condition]}:
                 values[name] = None
     return values
 
@@ -190,6 +190,6 @@ def check_size(probe: cs.probe.Probe, request: ProbeRequest, subject: cs.probe.S
     """
     for name, (_, field) in probe.fields.items():
         if field.most_for is not None:
-            asked, most = getattr(request, name), field.most_for(subject.data.shape)
-            if asked is not None and asked > most:
-                raise cs.UsageError(f"{asked} {name} of images this large are too many; ask for {most}.")
+            value, maximum = getattr(request, name), field.most_for(subject.data.shape)
+            if value is not None and value > maximum:
+                raise cs.UsageError(f"{value} {name} of images this large are too many; ask for {maximum}.")

@@ -14,7 +14,7 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server.probes.catalog import Progress, check_size, chosen, command, meant, settings
+from convscope.server.probes.catalog import Progress, check_size, chosen, command, relevant, settings
 from convscope.server.probes.schema import ProbeAnswer, ProbeRequest, ProbeSample, TablePart, TextPart
 from convscope.server.session.inputs import PageInput, take
 from convscope.server.session.model_handle import ModelHandle, put
@@ -51,17 +51,17 @@ class ProbeResult:
         return len(self.json) + len(self.svg)
 
 
-def wanted(gallery: Workspace, request: ProbeRequest) -> ProbeArguments:
+def resolve(gallery: Workspace, request: ProbeRequest) -> ProbeArguments:
     """A resolved request; equal questions have equal ids.
 
     Raises:
         HTTPException: 404, a model or data that are not open; 422, one that is needed is missing.
     """
-    request = meant(request)
+    request = relevant(request)
     opened = tuple(gallery.model(name) for name in (request.model, request.other) if name is not None)
     _check(request)
     request = request.model_copy(update=_chosen(gallery, request, opened))
-    stamps = [(one.id, one.stamp()) for one in opened]
+    stamps = [(handle.id, handle.stamp()) for handle in opened]
     digest = hashlib.sha256(f"{request.model_dump_json()} {stamps}".encode()).hexdigest()
     return ProbeArguments(f"q{digest[:24]}", request, opened)
 
@@ -93,11 +93,11 @@ def _chosen(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHan
         values["source"] = source
     if probe.images is not None:
         split = (request.split or probe.split) if probe.split else None
-        known = gallery.sources_known.count(source, split)
-        if split is not None and not known:
+        count = gallery.sources_known.count(source, split)
+        if split is not None and not count:
             raise HTTPException(422, f"{source} has no images of the part {split}; choose another part.")
-        most = min(probe.most or 0, known or probe.most or 0)
-        values |= {"split": split, "images": min(request.images or probe.images, most)}
+        maximum = min(probe.most or 0, count or probe.most or 0)
+        values |= {"split": split, "images": min(request.images or probe.images, maximum)}
     return values
 
 
@@ -109,14 +109,14 @@ def _source(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHan
     return name
 
 
-def copies(wanted: ProbeArguments) -> list[tuple[str, Callable[[], cs.Module]]]:
+def copies(arguments: ProbeArguments) -> list[tuple[str, Callable[[], cs.Module]]]:
     """For each model its id, and what makes a copy of it; to be called while no pass through it is under way."""
-    request = wanted.request
-    if not wanted.opened:
+    request = arguments.request
+    if not arguments.opened:
         return []
-    first, *others = wanted.opened
-    made: list[tuple[str, Callable[[], cs.Module]]] = [(first.id, partial(_edited, first, request))]
-    return [*made, *((one.id, partial(one.own, request.other_at)) for one in others)]
+    first, *others = arguments.opened
+    factories: list[tuple[str, Callable[[], cs.Module]]] = [(first.id, partial(_edited, first, request))]
+    return [*factories, *((handle.id, partial(handle.own, request.other_at)) for handle in others)]
 
 
 def _edited(opened: ModelHandle, request: ProbeRequest) -> cs.Module:
@@ -125,7 +125,7 @@ def _edited(opened: ModelHandle, request: ProbeRequest) -> cs.Module:
     return model
 
 
-def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[cs.Module]) -> cs.probe.Subject:
+def subject(gallery: Workspace, arguments: ProbeArguments, models: Sequence[cs.Module]) -> cs.probe.Subject:
     """The models and data of a question; data are read on first use.
 
     Raises:
@@ -133,16 +133,18 @@ def subject(gallery: Workspace, wanted: ProbeArguments, models: Sequence[cs.Modu
         Misfit: it has another size, and the request does not say how to make it fit.
         ConvscopeError: the image does not fit the model.
     """
-    request, run = wanted.request, None
-    if wanted.opened and wanted.opened[0].run is not None:
-        run = wanted.opened[0].run.holding(models[0])
+    request, run = arguments.request, None
+    if arguments.opened and arguments.opened[0].run is not None:
+        run = arguments.opened[0].run.holding(models[0])
     split = partial(_split, gallery, request)
-    made = cs.probe.Subject(models, _names(wanted, models), run, split, request.split or "test")
+    result = cs.probe.Subject(models, _names(arguments, models), run, split, request.split or "test")
     if request.input is None:
-        return made
+        return result
     model_input = take(gallery.picture(request.input), cs.card_of(models[0]), request.change, request.fit)
     return replace(
-        made, image=lambda: _prepared(models[0], model_input), trace=lambda tell: _traced(models[0], model_input, tell)
+        result,
+        image=lambda: _prepared(models[0], model_input),
+        trace=lambda tell: _traced(models[0], model_input, tell),
     )
 
 
@@ -154,13 +156,13 @@ def _traced(model: cs.Module, model_input: PageInput, progress: Progress) -> cs.
     return cs.trace(model, model_input.value, progress=progress)
 
 
-def _names(wanted: ProbeArguments, models: Sequence[cs.Module]) -> list[str]:
+def _names(arguments: ProbeArguments, models: Sequence[cs.Module]) -> list[str]:
     """What to call the models: what they are, their ids where that is the same, with the step of their weights."""
     names = [cs.card_of(model).name for model in models]
-    names = [one.id for one in wanted.opened] if len(set(names)) < len(names) else names
-    steps = (wanted.request.at, wanted.request.other_at)
-    named = [name if at is None else f"{name} at step {at}" for name, at in zip(names, steps, strict=False)]
-    return named if len(set(named)) == len(named) else [f"{named[0]}, edited", *named[1:]]
+    names = [handle.id for handle in arguments.opened] if len(set(names)) < len(names) else names
+    steps = (arguments.request.at, arguments.request.other_at)
+    labelled = [name if step is None else f"{name} at step {step}" for name, step in zip(names, steps, strict=False)]
+    return labelled if len(set(labelled)) == len(labelled) else [f"{labelled[0]}, edited", *labelled[1:]]
 
 
 def _split(gallery: Workspace, request: ProbeRequest, split: str) -> cs.Dataset | None:
@@ -173,19 +175,19 @@ def _split(gallery: Workspace, request: ProbeRequest, split: str) -> cs.Dataset 
     return data if count is None or count >= len(data) else data.part(slice(0, count))
 
 
-def answer(gallery: Workspace, wanted: ProbeArguments, subject: cs.probe.Subject, progress: Progress) -> ProbeResult:
+def answer(gallery: Workspace, arguments: ProbeArguments, subject: cs.probe.Subject, progress: Progress) -> ProbeResult:
     """Ask, and keep what a page shows of the result.
 
     Raises:
-        ConvscopeError: the question cannot be asked so.
+        ConvscopeError: the settings are invalid for the question.
     """
-    probe = cs.probe.PROBES[wanted.request.question]
-    check_size(probe, wanted.request, subject)
-    given = settings(probe, wanted.request)
-    result = probe.run(subject, given, progress)
-    has_picture = probe.has_picture(given)
+    probe = cs.probe.PROBES[arguments.request.question]
+    check_size(probe, arguments.request, subject)
+    chosen_settings = settings(probe, arguments.request)
+    result = probe.run(subject, chosen_settings, progress)
+    has_picture = probe.has_picture(chosen_settings)
     progress("drawing", 0, 0)
-    svg = _drawn(probe, result) if has_picture else b""
+    svg = _svg(probe, result) if has_picture else b""
     parts = [_part(part) for part in result.report().parts]
     first = next((part.lines[0] for part in parts if isinstance(part, TextPart)), probe.question)
     shown = ProbeAnswer(
@@ -193,12 +195,12 @@ def answer(gallery: Workspace, wanted: ProbeArguments, subject: cs.probe.Subject
         parts=parts,
         samples=_samples(result) if isinstance(result, cs.probe.Compare) else [],
         picture=has_picture,
-        command=command(gallery.sources_known, wanted.request, wanted.opened),
+        command=command(gallery.sources_known, arguments.request, arguments.opened),
     )
     return ProbeResult(shown, cs.json_text(result.to_json()).encode("utf-8", "replace"), svg)
 
 
-def _drawn(probe: cs.probe.Probe, result: object) -> bytes:
+def _svg(probe: cs.probe.Probe, result: object) -> bytes:
     file = BytesIO()
     with _drawing:
         getattr(cs.plot, probe.function)(result).savefig(file, format="svg", metadata={"Date": None})
@@ -214,17 +216,17 @@ def _part(part: "str | cs.probe.Table") -> TextPart | TablePart:
 def _samples(comparison: "cs.probe.Compare") -> list[ProbeSample]:
     """The images that models disagree on, and what each says."""
     classes = {**dict(enumerate(comparison.classes)), -1: "another class"}
-    return [_sample(one, classes) for one in comparison.disagreements]
+    return [_sample(disagreement, classes) for disagreement in comparison.disagreements]
 
 
-def _sample(one: "cs.probe.Disagreement", classes: Mapping[int, str]) -> ProbeSample:
-    planes = one.picture if len(one.picture) == 3 else one.picture[:1]
+def _sample(disagreement: "cs.probe.Disagreement", classes: Mapping[int, str]) -> ProbeSample:
+    planes = disagreement.picture if len(disagreement.picture) == 3 else disagreement.picture[:1]
     shown = shades(shrunk(np.clip(planes, 0, 1), SIDE), 0, 1)
     return ProbeSample(
-        index=one.image,
-        label=classes[one.label],
-        answers=[classes[k] for k in one.answers],
-        right=[k == one.label for k in one.answers],
+        index=disagreement.image,
+        label=classes[disagreement.label],
+        answers=[classes[k] for k in disagreement.answers],
+        right=[k == disagreement.label for k in disagreement.answers],
         picture=base64url(shown),
         shape=(shown.shape[0], shown.shape[1], shown.shape[2]),
     )

@@ -42,14 +42,14 @@ def asked(request: Request) -> list[ProbeInfo]:
 async def ask(request: Request, body: ProbeRequest) -> ProbeInfo:
     """Ask a question, of copies of the models; the same question again gives the answer that is there."""
     gallery, probes = request.app.state.gallery, _probes(request)
-    wanted = await gallery.workers.run(request, "session", lambda: requests.wanted(gallery, body))
-    known = probes.find(wanted.id)
-    if known is not None:
-        return known.info()
+    arguments = await gallery.workers.run(request, "session", lambda: requests.resolve(gallery, body))
+    running = probes.find(arguments.id)
+    if running is not None:
+        return running.info()
     probes.check_room()  # before models are copied in vain
-    models = [await gallery.workers.run(request, f"model {name}", copy) for name, copy in requests.copies(wanted)]
-    subject = await gallery.workers.run(request, "", lambda: requests.subject(gallery, wanted, models))
-    return probes.ask(wanted, lambda progress: requests.answer(gallery, wanted, subject, progress)).info()
+    models = [await gallery.workers.run(request, f"model {name}", copy) for name, copy in requests.copies(arguments)]
+    subject = await gallery.workers.run(request, "", lambda: requests.subject(gallery, arguments, models))
+    return probes.ask(arguments, lambda progress: requests.answer(gallery, arguments, subject, progress)).info()
 
 
 @router.get("/probes/{id}")

@@ -14,13 +14,13 @@ Need = Literal["model", "other", "input", "source", "split", "images"]
 FieldKind = Literal["number", "choice", "step", "cell", "class"]
 
 
-def _known(name: str) -> str:
+def _existing(name: str) -> str:
     if name not in cs.probe.PROBES:
         raise ValueError(f"no question is called {name!r}; there are {', '.join(cs.probe.PROBES)}")
     return name
 
 
-QuestionName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(cs.probe.PROBES)})]
+QuestionName = Annotated[str, AfterValidator(_existing), Field(json_schema_extra={"enum": list(cs.probe.PROBES)})]
 
 
 class Condition(Message):

@@ -1,6 +1,6 @@
 """Probes: the questions that are being answered, few at a time, and the answers that are kept.
 
-Each is answered in a thread of its own that steps back for the page's. Uses threads; not what is asked.
+Each is answered in a thread of its own that steps back for the page's. Independent of what the questions are.
 """
 
 import logging
@@ -42,13 +42,13 @@ Work = Callable[[Progress], ProbeResult]
 class RunningProbe:
     """A question that was asked."""
 
-    def __init__(self, wanted: ProbeArguments, work: Work) -> None:
-        self.wanted = wanted
-        self.shown_request = wanted.request.model_copy(update={"edits": [], "input": _named(wanted.request)})
+    def __init__(self, arguments: ProbeArguments, work: Work) -> None:
+        self.arguments = arguments
+        self.shown_request = arguments.request.model_copy(update={"edits": [], "input": _named(arguments.request)})
         self.work: Work | None = work
         self.state: State = "waiting"
         self.message = ""
-        self.at: tuple[str, int, int] = ("", 0, 0)
+        self.current: tuple[str, int, int] = ("", 0, 0)
         """The current activity, the finished units of work, and all units."""
         self.answer: ProbeResult | None = None
         self.left = False
@@ -59,11 +59,11 @@ class RunningProbe:
 
     def info(self) -> ProbeInfo:
         """The progress so far."""
-        what, done, total = self.at
+        activity, done, total = self.current
         return ProbeInfo(
-            id=self.wanted.id,
+            id=self.arguments.id,
             state="stopped" if self.left and self.state == "running" else self.state,
-            what=what,
+            what=activity,
             done=done,
             total=total,
             message=self.message,
@@ -90,11 +90,11 @@ class RunningProbe:
             log.exception("a question failed")
             self._turn("failed", f"this should not have happened ({type(error).__name__}); the terminal says more.")
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, activity: str, done: int, total: int) -> None:
         """Record the progress; end the work if its answer is no longer wanted."""
         if self.left:
             raise ClientGone
-        self.at = (what, done, total)
+        self.current = (activity, done, total)
         self.followers.wake()
 
     def cancel(self) -> None:
@@ -133,12 +133,12 @@ class ProbeService:
         self._closed = False
 
     def all(self) -> list[RunningProbe]:
-        """Every question that is known, the one that was asked last in the end."""
+        """Every question that is kept, the one asked last at the end."""
         with self._lock:
             return list(self._all.values())
 
     def get(self, id: str) -> RunningProbe:  # noqa: A002 - what the page calls it
-        """One that was asked.
+        """A question by its id.
 
         Raises:
             HTTPException: 404, there is none of this id, or it was forgotten.
@@ -151,7 +151,7 @@ class ProbeService:
             return question
 
     def find(self, id: str) -> RunningProbe | None:  # noqa: A002
-        """One that is answered or being answered; None where it has to be asked first."""
+        """A question that is answered or being answered, by its id; None if it has to be asked first."""
         with self._lock:
             question = self._all.get(id)
             if question is None or question.left or question.state == "failed":
@@ -172,7 +172,7 @@ class ProbeService:
                 409, f"{len(self._waiting)} questions wait for their answers already; cancel one, or come back later."
             )
 
-    def ask(self, wanted: ProbeArguments, work: Work) -> RunningProbe:
+    def ask(self, arguments: ProbeArguments, work: Work) -> RunningProbe:
         """Answer a question when its turn has come; one that is under way is not asked twice.
 
         Raises:
@@ -180,19 +180,19 @@ class ProbeService:
         """
         with self._lock:
             self.check_room()
-            known = self._all.get(wanted.id)
-            if known is not None and known.state not in OVER and not known.left:
-                return known
-            self._all.pop(wanted.id, None)
-            made = self._all[wanted.id] = RunningProbe(wanted, work)
-            self._trim(made)
-            self._waiting.append(made)
+            running = self._all.get(arguments.id)
+            if running is not None and running.state not in OVER and not running.left:
+                return running
+            self._all.pop(arguments.id, None)
+            probe = self._all[arguments.id] = RunningProbe(arguments, work)
+            self._trim(probe)
+            self._waiting.append(probe)
             if self._free:
                 self._free -= 1
                 thread = threading.Thread(target=self._work, name="convscope probe", daemon=True)
-                self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+                self._threads = [*(worker for worker in self._threads if worker.is_alive()), thread]
                 thread.start()
-            return made
+            return probe
 
     def cancel(self, id: str) -> RunningProbe:  # noqa: A002
         """Do without an answer; one that is there stays.
@@ -241,7 +241,7 @@ class ProbeService:
         for probe in ended:
             if len(self._all) <= KEPT and size <= KEPT_BYTES:
                 return
-            del self._all[probe.wanted.id]
+            del self._all[probe.arguments.id]
             size -= probe.answer.size if probe.answer is not None else 0
 
 

@@ -93,10 +93,10 @@ class DataSources:
         if data["source"] is None:
             return None
         options, seed = dict(data["options"]), data["seed"]
-        wanted = (data["source"], seed, _drawn(options))
-        for known in list(self._known.values()):
-            if (known.data, known.seed, _drawn(known.options)) == wanted:
-                return known.id
+        key = (data["source"], seed, _image_options(options))
+        for source in list(self._known.values()):
+            if (source.data, source.seed, _image_options(source.options)) == key:
+                return source.id
         try:
             if not cs.at_hand(data["source"], data_dir=data["options"].get("data_dir")):
                 return None
@@ -177,6 +177,6 @@ class DataSources:
         )
 
 
-def _drawn(options: Mapping[str, object]) -> dict[str, object]:
+def _image_options(options: Mapping[str, object]) -> dict[str, object]:
     """The options that determine the images."""
     return {name: value for name, value in options.items() if name != "data_dir"}

@@ -157,9 +157,9 @@ def painted(ref: PixelsRef) -> Picture:
     except ValueError:
         raise HTTPException(422, "the pixels of a painted image must be float32 in base64url.") from None
     if min(ref.shape) < 1 or len(content) != 4 * count:
-        wanted = "x".join(map(str, ref.shape))
+        shape = "x".join(map(str, ref.shape))
         raise HTTPException(
-            422, f"a painted image of shape {wanted} has {4 * count:,} bytes of pixels, not {len(content):,}."
+            422, f"a painted image of shape {shape} has {4 * count:,} bytes of pixels, not {len(content):,}."
         )
     pixels = np.frombuffer(content, "<f4").reshape(ref.shape)
     if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
@@ -181,8 +181,8 @@ def take(picture: Picture, card: cs.Card, change: Change, fit: str | None) -> Pa
             raise HTTPException(422, f"{picture.name} is not a single picture; it cannot be moved or given noise here.")
         return PageInput(picture.name, picture.pixels, picture.pixels, None, picture.notes, picture.inputs)
     if card.inputs or card.form in {"signal", "tokens"}:
-        other = "signals" if card.form == "signal" else "integers"
-        wants = f"several inputs ({', '.join(card.inputs)})" if card.inputs else other
+        form = "signals" if card.form == "signal" else "integers"
+        wants = f"several inputs ({', '.join(card.inputs)})" if card.inputs else form
         raise HTTPException(
             422,
             f"{model_name} takes {wants}, not a picture; open the explorer with such an input: cs.open(model, input).",
@@ -217,9 +217,9 @@ def _fitted(
             f"the model has no fixed input size; the picture was reduced to at most {LARGEST} pixels a side",
         )
     if not same and fit is None:
-        wanted = "x".join(map(str, expected.size))
+        expected_size = "x".join(map(str, expected.size))
         raise Misfit(
-            f"the image is {height}x{width} (height x width) and {model_name} takes {wanted}; "
+            f"the image is {height}x{width} (height x width) and {model_name} takes {expected_size}; "
             "choose to resize it or to pad it."
         )
     if fit == "pad":

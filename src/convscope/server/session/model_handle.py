@@ -87,16 +87,16 @@ class ModelHandle:
             saved = cs.load_run(self.run.path).model.state_dict()
         except cs.ConvscopeError:
             return False
-        own = self.session_model.state_dict()
-        return saved.keys() == own.keys() and all(own[name].cpu().equal(saved[name].cpu()) for name in own)
+        weights = self.session_model.state_dict()
+        return saved.keys() == weights.keys() and all(weights[name].cpu().equal(saved[name].cpu()) for name in weights)
 
     @property
     def trained_on(self) -> str | None:
         """The name of the data set that the run was trained on."""
         return None if self.run is None else self.run.config["dataset"]["source"]
 
-    def own(self, at: int | None) -> cs.Module:
-        """A copy of the model for work that sets hooks and modes, with the newest weights or those of step `at`.
+    def own(self, step: int | None) -> cs.Module:
+        """A copy of the model for work that sets hooks and modes, with the newest weights or those of step `step`.
 
         No pass through the model may be running meanwhile, as its hooks would be copied with the model.
 
@@ -109,7 +109,7 @@ class ModelHandle:
             copied = copy.deepcopy(model)
         except Exception as error:
             raise cs.UsageError(f"{self.name} cannot be copied ({error}), and a probe works on a copy.") from None
-        put(copied, {} if at is None else self.weights_at(at))
+        put(copied, {} if step is None else self.weights_at(step))
         return copied
 
     def _unread(self) -> HTTPException:
@@ -151,8 +151,10 @@ class ModelHandle:
             raise HTTPException(410, self.gone)
         steps = self.history
         if step not in steps:
-            kept = f"they were kept at {len(steps)} steps from {steps[0]} to {steps[-1]}" if steps else "none were kept"
-            raise HTTPException(404, f"{self.name} kept no weights at step {step}; {kept}.")
+            available = (
+                f"they were kept at {len(steps)} steps from {steps[0]} to {steps[-1]}" if steps else "none were kept"
+            )
+            raise HTTPException(404, f"{self.name} kept no weights at step {step}; {available}.")
         try:
             return self.run.weights_at(step)
         except (FileNotFoundError, cs.UsageError):  # deleted since
@@ -164,8 +166,8 @@ class ModelHandle:
             card, parameters = self._described()
         except (cs.ConvscopeError, HTTPException) as error:
             message = error.detail if isinstance(error, HTTPException) else str(error)
-            nothing = Expected(channels=None, height=None, width=None, fixed=False)
-            return self._info(0, [], nothing, [message])
+            unknown = Expected(channels=None, height=None, width=None, fixed=False)
+            return self._info(0, [], unknown, [message])
         size = card.preprocess.size or (None, None)
         expects = Expected(channels=card.preprocess.channels, height=size[0], width=size[1], fixed=card.fixed_size)
         return self._info(parameters, list(card.classes), expects, [*card.notes, *([self.gone] if self.gone else [])])

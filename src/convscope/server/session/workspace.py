@@ -178,8 +178,8 @@ class Workspace:
             self._look_for_runs()
             opened = self._models.get(id)
         if opened is None:
-            known = ", ".join(list(self._models)[:20]) or "none"
-            raise HTTPException(404, f"unknown model {id!r}; open models: {known}.")
+            open_models = ", ".join(list(self._models)[:20]) or "none"
+            raise HTTPException(404, f"unknown model {id!r}; open models: {open_models}.")
         return opened
 
     def session_models(self) -> list[ModelHandle]:
@@ -263,15 +263,15 @@ class Workspace:
         if self._folder is None:
             return
         with self._adding:
-            known = {opened.run.path: opened for opened in list(self._models.values()) if opened.run is not None}
+            handles = {opened.run.path: opened for opened in list(self._models.values()) if opened.run is not None}
             for config in sorted([*self._folder.glob("config.json"), *self._folder.glob("*/config.json")]):
                 path = config.parent.resolve()  # a symlink to a run counts as that run
-                handle = known.get(path)
+                handle = handles.get(path)
                 if handle is None or handle.replaced:
                     name = self._new_id(path.name) if handle is None else handle.id
                     with suppress(cs.ConvscopeError):  # an unrelated config.json, or a run that is being created
                         self.add_run(name, path)
-                        known[path] = self._models[name]
+                        handles[path] = self._models[name]
 
     def _source_of(self, opened: ModelHandle) -> str | None:
         """The data source whose samples suit a model, by its card or by shape and number of classes."""
@@ -281,14 +281,14 @@ class Workspace:
         entry = cs.MODELS.get(card.source)
         names = entry.data if entry else ()
         expected = card.preprocess
-        known = self.sources()
+        sources = self.sources()
         fits = [
             s.id
-            for s in known
+            for s in sources
             if (s.channels, (s.height, s.width)) == (expected.channels, expected.size)
             and len(s.classes) == len(card.classes or s.classes)
         ]
-        return next((name for name in (*names, *fits) if name in {s.id for s in known}), None)
+        return next((name for name in (*names, *fits) if name in {s.id for s in sources}), None)
 
     def _start(self, opened: ModelHandle) -> InputRef:
         sample = self._sample(opened.source)

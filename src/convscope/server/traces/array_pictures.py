@@ -60,12 +60,12 @@ def planes_of(output: Array) -> Array:
     >>> [planes_of(np.zeros(shape)).shape for shape in ((1, 8, 5, 4), (1, 7, 6), (1, 10), (1, 9, 1, 1), ())]
     [(8, 5, 4), (1, 7, 6), (1, 1, 10), (1, 1, 9), (1, 1, 1)]
     """
-    one = first_image(output)
-    if not one.size:
+    first = first_image(output)
+    if not first.size:
         return np.zeros((0, 1, 1))
-    if one.ndim < 2 or all(n == 1 for n in one.shape[1:]):
-        return one.reshape(1, 1, -1)
-    return one.reshape(-1, *one.shape[-2:])
+    if first.ndim < 2 or all(n == 1 for n in first.shape[1:]):
+        return first.reshape(1, 1, -1)
+    return first.reshape(-1, *first.shape[-2:])
 
 
 def first_image(output: Array) -> Array:
@@ -107,12 +107,12 @@ def shrunk(planes: Array, side: int) -> Array:
            [10.5, 12.5]])
     """
     shape = planes.shape[1:]
-    most, longest = side * side if shape[0] == 1 else side, max(shape)
-    for axis, have in enumerate(shape, 1):
-        want = max(1, round(have * min(1, most / longest)))
-        if have > want:
-            starts = np.arange(want) * have // want
-            counts = np.diff([*starts.tolist(), have])
+    limit, longest = side * side if shape[0] == 1 else side, max(shape)
+    for axis, size in enumerate(shape, 1):
+        target_size = max(1, round(size * min(1, limit / longest)))
+        if size > target_size:
+            starts = np.arange(target_size) * size // target_size
+            counts = np.diff([*starts.tolist(), size])
             counts = counts[:, None] if axis == 1 else counts
             with np.errstate(all="ignore"):
                 planes = np.add.reduceat(planes, starts, axis=axis, dtype=np.float64) / counts

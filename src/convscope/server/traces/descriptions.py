@@ -17,34 +17,35 @@ MAX_ANSWERS = 20
 """Maximum number of classes in a response."""
 
 
-def trace_info(done: TracePass) -> TraceInfo:
+def trace_info(trace_pass: TracePass) -> TraceInfo:
     """The description of a pass, without its numbers; computed once."""
-    if done.info is None:
-        done.info = _trace_info(done)
-    return done.info
+    if trace_pass.info is None:
+        trace_pass.info = _trace_info(trace_pass)
+    return trace_pass.info
 
 
-def _trace_info(done: TracePass) -> TraceInfo:
-    trace = done.trace
-    made_by = _output_steps(done)
+def _trace_info(trace_pass: TracePass) -> TraceInfo:
+    trace = trace_pass.trace
+    made_by = _output_steps(trace_pass)
     has_softmax = any(step.op == "_softmax" for step in made_by)
     answers: list[Answer] = []
     notes: list[str] = []
-    if done.error is None:
-        answers, notes = answers_of(done.model, trace.output, are_probabilities=has_softmax)
+    if trace_pass.error is None:
+        answers, notes = answers_of(trace_pass.model, trace.output, are_probabilities=has_softmax)
     return TraceInfo(
-        id=done.id,
-        model=done.opened.id,
-        input=done.taken.info(),
+        id=trace_pass.id,
+        model=trace_pass.opened.id,
+        input=trace_pass.model_input.info(),
         steps=[step_info(step) for step in trace.steps],
         modules=dict(trace.modules),
         parameters=[
-            ParameterInfo(name=name, shape=list(shape), changed=name in done.edited) for name, shape in _shapes(trace)
+            ParameterInfo(name=name, shape=list(shape), changed=name in trace_pass.edited)
+            for name, shape in _shapes(trace)
         ],
         answers=answers,
         output=made_by[0].id if made_by else None,
-        notes=[*done.notes, *notes],
-        error=done.error,
+        notes=[*trace_pass.notes, *notes],
+        error=trace_pass.error,
     )
 
 
@@ -102,9 +103,9 @@ def answers_of(
     return answers, []
 
 
-def difference_info(base: TracePass, done: TracePass) -> DifferenceInfo:
+def difference_info(base: TracePass, trace_pass: TracePass) -> DifferenceInfo:
     """The difference between two passes, step by step."""
-    difference = cs.difference(base.trace, done.trace)
+    difference = cs.difference(base.trace, trace_pass.trace)
     return DifferenceInfo(
         steps=[
             StepChange(
@@ -122,24 +123,26 @@ def difference_info(base: TracePass, done: TracePass) -> DifferenceInfo:
     )
 
 
-def thumbnail(done: TracePass, step: cs.Step, which: slice, side: int) -> tuple[dict[str, object], NDArray[np.uint8]]:
-    """The planes `which` of a step's result as a picture with its description; a single plane is always included."""
+def thumbnail(
+    trace_pass: TracePass, step: cs.Step, selected: slice, side: int
+) -> tuple[dict[str, object], NDArray[np.uint8]]:
+    """The planes `selected` of a step's result as a picture with its description; a single plane is always included."""
     planes = array_pictures.planes_of(step.output)
-    which = slice(None) if len(planes) == 1 else which
-    low, high = done.extent(step)
-    chosen = planes[which]
+    selected = slice(None) if len(planes) == 1 else selected
+    low, high = trace_pass.extent(step)
+    chosen = planes[selected]
     picture = array_pictures.shades(array_pictures.shrunk(chosen, side), low, high)
-    blocked = done.blocked.get(step.id)
+    blocked = trace_pass.blocked.get(step.id)
     if blocked is not None:  # 0 stands for cells at which an activation did not pass, the numbers begin at 1
-        closed = array_pictures.shrunk(array_pictures.planes_of(blocked)[which].astype(np.float64), side) > 0.5
+        closed = array_pictures.shrunk(array_pictures.planes_of(blocked)[selected].astype(np.float64), side) > 0.5
         picture = np.where(closed, 0, np.maximum(picture, 1)).astype(np.uint8)
     about = {
         "id": step.id,
-        "channels": list(range(len(planes)))[which],
+        "channels": list(range(len(planes)))[selected],
         "total": len(planes),
         "low": array_pictures.number(low),
         "high": array_pictures.number(high),
-        "typical": array_pictures.number(done.typical(step)),
+        "typical": array_pictures.number(trace_pass.typical(step)),
         "label": None,
         "blocked": blocked is not None,
     }
@@ -153,18 +156,18 @@ def tensor_of(output: object) -> Array | None:
     return output if isinstance(output, np.ndarray) else None
 
 
-def _output_steps(done: TracePass) -> list[cs.Step]:
+def _output_steps(trace_pass: TracePass) -> list[cs.Step]:
     """The visible steps that hold the model's output, the last one first; those before it differ only in shape."""
-    array = tensor_of(done.trace.output) if done.error is None else None
+    array = tensor_of(trace_pass.trace.output) if trace_pass.error is None else None
     if array is None:
         return []
     row = array.ravel()
 
     def differs(step: cs.Step) -> bool:
-        made = step.output.ravel()
-        return not np.array_equal(made, row, equal_nan=made.dtype.kind == "f")
+        result = step.output.ravel()
+        return not np.array_equal(result, row, equal_nan=result.dtype.kind == "f")
 
-    sized = (step for step in reversed(done.trace.steps) if math.prod(step.shape) == row.size)
+    sized = (step for step in reversed(trace_pass.trace.steps) if math.prod(step.shape) == row.size)
     from_output = dropwhile(differs, sized)
     return [*takewhile(lambda step: not differs(step), from_output)]
 

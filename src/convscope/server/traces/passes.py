@@ -48,7 +48,7 @@ class TracePass:
     model: cs.Module | None = field(repr=False)
     """The model, with the weights it had at the time; None for a training step."""
     request: TraceRequest
-    taken: PageInput
+    model_input: PageInput
     trace: cs.Trace
     error: str | None
     notes: tuple[str, ...]
@@ -65,8 +65,8 @@ class TracePass:
     @cached_property
     def size(self) -> int:
         """Upper bound of its memory in bytes."""
-        made = sum(4 * int(np.prod(ref.shape)) for s in self.trace.all_steps if not s.view for ref in s.results)
-        return min(made, int(KEEP * 1e6 / 2)) + self.taken.array.nbytes + self.taken.picture.nbytes
+        nbytes = sum(4 * int(np.prod(ref.shape)) for s in self.trace.all_steps if not s.view for ref in s.results)
+        return min(nbytes, int(KEEP * 1e6 / 2)) + self.model_input.array.nbytes + self.model_input.picture.nbytes
 
     def step(self, id: int) -> cs.Step:  # noqa: A002 - the name in the API
         """A step by its id.
@@ -96,8 +96,8 @@ class TracePass:
 class TraceStore:
     """A least-recently-used cache of passes, limited by their memory."""
 
-    def __init__(self, most: int = KEPT_BYTES) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._kept: OrderedDict[str, TracePass] = OrderedDict()
         self._total = 0
         self._used: OrderedDict[str, list[str]] = OrderedDict()
@@ -142,39 +142,39 @@ class TraceStore:
             HTTPException, ConvscopeError: the request is invalid or names something unknown.
         """
         model, weights = opened.read()
-        at = opened.newest() if request.at is None else request.at
-        name = _digest(request, weights, at)
+        step = opened.newest() if request.at is None else request.at
+        name = _digest(request, weights, step)
         with self._lock:
-            done = self._kept.get(name)
-        if done is None or done.trace.changed():
+            trace_pass = self._kept.get(name)
+        if trace_pass is None or trace_pass.trace.changed():
             picture = find(request.input)
             self._make_room(opened, client)
-            done = _run(picture, request, opened, model=model, name=name, at=at, left=left)
-        return self._put(done, client)
+            trace_pass = _run(picture, request, opened, model=model, name=name, step=step, left=left)
+        return self._put(trace_pass, client)
 
     def keep(self, name: str, make: Callable[[], TracePass], client: str) -> TracePass:
         """A pass with gradients by its id: from the cache, or as `make` records it."""
         with self._lock:
-            done = self._kept.get(name)
-        return self._put(make() if done is None else done, client)
+            trace_pass = self._kept.get(name)
+        return self._put(make() if trace_pass is None else trace_pass, client)
 
-    def _put(self, done: TracePass, client: str) -> TracePass:
-        name = done.id
+    def _put(self, trace_pass: TracePass, client: str) -> TracePass:
+        name = trace_pass.id
         with self._lock:
             self._forget(name)
-            self._kept[name] = done
-            self._total += done.size
+            self._kept[name] = trace_pass
+            self._total += trace_pass.size
             self._touch(name, client)
             self._trim()
-        return done
+        return trace_pass
 
     def _make_room(self, opened: ModelHandle, client: str) -> None:
         """Evict, before a pass runs, what would be evicted after it anyway, to lower the peak of memory."""
         with self._lock:
             # the new pass will be about as large as the model's last one
             coming = next((p.size for p in reversed(self._kept.values()) if p.opened is opened), 0)
-            mine = self._used.get(client, [])
-            mine[:] = [self._base[client]] if self._base.get(client) in self._kept else mine[-1:]
+            recent = self._used.get(client, [])
+            recent[:] = [self._base[client]] if self._base.get(client) in self._kept else recent[-1:]
             self._trim(coming)
 
     def _touch(self, id: str, client: str) -> None:  # noqa: A002
@@ -182,15 +182,15 @@ class TraceStore:
         if client != NOBODY:  # prefetched passes are protected only until the first client comes
             self._used.pop(NOBODY, None)
         self._kept.move_to_end(id)
-        mine = self._used.setdefault(client, [])
+        recent = self._used.setdefault(client, [])
         # a client keeps this pass and one more: the one it compares with, or else the one before
         base = self._base.get(client)
-        others = [other for other in mine if other != id]
-        mine[:] = [*([base] if base in others else others[-1:]), id]
+        earlier = [pass_id for pass_id in recent if pass_id != id]
+        recent[:] = [*([base] if base in earlier else earlier[-1:]), id]
         self._used.move_to_end(client)
         # only the most recent client keeps two passes
-        for other in list(self._used)[:-1]:
-            del self._used[other][:-1]
+        for earlier_client in list(self._used)[:-1]:
+            del self._used[earlier_client][:-1]
         while len(self._used) > SPARED:
             oldest, _ = self._used.popitem(last=False)
             self._base.pop(oldest, None)
@@ -198,10 +198,10 @@ class TraceStore:
     def _trim(self, coming: int = 0) -> None:
         """Evict the least recently used passes until memory is within its limit; the caller holds the lock."""
         spared = {id for ids in self._used.values() for id in ids}  # noqa: A001
-        if self._total + coming > self._most:
+        if self._total + coming > self._max_bytes:
             for old in [key for key in self._kept if key not in spared]:
                 self._forget(old)
-                if self._total + coming <= self._most:
+                if self._total + coming <= self._max_bytes:
                     break
 
     def _forget(self, id: str) -> None:  # noqa: A002
@@ -209,9 +209,9 @@ class TraceStore:
         self._total -= removed.size if removed is not None else 0
 
 
-def _digest(request: TraceRequest, weights: str, at: int | None) -> str:
+def _digest(request: TraceRequest, weights: str, step: int | None) -> str:
     """The trace id of a request: a digest of model, weights, input, change and edits."""
-    content = f"{request.model_copy(update={'at': at}).model_dump_json()} {weights}"
+    content = f"{request.model_copy(update={'at': step}).model_dump_json()} {weights}"
     return f"t{hashlib.sha256(content.encode()).hexdigest()[:24]}"
 
 
@@ -222,28 +222,28 @@ def _run(
     *,
     model: cs.Module,
     name: str,
-    at: int | None,
+    step: int | None,
     left: Event | None,
 ) -> TracePass:
     card = cs.card_of(model)
     model_input = take(picture, card, request.change, request.fit)
-    overrides = overrides_of(opened, model, model_input, at, request.edits)
+    overrides = overrides_of(opened, model, model_input, step, request.edits)
     notes = [opened.gone] if opened.gone else []
     keep = None if model_input.array.size <= opened.light else KEEP
     trace, error = _recorded(model, model_input, overrides, keep, left)
     model_input = model_input.traced(trace.inputs)
     changed = frozenset(edit.parameter for edit in request.edits)
-    done = TracePass(name, opened, model, request, model_input, trace, error, tuple(notes), changed)
-    if done.size < LIGHT:
+    trace_pass = TracePass(name, opened, model, request, model_input, trace, error, tuple(notes), changed)
+    if trace_pass.size < LIGHT:
         opened.light = max(opened.light, model_input.array.size)
-    return done
+    return trace_pass
 
 
 def overrides_of(
-    opened: ModelHandle, model: cs.Module, model_input: PageInput, at: int | None, edits: Sequence[Edit]
+    opened: ModelHandle, model: cs.Module, model_input: PageInput, step: int | None, edits: Sequence[Edit]
 ) -> dict[str, Array]:
-    """The parameters that a request changes: those of training step `at`, then the edited ones."""
-    overrides = {} if at is None else _past(opened, model, model_input, at)
+    """The parameters that a request changes: those of training step `step`, then the edited ones."""
+    overrides = {} if step is None else _past(opened, model, model_input, step)
     return overrides | edited(edits, {**_parameters(model), **overrides})
 
 
@@ -268,9 +268,9 @@ def _recorded(
         return failed.trace, str(failed)
 
 
-def _past(opened: ModelHandle, model: cs.Module, model_input: PageInput, at: int) -> dict[str, Array]:
-    """The weights after training step `at` of those parameters that the model's steps read."""
-    weights = opened.weights_at(at)
+def _past(opened: ModelHandle, model: cs.Module, model_input: PageInput, training_step: int) -> dict[str, Array]:
+    """The weights after training step `training_step` of those parameters that the model's steps read."""
+    weights = opened.weights_at(training_step)
     if not opened.used:
         steps = _recorded(model, model_input, {})[0].all_steps
         opened.used = frozenset(ref.name for step in steps for _, _, ref in step.refs() if ref.kind == "parameter")
@@ -296,11 +296,11 @@ def edited(edits: Sequence[Edit], parameters: Mapping[str, object]) -> dict[str,
     changed: dict[str, Array] = {}
     for edit in edits:
         if edit.parameter not in parameters:
-            known = ", ".join(list(parameters)[:20])
-            raise HTTPException(404, f"the model has no parameter {edit.parameter!r}; it has {known}.")
+            names = ", ".join(list(parameters)[:20])
+            raise HTTPException(404, f"the model has no parameter {edit.parameter!r}; it has {names}.")
         if edit.parameter not in changed:
-            now = parameters[edit.parameter]
-            plain = now.detach().cpu().float().numpy() if hasattr(now, "detach") else np.asarray(now)
+            value = parameters[edit.parameter]
+            plain = value.detach().cpu().float().numpy() if hasattr(value, "detach") else np.asarray(value)
             changed[edit.parameter] = np.array(plain)
         _put(changed[edit.parameter], edit)
     return changed

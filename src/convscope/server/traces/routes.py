@@ -43,8 +43,8 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
 
     def run_pass() -> tuple[TraceInfo, bool]:
         opened = workspace.model(body.model)
-        done = workspace.traces.make(opened, workspace.picture, body, client, left)
-        return trace_info(done), done.size > LIGHT
+        trace_pass = workspace.traces.make(opened, workspace.picture, body, client, left)
+        return trace_info(trace_pass), trace_pass.size > LIGHT
 
     info: TraceInfo
     info, heavy = await workspace.workers.run(request, f"model {body.model}", run_pass, left)
@@ -56,11 +56,11 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
 async def on(request: Request, trace: str, work: Callable[[TracePass], T], line: str = "") -> T:
     """Run `work` on a cached trace in a worker thread, one job at a time per trace and `line`."""
     workspace: Workspace = request.app.state.gallery
-    done = workspace.traces.get(trace, client_of(request))
+    trace_pass = workspace.traces.get(trace, client_of(request))
 
     def quietly() -> T:
         with np.errstate(all="ignore"):  # infinite numbers are valid results
-            return work(done)
+            return work(trace_pass)
 
     return await workspace.workers.run(request, f"trace {trace} {line}", quietly)
 
@@ -83,13 +83,13 @@ async def thumbnails(
 ) -> Response:
     """Thumbnails of steps' results, as a pack; of all visible steps by default."""
 
-    def make_pack(done: TracePass) -> bytes:
+    def make_pack(trace_pass: TracePass) -> bytes:
         step_ids = (
-            [s.id for s in done.trace.steps] if steps is None else list(dict.fromkeys(map(int, steps.split(","))))
+            [s.id for s in trace_pass.trace.steps] if steps is None else list(dict.fromkeys(map(int, steps.split(","))))
         )
         items, size = [], 0
         for step_id in step_ids:
-            about, picture = thumbnail(done, done.step(step_id), slice(first, first + channels), side)
+            about, picture = thumbnail(trace_pass, trace_pass.step(step_id), slice(first, first + channels), side)
             items.append((about, picture))
             size += picture.size
             if size > MAX_THUMBNAIL_VALUES:
@@ -117,13 +117,13 @@ def raw(array: Array, extent: tuple[float, float] | None = None) -> Response:
 
 def _channel(array: Array, channel: int | None, name: str) -> Array:
     """One channel of a result, or all channels, without the batch axis."""
-    one = array_pictures.first_image(array)
+    first = array_pictures.first_image(array)
     if channel is None:
-        return one
-    if one.ndim < 2 or channel >= len(one):
-        have = f"channels 0 to {len(one) - 1}" if one.ndim > 1 else "no channels"
+        return first
+    if first.ndim < 2 or channel >= len(first):
+        have = f"channels 0 to {len(first) - 1}" if first.ndim > 1 else "no channels"
         raise HTTPException(404, f"{name} has {have}; there is no channel {channel}.")
-    plane: Array = one[channel]
+    plane: Array = first[channel]
     return plane
 
 
@@ -134,10 +134,10 @@ Channel = Annotated[int | None, Query(ge=0)]
 async def output(request: Request, trace: Id, step: StepId, channel: Channel = None) -> Response:
     """A step's numbers: one channel, or all."""
 
-    def read_output(done: TracePass) -> Response:
-        record = done.step(step)
-        answer = raw(_channel(record.output, channel, record.name), done.extent(record))
-        answer.headers["X-Typical"] = str(array_pictures.number(done.typical(record)))
+    def read_output(trace_pass: TracePass) -> Response:
+        record = trace_pass.step(step)
+        answer = raw(_channel(record.output, channel, record.name), trace_pass.extent(record))
+        answer.headers["X-Typical"] = str(array_pictures.number(trace_pass.typical(record)))
         return answer
 
     return await on(request, trace, read_output)
@@ -146,7 +146,11 @@ async def output(request: Request, trace: Id, step: StepId, channel: Channel = N
 @router.get("/traces/{trace}/input", response_class=Response, responses=dict(RAW))
 async def image(request: Request, trace: Id, shown: bool = False) -> Response:
     """The input as the model received it; with `shown`, its pixels from 0 to 1, before normalization."""
-    return await on(request, trace, lambda done: raw(done.taken.picture if shown else done.taken.array))
+    return await on(
+        request,
+        trace,
+        lambda trace_pass: raw(trace_pass.model_input.picture if shown else trace_pass.model_input.array),
+    )
 
 
 @router.get("/traces/{trace}/parameters/{name}", response_class=Response, responses=dict(RAW))
@@ -159,10 +163,10 @@ async def parameter(
 ) -> Response:
     """A parameter's numbers in this pass: all, or `count` kernels starting at `first`, along the first axis."""
 
-    def read_parameter(done: TracePass) -> Response:
-        whole = np.asarray(done.trace.parameters[name])
-        part = whole if whole.ndim == 0 else whole[first : None if count is None else first + count]
-        return raw(part, array_pictures.extent(whole))
+    def read_parameter(trace_pass: TracePass) -> Response:
+        values = np.asarray(trace_pass.trace.parameters[name])
+        part = values if values.ndim == 0 else values[first : None if count is None else first + count]
+        return raw(part, array_pictures.extent(values))
 
     return await on(request, trace, read_parameter)
 
@@ -170,18 +174,18 @@ async def parameter(
 @router.get("/traces/{trace}/difference")
 async def difference(request: Request, trace: Id, base: Id) -> DifferenceInfo:
     """The difference between two passes, step by step."""
-    other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
-    return await on(request, trace, lambda done: difference_info(other, done))
+    base_pass = request.app.state.gallery.traces.get(base, client_of(request), base=True)
+    return await on(request, trace, lambda trace_pass: difference_info(base_pass, trace_pass))
 
 
 @router.get("/traces/{trace}/steps/{step}/difference", response_class=Response, responses=dict(RAW))
 async def step_difference(request: Request, trace: Id, step: StepId, base: Id, channel: Channel = None) -> Response:
     """The difference of one step's numbers from another pass: this pass minus the base."""
-    other = request.app.state.gallery.traces.get(base, client_of(request), base=True)
+    base_pass = request.app.state.gallery.traces.get(base, client_of(request), base=True)
 
-    def subtract(done: TracePass) -> Response:
-        name = done.step(step).name
-        return raw(_channel(cs.difference(other.trace, done.trace).cells(name), channel, name))
+    def subtract(trace_pass: TracePass) -> Response:
+        name = trace_pass.step(step).name
+        return raw(_channel(cs.difference(base_pass.trace, trace_pass.trace).cells(name), channel, name))
 
     return await on(request, trace, subtract)
 
@@ -189,7 +193,9 @@ async def step_difference(request: Request, trace: Id, step: StepId, base: Id, c
 @router.get("/filtered", response_class=Response, responses=dict(RAW))
 async def filtered(request: Request, trace: Id, kernel: Annotated[str, Query(max_length=60)]) -> Response:
     """The input filtered with a named kernel, as a grey picture from 0 to 1."""
-    return await on(request, trace, lambda done: raw(cs.filters.apply_filter(done.taken.picture, named(kernel))))
+    return await on(
+        request, trace, lambda trace_pass: raw(cs.filters.apply_filter(trace_pass.model_input.picture, named(kernel)))
+    )
 
 
 def named(kernel: str) -> cs.filters.Filter:

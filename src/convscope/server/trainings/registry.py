@@ -77,9 +77,9 @@ class OwnNetworks:
                 (prediction,) = cs.predict(cs.load_model(location, args=args), np.zeros(shape, np.float32))
         except cs.ConvscopeError as error:
             return str(error)
-        made = len(prediction.output)
-        if made != classes:
-            return f"it returns {made} number{'s' * (made != 1)} for an image, but there are {classes} classes."
+        count = len(prediction.output)
+        if count != classes:
+            return f"it returns {count} number{'s' * (count != 1)} for an image, but there are {classes} classes."
         return ""
 
 
@@ -90,7 +90,7 @@ def _versions(source: str) -> Versions:
     """The files that a network comes from, each with its modification time and size."""
     with suppress(cs.ConvscopeError):
         status = {file: Path(file).stat() for file in cs.files_of(source) if Path(file).exists()}
-        return tuple((file, each.st_mtime_ns, each.st_size) for file, each in status.items())
+        return tuple((file, file_status.st_mtime_ns, file_status.st_size) for file, file_status in status.items())
     return ()
 
 
@@ -151,11 +151,16 @@ class Trainings:
         """The models that fit each data source; sources that no built-in model fits are left out."""
         sources = [source for source in self.workspace.sources() if source.trainable]
         fitting = {source.id: [*self._fitting(source)] for source in sources}
-        own = {source.id: {name: self.own.problem(name, source) for name in self.own.networks} for source in sources}
+        problems_by_source = {
+            source.id: {name: self.own.problem(name, source) for name in self.own.networks} for source in sources
+        }
         return TrainOptions(
             models={name: models for name, models in fitting.items() if models},
             recipes=[*RECIPES],
-            unfit={source: {name: why for name, why in known.items() if why} for source, known in own.items()},
+            unfit={
+                source: {name: problem for name, problem in problems.items() if problem}
+                for source, problems in problems_by_source.items()
+            },
         )
 
     def infos(self) -> list[TrainingInfo]:
@@ -169,8 +174,8 @@ class Trainings:
             Missing: unknown id.
         """
         if name not in self._all:
-            known = f"available: {', '.join(self._all)}" if self._all else "none has been started yet"
-            raise Missing(f"unknown training {name!r}; {known}.")
+            available = f"available: {', '.join(self._all)}" if self._all else "none has been started yet"
+            raise Missing(f"unknown training {name!r}; {available}.")
         return self._all[name]
 
     def start(self, request: TrainRequest) -> TrainingInfo:
@@ -238,10 +243,10 @@ class Trainings:
         return (*built_in, *(name for name in self.own.networks if not self.own.problem(name, source)))
 
     def _check(self, request: TrainRequest) -> None:
-        known = {source.id: source for source in self.workspace.sources() if source.trainable}
-        if request.source not in known:
-            raise Missing(f"unknown training data {request.source!r}; available: {', '.join(known) or 'none'}.")
-        fitting = self._fitting(known[request.source])
+        sources = {source.id: source for source in self.workspace.sources() if source.trainable}
+        if request.source not in sources:
+            raise Missing(f"unknown training data {request.source!r}; available: {', '.join(sources) or 'none'}.")
+        fitting = self._fitting(sources[request.source])
         if request.model not in {*fitting, BLOCKS}:
             raise Missing(
                 f"the model {request.model!r} does not fit {request.source}; models that do: {', '.join(fitting)}."

@@ -47,8 +47,8 @@ TrainingId = Annotated[Id, Path(alias="id")]
 @router.get("/training")
 async def options(request: Request, trainings: Here) -> TrainOptions:
     """The models that fit each data source."""
-    known: TrainOptions = await request.app.state.gallery.workers.run(request, "training", trainings.options)
-    return known
+    info: TrainOptions = await request.app.state.gallery.workers.run(request, "training", trainings.options)
+    return info
 
 
 @router.get("/trainings")
@@ -58,10 +58,10 @@ def started(trainings: Here) -> list[TrainingInfo]:
 
 
 @router.post("/trainings")
-def start(trainings: Here, wanted: TrainRequest) -> TrainingInfo:
+def start(trainings: Here, body: TrainRequest) -> TrainingInfo:
     """Start a training in its own process."""
     try:
-        return trainings.start(wanted)
+        return trainings.start(body)
     except Busy as error:
         raise HTTPException(409, str(error)) from None
 
@@ -92,8 +92,8 @@ async def events(trainings: Here, name: TrainingId) -> Events:
 async def metrics(request: Request, model: Id) -> Metrics:
     """What a model's run measured while it was trained; nothing for a model that does not belong to a run."""
     workspace = request.app.state.gallery
-    read = partial(metrics_of, workspace.model(model).run)
-    info: Metrics = await workspace.workers.run(request, f"metrics {model}", read)
+    read_metrics = partial(metrics_of, workspace.model(model).run)
+    info: Metrics = await workspace.workers.run(request, f"metrics {model}", read_metrics)
     return info
 
 
@@ -121,9 +121,9 @@ async def moments(
 ) -> Response:
     """One kernel or unit of a parameter at some training steps; the range is that of all kernels at all these steps."""
     workspace = request.app.state.gallery
-    at = [int(step) for step in steps.split(",")]
-    read = partial(moments_of, workspace.model(model), parameter, at, kernel)
-    answer: Response = await workspace.workers.run(request, f"moments {model}", read)
+    step_numbers = [int(step) for step in steps.split(",")]
+    read_moments = partial(moments_of, workspace.model(model), parameter, step_numbers, kernel)
+    answer: Response = await workspace.workers.run(request, f"moments {model}", read_moments)
     return answer
 
 

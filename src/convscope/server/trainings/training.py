@@ -40,13 +40,13 @@ class Training:
         name: The training's id.
         request: The request that started it.
         order: The arguments for the child process, see worker.py.
-        seen: Callback, called once in the reading thread when the run's first weights can be loaded.
+        on_first_weights: Called once in the reading thread when the run's first weights can be loaded.
     """
 
     def __init__(
-        self, name: str, request: TrainRequest, order: TrainingOrder, seen: Callable[[str, Path], None]
+        self, name: str, request: TrainRequest, order: TrainingOrder, on_first_weights: Callable[[str, Path], None]
     ) -> None:
-        self.name, self.request, self.path, self._seen = name, request, Path(order["out"]), seen
+        self.name, self.request, self.path, self._on_first_weights = name, request, Path(order["out"]), on_first_weights
         self.state: State = "starting"
         self.message = ""
         self.now: PacedEvent | None = None
@@ -84,7 +84,7 @@ class Training:
     def info(self) -> TrainingInfo:
         """The training's current state and progress."""
         with self._lock:
-            now = self.now
+            event = self.now
             return TrainingInfo(
                 id=self.name,
                 source=self.request.source,
@@ -93,10 +93,10 @@ class Training:
                 message=self.message,
                 step=self.step,
                 total=self.total,
-                epoch=0 if now is None else now["epoch"],
+                epoch=0 if event is None else event["epoch"],
                 epochs=self.epochs,
-                loss=None if now is None else now.get("loss"),
-                accuracy=None if now is None else now.get("accuracy"),
+                loss=None if event is None else event.get("loss"),
+                accuracy=None if event is None else event.get("accuracy"),
                 request=self.request,
             )
 
@@ -188,17 +188,17 @@ class Training:
             self.history += sorted(set(steps) - set(self.history))
         if first:
             try:
-                self._seen(self.name, self.path)
+                self._on_first_weights(self.name, self.path)
             except Exception:  # the training continues, but is not shown
                 log.exception("%s cannot be opened", cs.spelled(str(self.path)))
 
     def _unexpected(self, code: int) -> tuple[State, str]:
         """State and message of a child that ended without reporting it."""
-        kept = f"after step {self.step}; its saved weights are kept." if self.history else "early."
+        saved = f"after step {self.step}; its saved weights are kept." if self.history else "early."
         if self.asked_to_stop:
-            return "stopped", f"the training did not stop in time and was killed {kept}"
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        return "failed", f"the training's process {how} {kept}"
+            return "stopped", f"the training did not stop in time and was killed {saved}"
+        ending = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        return "failed", f"the training's process {ending} {saved}"
 
 
 def shown(event: Mapping[str, object]) -> Point:

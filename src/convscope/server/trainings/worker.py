@@ -63,8 +63,10 @@ class TrainingWorker:
             )
             self.tell({"event": "end", "state": "done", "message": ""})
         except KeyboardInterrupt:
-            where = f"stopped at step {self.step} of {self.total}; its weights are kept." if self.total else "stopped."
-            self.tell({"event": "end", "state": "stopped", "message": where})
+            message = (
+                f"stopped at step {self.step} of {self.total}; its weights are kept." if self.total else "stopped."
+            )
+            self.tell({"event": "end", "state": "stopped", "message": message})
         except cs.ConvscopeError as error:
             self.tell({"event": "end", "state": "failed", "message": str(error)})
         except Exception as error:
@@ -84,12 +86,12 @@ class TrainingWorker:
             self.tell(event)
         return None
 
-    def reading(self, what: str, done: int, total: int) -> None:
+    def reading(self, activity: str, done: int, total: int) -> None:
         """Report the progress of loading or downloading."""
         if self.stop:
             raise KeyboardInterrupt
         share = f", {done / total:.0%}" if total else ""
-        self._tell_now_and_then({"event": "reading", "message": f"{what}{share}"}, at_once=done in {0, total})
+        self._tell_at_intervals({"event": "reading", "message": f"{activity}{share}"}, at_once=done in {0, total})
 
     def tell(self, event: WorkerEvent) -> None:
         """Write one event; if the pipe is closed, stop the training."""
@@ -116,7 +118,7 @@ class TrainingWorker:
                 if self.steps == math.inf:
                     self.tell({**event, "state": "running"})
             else:
-                self._tell_now_and_then({**event, "state": "running"}, at_once=over or self.stop)
+                self._tell_at_intervals({**event, "state": "running"}, at_once=over or self.stop)
             self._obey_stop()
             self.kept = self.steps < math.inf
             if self.kept:
@@ -128,7 +130,7 @@ class TrainingWorker:
         loss, accuracy = event["step_loss"], event["step_accuracy"]
         self.tell({"event": "step", "loss": loss, "accuracy": accuracy, "step": event["step"], "epoch": event["epoch"]})
 
-    def _tell_now_and_then(self, event: WorkerEvent, *, at_once: bool) -> None:
+    def _tell_at_intervals(self, event: WorkerEvent, *, at_once: bool) -> None:
         now = time.monotonic()
         if at_once or now - self.last_report > QUIET:
             self.last_report = now
