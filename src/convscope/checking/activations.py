@@ -23,10 +23,10 @@ def _relu_backward(values: Values) -> Results:
 def _relu_cases(limits: Limits) -> list[Case]:
     rng = np.random.default_rng(4)
     shapes = ((1, 1, 2, 3), (1, 2, 3, 3), (2, 3, 4, 4))
-    drawn = [
+    random_inputs = [
         rng.standard_normal((min(n, limits.images), c if limits.channels > 1 else 1, h, w)) for n, c, h, w in shapes
     ]
-    values = [np.array([[[[-2.0, 0, 3], [1.5, -0.5, 8]]]]), *drawn]
+    values = [np.array([[[[-2.0, 0, 3], [1.5, -0.5, 8]]]]), *random_inputs]
     return [Case({"x": x}) for x in values]
 
 
@@ -88,7 +88,7 @@ RELU = Operation(
         Mistake("truncated to integers", "The result is stored as integers.", after=result(np.trunc)),
     ),
     (*PLANES, _ROW_FORM),
-    workings=lambda v, at: [f"max({short(float(v['x'][at]))}, 0)"],
+    workings=lambda v, cell: [f"max({short(float(v['x'][cell]))}, 0)"],
 )
 
 
@@ -146,10 +146,10 @@ RELU_BACKWARD = Operation(
     ),
     (*PLANES, _ROW_FORM),
     cache=("x",),
-    workings=lambda v, at: [
-        f"x = {short(float(v['x'][at]))}",
-        f"dout = {short(float(v['dout'][at]))}",
-        "passed on" if v["x"][at] > 0 else "stopped: x is not above 0",
+    workings=lambda v, cell: [
+        f"x = {short(float(v['x'][cell]))}",
+        f"dout = {short(float(v['dout'][cell]))}",
+        "passed on" if v["x"][cell] > 0 else "stopped: x is not above 0",
     ],
 )
 
@@ -167,15 +167,15 @@ def _softmax(values: Values) -> Results:
 def _softmax_cases(limits: Limits) -> list[Case]:
     rng = np.random.default_rng(7)
     n = min(2, limits.images)
-    drawn = [np.array([[1.0, 2, 0]]), whole(rng, n, 3), whole(rng, n, 4), rng.standard_normal((min(3, n + 1), 5))]
-    return [Case({"x": x}) for x in [*drawn, np.array([[1000.0, 1001, 999]]), np.array([[-1000.0, -1001, -999]])]]
+    inputs = [np.array([[1.0, 2, 0]]), whole(rng, n, 3), whole(rng, n, 4), rng.standard_normal((min(3, n + 1), 5))]
+    return [Case({"x": x}) for x in [*inputs, np.array([[1000.0, 1001, 999]]), np.array([[-1000.0, -1001, -999]])]]
 
 
-def _exponentials(values: Values, at: tuple[int, ...], axis: int | None) -> list[str]:
+def _exponentials(values: Values, cell: tuple[int, ...], axis: int | None) -> list[str]:
     x = values["x"] - values["x"].max()
-    over = x[at[0]] if axis == 1 else x[:, at[1]] if axis == 0 else x.ravel()
-    below = [short(float(number)) for number in np.exp(over)]
-    return [f"exp({short(float(x[at]))}) = {short(float(np.exp(x[at])))}", f"÷ ({' + '.join(below)})"]
+    inputs = x[cell[0]] if axis == 1 else x[:, cell[1]] if axis == 0 else x.ravel()
+    denominator_terms = [short(float(number)) for number in np.exp(inputs)]
+    return [f"exp({short(float(x[cell]))}) = {short(float(np.exp(x[cell])))}", f"÷ ({' + '.join(denominator_terms)})"]
 
 
 def _shares(function: Callable[[Array], Array]) -> Callable[[Values], Results]:
@@ -206,21 +206,21 @@ SOFTMAX = Operation(
             "The sum runs over all images: each row must sum to 1. (A function of "
             "one row alone is checked with layout vector.)",
             instead=_shares(lambda x: softmax(x.ravel()).reshape(x.shape)),
-            workings=lambda v, at: _exponentials(v, at, None),
+            workings=lambda v, cell: _exponentials(v, cell, None),
         ),
         Mistake(
             "along the wrong axis",
             "The sum runs over the images (axis 0): sum over the classes (axis 1).",
             instead=_shares(lambda x: softmax(x, 0)),
-            workings=lambda v, at: _exponentials(v, at, 0),
+            workings=lambda v, cell: _exponentials(v, cell, 0),
         ),
         Mistake(
             "exponential overflows",
             "exp(x) is infinite from about 710 on (float32: 89), and 0 far below: subtract "
             "the row's maximum first; the result stays the same.",
             instead=_shares(lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)),
-            workings=lambda v, at: [
-                f"exp({short(float(v['x'][at]))})",
+            workings=lambda v, cell: [
+                f"exp({short(float(v['x'][cell]))})",
                 "÷ the sum of such numbers: inf ÷ inf or 0 ÷ 0",
             ],
         ),
@@ -268,5 +268,5 @@ SOFTMAX = Operation(
         ),
     ),
     ROWS,
-    workings=lambda v, at: _exponentials(v, at, 1),
+    workings=lambda v, cell: _exponentials(v, cell, 1),
 )

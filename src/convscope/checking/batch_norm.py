@@ -33,8 +33,8 @@ def normalised(
         eps = values.get("eps", EPS)
         with np.errstate(all="ignore"):
             mean = x.mean(axes, keepdims=True)
-            others = variance_axes or axes
-            total = averaged(x, x.mean(others, keepdims=True)).sum(others, keepdims=True)
+            spread_axes = variance_axes or axes
+            total = averaged(x, x.mean(spread_axes, keepdims=True)).sum(spread_axes, keepdims=True)
             y = (x - mean) / spread(total / np.float64(x.size / total.size - ddof), eps)
         shape = (1, -1, 1, 1)
         return {"out": y * values["gamma"].reshape(shape) + values["beta"].reshape(shape)}
@@ -71,15 +71,15 @@ def cases(limits: Limits) -> list[Case]:
     return out
 
 
-def _line(values: Values, at: tuple[int, ...], axes: tuple[int, ...], ddof: int = 0) -> list[str]:
-    x, c = values["x"], at[1]
-    part = x[tuple(slice(None) if axis in axes else at[axis] for axis in range(4))]
+def _line(values: Values, cell: tuple[int, ...], axes: tuple[int, ...], ddof: int = 0) -> list[str]:
+    x, c = values["x"], cell[1]
+    part = x[tuple(slice(None) if axis in axes else cell[axis] for axis in range(4))]
     mean, var = float(part.mean()), float(part.var(ddof=ddof)) if part.size > ddof else float("nan")
     sizes = " · ".join(("images", "channels", "rows", "columns")[axis] for axis in axes)
     return [
         f"mean of {part.size} numbers ({sizes}) = {short(mean)}",
         f"variance, divided by {part.size - ddof} = {short(var)}",
-        f"({short(float(x[at]))} − {_bracket(mean)}) ÷ √({short(var)} + {short(values['eps'])})",
+        f"({short(float(x[cell]))} − {_bracket(mean)}) ÷ √({short(var)} + {short(values['eps'])})",
         f"× {_bracket(float(values['gamma'][c]))} + {_bracket(float(values['beta'][c]))}",
     ]
 
@@ -89,7 +89,7 @@ def _bracket(number: float) -> str:
 
 
 def _statistics(cause: str, sentence: str, axes: tuple[int, ...], ddof: int = 0) -> Mistake:
-    return Mistake(cause, sentence, instead=normalised(axes, ddof), workings=lambda v, at: _line(v, at, axes, ddof))
+    return Mistake(cause, sentence, instead=normalised(axes, ddof), workings=lambda v, cell: _line(v, cell, axes, ddof))
 
 
 def _eps(eps: float) -> Callable[[Values], Values]:
@@ -234,5 +234,5 @@ BATCH_NORM = Operation(
         "moving_mean": "zeros",
         "moving_var": "ones",
     },
-    workings=lambda v, at: _line(v, at, (0, 2, 3)),
+    workings=lambda v, cell: _line(v, cell, (0, 2, 3)),
 )

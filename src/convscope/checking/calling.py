@@ -96,15 +96,15 @@ class Caller:
         except (TypeError, ValueError) as error:
             return Outcome(None, f"The result cannot be read as numbers: {error}.")
         if not arrays:
-            what = "None; is a `return` missing" if result is None else kind_of(result)
-            return Outcome(None, f"{name_of(self.function)} returns {what}.".replace("missing.", "missing?"))
-        taken = {}
+            kind = "None; is a `return` missing" if result is None else kind_of(result)
+            return Outcome(None, f"{name_of(self.function)} returns {kind}.".replace("missing.", "missing?"))
+        results = {}
         for name, array in arrays.items():
             try:
-                taken[name] = form.take[name](array, values) if name in form.take else array
+                results[name] = form.take[name](array, values) if name in form.take else array
             except (ValueError, IndexError):
-                taken[name] = array
-        return Outcome(taken)
+                results[name] = array
+        return Outcome(results)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,8 @@ def _best_attempts(caller: Caller, layout: str | None) -> list[Attempt]:
 def _only_for(form: Form, wider: Attempt) -> str:
     """A note about a function that is correct for one form of arrays, but wrong for a more general one."""
     mistakes, _ = diagnose(wider.operation, _needed(_trials(wider)))
-    why = f": {', and '.join(dict.fromkeys(m.cause for m in mistakes))}" if mistakes else ""
-    return f"It is correct for arrays of the form {form.name}, but wrong for {wider.form.name}{why}."
+    causes = f": {', and '.join(dict.fromkeys(m.cause for m in mistakes))}" if mistakes else ""
+    return f"It is correct for arrays of the form {form.name}, but wrong for {wider.form.name}{causes}."
 
 
 def _share(attempt: Attempt) -> float:
@@ -208,8 +208,8 @@ def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake
         return replace(base, right=True, wrong=len(wrong), notes=(*base.notes, *choices))
     first = wrong[0]
     named: Sequence[Mistake | Windows] = mistakes
-    if not mistakes and (found := _misplaced(attempt, wrong)):
-        named, first = [found[0]], found[1]
+    if not mistakes and (windows := _misplaced(attempt, wrong)):
+        named, first = [windows[0]], windows[1]
     base = replace(
         base,
         wrong=len(wrong),
@@ -234,13 +234,13 @@ def _misplaced(attempt: Attempt, wrong: Sequence[Trial]) -> tuple[Windows, Trial
         for name in t.wrong if t.outcome.results is not None and t.dtype == "float64" else ():
             assert t.outcome.results is not None
             product = attempt.operation.sums.get(name, ((),))[0]
-            run, yours, found = _function(attempt, name, t.dtype), t.outcome.results[name], None
+            run, yours, windows = _function(attempt, name, t.dtype), t.outcome.results[name], None
             if len(product) == 2 and "weight" in t.values and t.values["x"].ndim == 4:
-                found = misplaced(run, t.values, name, product, yours)
+                windows = misplaced(run, t.values, name, product, yours)
             elif name == "out" and "kernel_size" in t.values and attempt.operation.name != "im2col":
-                found = misplaced_pool(run, t.values, yours, largest=attempt.operation.picks)
-            if found is not None:
-                return found, t
+                windows = misplaced_pool(run, t.values, yours, largest=attempt.operation.picks)
+            if windows is not None:
+                return windows, t
     return None
 
 
@@ -297,11 +297,16 @@ def _sums(attempt: Attempt, first: Trial, name: str, cell: tuple[int, ...], mist
     """The arithmetic of one cell, the reference's and the function's."""
     operation, values = attempt.operation, first.values
     if operation.workings is not None:
-        own = mistakes[0].workings if len(mistakes) == 1 else None
-        return Sums(lines=(tuple(operation.workings(values, cell)), tuple(own(values, cell)) if own else ()))
+        mistaken_workings = mistakes[0].workings if len(mistakes) == 1 else None
+        return Sums(
+            lines=(
+                tuple(operation.workings(values, cell)),
+                tuple(mistaken_workings(values, cell)) if mistaken_workings else (),
+            )
+        )
 
-    def reference(asked: Values) -> Array | None:
-        return operation.reference(asked)[name]
+    def reference(inputs: Values) -> Array | None:
+        return operation.reference(inputs)[name]
 
     function = _function(attempt, name, first.dtype)
     yours = (first.outcome.results or {})[name]
@@ -313,18 +318,18 @@ def _sums(attempt: Attempt, first: Trial, name: str, cell: tuple[int, ...], mist
 
 
 def _terms(
-    attempt: Attempt, run: Run, values: Values, at: tuple[str, tuple[int, ...]], value: float
+    attempt: Attempt, run: Run, values: Values, result_cell: tuple[str, tuple[int, ...]], value: float
 ) -> tuple[Term, ...] | None:
     """The terms of one sum, if they add up to its value; of a maximum, the cells that it depends on.
 
     Args:
-        at: The result and the cell in it.
+        result_cell: The result and the cell in it.
         value: The number there.
     """
-    name, cell = at
+    name, cell = result_cell
     if attempt.operation.picks:
-        seen = window(run, values, cell)
-        return None if seen is None else tuple(seen)
+        window_terms = window(run, values, cell)
+        return None if window_terms is None else tuple(window_terms)
     result = terms(run, values, cell, attempt.operation.sums[name])
     if result is None:
         return None

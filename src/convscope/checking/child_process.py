@@ -121,8 +121,8 @@ def _read(output: str, status: int, path: Path, seconds: float) -> FileCheck:
         raise (UsageError if answer["usage"] else CheckFailed)(answer["error"])
     if "Timeout" in output:
         lines = re.findall(r'File "(.*)", line (\d+) in (\w+)', output)
-        at = next((f", at line {line} in {name}" for file, line, name in lines if file == str(path)), "")
-        raise CheckFailed(f"{path.name} did not finish within {seconds:g} s and was stopped{at}.")
+        location = next((f", at line {line} in {name}" for file, line, name in lines if file == str(path)), "")
+        raise CheckFailed(f"{path.name} did not finish within {seconds:g} s and was stopped{location}.")
     ended = f"with signal {-status}" if status < 0 else f"with status {status}"
     raise CheckFailed(f"the process that checked {path.name} ended {ended} without an answer.")
 
@@ -144,18 +144,18 @@ def load(path: Path, name: str) -> Callable[..., object]:
         with quiet():
             spec.loader.exec_module(module)
     except SyntaxError as error:
-        at = path.name if error.filename in {str(path), None} else str(error.filename)
-        at += f", line {error.lineno}" if error.lineno else ""
-        raise CheckFailed(f"{at} is not valid Python: {error.msg}.") from None
+        location = path.name if error.filename in {str(path), None} else str(error.filename)
+        location += f", line {error.lineno}" if error.lineno else ""
+        raise CheckFailed(f"{location} is not valid Python: {error.msg}.") from None
     except (Exception, SystemExit) as error:
         lines = own_lines_of(error.__traceback__, str(path))
-        where = f" ({lines[-1]})" if lines else ""
-        raise CheckFailed(f"{path.name} fails when it is imported: {sentence(error)}{where}.") from None
+        failing_line = f" ({lines[-1]})" if lines else ""
+        raise CheckFailed(f"{path.name} fails when it is imported: {sentence(error)}{failing_line}.") from None
     try:
         function = reduce(getattr, name.split("."), module)
     except AttributeError:
-        known = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-        raise UnknownName(f"function in {path.name}", name, known) from None
+        functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        raise UnknownName(f"function in {path.name}", name, functions) from None
     if not callable(function):
         raise UsageError(f"{name} in {path.name} is not a function but {kind_of(function)}.")
     return function
@@ -179,8 +179,11 @@ def answer(request: dict[str, Any], watch: Callable[[float | None], None]) -> di
         result = check(function, request["as"], layout=request["layout"], seconds=seconds)
     except TimeExceeded as error:
         lines = own_lines_of(error.__traceback__, str(path))
-        where = f" ({lines[-1]})" if lines else ""
-        return {"error": f"importing {path.name} took more than {seconds:g} s and was stopped{where}.", "usage": False}
+        failing_line = f" ({lines[-1]})" if lines else ""
+        return {
+            "error": f"importing {path.name} took more than {seconds:g} s and was stopped{failing_line}.",
+            "usage": False,
+        }
     except ConvscopeError as error:
         return {"error": str(error), "usage": isinstance(error, UsageError)}
     return {"right": result.right, "text": result.to_text(), "json": result.to_json()}

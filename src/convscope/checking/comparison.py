@@ -167,21 +167,21 @@ def _explaining(
 
     A mistake that also leaves the right results as they are is better than one that would spoil them.
     """
-    others = [name for name in operation.results if name not in names]
+    right_names = [name for name in operation.results if name not in names]
     ranked = []
     for mistake in operation.mistakes:
         explained = [name for name in names if reproduces(operation, mistake, trials, name)]
         if explained:
-            kept = all(reproduces(operation, mistake, trials, name) for name in others)
-            ranked.append((mistake, explained, kept))
+            is_harmless = all(reproduces(operation, mistake, trials, name) for name in right_names)
+            ranked.append((mistake, explained, is_harmless))
     for mistake, explained, _ in sorted(ranked, key=lambda item: (-len(item[1]), not item[2])):
         yield mistake, explained
     for first, second in combinations(operation.mistakes, 2) if pairs else ():
-        both = first.and_then(second) if first.cause != second.cause else None
-        if both is not None:
-            explained = [name for name in names if reproduces(operation, both, trials, name)]
+        pair = first.and_then(second) if first.cause != second.cause else None
+        if pair is not None:
+            explained = [name for name in names if reproduces(operation, pair, trials, name)]
             if explained:
-                yield both, explained
+                yield pair, explained
 
 
 def reproduces(operation: Operation, mistake: Mistake, trials: Sequence[Trial], name: str) -> bool:
@@ -271,23 +271,27 @@ def _terms(
     cells = []
     for name in product:
         matter = []
-        for at in np.ndindex(*values[name].shape):
-            answer = _ask(run, values | zeros | spread | {name: one(values[name], at)}, cell)
+        for cell_index in np.ndindex(*values[name].shape):
+            answer = _ask(run, values | zeros | spread | {name: unit_array(values[name], cell_index)}, cell)
             if answer is None:
                 return None
             if answer:
-                matter.append(at)
+                matter.append(cell_index)
         cells.append(matter)
-    out = []
+    result_terms = []
     for combination in iterate(*cells):
-        ones = {name: one(values[name], at) for name, at in zip(product, combination, strict=True)}
-        times = _ask(run, values | zeros | ones, cell)
+        unit_arrays = {
+            name: unit_array(values[name], cell_index) for name, cell_index in zip(product, combination, strict=True)
+        }
+        times = _ask(run, values | zeros | unit_arrays, cell)
         if times is None:
             return None
         if times:
             factors = tuple(zip(product, combination, strict=True))
-            out.append(Term(factors, tuple(float(values[name][at]) for name, at in factors), times))
-    return out
+            result_terms.append(
+                Term(factors, tuple(float(values[name][cell_index]) for name, cell_index in factors), times)
+            )
+    return result_terms
 
 
 def window(run: Run, values: Values, cell: tuple[int, ...], name: str = "x") -> list[Term] | None:
@@ -297,21 +301,21 @@ def window(run: Run, values: Values, cell: tuple[int, ...], name: str = "x") -> 
         return None
     high = 2 * float(np.abs(values[name]).max()) + 10
     out = []
-    for at in np.ndindex(*values[name].shape):
+    for index in np.ndindex(*values[name].shape):
         raised = values[name].copy()
-        raised[at] = high
+        raised[index] = high
         after = _ask(run, values | {name: raised}, cell)
         if after is None:
             return None
         if after != before:
-            out.append(Term(((name, at),), (float(values[name][at]),), 1.0))
+            out.append(Term(((name, index),), (float(values[name][index]),), 1.0))
     return out
 
 
-def one(array: Array, at: tuple[int, ...]) -> Array:
+def unit_array(array: Array, cell: tuple[int, ...]) -> Array:
     """Zeros, with a one in one cell."""
     out = np.zeros_like(array)
-    out[at] = 1
+    out[cell] = 1
     return out
 
 

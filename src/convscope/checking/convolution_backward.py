@@ -65,13 +65,13 @@ def _cut_off(_results: Results, values: Values) -> Results:
     return {"dx": _whole_padding(values)[:, :, inner, inner]}
 
 
-def _one(name: str, run: Callable[[Values], Results]) -> Callable[[Values], Results]:
+def _with_result(name: str, run: Callable[[Values], Results]) -> Callable[[Values], Results]:
     """One result of a variant."""
     return lambda values: {**reference(values), name: run(values)[name]}
 
 
 def _with(name: str, change: Callable[[Values], Values]) -> Callable[[Values], Results]:
-    return _one(name, lambda values: reference(change(values)))
+    return _with_result(name, lambda values: reference(change(values)))
 
 
 def _last_alone(name: str, axis: int) -> Callable[[Values], Results]:
@@ -79,8 +79,8 @@ def _last_alone(name: str, axis: int) -> Callable[[Values], Results]:
 
     def last(values: Values) -> Values:
         dout = np.zeros_like(values["dout"])
-        at = tuple(slice(None) if i != axis else slice(-1, None) for i in range(4))
-        dout[at] = values["dout"][at]
+        last_slice = tuple(slice(None) if i != axis else slice(-1, None) for i in range(4))
+        dout[last_slice] = values["dout"][last_slice]
         return values | {"dout": dout}
 
     return _with(name, last)
@@ -113,8 +113,8 @@ FLIP = (
 )
 
 
-def _divided(*which: str) -> Callable[[Results, Values], Results]:
-    return lambda results, values: {name: results[name] / len(values["x"]) for name in which}
+def _divided(*result_names: str) -> Callable[[Results, Values], Results]:
+    return lambda results, values: {name: results[name] / len(values["x"]) for name in result_names}
 
 
 def _cells(values: Values) -> float:

@@ -119,8 +119,8 @@ def sum_lines(
     for first in order:
         rows += [_row(term, shapes) for term in by_first.get(first, [])] or [[""] * 3]
     rows = rows if len(rows) <= ROWS else [*rows[:ROWS], [f"... {plural(len(rows) - ROWS, 'more line')}", "", ""]]
-    one = any(abs(term.value - total) < 1e-6 for term in terms)
-    rows.append([("largest of these" if one else "result, none of these") if picks else "sum", "", short(total)])
+    is_term = any(abs(term.value - total) < 1e-6 for term in terms)
+    rows.append([("largest of these" if is_term else "result, none of these") if picks else "sum", "", short(total)])
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     return [f"{a.ljust(widths[0])}   {b.ljust(widths[1])} {c.rjust(widths[2])}".rstrip() for a, b, c in rows]

@@ -96,8 +96,8 @@ def _cells(values: Values) -> int:
     return int(values["x"].shape[1]) * r * s
 
 
-def _form(name: str, shape: Callable[[Values], tuple[int, ...]], *order: int, **rest: Any) -> Form:
-    return Form(name, {}, _take(shape, *order), **rest)
+def _form(name: str, shape: Callable[[Values], tuple[int, ...]], *order: int, **options: Any) -> Form:
+    return Form(name, {}, _take(shape, *order), **options)
 
 
 IM2COL = Operation(

@@ -23,24 +23,24 @@ def _cross_entropy(values: Values) -> Results:
 
 def _cases(_limits: Limits) -> list[Case]:
     rng = np.random.default_rng(9)
-    drawn: list[tuple[Array, list[int]]] = [
+    inputs: list[tuple[Array, list[int]]] = [
         (np.array([[1.0, 2, 0]]), [1]),
         (np.array([[2.0, 0], [1, 3]]), [0, 0]),
         (whole(rng, 3, 4), [3, 0, 2]),
         (rng.standard_normal((5, 3)), [0, 1, 2, 2, 1]),
     ]
-    out = [Case({"x": x, "labels": np.array(labels)}) for x, labels in drawn]
+    out = [Case({"x": x, "labels": np.array(labels)}) for x, labels in inputs]
     return [*out, Case({"x": np.array([[1000.0, 1001, 999], [-1000, -1001, -999]]), "labels": np.array([0, 1])})]
 
 
 def _loss(
-    of: Callable[[Array, Array], object], *, share: Callable[[Array], Array] = softmax
+    loss_of: Callable[[Array, Array], object], *, share: Callable[[Array], Array] = softmax
 ) -> Callable[[Values], Results]:
     """A loss from probabilities and labels; its gradient stays that of the reference."""
 
     def instead(values: Values) -> Results:
         with np.errstate(all="ignore"):
-            loss = of(share(values["x"]), values["labels"])
+            loss = loss_of(share(values["x"]), values["labels"])
         return {**_cross_entropy(values), "loss": np.asarray(loss)}
 
     return instead
@@ -50,8 +50,8 @@ def _picked(p: Array, labels: Array) -> Array:
     return np.asarray(p[np.arange(len(labels)), labels])
 
 
-def _times(factor: Callable[[Values], float], *which: str) -> Callable[[Results, Values], Results]:
-    return lambda results, values: {name: results[name] * factor(values) for name in which}
+def _times(factor: Callable[[Values], float], *result_names: str) -> Callable[[Results, Values], Results]:
+    return lambda results, values: {name: results[name] * factor(values) for name in result_names}
 
 
 def _guarded(small: float) -> Callable[[Values], Results]:
@@ -68,8 +68,8 @@ def _binary(p: Array, labels: Array) -> float:
     return float(-(hot * np.log(p) + (1 - hot) * np.log(1 - p)).sum() / len(p))
 
 
-def _entropy_workings(values: Values, at: tuple[int, ...]) -> list[str]:
-    if at:
+def _entropy_workings(values: Values, cell: tuple[int, ...]) -> list[str]:
+    if cell:
         return ["softmax of the row, minus 1 at the label, divided by N"]
     logs = -_picked(log_softmax(values["x"]), values["labels"])
     terms = " + ".join(short(float(loss)) for loss in logs)
@@ -227,12 +227,12 @@ def _mse_cases(_limits: Limits) -> list[Case]:
     return [*out, Case({"x": rng.standard_normal((5, 3)), "target": rng.standard_normal((5, 3))})]
 
 
-def _error(of: Callable[[Array], object]) -> Callable[[Values], Results]:
-    return lambda v: {**_mse(v), "loss": np.asarray(of(v["x"] - v["target"]))}
+def _error(loss_of: Callable[[Array], object]) -> Callable[[Values], Results]:
+    return lambda v: {**_mse(v), "loss": np.asarray(loss_of(v["x"] - v["target"]))}
 
 
-def _squares(values: Values, at: tuple[int, ...]) -> list[str]:
-    if at:
+def _squares(values: Values, cell: tuple[int, ...]) -> list[str]:
+    if cell:
         return ["2 · (x − target) ÷ the number of elements"]
     differences = [short(float(d)) for d in (values["x"] - values["target"]).ravel()]
     return [" + ".join(f"({d})²" for d in differences), f"÷ {len(differences)}"]
@@ -255,25 +255,25 @@ MSE = Operation(
             "halved",
             "The mean is halved, as in some textbooks: the mean squared error is the mean itself.",
             after=_times(lambda _v: 0.5, "loss", "dx"),
-            workings=lambda v, at: [*_squares(v, at), "÷ 2"],
+            workings=lambda v, cell: [*_squares(v, cell), "÷ 2"],
         ),
         Mistake(
             "halved",
             "The mean is halved.",
             after=_times(lambda _v: 0.5, "loss"),
-            workings=lambda v, at: [*_squares(v, at), "÷ 2"],
+            workings=lambda v, cell: [*_squares(v, cell), "÷ 2"],
         ),
         Mistake(
             "sum for mean",
             "The squares are summed: divide by the number of elements.",
             after=_times(lambda v: v["x"].size, "loss", "dx"),
-            workings=lambda v, at: _squares(v, at)[:1],
+            workings=lambda v, cell: _squares(v, cell)[:1],
         ),
         Mistake(
             "sum for mean",
             "The squares are summed: divide by the number of elements.",
             after=_times(lambda v: v["x"].size, "loss"),
-            workings=lambda v, at: _squares(v, at)[:1],
+            workings=lambda v, cell: _squares(v, cell)[:1],
         ),
         Mistake(
             "sum for mean, halved",

@@ -41,13 +41,13 @@ def without_last_windows(out: Array) -> Array:
     return out
 
 
-def padded(mode: str, **how: object) -> Callable[[Values], Values]:
+def padded(mode: str, **options: object) -> Callable[[Values], Values]:
     """Pad with something other than zeros."""
 
     def before(values: Values) -> Values:
         p = values["padding"]
         widths = ((0, 0), (0, 0), (p, p), (p, p))
-        return values | {"x": np.pad(values["x"], widths, mode, **how), "padding": 0}  # type: ignore[call-overload]
+        return values | {"x": np.pad(values["x"], widths, mode, **options), "padding": 0}  # type: ignore[call-overload]
 
     return before
 
@@ -109,18 +109,18 @@ def running(*axes_kept: int) -> Callable[[Results, Values], Results]:
 
     def after(results: Results, _values: Values) -> Results:
         out = results["out"]
-        kept = out.shape[: len(axes_kept)]
-        return {"out": out.reshape(*kept, -1).cumsum(-1).reshape(out.shape)}
+        kept_shape = out.shape[: len(axes_kept)]
+        return {"out": out.reshape(*kept_shape, -1).cumsum(-1).reshape(out.shape)}
 
     return after
 
 
-def one_channel(at: int) -> Callable[[Array], Array]:
+def one_channel(channel: int) -> Callable[[Array], Array]:
     """Kernels with all channels but one set to zero."""
 
     def change(weight: Array) -> Array:
         out = np.zeros_like(weight)
-        out[:, at] = weight[:, at]
+        out[:, channel] = weight[:, channel]
         return out
 
     return change

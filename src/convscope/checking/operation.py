@@ -182,16 +182,16 @@ MAPS, KERNELS, OFFSETS = ("x", "dout", "out", "dx"), ("weight", "dw"), ("bias", 
 
 
 def _form(
-    name: str, maps: tuple[Give, Back], kernels: tuple[Give, Back], offsets: tuple[Give, Back], **rest: Any
+    name: str, maps: tuple[Give, Back], kernels: tuple[Give, Back], offsets: tuple[Give, Back], **options: Any
 ) -> Form:
     """A layout from pairs of conversions (to it, back) for maps, kernels and biases."""
     pairs = {**dict.fromkeys(MAPS, maps), **dict.fromkeys(KERNELS, kernels), **dict.fromkeys(OFFSETS, offsets)}
 
-    def back(of: Back) -> Take:
-        return lambda array, _values: of(array)
+    def back(convert: Back) -> Take:
+        return lambda array, _values: convert(array)
 
     return Form(
-        name, {n: forward for n, (forward, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **rest
+        name, {n: forward for n, (forward, _) in pairs.items()}, {n: back(b) for n, (_, b) in pairs.items()}, **options
     )
 
 

@@ -78,7 +78,9 @@ def windows(values: Values, x: Array | None = None, *, size: int | None = None) 
         yield i, j, x[:, :, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)]
 
 
-def each_window(of: Callable[[Array], Array], *, size: int = 0, zeros: bool = False) -> Callable[[Values], Results]:
+def each_window(
+    reduce_window: Callable[[Array], Array], *, size: int = 0, zeros: bool = False
+) -> Callable[[Values], Results]:
     """Another function of each window; with `zeros` the padding takes part."""
 
     def instead(values: Values) -> Results:
@@ -87,7 +89,7 @@ def each_window(of: Callable[[Array], Array], *, size: int = 0, zeros: bool = Fa
             values = values | {"x": np.pad(x, ((0, 0), (0, 0), (p, p), (p, p))), "padding": 0}
         out = maximum(values)["out"].copy()
         for i, j, window in windows(values, size=values["kernel_size"] + size):
-            out[:, :, i, j] = of(window)
+            out[:, :, i, j] = reduce_window(window)
         return {"out": out}
 
     return instead
@@ -115,14 +117,14 @@ def _over_channels(values: Values) -> Results:
     return {"out": maximum(values | {"x": np.repeat(best, values["x"].shape[1], 1)})["out"]}
 
 
-def _last_short(values: Values, of: Callable[..., Array]) -> Results:
+def _last_short(values: Values, reduce_window: Callable[..., Array]) -> Results:
     """Ceil mode: a last window that is cut off by the end of the input is kept."""
     x, size, step, p = values["x"], values["kernel_size"], values["stride"], values["padding"]
     rows, columns = (-(-(n + 2 * p - size) // step) + 1 for n in x.shape[2:])
     out = np.zeros((*x.shape[:2], rows, columns))
     for i, j in np.ndindex(rows, columns):
         top, left = i * step - p, j * step - p
-        out[:, :, i, j] = of(x[:, :, max(top, 0) : top + size, max(left, 0) : left + size], axis=(2, 3))
+        out[:, :, i, j] = reduce_window(x[:, :, max(top, 0) : top + size, max(left, 0) : left + size], axis=(2, 3))
     return {"out": out}
 
 
@@ -130,11 +132,11 @@ def _one_way(run: Callable[[Values], Results], *, row: bool) -> Callable[[Values
     """Rows only or columns only are multiplied by the stride."""
 
     def instead(values: Values) -> Results:
-        out, plain = run(values)["out"], run(values | {"stride": 1})["out"]
-        at = tuple(
+        out, unit_stride = run(values)["out"], run(values | {"stride": 1})["out"]
+        positions = tuple(
             np.arange(n) * (values["stride"] if (axis == 0) == row else 1) for axis, n in enumerate(out.shape[2:])
         )
-        return {"out": plain[:, :, at[0][:, None], at[1]]}
+        return {"out": unit_stride[:, :, positions[0][:, None], positions[1]]}
 
     return instead
 
@@ -154,28 +156,28 @@ def _stride_mistakes(run: Callable[[Values], Results]) -> tuple[Mistake, ...]:
     )
 
 
-def _window_mistakes(of: Callable[..., Array]) -> tuple[Mistake, ...]:
+def _window_mistakes(reduce_window: Callable[..., Array]) -> tuple[Mistake, ...]:
     """Windows of the wrong size."""
     return (
         Mistake(
             "last short window kept",
             "A window that reaches beyond the input is kept: only whole windows count.",
-            instead=lambda v: _last_short(v, of),
+            instead=lambda v: _last_short(v, reduce_window),
         ),
         Mistake(
             "window one cell too small",
             "The last row and column of each window are left out: a slice ends before its stop.",
-            instead=each_window(_over(of), size=-1),
+            instead=each_window(_over(reduce_window), size=-1),
         ),
         Mistake(
             "window one cell too large",
             "Each window has a row and a column too many.",
-            instead=each_window(_over(of), size=1),
+            instead=each_window(_over(reduce_window), size=1),
         ),
     )
 
 
-def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple[Mistake, ...]:
+def _shared(run: Callable[[Values], Results], reduce_window: Callable[..., Array]) -> tuple[Mistake, ...]:
     """Mistakes of both poolings."""
     return (
         *_stride_mistakes(run),
@@ -185,7 +187,7 @@ def _shared(run: Callable[[Values], Results], of: Callable[..., Array]) -> tuple
         Mistake(*LAST_ROW, after=result(lambda out: out[..., :-1])),
         Mistake(*LAST, after=result(without_last_windows)),
         Mistake("padding missing", "The image is used without its padding.", set_to(padding=0)),
-        *_window_mistakes(of),
+        *_window_mistakes(reduce_window),
         TRANSPOSED,
         TRUNCATED,
         ROUNDED_DOWN,

@@ -65,7 +65,7 @@ def _winners(window: Array) -> Array:
     return np.asarray(window == window.max(axis=(2, 3), keepdims=True), np.float64)
 
 
-def _one(window: Array, *, last: bool = False) -> Array:
+def _one_hot(window: Array, *, last: bool = False) -> Array:
     flat = window.reshape(*window.shape[:2], -1)
     best = flat.shape[-1] - 1 - flat[..., ::-1].argmax(-1) if last else flat.argmax(-1)
     return np.asarray(np.eye(flat.shape[-1])[best].reshape(window.shape))
@@ -132,13 +132,13 @@ MAX_MISTAKES = (
         "the last tie gets the gradient",
         "Of cells equal to the maximum, the last one gets the gradient. That is a valid subgradient; PyTorch takes "
         "the first.",
-        instead=lambda v: _windows(v, lambda window: _one(window, last=True)),
+        instead=lambda v: _windows(v, lambda window: _one_hot(window, last=True)),
         harmless=True,
     ),
     Mistake(*OVERWRITE, instead=_winner_overwritten),
-    Mistake(*OVERWRITE, instead=lambda v: _windows(v, _one, add=False)),
+    Mistake(*OVERWRITE, instead=lambda v: _windows(v, _one_hot, add=False)),
     Mistake(*OVERWRITE, instead=lambda v: _windows(v, _winners, add=False)),
-    Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _one, stride=1)),
+    Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _one_hot, stride=1)),
     Mistake(
         "every cell of the window gets the gradient",
         "Only the largest cell made the output: only it gets the gradient.",

@@ -106,11 +106,11 @@ class Check:
         if self.problem:
             return f"{start}: it fails. {self.problem}{'.' if self.pattern else ''} {self.pattern}".rstrip(" ")
         if self.yours is not None and self.expected is not None and self.yours.shape != self.expected.shape:
-            where = f", where {_settings(self.values)}" if _settings(self.values) else ""
+            location = f", where {_settings(self.values)}" if _settings(self.values) else ""
             shapes = f"the shape {_shape(self.yours)} and should have {_shape(self.expected)}"
-            return f"{start}: {self.result} has {shapes}{where}."
-        where = label(self.result, self.cell or (), () if self.expected is None else self.expected.shape)
-        return f"{start}: {where} is {self._number(self.yours)} and should be {self._number(self.expected)}."
+            return f"{start}: {self.result} has {shapes}{location}."
+        location = label(self.result, self.cell or (), () if self.expected is None else self.expected.shape)
+        return f"{start}: {location} is {self._number(self.yours)} and should be {self._number(self.expected)}."
 
     def require(self) -> None:
         """Do nothing if the function is right.

@@ -52,7 +52,7 @@ class Slot:
     name: str
     role: str
     """array, setting, part, shape, settings, cache or constant."""
-    of: str
+    target: str
     axis: int = 0
     keyword: bool = False
     pairs: bool = False
@@ -79,9 +79,9 @@ class Plan:
         Raises:
             UsageError: the operation has no such layout.
         """
-        known = sorted({form.layout for form in self.operation.forms if form.layout})
-        if layout is not None and layout not in known:
-            choices = f"its layouts are {', '.join(known)}" if known else "it has only one; leave --layout out"
+        layouts = sorted({form.layout for form in self.operation.forms if form.layout})
+        if layout is not None and layout not in layouts:
+            choices = f"its layouts are {', '.join(layouts)}" if layouts else "it has only one; leave --layout out"
             raise UsageError(f"{self.operation.name} has no layout {layout!r}; {choices}.")
         if layout is not None:
             return [form for form in self.operation.forms if form.layout == layout]
@@ -92,7 +92,7 @@ class Plan:
 
     def usable(self, values: Values) -> Values | None:
         """The values that this function has parameters for; None if it cannot express the case."""
-        has = {slot.of for slot in self.slots}
+        has = {slot.target for slot in self.slots}
         bundled = any(slot.role in {"settings", "cache"} for slot in self.slots)
         accepted = has | (self.operation.bundled if bundled else frozenset())
         cached = set(self.operation.cache) if any(slot.role == "cache" for slot in self.slots) else set()
@@ -126,36 +126,38 @@ class Plan:
                 positional.append(argument)
         return positional, keywords
 
-    def _argument(self, slot: Slot, values: Values, given: Mapping[str, Any], settings: Mapping[str, object]) -> object:
+    def _argument(
+        self, slot: Slot, values: Values, arrays: Mapping[str, Any], settings: Mapping[str, object]
+    ) -> object:
         match slot.role:
             case "array":
-                argument: object = given.get(slot.of)
+                argument: object = arrays.get(slot.target)
             case "settings":
                 argument = dict(settings)
             case "shape":
-                argument = tuple(np.shape(given["x"]))
+                argument = tuple(np.shape(arrays["x"]))
             case "constant":
-                argument = self._constant(slot.of, values)
+                argument = self._constant(slot.target, values)
             case "cache":
-                parts = [dict(settings) if name == "settings" else given.get(name) for name in self.operation.cache]
+                parts = [dict(settings) if name == "settings" else arrays.get(name) for name in self.operation.cache]
                 argument = parts[0] if len(parts) == 1 else tuple(parts)
             case "part":
-                argument = pair(values[slot.of])[slot.axis]
+                argument = pair(values[slot.target])[slot.axis]
             case _:
-                argument = pair(values[slot.of]) if slot.pairs else values[slot.of]
+                argument = pair(values[slot.target]) if slot.pairs else values[slot.target]
         return argument
 
     def _constant(self, name: str, values: Values) -> object:
         constant = self.operation.constants[name]
-        made = {"zeros": np.zeros, "ones": np.ones}.get(str(constant))
-        return made(values["x"].shape[1]) if made else constant
+        make = {"zeros": np.zeros, "ones": np.ones}.get(str(constant))
+        return make(values["x"].shape[1]) if make else constant
 
 
 def plan(function: Callable[..., object], operation: Operation) -> Plan:
     """Find out how a function is called.
 
     >>> from convscope.checking.convolution import CONV2D
-    >>> [slot.of for slot in plan(lambda image, kernel, s=1: None, CONV2D).slots]
+    >>> [slot.target for slot in plan(lambda image, kernel, s=1: None, CONV2D).slots]
     ['x', 'weight', 'stride']
 
     Raises:
@@ -175,8 +177,8 @@ def plan(function: Callable[..., object], operation: Operation) -> Plan:
     for p in parameters:
         keyword = keyword or p.kind is p.KEYWORD_ONLY or p.name not in roles  # after one left out, by name
         if p.name in roles:
-            role, of, axis = roles[p.name]
-            slots.append(Slot(p.name, role, of, axis, keyword, isinstance(p.default, tuple)))
+            role, target, axis = roles[p.name]
+            slots.append(Slot(p.name, role, target, axis, keyword, isinstance(p.default, tuple)))
     return Plan(operation, tuple(slots), _kinds(function))
 
 
@@ -187,16 +189,16 @@ def name_of(function: Callable[..., object]) -> str:
 
 def _by_name(parameters: list[inspect.Parameter], operation: Operation) -> dict[str, tuple[str, str, int]]:
     roles: dict[str, tuple[str, str, int]] = {}
-    taken: set[str] = set()
+    assigned: set[str] = set()
     for p in parameters:
-        role = _role(p.name.lower(), operation, taken)
+        role = _role(p.name.lower(), operation, assigned)
         if role is not None:
             roles[p.name] = role
-            taken.add(role[1])
+            assigned.add(role[1])
     return roles
 
 
-def _role(word: str, operation: Operation, taken: set[str]) -> tuple[str, str, int] | None:
+def _role(word: str, operation: Operation, assigned: set[str]) -> tuple[str, str, int] | None:
     if word == "cache" and operation.cache:
         return "cache", "cache", 0
     if word in BUNDLES:
@@ -206,8 +208,8 @@ def _role(word: str, operation: Operation, taken: set[str]) -> tuple[str, str, i
     if word in operation.constants:
         return "constant", word, 0
     for role, table in (("array", operation.arrays), ("setting", operation.settings)):
-        for name, known in table.items():
-            if word in known and name not in taken:
+        for name, spellings in table.items():
+            if word in spellings and name not in assigned:
                 return role, name, 0
     return ("shape", "shape", 0) if word in SHAPES and "x" in operation.arrays else None
 
@@ -218,22 +220,22 @@ def _by_order(
     """Assign the remaining arrays and settings, in their usual order, to the parameters without a role."""
     required = [p.name for p in parameters if p.default is p.empty]
     cached = any(role == "cache" for role, _, _ in roles.values())
-    has = {of for _, of, _ in roles.values()}
+    assigned = {target for _, target, _ in roles.values()}
     needed = [a for a in operation.arrays if a not in operation.optional and not (cached and a in operation.cache)]
     unknown = [name for name in required if name not in roles]
-    if len(unknown) < sum(a not in has for a in needed) and len(required) >= len(needed):
+    if len(unknown) < sum(a not in assigned for a in needed) and len(required) >= len(needed):
         roles.clear()  # the names mislead: take all by their order
-        unknown, has = required, set()
+        unknown, assigned = required, set()
     usual = [*((("array", a)) for a in operation.arrays), *((("setting", s)) for s in operation.settings)]
-    left = [(role, name) for role, name in usual if name not in has]
-    if len(unknown) > len(left):
+    remaining = [(role, name) for role, name in usual if name not in assigned]
+    if len(unknown) > len(remaining):
         raise UsageError(
-            f"the parameter {unknown[len(left)]!r} of {function} is not one of {operation.name}'s: "
+            f"the parameter {unknown[len(remaining)]!r} of {function} is not one of {operation.name}'s: "
             f"{', '.join(name for _, name in usual)}. Rename it, or give it a default."
         )
-    for name, (role, of) in zip(unknown, left, strict=False):
-        roles[name] = (role, of, 0)
-    missing = [a for a in needed if a not in {of for _, of, _ in roles.values()}]
+    for name, (role, target) in zip(unknown, remaining, strict=False):
+        roles[name] = (role, target, 0)
+    missing = [a for a in needed if a not in {target for _, target, _ in roles.values()}]
     if missing and not any(role == "shape" for role, _, _ in roles.values()):
         raise UsageError(
             f"{function} has no parameter for {' and '.join(missing)}; {operation.name} takes "

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscope.checking.comparison import CALLS, Run, one
+from convscope.checking.comparison import CALLS, Run, unit_array
 from convscope.checking.operation import Values
 from convscope.typing import Array
 
@@ -51,14 +51,14 @@ def misplaced(run: Run, values: Values, result: str, product: Sequence[str], you
     cells = np.array(links)  # (links, i j r s row column)
     step, spread, padding = (int(values.get(name, usual)) for name, usual in _USUAL)
     right: list[Formula] = [(step, 0, spread, 0, -padding), (0, step, 0, spread, -padding)]
-    found = [_fitted(cells[:, :4], cells[:, 4 + axis], right[axis]) for axis in (0, 1)]
-    if found[0] is None or found[1] is None or found == right:
+    fits = [_fitted(cells[:, :4], cells[:, 4 + axis], right[axis]) for axis in (0, 1)]
+    if fits[0] is None or fits[1] is None or fits == right:
         return None
-    here = [found[0], found[1]]
-    if not _all_inside(cells, here, arrays, (result, *product)):
+    formulas = [fits[0], fits[1]]
+    if not _all_inside(cells, formulas, arrays, (result, *product)):
         return None
-    cause = _cause(here, right, dict(zip((result, *product), arrays, strict=True)))
-    return Windows(cause, _sentence(here, right, result, product))
+    cause = _cause(formulas, right, dict(zip((result, *product), arrays, strict=True)))
+    return Windows(cause, _sentence(formulas, right, result, product))
 
 
 def misplaced_pool(run: Run, values: Values, yours: Array, *, largest: bool) -> Windows | None:
@@ -74,11 +74,11 @@ def misplaced_pool(run: Run, values: Values, yours: Array, *, largest: bool) -> 
     if yours.ndim != 4 or yours.shape[:2] != (1, 1) or x.shape[:2] != (1, 1) or not yours.size:
         return None
     inside = np.zeros((*yours.shape[2:], *x.shape[2:]), bool)  # (P, Q, H, W): whether the cell is in the window
-    for at in np.ndindex(*x.shape):
-        answer = run(values | {"x": one(x, at)})
+    for pixel in np.ndindex(*x.shape):
+        answer = run(values | {"x": unit_array(x, pixel)})
         if answer is None or answer.shape != yours.shape:
             return None
-        inside[:, :, at[2], at[3]] = answer[0, 0] != 0
+        inside[:, :, pixel[2], pixel[3]] = answer[0, 0] != 0
     step, size, padding = values["stride"], values["kernel_size"], values["padding"]
     down, across = (_span(np.asarray(inside.any(axes)), step) for axes in ((1, 3), (0, 2)))
     right = Span(step, size, -padding)
@@ -115,16 +115,20 @@ class Span(NamedTuple):
 
     def cells(self, windows: int, length: int) -> Array:
         """Which of `length` cells each window has, shape (windows, length)."""
-        at = np.arange(length) - (self.start + self.step * np.arange(windows))[:, None]
-        return np.asarray((at >= 0) & (at < self.size))
+        offset = np.arange(length) - (self.start + self.step * np.arange(windows))[:, None]
+        return np.asarray((offset >= 0) & (offset < self.size))
 
 
 def _span(inside: Array, usual: int) -> Span | None:
     """The windows with these cells, shape (windows, cells); None unless they have one size and are evenly spaced."""
     first, count = inside.argmax(1), inside.sum(1)
-    whole = np.flatnonzero(count == count.max())  # others are cut off by the edge of the image
-    step = (int(first[whole[-1]]) - int(first[whole[0]])) // int(np.ptp(whole)) if len(whole) > 1 else usual
-    span = Span(step, int(count.max()), int(first[whole[0]]) - step * int(whole[0]))
+    full_windows = np.flatnonzero(count == count.max())  # others are cut off by the edge of the image
+    step = (
+        (int(first[full_windows[-1]]) - int(first[full_windows[0]])) // int(np.ptp(full_windows))
+        if len(full_windows) > 1
+        else usual
+    )
+    span = Span(step, int(count.max()), int(first[full_windows[0]]) - step * int(full_windows[0]))
     return span if span.size and np.array_equal(span.cells(*inside.shape), inside) else None
 
 
@@ -147,8 +151,8 @@ def _joined(parts: Sequence[str]) -> str:
     'stride 2 instead of 1'
     """
     plain = [part.replace(" vertically", "").replace(" horizontally", "") for part in parts]
-    both = {part for part in plain if plain.count(part) == 2}
-    shown = [short if short in both else part for part, short in zip(parts, plain, strict=True)]
+    common = {part for part in plain if plain.count(part) == 2}
+    shown = [short if short in common else part for part, short in zip(parts, plain, strict=True)]
     return ", and ".join(dict.fromkeys(shown))
 
 
@@ -160,17 +164,19 @@ def _links(run: Run, values: Values, result: str, product: Sequence[str]) -> lis
     zeros = {n: np.zeros_like(v) for n, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}
     links = []
     for first, second in iterate(*(np.ndindex(*values[name].shape) for name in product)):
-        ones = {name: one(values[name], at) for name, at in zip(product, (first, second), strict=True)}
-        answer = run(values | zeros | ones)
+        unit_arrays = {
+            name: unit_array(values[name], factor) for name, factor in zip(product, (first, second), strict=True)
+        }
+        answer = run(values | zeros | unit_arrays)
         if answer is None or not np.isin(answer, (0, 1)).all():
             return []
         for cell in np.argwhere(answer):
-            at = dict(zip((result, *product), (tuple(cell), first, second), strict=True))
-            links.append(tuple(int(i) for names in (OUTPUT, KERNEL, IMAGE) for i in _at(at, names)[2:]))
+            link_cells = dict(zip((result, *product), (tuple(cell), first, second), strict=True))
+            links.append(tuple(int(i) for names in (OUTPUT, KERNEL, IMAGE) for i in _cell_of(link_cells, names)[2:]))
     return links
 
 
-def _at(cells: dict[str, tuple[int, ...]], names: Sequence[str]) -> tuple[int, ...]:
+def _cell_of(cells: dict[str, tuple[int, ...]], names: Sequence[str]) -> tuple[int, ...]:
     return next(cells[name] for name in names if name in cells)
 
 
@@ -180,9 +186,9 @@ def _complete(
     """Whether the links, and the bias, add up to the function's numbers."""
     total = np.zeros(yours.shape)
     for link in links:
-        at = {OUTPUT: link[0:2], KERNEL: link[2:4], IMAGE: link[4:6]}
-        own = {name: (0, 0, *cell) for names, cell in at.items() for name in names}
-        total[own[result]] += float(np.prod([values[name][own[name]] for name in product]))
+        positions = {OUTPUT: link[0:2], KERNEL: link[2:4], IMAGE: link[4:6]}
+        cells = {name: (0, 0, *cell) for names, cell in positions.items() for name in names}
+        total[cells[result]] += float(np.prod([values[name][cells[name]] for name in product]))
     bias = values.get("bias") if result == "out" else None
     return bool(np.allclose(total + (0 if bias is None else bias[0]), yours, rtol=1e-5, atol=1e-5))
 
@@ -210,9 +216,9 @@ def _all_inside(cells: Array, formulas: Sequence[Formula], arrays: Sequence[Arra
     return bool(((rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)).sum() == len(cells))
 
 
-def _cause(found: Sequence[Formula], right: Sequence[Formula], arrays: dict[str, Array]) -> str:
+def _cause(formulas: Sequence[Formula], right: Sequence[Formula], arrays: dict[str, Array]) -> str:
     """What is different, in a few words."""
-    rows, columns = found
+    rows, columns = formulas
     parts = []
     if not rows[0] and not columns[1] and rows[1] and columns[0]:
         parts.append("row and column of the window swapped")
@@ -235,7 +241,7 @@ def _cause(found: Sequence[Formula], right: Sequence[Formula], arrays: dict[str,
     return _joined(parts) or "windows at the wrong cells"
 
 
-def _sentence(found: Sequence[Formula], right: Sequence[Formula], result: str, product: Sequence[str]) -> str:
+def _sentence(fitted: Sequence[Formula], right: Sequence[Formula], result: str, product: Sequence[str]) -> str:
     """The products that are added, with the formula of their cells and the correct one."""
 
     def cell(name: str, formulas: Sequence[Formula]) -> str:
@@ -243,10 +249,10 @@ def _sentence(found: Sequence[Formula], right: Sequence[Formula], result: str, p
             return f"{name}[{_written(formulas[0])}, {_written(formulas[1])}]"
         return f"{name}[i, j]" if name in OUTPUT else f"{name}[r, s]"
 
-    factors, better = (" · ".join(cell(name, formulas) for name in reversed(product)) for formulas in (found, right))
+    factors, better = (" · ".join(cell(name, formulas) for name in reversed(product)) for formulas in (fitted, right))
     if result in IMAGE:
-        return f"Your function adds {factors} to {cell(result, found)} instead of {cell(result, right)}."
-    return f"Your function adds {factors} to {cell(result, found)} instead of {better}."
+        return f"Your function adds {factors} to {cell(result, fitted)} instead of {cell(result, right)}."
+    return f"Your function adds {factors} to {cell(result, fitted)} instead of {better}."
 
 
 def _written(formula: Formula) -> str:

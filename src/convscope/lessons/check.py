@@ -27,30 +27,34 @@ def mistakes(lesson: Lesson, *, short: bool = False) -> list[str]:
     """
     result: list[str] = []
     session = LessonSession(lesson, short)
-    asked: dict[str, Asked] = {}
+    questions: dict[str, Asked] = {}
     with in_temporary_folder():
         try:
             for screen in session.screens():
                 for shown in screen:
                     if isinstance(shown, Asked):
-                        asked[shown.name] = shown
-                        result += [f"{lesson.name}, question {shown.name!r}: {each}" for each in judged_wrongly(shown)]
+                        questions[shown.name] = shown
+                        result += [
+                            f"{lesson.name}, question {shown.name!r}: {problem}" for problem in judged_wrongly(shown)
+                        ]
                     elif isinstance(shown, ShownStop):
-                        result += [f"{lesson.name}, stop {shown.caption[:40]!r}: {each}" for each in check_stop(shown)]
+                        result += [
+                            f"{lesson.name}, stop {shown.caption[:40]!r}: {problem}" for problem in check_stop(shown)
+                        ]
             session.teacher()
-            result += changed(lesson, session, asked)
+            result += changed(lesson, session, questions)
         except ConvscopeError as error:
             result.append(str(error))
     return result
 
 
-def judged_wrongly(asked: Asked) -> Iterator[str]:
+def judged_wrongly(question: Asked) -> Iterator[str]:
     """What is wrong with a question: its answer or a misconception is judged otherwise than it should be."""
-    if not asked.judge(asked.answer).right:
+    if not question.judge(question.answer).right:
         yield "its own answer is not judged right (not a number?)."
-    for number, (answer, text) in enumerate(asked.wrong, 1):
+    for number, (answer, text) in enumerate(question.wrong, 1):
         try:
-            verdict = asked.judge(asked.check(answer))
+            verdict = question.judge(question.check(answer))
         except ConvscopeError as error:
             yield f"misconception {number}: {error}"
             continue
@@ -60,11 +64,11 @@ def judged_wrongly(asked: Asked) -> Iterator[str]:
             yield f"misconception {number} gets the text of another one."
 
 
-def changed(lesson: Lesson, session: LessonSession, asked: dict[str, Asked]) -> Iterator[str]:
+def changed(lesson: Lesson, session: LessonSession, questions: dict[str, Asked]) -> Iterator[str]:
     """Questions whose answer is another one at the end of the lesson."""
     for name, question in lesson.questions.items():
         again = ask(question, session.namespace, lesson.name)
-        if not np.array_equal(again.answer, asked[name].answer):  # text and booleans too
+        if not np.array_equal(again.answer, questions[name].answer):  # text and booleans too
             yield (
                 f"{lesson.name}, question {name!r}: at the end of the lesson its answer is another one, as a later "
                 "block uses one of its names for something else; choose another name there."
@@ -84,8 +88,8 @@ def main(arguments: list[str]) -> int:
             lines = mistakes(lesson, short=options.short)
         except ConvscopeError as error:
             lines, lesson = [str(error)], None
-        done = "" if lesson is None or lines else f"{name}: no mistake found ({len(lesson.questions)} questions)"
-        sys.stdout.write("\n".join([*lines, done]).strip() + "\n")
+        summary = "" if lesson is None or lines else f"{name}: no mistake found ({len(lesson.questions)} questions)"
+        sys.stdout.write("\n".join([*lines, summary]).strip() + "\n")
         wrong += len(lines)
     return 1 if wrong else 0
 

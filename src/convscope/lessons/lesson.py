@@ -99,4 +99,4 @@ class Lesson:
 
     def settings_of(self, short: bool) -> dict[str, Value]:
         """The variables that exist before the first block."""
-        return {name: each.short if short else each.full for name, each in self.settings.items()}
+        return {name: setting.short if short else setting.full for name, setting in self.settings.items()}

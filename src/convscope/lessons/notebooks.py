@@ -83,10 +83,10 @@ def _first_cells(lesson: Lesson) -> Iterator[dict[str, object]]:
         "by your answer, and run the cell."
     )
     settings = [
-        f"{name} = {each.short!r} if lesson.short else {each.full!r}"
-        if each.short != each.full
-        else f"{name} = {each.full!r}"
-        for name, each in lesson.settings.items()
+        f"{name} = {setting.short!r} if lesson.short else {setting.full!r}"
+        if setting.short != setting.full
+        else f"{name} = {setting.full!r}"
+        for name, setting in lesson.settings.items()
     ]
     yield _code("\n".join(["import convscope as cs", "", f"lesson = cs.lesson({lesson.name!r}, globals())", *settings]))
 
@@ -220,12 +220,12 @@ class NotebookLesson:
             raise UnknownName("question", name, questions)
         if value is ...:
             return Reply(name, None, "Not answered yet: replace `...` by your answer and run the cell again.")
-        asked = ask(questions[name], self._variables, self._lesson.name)
+        question = ask(questions[name], self._variables, self._lesson.name)
         try:
-            answer = asked.read(value) if isinstance(value, str) else asked.check(value)
+            answer = question.read(value) if isinstance(value, str) else question.check(value)
         except AnswerError as error:
             return Reply(name, None, f"{str(error)[0].upper()}{str(error)[1:]}")
-        verdict = asked.judge(answer)
+        verdict = question.judge(answer)
         return Reply(name, verdict.right, verdict.text, verdict.because)
 
 

@@ -167,9 +167,9 @@ def _question(fields: "_Fields", line: int, words: list[str]) -> Question:
         raise LessonError(f"{fields.where}: a question has either because: (an expression) or why: (Markdown).")
     wrong = []
     choices = fields.choices("choices")
-    for each in fields.mappings("wrong"):
-        wrong.append(LessonMistake(_expression(each, "answer", choices), each.text("misconception")))
-        each.finish()
+    for item in fields.mappings("wrong"):
+        wrong.append(LessonMistake(_expression(item, "answer", choices), item.text("misconception")))
+        item.finish()
     return Question(
         line=line,
         name=words[0],
@@ -315,7 +315,7 @@ def _settings(front: _Fields) -> dict[str, LessonSetting]:
     for name, pair in front.mapping("settings").items():
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise LessonError(f"{front.where}: the setting {name!r} is not the name of a variable.")
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise LessonError(f"{front.where}: the setting {name} is written as {name}: [full, short].")
         result[name] = LessonSetting(*map(_value, pair))
     return result

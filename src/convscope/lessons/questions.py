@@ -124,10 +124,10 @@ class Asked:
         }[self.kind]
 
     def _wrong_kind(self, reply: object) -> AnswerError:
-        wanted = self.expects()
+        expected = self.expects()
         shown = repr(reply)
         return AnswerError(
-            f"the question {self.name!r} expects {wanted}, not {shown[:60]}{'...' if len(shown) > 60 else ''}."
+            f"the question {self.name!r} expects {expected}, not {shown[:60]}{'...' if len(shown) > 60 else ''}."
         )
 
     def judge(self, answer: Answer) -> Verdict:
@@ -145,17 +145,17 @@ class Asked:
     def _same(self, a: Answer, b: Answer) -> bool:
         if isinstance(a, bool | str) or isinstance(b, bool | str):
             return type(a) is type(b) and a == b
-        one, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        if one.ndim == 1 and one.size == other.size:  # numbers in a row stand for an array of any shape
-            one = one.reshape(other.shape)
-        if one.shape != other.shape:
+        first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if first.ndim == 1 and first.size == second.size:  # numbers in a row stand for an array of any shape
+            first = first.reshape(second.shape)
+        if first.shape != second.shape:
             return False
         tolerance = self.tolerance
         if tolerance is None:
-            whole = bool((np.asarray(self.answer) == np.rint(self.answer)).all())
-            tolerance = 1e-9 if whole else SHARE * float(np.abs(self.answer).max(initial=0))
+            is_integer = bool((np.asarray(self.answer) == np.rint(self.answer)).all())
+            tolerance = 1e-9 if is_integer else SHARE * float(np.abs(self.answer).max(initial=0))
         # A number that is given as 0.35 may differ by 0.01 from 0.36, whatever the last bit of their difference is.
-        return bool(np.all((one == other) | (np.abs(one - other) <= tolerance * (1 + 1e-9))))
+        return bool(np.all((first == second) | (np.abs(first - second) <= tolerance * (1 + 1e-9))))
 
 
 def answer_of(value: object) -> Answer:
@@ -188,7 +188,7 @@ def shown_answer(answer: Answer) -> str:
 
 
 def _nested(values: object) -> object:
-    return [_nested(each) for each in values] if isinstance(values, list) else _shown(values)
+    return [_nested(item) for item in values] if isinstance(values, list) else _shown(values)
 
 
 def _shown(value: object) -> object:

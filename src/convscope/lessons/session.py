@@ -191,7 +191,9 @@ def ask(question: Question, namespace: Namespace, lesson: str) -> Asked:
         choices={value: fill(text, namespace, where) for value, text in question.choices.items()},
         tolerance=tolerance,
         because=because,
-        wrong=tuple((answer(each.answer), fill(each.misconception, namespace, where)) for each in question.wrong),
+        wrong=tuple(
+            (answer(mistake.answer), fill(mistake.misconception, namespace, where)) for mistake in question.wrong
+        ),
     )
 
 

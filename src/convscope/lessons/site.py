@@ -49,8 +49,14 @@ def write_site(folder: str | Path, *, names: Iterable[str] | None = None, short:
         pages.append(target / f"{lesson.name}.md")
         write_whole(pages[-1], LessonPage(lesson, target).markdown(short=short).encode())
     rows = [
-        (f"[{each.title}]({each.name}.md)", each.tutorial or "", each.minutes, len(each.questions), each.needs)
-        for each in lessons
+        (
+            f"[{lesson.title}]({lesson.name}.md)",
+            lesson.tutorial or "",
+            lesson.minutes,
+            len(lesson.questions),
+            lesson.needs,
+        )
+        for lesson in lessons
     ]
     table = "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
     write_whole(pages[0], (INDEX + table).encode())
@@ -85,16 +91,17 @@ class LessonPage:
             case Asked():
                 return "\n\n".join(self._question(shown))
 
-    def _question(self, asked: Asked) -> Iterator[str]:
-        yield f"**Question.** {asked.ask}"
-        if asked.choices:
-            yield "\n".join(f"- {text}" for text in asked.choices.values())
+    def _question(self, question: Asked) -> Iterator[str]:
+        yield f"**Question.** {question.ask}"
+        if question.choices:
+            yield "\n".join(f"- {text}" for text in question.choices.values())
         yield "<details markdown>\n<summary>Answer</summary>"
-        yield f"**{asked.shown(asked.answer)}**"
-        yield self._output(asked.because)
-        if asked.wrong:
+        yield f"**{question.shown(question.answer)}**"
+        yield self._output(question.because)
+        if question.wrong:
             yield "\n".join(
-                f"- If you answered {asked.shown(answer)}: {' '.join(text.split())}" for answer, text in asked.wrong
+                f"- If you answered {question.shown(answer)}: {' '.join(text.split())}"
+                for answer, text in question.wrong
             )
         yield "</details>"
 

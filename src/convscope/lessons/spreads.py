@@ -81,18 +81,18 @@ class Spread:
     @property
     def conditions(self) -> str:
         """How it was measured, in a sentence."""
-        known, recipe = self.condition, self.condition.get("recipe", {})
-        parts = [f"{known['model']} trained on {known['dataset']}"] if "model" in known else []
+        condition, recipe = self.condition, self.condition.get("recipe", {})
+        parts = [f"{condition['model']} trained on {condition['dataset']}"] if "model" in condition else []
         if recipe:
             parts += [
                 f"{recipe['optimizer']}, learning rate {recipe['lr']:g} ({recipe['schedule']})",
                 f"batches of {recipe['batch_size']}, {recipe['epochs']} epoch{'s' * (recipe['epochs'] != 1)}",
             ]
-        if "test_images" in known:
-            parts.append(f"{known['test_images']:,} test images")
+        if "test_images" in condition:
+            parts.append(f"{condition['test_images']:,} test images")
         parts.append(f"{self.n} seeds from {self.seeds[0]} on")
-        where = self.environment
-        return "; ".join([*parts, f"{where['processor']}, torch {where['torch']}, {where['date']}"])
+        environment = self.environment
+        return "; ".join([*parts, f"{environment['processor']}, torch {environment['torch']}, {environment['date']}"])
 
 
 def spread(measurement: str, quantity: str) -> Spread:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convscope.expr.expr import Apply, Cells, Dot, Leaf
 from convscope.expr.primitives import PRIMITIVES
-from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap, tile
+from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Area, Sheet, snap, tile
 from convscope.plot.canvas.style import ACCENT, INK, LINE, MUTED, ColorScale, shorten, size, width
 from convscope.render.numbers import NumberScale as Digits
 from convscope.render.numbers import compact, number_of
@@ -52,12 +52,12 @@ def draw_products(
         y = snap(y + HEAD)
         for k, column in enumerate(columns):
             x = snap(step * k)
-            name, _, where = column.says(channel).partition(", ")
+            name, _, indices = column.says(channel).partition(", ")
             room = max(w, 1.35) + SIGN - 0.08
-            if not where or k:  # a kernel's indices stay together
-                name, where = column.says(channel), ""
+            if not indices or k:  # a kernel's indices stay together
+                name, indices = column.says(channel), ""
             sheet.text(x, y - 0.2, shorten(name, LABEL, room, bold=True), bold=True)
-            sheet.text(x, y - 0.07, where or size(channel.terms.shape), points=SMALL, color=MUTED)
+            sheet.text(x, y - 0.07, indices or size(channel.terms.shape), points=SMALL, color=MUTED)
             column.draw(sheet, channel, (x, y, w, h))
             if k:
                 sign = "=" if k == len(columns) - 1 else "×"
@@ -80,25 +80,25 @@ class _ProductColumn:
     inside: NDArray[np.bool_]
     bright: Array | None = None
 
-    def draw(self, sheet: Sheet, channel: Channel, at: Place) -> None:
+    def draw(self, sheet: Sheet, channel: Channel, area: Area) -> None:
         """The channel's numbers in their cells; padding hatched."""
         terms = channel.terms
         values, inside = self.numbers[terms], self.inside[terms]
         if self.bright is not None:
             levels = np.where(inside, self.bright[terms], 1.0)
-            sheet.picture(levels[None], at, self.name)
+            sheet.picture(levels[None], area, self.name)
             colors = np.stack([levels] * 3, axis=-1)
         else:
             assert self.scale is not None
-            sheet.map(values, at, self.scale, self.name)
+            sheet.map(values, area, self.scale, self.name)
             colors = self.scale.colors(values)
         written = max(terms.shape) <= WRITTEN
-        _hatch(sheet, ~inside, at, gap=0.075 if written else 0.05)
+        _hatch(sheet, ~inside, area, gap=0.075 if written else 0.05)
         if written:
-            sheet.grid(at, terms.shape[0], terms.shape[1], color=LINES if self.bright is not None else LINE)
+            sheet.grid(area, terms.shape[0], terms.shape[1], color=LINES if self.bright is not None else LINE)
             texts = [self.digits.show(float(v)) if i else "" for v, i in zip(values.flat, inside.flat, strict=True)]
-            sheet.write(np.array(texts, np.str_).reshape(terms.shape), colors, at)
-            _pads(sheet, ~inside, at)
+            sheet.write(np.array(texts, np.str_).reshape(terms.shape), colors, area)
+            _pads(sheet, ~inside, area)
 
 
 def _columns(dot: Dot, channels: list[Channel], digits: Digits, grey: Grey | None) -> list[_ProductColumn]:
@@ -126,21 +126,21 @@ def _columns(dot: Dot, channels: list[Channel], digits: Digits, grey: Grey | Non
 
 def _scales(groups: list[Array | None]) -> list[ColorScale | None]:
     """One scale for all signed numbers, so that colours can be compared; one each where it would hide some of them."""
-    each = [None if group is None else ColorScale.of(group) for group in groups]
-    limits = [scale.limit for scale in each if scale is not None and scale.ends != (0.0, 0.0)]
+    scales = [None if group is None else ColorScale.of(group) for group in groups]
+    limits = [scale.limit for scale in scales if scale is not None and scale.ends != (0.0, 0.0)]
     if not limits or max(limits) > TOGETHER * min(limits):
-        return each
-    one = ColorScale.of(*(group for group in groups if group is not None))
-    return [None if group is None else one for group in groups]
+        return scales
+    common = ColorScale.of(*(group for group in groups if group is not None))
+    return [None if group is None else common for group in groups]
 
 
 def _legends(sheet: Sheet, y: float, step: float, w: float, columns: list[_ProductColumn]) -> float:
     """What the colours mean: under the grid they belong to, or once for all."""
     scales = [column.scale for column in columns]
-    known = [scale for scale in scales if scale is not None]
-    if len(columns) > 1 and len({id(scale) for scale in known}) == 1:
+    drawn_scales = [scale for scale in scales if scale is not None]
+    if len(columns) > 1 and len({id(scale) for scale in drawn_scales}) == 1:
         first = next(k for k, scale in enumerate(scales) if scale is not None)
-        sheet.legend(snap(step * first), y, step * (len(columns) - first - 1) + w, known[0])
+        sheet.legend(snap(step * first), y, step * (len(columns) - first - 1) + w, drawn_scales[0])
     else:
         for k, scale in enumerate(scales):
             if scale is not None:
@@ -148,12 +148,12 @@ def _legends(sheet: Sheet, y: float, step: float, w: float, columns: list[_Produ
     if columns[0].scale is None:
         caption = "pixels, black to white"
         sheet.text(0, y, caption, points=TINY + 0.5, color=MUTED, middle=True)
-    return y + (0.26 if any(scale.strange for scale in known) else 0.1)
+    return y + (0.26 if any(scale.strange for scale in drawn_scales) else 0.1)
 
 
-def _hatch(sheet: Sheet, outside: NDArray[np.bool_], at: Place, gap: float) -> None:
+def _hatch(sheet: Sheet, outside: NDArray[np.bool_], area: Area, gap: float) -> None:
     """Cells of padding: no number of the tensor, so neither a colour nor a grey."""
-    x, y, w, h = at
+    x, y, w, h = area
     wide, high = w / outside.shape[1], h / outside.shape[0]
     for row, column in np.argwhere(outside):
         left, top = x + wide * column, y + high * row
@@ -164,8 +164,8 @@ def _hatch(sheet: Sheet, outside: NDArray[np.bool_], at: Place, gap: float) -> N
             sheet.line(xs, ys, "#d6d2c8", 0.4)
 
 
-def _pads(sheet: Sheet, outside: NDArray[np.bool_], at: Place) -> None:
-    x, y, w, h = at
+def _pads(sheet: Sheet, outside: NDArray[np.bool_], area: Area) -> None:
+    x, y, w, h = area
     wide, high = w / outside.shape[1], h / outside.shape[0]
     box = width("pad", TINY) + 0.04
     for row, column in np.argwhere(outside):
@@ -260,15 +260,15 @@ def draw_graph(sheet: Sheet, top: float, apply: Apply) -> float:
     (left, middle, right), (bottom, zero, ceiling) = place(np.array([-reach, 0, reach]), np.array([low, 0, high]))
     sheet.line((left, right), (zero, zero), LINE, 0.8)
     sheet.line((middle, middle), (bottom, ceiling), LINE, 0.8)
-    seen = np.isfinite(ys) & (ys >= low) & (ys <= high)
-    for run in np.split(np.arange(POINTS), np.flatnonzero(np.diff(seen)) + 1):
-        if seen[run[0]] and len(run) > 1:
+    visible = np.isfinite(ys) & (ys >= low) & (ys <= high)
+    for run in np.split(np.arange(POINTS), np.flatnonzero(np.diff(visible)) + 1):
+        if visible[run[0]] and len(run) > 1:
             across, up = place(xs[run], ys[run])
             sheet.line(across.tolist(), up.tolist(), INK, 1.1)
-    (at,), (height,) = place(np.array([x]), np.array([y]))
-    sheet.line((at, at), (zero, height), ACCENT, 0.7)
-    sheet.line((middle, at), (height, height), ACCENT, 0.7)
-    sheet.point(at, height, "o", ACCENT)
+    (point_x,), (height,) = place(np.array([x]), np.array([y]))
+    sheet.line((point_x, point_x), (zero, height), ACCENT, 0.7)
+    sheet.line((middle, point_x), (height, height), ACCENT, 0.7)
+    sheet.point(point_x, height, "o", ACCENT)
     sheet.text(left, top + GRAPH_HIGH + 0.12, compact(-reach, 3), points=TINY, mono=True, color=MUTED)
     sheet.text(right, top + GRAPH_HIGH + 0.12, compact(reach, 3), points=TINY, mono=True, color=MUTED, align="right")
     caption = f"from {leaf.label} = {compact(x)} to {compact(y)}"
@@ -302,8 +302,8 @@ def _straight(ys: NDArray[np.float64]) -> bool:
 
 def _limits(ys: NDArray[np.float64], y: float, reach: float) -> tuple[float, float]:
     """From the lowest to the highest number drawn, 0 and the point included; of a curve that runs away, a part."""
-    most = max(reach, 1.3 * abs(y))
-    low, high = max(min(float(ys.min()), y, 0.0), -most), min(max(float(ys.max()), y, 0.0), most)
+    furthest = max(reach, 1.3 * abs(y))
+    low, high = max(min(float(ys.min()), y, 0.0), -furthest), min(max(float(ys.max()), y, 0.0), furthest)
     return low - 0.06 * (high - low), high + 0.06 * (high - low)
 
 
@@ -323,17 +323,19 @@ class Bar:
     """Whether it has the accent colour."""
 
 
-def bars(sheet: Sheet, at: tuple[float, float], wide: float, rows: Sequence[Bar], mark: float | None = None) -> float:
+def bars(
+    sheet: Sheet, corner: tuple[float, float], wide: float, rows: Sequence[Bar], mark: float | None = None
+) -> float:
     """Draw shares on a scale from 0 to 100 %, each with its interval as a line; returns where they end.
 
     Args:
         sheet: Where to.
-        at: x and y of the upper left corner, in inches.
+        corner: x and y of the upper left corner, in inches.
         wide: Length of 100 %, in inches.
         rows: The shares.
         mark: A share that all are compared with, as a line across.
     """
-    x, y = at
+    x, y = corner
     left = x + min(LONGEST_NAME, max(width(row.name, LABEL) for row in rows)) + 0.12
     bottom = y + STEP * len(rows)
     for tick in range(0, 101, 25):

@@ -98,8 +98,8 @@ def image_column(picture: Array) -> NetworkColumn:
     """The image as a person sees it, shape (C, H, W) or (H, W)."""
     shown = np.asarray(picture, np.float64)
     shown = shown if shown.ndim == 3 else shown[None]
-    drawn = shown if len(shown) in {1, 3} else shown[:1]
-    return NetworkColumn("image", "image", size(shown.shape), drawn, Choice(1, (0,), ""))
+    planes = shown if len(shown) in {1, 3} else shown[:1]
+    return NetworkColumn("image", "image", size(shown.shape), planes, Choice(1, (0,), ""))
 
 
 def part_column(
@@ -130,7 +130,7 @@ def part_column(
             notes.append(origin)
     else:
         chosen = choose(values, MOST_UNITS, "units")
-    if chosen.said:
+    if chosen.summary:
         notes.append(f"{len(chosen.shown)} of {chosen.count:,}")
     shape = extent(part.last)
     operation = re.sub(r"(?<=\d)x(?=\d)", "×", part.last.says) if len(part.steps) == 1 else ""
@@ -148,13 +148,13 @@ def _largest(values: NDArray[np.float64]) -> Choice:
     """All units of a short answer, the largest of a long one."""
     if len(values) <= LISTED:
         return Choice(len(values), tuple(range(len(values))), "")
-    places = np.argsort(-values, kind="stable")[:LARGEST]
-    return Choice(len(values), tuple(map(int, places)), f"{LARGEST} of {len(values):,} units, the largest")
+    units = np.argsort(-values, kind="stable")[:LARGEST]
+    return Choice(len(values), tuple(map(int, units)), f"{LARGEST} of {len(values):,} units, the largest")
 
 
-def draw_column(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, common: ColorScale | None) -> None:
+def draw_column(sheet: Sheet, corner: tuple[float, float], column: NetworkColumn, common: ColorScale | None) -> None:
     """Draw a column with its upper left corner at x, y; `common` is the scale of all columns, if they share one."""
-    x, y = at
+    x, y = corner
     sheet.text(x, y + 0.1, shorten(column.name, LABEL, LONGEST_NAME, bold=True), bold=True)
     sheet.text(x, y + 0.25, column.shape, points=SMALL, mono=True, color=MUTED)
     if column.operation:
@@ -175,33 +175,33 @@ def draw_column(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, co
         sheet.text(x, below + 0.06 + 0.1 * line, note, points=TINY, color=MUTED)
 
 
-def _draw_tiles(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, scale: ColorScale) -> None:
+def _draw_tiles(sheet: Sheet, corner: tuple[float, float], column: NetworkColumn, scale: ColorScale) -> None:
     _, across, longest = column.grid
     w, h = tile(column.values.shape, longest)
     for position, k in enumerate(column.chosen.shown):
-        left = snap(at[0] + (w + 0.02) * (position % across))
-        top = snap(at[1] + (h + 0.02) * (position // across))
+        left = snap(corner[0] + (w + 0.02) * (position % across))
+        top = snap(corner[1] + (h + 0.02) * (position // across))
         sheet.map(column.values[k], (left, top, w, h), scale, f"{column.name}[{k}]")
 
 
-def _draw_cells(sheet: Sheet, at: tuple[float, float], column: NetworkColumn, scale: ColorScale) -> None:
+def _draw_cells(sheet: Sheet, corner: tuple[float, float], column: NetworkColumn, scale: ColorScale) -> None:
     """Units as small cells, from top to bottom, then from left to right."""
     shown = column.values[list(column.chosen.shown)]
     for start in range(0, len(shown), DOWN):
         part = shown[start : start + DOWN]
-        rectangle = (snap(at[0] + UNIT * (start // DOWN)), at[1], UNIT, snap(UNIT * len(part)))
+        rectangle = (snap(corner[0] + UNIT * (start // DOWN)), corner[1], UNIT, snap(UNIT * len(part)))
         sheet.map(part[:, None], rectangle, scale, f"{column.name}[{column.chosen.shown[start]}]")
 
 
-def _draw_answer(sheet: Sheet, at: tuple[float, float], column: NetworkColumn) -> None:
+def _draw_answer(sheet: Sheet, corner: tuple[float, float], column: NetworkColumn) -> None:
     """The last units with their names and numbers, the largest in bold."""
     shown = list(column.chosen.shown)
     values = column.values[shown]
     best = int(np.argmax(np.nan_to_num(values, nan=-np.inf))) if len(values) > 1 else -1
     for line, (k, text) in enumerate(zip(shown, aligned(values), strict=True)):
-        y, bold = at[1] + 0.1 + LINE * line, line == best
-        sheet.text(at[0], y, abridge(column.called[k], FOOT, LONGEST_NAME), points=FOOT, bold=bold)
-        right = at[0] + column.block[0] - (SHARE if column.shares else 0)
+        y, bold = corner[1] + 0.1 + LINE * line, line == best
+        sheet.text(corner[0], y, abridge(column.called[k], FOOT, LONGEST_NAME), points=FOOT, bold=bold)
+        right = corner[0] + column.block[0] - (SHARE if column.shares else 0)
         sheet.text(right, y, str(text), points=FOOT, mono=True, bold=bold, align="right")
         if column.shares:
             sheet.text(right + SHARE, y, column.shares[k], points=FOOT, mono=True, bold=bold, align="right")

@@ -34,7 +34,7 @@ TITLE, LABEL, SMALL, FOOT, TINY = 10.5, 8.0, 7.0, 6.5, 5.5
 """Sizes of type, in points."""
 
 Align = Literal["left", "center", "right"]
-Place = tuple[float, float, float, float]
+Area = tuple[float, float, float, float]
 """A rectangle on the sheet: x, y, width, height, in inches."""
 
 
@@ -126,26 +126,26 @@ class Sheet:
         self.axes.add_patch(Rectangle((x, y), w, h, facecolor=color, edgecolor="none"))
         self.reach(x + w, y + h)
 
-    def map(self, values: Array, at: Place, scale: ColorScale, name: str = "") -> None:
+    def map(self, values: Array, area: Area, scale: ColorScale, name: str = "") -> None:
         """Signed numbers of shape (H, W) in the colours of `scale`, in the rectangle x, y, width, height."""
-        self._image(np.ma.masked_invalid(np.asarray(values, np.float64)), at, name, cmap=DIVERGING, norm=scale.norm)
-        self.frame(*at)
+        self._image(np.ma.masked_invalid(np.asarray(values, np.float64)), area, name, cmap=DIVERGING, norm=scale.norm)
+        self.frame(*area)
 
-    def picture(self, picture: Array, at: Place, name: str = "") -> None:
+    def picture(self, picture: Array, area: Area, name: str = "") -> None:
         """A picture of shape (1, H, W) or (3, H, W), from 0 to 1, in its own colours."""
         values = np.clip(np.asarray(picture, np.float64), 0, 1)
         if len(values) == 1:
-            self._image(values[0], at, name, cmap="gray", vmin=0, vmax=1)
+            self._image(values[0], area, name, cmap="gray", vmin=0, vmax=1)
         else:
-            self._image(np.moveaxis(values, 0, -1), at, name)
-        self.frame(*at)
+            self._image(np.moveaxis(values, 0, -1), area, name)
+        self.frame(*area)
 
-    def colors(self, colors: NDArray[np.float64], at: Place, name: str = "") -> None:
+    def colors(self, colors: NDArray[np.float64], area: Area, name: str = "") -> None:
         """Colours of shape (H, W, 3), from 0 to 1, as they are and without a frame."""
-        self._image(colors, at, name)
+        self._image(colors, area, name)
 
-    def _image(self, values: Array, at: Place, name: str, **colors: Any) -> None:
-        x, y, w, h = at
+    def _image(self, values: Array, area: Area, name: str, **colors: Any) -> None:
+        x, y, w, h = area
         limits = {key: colors.pop(key) for key in ("vmin", "vmax") if key in colors}
         image = AxesImage(
             self.axes, extent=(x, x + w, y + h, y), origin="upper", interpolation="auto", resample=False, **colors
@@ -156,15 +156,15 @@ class Sheet:
         self.axes.add_image(image)
         self.reach(x + w, y + h)
 
-    def numbers(self, values: Array, at: Place, scale: ColorScale, name: str = "") -> None:
+    def numbers(self, values: Array, area: Area, scale: ColorScale, name: str = "") -> None:
         """Numbers of shape (H, W), each written into its coloured cell."""
-        self.map(values, at, scale, name)
-        self.grid(at, values.shape[0], values.shape[1])
-        self.write(aligned(values), scale.colors(values), at)
+        self.map(values, area, scale, name)
+        self.grid(area, values.shape[0], values.shape[1])
+        self.write(aligned(values), scale.colors(values), area)
 
-    def write(self, texts: NDArray[np.str_], colors: NDArray[np.float64], at: Place) -> None:
-        """Texts of shape (H, W) into the cells of `at`, legible on `colors` of shape (H, W, 3)."""
-        x, y, w, h = at
+    def write(self, texts: NDArray[np.str_], colors: NDArray[np.float64], area: Area) -> None:
+        """Texts of shape (H, W) into the cells of `area`, legible on `colors` of shape (H, W, 3)."""
+        x, y, w, h = area
         rows, columns = texts.shape
         longest = max(7 if any("." in text for text in texts.ravel()) else 3, *map(len, texts.ravel()))
         points = min(7.5, w / columns * 72 / (0.68 * longest), h / rows * 72 * 0.5)
@@ -180,9 +180,9 @@ class Sheet:
                 middle=True,
             )
 
-    def grid(self, at: Place, rows: int, columns: int, color: str = LINE) -> None:
+    def grid(self, area: Area, rows: int, columns: int, color: str = LINE) -> None:
         """Thin lines between cells."""
-        x, y, w, h = at
+        x, y, w, h = area
         for row in range(1, rows):
             self.line((x, x + w), (y + h * row / rows,) * 2, color, 0.4)
         for column in range(1, columns):

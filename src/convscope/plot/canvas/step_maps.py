@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UnknownName
-from convscope.plot.canvas.sheet import FOOT, TINY, Place, Sheet, snap, tile
+from convscope.plot.canvas.sheet import FOOT, TINY, Area, Sheet, snap, tile
 from convscope.plot.canvas.style import MUTED, ColorScale, abridge, size
 from convscope.render.numbers import compact, short
 from convscope.traces.step import Step
@@ -23,29 +23,29 @@ class Choice:
     count: int
     """How many entries there are."""
     shown: tuple[int, ...]
-    said: str
+    summary: str
     """Such as `24 of 512 channels, those with the largest range`; empty where all are shown."""
 
 
-def choose(values: Array, most: int, what: str) -> Choice:
-    """The `most` entries along the first axis whose numbers reach furthest from their smallest to their largest.
+def choose(values: Array, limit: int, noun: str) -> Choice:
+    """The `limit` entries along the first axis whose numbers reach furthest from their smallest to their largest.
 
     >>> choose(np.array([[0, 1], [0, 9], [3, 3], [0, 2]]), 2, "channels")
-    Choice(count=4, shown=(1, 3), said='2 of 4 channels, those with the largest range')
+    Choice(count=4, shown=(1, 3), summary='2 of 4 channels, those with the largest range')
 
     Args:
         values: Any array, shape (N, ...).
-        most: How many there is room for.
-        what: What the entries are called, in the plural.
+        limit: How many there is room for.
+        noun: What the entries are called, in the plural.
     """
     count = len(values)
-    if count <= most:
+    if count <= limit:
         return Choice(count, tuple(range(count)), "")
     flat = np.nan_to_num(np.asarray(values, np.float64).reshape(count, -1))
     reach = np.ptp(flat, axis=1) if flat.shape[1] > 1 else np.abs(flat).max(axis=1, initial=0)
-    result = np.sort(np.argsort(-reach, kind="stable")[:most])
-    how = "the largest range" if flat.shape[1] > 1 else "the largest magnitude"
-    return Choice(count, tuple(map(int, result)), f"{most:,} of {count:,} {what}, those with {how}")
+    result = np.sort(np.argsort(-reach, kind="stable")[:limit])
+    criterion = "the largest range" if flat.shape[1] > 1 else "the largest magnitude"
+    return Choice(count, tuple(map(int, result)), f"{limit:,} of {count:,} {noun}, those with {criterion}")
 
 
 WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there are at most
@@ -67,9 +67,9 @@ def picture_of(trace: Trace) -> NDArray[np.float32]:
 def beyond_picture(trace: Trace) -> str:
     """A remark if the first image has values outside [0, 1], which a picture cannot show; else empty."""
     image = trace.card.preprocess.restore(np.asarray(trace.input[0], np.float32))
-    least, most = float(image.min(initial=0)), float(image.max(initial=0))
-    inside = least > -0.01 and most < 1.01  # a resized picture overshoots a little
-    return "" if inside else f"from {short(least)} to {short(most)}, drawn from 0 to 1"
+    smallest, largest = float(image.min(initial=0)), float(image.max(initial=0))
+    inside = smallest > -0.01 and largest < 1.01  # a resized picture overshoots a little
+    return "" if inside else f"from {short(smallest)} to {short(largest)}, drawn from 0 to 1"
 
 
 def pick(trace: Trace, names: Iterable[str]) -> list[Step]:
@@ -116,27 +116,28 @@ def reads_image(step: Step) -> bool:
 
 def repeats(step: Step, by_id: Mapping[int, Step]) -> bool:
     """Whether a step only reshapes its input, as flatten does, or passes it on, as dropout does."""
-    read = [by_id[i] for i in step.inputs if i in by_id]
-    if len(read) != 1:
+    sources = [by_id[i] for i in step.inputs if i in by_id]
+    if len(sources) != 1:
         return False
-    before, after = np.asarray(read[0].output), np.asarray(step.output)
+    before, after = np.asarray(sources[0].output), np.asarray(step.output)
     if before.size != after.size or (before.shape == after.shape and step.op not in COPIES):
         return False
     return np.array_equal(before.ravel(), after.ravel(), equal_nan=True)
 
 
-def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, Choice], most: int) -> Choice:
+def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, Choice], limit: int) -> Choice:
     """Which channels of a step to draw: those of the step it read, where channels stay what they are."""
-    read = next((before[i] for i in step.inputs if i in before), None)
-    keeps = read is not None and not step.op.startswith(MIXING) and read.count == len(values)
-    if read is None or not keeps:
-        return choose(values, most, "channels")
-    return replace(read, said=f"{read.said.partition(',')[0]}, the same as above" if read.said else "")
+    source_choice = next((before[i] for i in step.inputs if i in before), None)
+    keeps = source_choice is not None and not step.op.startswith(MIXING) and source_choice.count == len(values)
+    if source_choice is None or not keeps:
+        return choose(values, limit, "channels")
+    summary = source_choice.summary
+    return replace(source_choice, summary=f"{summary.partition(',')[0]}, the same as above" if summary else "")
 
 
-def draw_maps(sheet: Sheet, values: Array, chosen: Choice, at: Place, *, scale: ColorScale, name: str) -> float:
-    """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `at[3]` long; returns the height."""
-    x, y, room, longest = at
+def draw_maps(sheet: Sheet, values: Array, chosen: Choice, area: Area, *, scale: ColorScale, name: str) -> float:
+    """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `area[3]` long; returns the height."""
+    x, y, room, longest = area
     if not values.size:
         sheet.text(x, y + 0.2, f"{size(values.shape)}: no numbers", color=MUTED)
         return 0.3
@@ -155,14 +156,14 @@ def draw_maps(sheet: Sheet, values: Array, chosen: Choice, at: Place, *, scale: 
 
 
 def draw_units(
-    sheet: Sheet, values: Array, at: Place, *, scale: ColorScale, name: str, called: Sequence[str] = ()
+    sheet: Sheet, values: Array, area: Area, *, scale: ColorScale, name: str, called: Sequence[str] = ()
 ) -> tuple[float, str]:
     """Units (U,): few as cells with their numbers, many as small coloured cells, row by row.
 
     Args:
         sheet: Where to draw.
         values: Shape (U,).
-        at: x, y and width to keep within; the last number is not used.
+        area: x, y and width to keep within; the last number is not used.
         scale: The colours.
         name: What the numbers are.
         called: A name for each unit, by default its index.
@@ -170,7 +171,7 @@ def draw_units(
     Returns:
         The height, and what to say of the layout.
     """
-    x, y, room, _ = at
+    x, y, room, _ = area
     if len(values) <= WRITTEN_UNITS:
         across = max(1, min(len(values), int(room / 0.56)))
         for start in range(0, len(values), across):
@@ -189,20 +190,26 @@ def draw_units(
     shown = values[list(chosen.shown)]
     cell = 0.12
     across = min(len(shown), 64, int(room / cell))
-    whole = len(shown) // across * across
+    full_rows = len(shown) // across * across
     sheet.map(
-        shown[:whole].reshape(-1, across), (x, y + 0.1, snap(cell * across), snap(cell * whole / across)), scale, name
+        shown[:full_rows].reshape(-1, across),
+        (x, y + 0.1, snap(cell * across), snap(cell * full_rows / across)),
+        scale,
+        name,
     )
-    if whole < len(shown):
-        rest = shown[None, whole:]
+    if full_rows < len(shown):
+        last_row = shown[None, full_rows:]
         sheet.map(
-            rest, (x, snap(y + 0.1 + cell * whole / across), snap(cell * rest.size), cell), scale, f"{name}, rest"
+            last_row,
+            (x, snap(y + 0.1 + cell * full_rows / across), snap(cell * last_row.size), cell),
+            scale,
+            f"{name}, rest",
         )
     high = 0.1 + cell * -(-len(shown) // across)
     if top:
         sheet.text(x, y + high + 0.16, top, points=FOOT, color=MUTED)
         high += 0.2
-    return high + 0.06, chosen.said or f"row by row, {across} to a row"
+    return high + 0.06, chosen.summary or f"row by row, {across} to a row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +240,14 @@ def fold(trace: Trace, limit: int, depth: int | None = None) -> tuple[list[Folde
     """
     by_id = {step.id: step for step in trace.steps}
     source: dict[int, int] = {}
-    drawn: list[Step] = []
+    kept: list[Step] = []
     for step in trace.steps:
         if repeats(step, by_id):
             source[step.id] = next(source[i] for i in step.inputs if i in by_id)
         else:
             source[step.id] = step.id
-            drawn.append(step)
-    return _parts(_groups(drawn, limit, depth), source), len(trace.steps) - len(drawn)
+            kept.append(step)
+    return _parts(_groups(kept, limit, depth), source), len(trace.steps) - len(kept)
 
 
 def _groups(steps: Sequence[Step], limit: int, depth: int | None) -> list[list[Step]]:
@@ -275,7 +282,7 @@ def _parts(groups: Sequence[Sequence[Step]], source: dict[int, int]) -> list[Fol
     column = {step.id: i for i, group in enumerate(groups) for step in group}
     parts = []
     for i, group in enumerate(groups):
-        reads = {column[source[read]] for step in group for read in step.inputs if read in source} - {i}
+        reads = {column[source[input_id]] for step in group for input_id in step.inputs if input_id in source} - {i}
         reads |= {-1} if any(reads_image(step) for step in group) else set()
         parts.append(FoldedPart(_name(group), tuple(group), tuple(sorted(reads))))
     return parts

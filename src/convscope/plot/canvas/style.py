@@ -23,9 +23,9 @@ BLANK = "□"  # in place of a character that no font here has
 
 def font(text: str, points: float, *, bold: bool = False, mono: bool = False) -> FontProperties:
     """The font for one text: matplotlib's own DejaVu, and for characters it lacks another font of this machine."""
-    other = _font_with(_missing(text))
-    if other is not None:  # which may have no bold face
-        return FontProperties(family=[MONO if mono else SANS, other], size=points)
+    fallback = _font_with(_missing(text))
+    if fallback is not None:  # which may have no bold face
+        return FontProperties(family=[MONO if mono else SANS, fallback], size=points)
     return FontProperties(
         family="monospace" if mono else "sans-serif", weight="bold" if bold else "normal", size=points
     )
@@ -48,8 +48,8 @@ def printable(text: str) -> str:
 def width(text: str, points: float, *, bold: bool = False, mono: bool = False) -> float:
     """How wide a line of text is, in inches."""
     set_in = FontProperties(family=MONO if mono else SANS, weight="bold" if bold else "normal", size=points)
-    known = "".join(BLANK if letter in _missing(text) else letter for letter in text)
-    across, _, _ = TextToPath().get_text_width_height_descent(known, set_in, ismath=False)
+    measurable = "".join(BLANK if letter in _missing(text) else letter for letter in text)
+    across, _, _ = TextToPath().get_text_width_height_descent(measurable, set_in, ismath=False)
     return float(across) / 72
 
 
@@ -74,15 +74,18 @@ def abridge(text: str, points: float, longest: float, *, bold: bool = False) -> 
     """
     if width(text, points, bold=bold) <= longest:
         return text
-    cuts = (f"{text[: (kept + 1) // 2].rstrip()}…{text[len(text) - kept // 2 :].lstrip()}" for kept in range(len(text)))
+    cuts = (
+        f"{text[: (length + 1) // 2].rstrip()}…{text[len(text) - length // 2 :].lstrip()}"
+        for length in range(len(text))
+    )
     return max((cut for cut in cuts if width(cut, points, bold=bold) <= longest), key=len, default="…")
 
 
 @lru_cache(maxsize=4096)
 def _missing(text: str) -> frozenset[str]:
     """The characters that DejaVu Sans Mono, and so every DejaVu here, does not have."""
-    known = _charmap()
-    return frozenset(letter for letter in text if ord(letter) not in known)
+    available = _charmap()
+    return frozenset(letter for letter in text if ord(letter) not in available)
 
 
 @lru_cache(maxsize=1)
@@ -95,9 +98,9 @@ def _font_with(letters: frozenset[str]) -> str | None:
     """A font of this machine that has all of these characters."""
     if not letters:
         return None
-    wanted = {ord(letter) for letter in letters}
+    characters = {ord(letter) for letter in letters}
     for entry in fontManager.ttflist:
-        if "Last Resort" not in entry.name and wanted <= set(get_font(entry.fname).get_charmap()):
+        if "Last Resort" not in entry.name and characters <= set(get_font(entry.fname).get_charmap()):
             return str(entry.name)
     return None
 
@@ -137,8 +140,8 @@ def styled() -> Iterator[None]:
 
     Those may come from a file `matplotlibrc` in the working folder, and so from other people.
     """
-    own = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(_NOT_DRAWN)}
-    with mpl.rc_context({**own, **STYLE}):
+    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(_NOT_DRAWN)}
+    with mpl.rc_context({**defaults, **STYLE}):
         yield
 
 
@@ -208,15 +211,15 @@ class ColorScale:
         >>> ColorScale.of_maps(maps).ends, ColorScale.of_maps(maps).beyond
         ((0.0, 1.0), 1)
         """
-        whole = cls.of(*arrays)
+        full = cls.of(*arrays)
         sizes = np.concatenate([np.abs(np.asarray(array, np.float64)).ravel() for array in arrays])
         sizes = sizes[np.isfinite(sizes)]
-        if sizes.size < 2000 or whole.low == whole.high:
-            return whole
+        if sizes.size < 2000 or full.low == full.high:
+            return full
         end = float(np.quantile(sizes, 0.995))
-        if end == 0 or whole.limit < 1.5 * end:
-            return whole
-        return cls(max(whole.low, -end), min(whole.high, end), whole.strange, int((sizes > end).sum()))
+        if end == 0 or full.limit < 1.5 * end:
+            return full
+        return cls(max(full.low, -end), min(full.high, end), full.strange, int((sizes > end).sum()))
 
     @property
     def limit(self) -> float:

@@ -70,8 +70,8 @@ def attribution(found: "Attribution") -> Figure:
             method = shown[position - 2][0]
             cell = w / found.exact.shape[2], h / found.exact.shape[1]
             if method.apart is not None:
-                at = x + method.apart[1] * cell[0], top + method.apart[0] * cell[1]
-                sheet.frame(*at, *cell, color=ACCENT, weight=1.0)
+                corner = x + method.apart[1] * cell[0], top + method.apart[0] * cell[1]
+                sheet.frame(*corner, *cell, color=ACCENT, weight=1.0)
             caption = f"correlation {method.correlation:.2f}, shared {100 * method.shared:.0f} %"
             sheet.text(x, top + h + 0.13, caption, points=FOOT, color=MUTED)
     sheet.legend(0, sheet.bottom + 0.25, 2.4, scale)
@@ -81,8 +81,8 @@ def attribution(found: "Attribution") -> Figure:
 def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """A map (H, W) whose magnitudes add up to 1."""
     plane: NDArray[np.float64] = values.sum(axis=0)
-    whole = float(np.abs(plane).sum())
-    return plane / whole if whole else plane
+    total = float(np.abs(plane).sum())
+    return plane / total if total else plane
 
 
 def _added(plane: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -170,12 +170,12 @@ def _rows(contributions: "Contributions") -> list[Row | str]:
     parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), contributions.constant]
     digits = Digits.of([*parts, contributions.value])
     shown = sum(map(digits.units, parts)) if np.isfinite([*parts, contributions.total]).all() else 0
-    rest = digits.units(contributions.total) - shown if shown else 0
+    rounding = digits.units(contributions.total) - shown if shown else 0
     return [
         Row(f"{np.count_nonzero(every > 0):,} cells that add", digits.show(parts[0])),
         Row(f"{np.count_nonzero(every < 0):,} cells that take away", digits.show(parts[1])),
         Row("constant: biases and shifts", digits.show(parts[2])),
-        *([Row("rounding of the numbers shown", digits.text(rest))] if rest else []),
+        *([Row("rounding of the numbers shown", digits.text(rounding))] if rounding else []),
         RULE,
         Row("calculated", digits.show(contributions.total)),
         Row("recorded by PyTorch", digits.show(contributions.value)),

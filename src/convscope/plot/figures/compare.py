@@ -56,21 +56,21 @@ def compare(found: "Compare") -> Figure:
 
 def _similarity(sheet: Sheet, comparison: "Compare", pair: "Pair", y: float) -> float:
     """One matrix of layers by layers; returns where it ends."""
-    one, other = comparison.models[pair.one], comparison.models[pair.other]
-    sheet.text(0, y, f"layers of {one.name} (down) and {other.name} (across): linear CKA", bold=True)
+    first, second = comparison.models[pair.one], comparison.models[pair.other]
+    sheet.text(0, y, f"layers of {first.name} (down) and {second.name} (across): linear CKA", bold=True)
     sheet.text(0, y + 0.15, f"on {comparison.alike_on:,} images; 1 is the same, 0 unrelated", points=SMALL, color=MUTED)
-    left = max(width(shorten(name, FOOT, 1.8), FOOT) for name in one.layers) + 0.1
-    tall = max(width(shorten(name, FOOT, 1.8), FOOT) for name in other.layers)
+    left = max(width(shorten(name, FOOT, 1.8), FOOT) for name in first.layers) + 0.1
+    tall = max(width(shorten(name, FOOT, 1.8), FOOT) for name in second.layers)
     top = y + 0.3 + tall
     rows, columns = pair.similarity.shape
-    at = (left, top, CELL * columns, CELL * rows)
+    area = (left, top, CELL * columns, CELL * rows)
     scale = ColorScale(-1.0, 1.0)
-    sheet.map(pair.similarity, at, scale, f"similarity {pair.one} {pair.other}")
+    sheet.map(pair.similarity, area, scale, f"similarity {pair.one} {pair.other}")
     texts = np.array([[f"{value:.2f}" for value in row] for row in pair.similarity])
-    sheet.write(texts, scale.colors(pair.similarity), at)
-    for row, name in enumerate(one.layers):
+    sheet.write(texts, scale.colors(pair.similarity), area)
+    for row, name in enumerate(first.layers):
         sheet.text(0, top + CELL * (row + 0.6), shorten(name, FOOT, 1.8), points=FOOT)
-    for column, name in enumerate(other.layers):
+    for column, name in enumerate(second.layers):
         sheet.text(left + CELL * (column + 0.65), top - 0.05, shorten(name, FOOT, 1.8), points=FOOT, turn=90)
     return float(top + CELL * rows)
 

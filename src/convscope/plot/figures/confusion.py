@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from convscope.errors import ShapeError
 from convscope.plot.arguments import confusion_of
-from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Place, Sheet, snap
+from convscope.plot.canvas.sheet import FOOT, LABEL, SMALL, TINY, Area, Sheet, snap
 from convscope.plot.canvas.style import INK, MUTED, ColorScale, abridge, on, styled, width
 from convscope.type_checks import takes
 from convscope.typing import Array
@@ -56,16 +56,16 @@ def confusion(matrix: object, classes: Sequence[str] | None = None, *, name: str
     cell = _cell(len(classes))
     left = snap(max(min(LONGEST_NAME, max(width(c, LABEL) for c in classes)) + 0.12, 0.4))
     top = _names(sheet, (left, top), cell, classes)
-    at = (left, top, cell * len(classes), cell * len(classes))
-    sheet.map(wrong, at, scale, "mistakes")
+    area = (left, top, cell * len(classes), cell * len(classes))
+    sheet.map(wrong, area, scale, "mistakes")
     for k in range(len(classes)):
         sheet.fill(left + cell * k, top + cell * k, cell, cell, RIGHT)
     if len(classes) <= WRITTEN:
-        _counts(sheet, at, counts, scale.colors(wrong))
-        _recall(sheet, at, cell, np.diagonal(shares), images)
+        _counts(sheet, area, counts, scale.colors(wrong))
+        _recall(sheet, area, cell, np.diagonal(shares), images)
     else:
-        _list(sheet, (left + at[2] + 0.3, top), counts, classes)
-    _legend(sheet, top + at[3] + 0.22, left, scale)
+        _list(sheet, (left + area[2] + 0.3, top), counts, classes)
+    _legend(sheet, top + area[3] + 0.22, left, scale)
     return sheet.finish()
 
 
@@ -76,9 +76,9 @@ def _cell(classes: int) -> float:
     return 0.6 if classes <= 4 else 0.42 if classes <= 12 else 0.34
 
 
-def _names(sheet: Sheet, at: tuple[float, float], cell: float, classes: Sequence[str]) -> float:
+def _names(sheet: Sheet, corner: tuple[float, float], cell: float, classes: Sequence[str]) -> float:
     """Predicted classes above and true classes on the left; returns where the matrix begins."""
-    left, top = at
+    left, top = corner
     every = max(1, math.ceil(0.11 / cell))  # of very many classes only some have room for their name
     points = min(LABEL, cell * every * 72 * 0.75)
     shown = {k: abridge(classes[k], points, LONGEST_NAME) for k in range(0, len(classes), every)}
@@ -97,16 +97,16 @@ def _names(sheet: Sheet, at: tuple[float, float], cell: float, classes: Sequence
     return begin
 
 
-def _counts(sheet: Sheet, at: Place, counts: Array, colors: Array) -> None:
-    sheet.grid(at, len(counts), len(counts))
-    cell = at[2] / len(counts)
+def _counts(sheet: Sheet, area: Area, counts: Array, colors: Array) -> None:
+    sheet.grid(area, len(counts), len(counts))
+    cell = area[2] / len(counts)
     points = min(LABEL, cell * 72 / (0.68 * max(4, len(f"{int(counts.max()):,}"))))
     for (row, column), count in np.ndenumerate(counts):
         same = row == column
         color = INK if same else on(colors[row, column]) if count else ZERO
         sheet.text(
-            at[0] + cell * (column + 0.5),
-            at[1] + cell * (row + 0.5),
+            area[0] + cell * (column + 0.5),
+            area[1] + cell * (row + 0.5),
             f"{int(count):,}",
             points=points,
             mono=True,
@@ -117,21 +117,21 @@ def _counts(sheet: Sheet, at: Place, counts: Array, colors: Array) -> None:
         )
 
 
-def _recall(sheet: Sheet, at: Place, cell: float, recall: Array, of: Array) -> None:
+def _recall(sheet: Sheet, area: Area, cell: float, recall: Array, images: Array) -> None:
     """The share of each class that was found, and how many images it has."""
-    x = at[0] + at[2] + 0.16
-    sheet.text(x, at[1] - 0.06, "found", points=SMALL, color=MUTED)
-    sheet.text(x + 0.72, at[1] - 0.06, "of", points=SMALL, color=MUTED)
+    x = area[0] + area[2] + 0.16
+    sheet.text(x, area[1] - 0.06, "found", points=SMALL, color=MUTED)
+    sheet.text(x + 0.72, area[1] - 0.06, "of", points=SMALL, color=MUTED)
     for k, share in enumerate(recall):
-        middle = at[1] + cell * (k + 0.5)
-        text = f"{100 * share:.2f} %" if of[k] else "no images"
+        middle = area[1] + cell * (k + 0.5)
+        text = f"{100 * share:.2f} %" if images[k] else "no images"
         sheet.text(x, middle, text, points=FOOT, mono=True, middle=True)
-        sheet.text(x + 0.72, middle, f"{int(of[k]):,}", points=FOOT, mono=True, color=MUTED, middle=True)
+        sheet.text(x + 0.72, middle, f"{int(images[k]):,}", points=FOOT, mono=True, color=MUTED, middle=True)
 
 
-def _list(sheet: Sheet, at: tuple[float, float], counts: Array, classes: Sequence[str]) -> None:
+def _list(sheet: Sheet, corner: tuple[float, float], counts: Array, classes: Sequence[str]) -> None:
     """The most frequent mistakes, by name."""
-    x, y = at
+    x, y = corner
     sheet.text(x, y + 0.1, "most frequent mistakes", points=SMALL, color=MUTED)
     wrong = np.where(np.eye(len(classes), dtype=bool), 0, counts)
     for line, column in enumerate(np.argsort(-wrong, axis=None, kind="stable")[:LISTED]):

@@ -56,9 +56,9 @@ def connections(size: int = 5, kernel: int = 3) -> Figure:
         f"{size}x{size} pixels, {out}x{out} units; a line is one product, a colour one weight",
         "thick: the first and the last unit; the image has the colours of the first one's weights",
     )
-    own = _colors(pixels * out**2)
+    line_colors = _colors(pixels * out**2)
     draw = partial(_panel, sheet, size=size, out=out)
-    draw((0, top), lines=_dense(pixels, out**2, own), color=lambda pixel: own[pixel * out**2])
+    draw((0, top), lines=_dense(pixels, out**2, line_colors), color=lambda pixel: line_colors[pixel * out**2])
     _say(sheet, 0, top, "dense layer", f"{pixels} · {out**2} = {pixels * out**2:,} lines", "each has its own weight")
     colors = _colors(kernel**2)
     draw((PANEL, top), lines=_local(size, kernel, colors), color=lambda pixel: _in_window(pixel, size, kernel, colors))
@@ -95,10 +95,10 @@ def _say(sheet: Sheet, x: float, top: float, name: str, *facts: str) -> None:
 
 
 def _panel(
-    sheet: Sheet, at: tuple[float, float], *, size: int, out: int, lines: Lines, color: Callable[[int], str]
+    sheet: Sheet, origin: tuple[float, float], *, size: int, out: int, lines: Lines, color: Callable[[int], str]
 ) -> None:
     """The image, its pixels one below the other, the units, and the lines; two units have thicker ones."""
-    x, y = at[0], at[1] + 0.75
+    x, y = origin[0], origin[1] + 0.75
     heights = [_height(y, index, size) for index in range(size**2)]
     middle = (heights[-1] + y) / 2
     first = middle - (_height(0, out**2 - 1, out)) / 2

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convscope.errors import UsageError
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.plot.canvas.calculation import SLIM, WIDE, WRITTEN, Grey, badge, draw_graph, draw_products, ledger
-from convscope.plot.canvas.sheet import SMALL, Place, Sheet, snap, tile
+from convscope.plot.canvas.sheet import SMALL, Area, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import choose
 from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale, styled
 from convscope.proof.explanation import Explanation
@@ -72,10 +72,10 @@ def explanation(why: Explanation, *, most: int = 4, depth: int = 1) -> Figure:
     return sheet.finish()
 
 
-def _draw_parts(sheet: Sheet, y: float, why: Explanation) -> None:
+def _draw_parts(sheet: Sheet, y: float, explained: Explanation) -> None:
     """The products of the windows behind the numbers that this one is made of, in the order of their cells."""
-    leaves = [leaf for leaf in why.parts(all=True) if isinstance(leaf, Leaf)]
-    parts = [part for leaf in leaves if (part := why.follow(leaf)) is not None]
+    leaves = [leaf for leaf in explained.parts(all=True) if isinstance(leaf, Leaf)]
+    parts = [part for leaf in leaves if (part := explained.follow(leaf)) is not None]
     windows = [
         (part, part.expr, part.expr.products[channels[0].terms])
         for part in parts
@@ -112,16 +112,16 @@ Body = tuple[float, list[Row | str], frozenset[int]]
 """Where the drawing ends, the lines below it, and which of these have a bar."""
 
 
-def _body(sheet: Sheet, y: float, why: Explanation, expr: Expr, most: int) -> Body:
+def _body(sheet: Sheet, y: float, explained: Explanation, expr: Expr, limit: int) -> Body:
     """What is drawn, and the lines that lead from it to the result."""
     if isinstance(expr, Dot):
         channels = channels_of(expr)
-        return _window(sheet, y, why, expr, channels, most=most) if channels else _terms(y, expr)
+        return _window(sheet, y, explained, expr, channels, limit=limit) if channels else _terms(y, expr)
     if isinstance(expr, Leaf):
-        return _moved(sheet, y, why, expr), draw(expr), frozenset()
+        return _moved(sheet, y, explained, expr), draw(expr), frozenset()
     cells = next((a for a in expr.arguments.values() if isinstance(a, Cells)), None)
     if expr.function in EXTREMES and cells is not None and _is_plane(cells):
-        y = _candidates(sheet, y, why, expr, cells)
+        y = _candidates(sheet, y, explained, expr, cells)
         lines: list[Row | str] = [row for row in draw(expr) if isinstance(row, Row)]
         return y, lines[1:] if lines[0] is BLANK else lines, frozenset()
     y = draw_graph(sheet, y + 0.08, expr)
@@ -130,31 +130,33 @@ def _body(sheet: Sheet, y: float, why: Explanation, expr: Expr, most: int) -> Bo
     return y - 0.12, rows, frozenset(terms)
 
 
-def _window(sheet: Sheet, y: float, why: Explanation, dot: Dot, channels: list[Channel], *, most: int) -> Body:
+def _window(sheet: Sheet, y: float, explained: Explanation, dot: Dot, channels: list[Channel], *, limit: int) -> Body:
     """The channels with the largest sums, each drawn; one line for the others, so that it adds up."""
     scale = scale_of(dot)
     totals = np.array([channel.total for channel in channels])
-    choice = choose(totals, most if len(channels) > 1.5 * most else len(channels), "channels")
-    drawn = [channels[k] for k in choice.shown]
-    if choice.said:
-        caption = f"{most:,} of {len(channels):,} channels, those whose products sum to the most"
+    choice = choose(totals, limit if len(channels) > 1.5 * limit else len(channels), "channels")
+    shown = [channels[k] for k in choice.shown]
+    if choice.summary:
+        caption = f"{limit:,} of {len(channels):,} channels, those whose products sum to the most"
         sheet.text(0, y + 0.08, caption, points=SMALL, color=INK)
         y += 0.2
-    y = draw_products(sheet, y, dot, drawn, digits=scale, grey=_grey(why, dot.left))
+    y = draw_products(sheet, y, dot, shown, digits=scale, grey=_grey(explained, dot.left))
     if not np.isfinite([*dot.products, dot.value()]).all():
         return y, [Row(f"sum of the {len(dot.left):,} products", short(dot.total()))], frozenset()
-    units = [sum(scale.units(float(p)) for p in dot.products[c.terms].ravel()) for c in drawn]
+    units = [sum(scale.units(float(p)) for p in dot.products[c.terms].ravel()) for c in shown]
     rows: list[Row | str] = []
     if len(channels) > 1:
         rows = [
             Row(f"{dot.left.source.name} channel {c.number}, sum of {c.terms.size:,}", scale.text(u))
-            for c, u in zip(drawn, units, strict=True)
+            for c, u in zip(shown, units, strict=True)
         ]
-    if choice.said:
-        left = len(channels) - len(drawn)
-        rest = dot.total() - float(totals[list(choice.shown)].sum())
-        units.append(scale.units(rest))
-        rows.append(Row(f"the other {left:,} channels, sum of {left * drawn[0].terms.size:,}", scale.text(units[-1])))
+    if choice.summary:
+        others = len(channels) - len(shown)
+        remainder = dot.total() - float(totals[list(choice.shown)].sum())
+        units.append(scale.units(remainder))
+        rows.append(
+            Row(f"the other {others:,} channels, sum of {others * shown[0].terms.size:,}", scale.text(units[-1]))
+        )
     bars = frozenset(range(len(rows)))
     return y, [*rows, *([RULE] if rows else []), *closing(dot, scale, sum(units), drawn=True)], bars
 
@@ -166,81 +168,81 @@ def _terms(y: float, dot: Dot) -> Body:
     return y - 0.24, rows, frozenset(range(shown))
 
 
-def _candidates(sheet: Sheet, y: float, why: Explanation, apply: Apply, cells: Cells) -> float:
+def _candidates(sheet: Sheet, y: float, explained: Explanation, apply: Apply, cells: Cells) -> float:
     """The cells that a maximum chose from, the winner framed."""
     shape = cells.grid
     values = cells.values.reshape(shape)
     written = max(shape) <= WRITTEN
     cell = WIDE if max(shape) <= 5 else SLIM
     w, h = (snap(cell[0]) * shape[1], snap(cell[1]) * shape[0]) if written else tile(shape, 2.4)
-    at = (0.0, snap(y + 0.2), w, h)
-    sheet.text(0, at[1] - 0.07, region(cells, np.arange(len(cells)).reshape(shape)), points=SMALL, color=MUTED)
-    grey = _grey(why, cells)
+    area = (0.0, snap(y + 0.2), w, h)
+    sheet.text(0, area[1] - 0.07, region(cells, np.arange(len(cells)).reshape(shape)), points=SMALL, color=MUTED)
+    grey = _grey(explained, cells)
     scale = ColorScale.of(values)
     if grey is not None:
-        sheet.picture(grey(cells.values, cells.cells).reshape(shape)[None], at, "candidates")
+        sheet.picture(grey(cells.values, cells.cells).reshape(shape)[None], area, "candidates")
     elif written:
-        sheet.numbers(values, at, scale, "candidates")
+        sheet.numbers(values, area, scale, "candidates")
     else:
-        sheet.map(values, at, scale, "candidates")
+        sheet.map(values, area, scale, "candidates")
     pick = np.argmin if apply.function.endswith("min") else np.argmax
-    _frame(sheet, at, shape, divmod(int(pick(cells.values)), shape[1]))
+    _frame(sheet, area, shape, divmod(int(pick(cells.values)), shape[1]))
     if grey is None:
-        sheet.legend(0, at[1] + h + 0.16, max(w, 1.35), scale)
-        return at[1] + h + 0.26
-    return at[1] + h + 0.1
+        sheet.legend(0, area[1] + h + 0.16, max(w, 1.35), scale)
+        return area[1] + h + 0.26
+    return area[1] + h + 0.1
 
 
-def _moved(sheet: Sheet, y: float, why: Explanation, leaf: Leaf) -> float:
+def _moved(sheet: Sheet, y: float, explained: Explanation, leaf: Leaf) -> float:
     """The plane that a moved number came from, its cell framed; nothing where there is no plane."""
     source = leaf.source
-    arrays = why.trace.inputs if source.kind == "input" else {}
+    arrays = explained.trace.inputs if source.kind == "input" else {}
     if source.kind == "step":
-        arrays = {source.name: why.trace[source.name].outputs[source.output]}
+        arrays = {source.name: explained.trace[source.name].outputs[source.output]}
     array = arrays.get(source.name)
     if array is None or array.ndim < 3 or min(array.shape[-2:]) < 2 or len(leaf.cell) != array.ndim:
         return y - 0.24
     plane = np.asarray(array[leaf.cell[:-2]], np.float64)
-    at = (0.0, snap(y + 0.2), *tile(plane.shape, 2.2))
+    area = (0.0, snap(y + 0.2), *tile(plane.shape, 2.2))
     channel = f" channel {leaf.cell[-3]}" if array.shape[-3] > 1 else ""
-    sheet.text(0, at[1] - 0.07, f"{source.name}{channel}, the cell framed", points=SMALL, color=MUTED)
+    sheet.text(0, area[1] - 0.07, f"{source.name}{channel}, the cell framed", points=SMALL, color=MUTED)
     scale = ColorScale.of(plane)
-    sheet.map(plane, at, scale, "source")
-    _frame(sheet, at, plane.shape, (leaf.cell[-2], leaf.cell[-1]))
-    sheet.legend(0, at[1] + at[3] + 0.16, max(at[2], 1.35), scale)
-    return at[1] + at[3] + 0.26
+    sheet.map(plane, area, scale, "source")
+    _frame(sheet, area, plane.shape, (leaf.cell[-2], leaf.cell[-1]))
+    sheet.legend(0, area[1] + area[3] + 0.16, max(area[2], 1.35), scale)
+    return area[1] + area[3] + 0.26
 
 
-def _frame(sheet: Sheet, at: Place, shape: Sequence[int], cell: tuple[int, int]) -> None:
+def _frame(sheet: Sheet, area: Area, shape: Sequence[int], cell: tuple[int, int]) -> None:
     """A frame around one cell, seen on dark and on light."""
-    w, h = at[2] / shape[1], at[3] / shape[0]
-    x, y = at[0] + w * cell[1], at[1] + h * cell[0]
+    w, h = area[2] / shape[1], area[3] / shape[0]
+    x, y = area[0] + w * cell[1], area[1] + h * cell[0]
     sheet.frame(x, y, w, h, color=PAGE, weight=3.2)
     sheet.frame(x, y, w, h, color=INK, weight=1.6)
 
 
-def _compared(why: Explanation, expr: Expr) -> list[Row | str]:
+def _compared(explained: Explanation, expr: Expr) -> list[Row | str]:
     """Recorded and difference, with PyTorch named."""
     return [
         Row("recorded by PyTorch", row.number, row.after) if isinstance(row, Row) and row.label == "recorded" else row
-        for row in compared(expr, why.recorded, why.bound)
+        for row in compared(expr, explained.recorded, explained.bound)
     ]
 
 
-def _grey(why: Explanation, cells: Cells) -> Grey | None:
+def _grey(explained: Explanation, cells: Cells) -> Grey | None:
     """How bright the pixels of the image are, where these cells are such and can be shown."""
     if cells.source.kind != "input":
         return None
-    expected = why.trace.card.preprocess
+    expected = explained.trace.card.preprocess
     mean, std = np.asarray(expected.mean), np.asarray(expected.std)
 
-    def bright(values: NDArray[np.float64], at: NDArray[np.int64]) -> NDArray[np.float64]:
-        channel = np.clip(at[:, -3], 0, None) if at.shape[1] > 2 else np.zeros(len(at), int)
+    def bright(values: NDArray[np.float64], indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        channel = np.clip(indices[:, -3], 0, None) if indices.shape[1] > 2 else np.zeros(len(indices), int)
         level = values * std[channel % len(std)] + mean[channel % len(mean)]
         return np.asarray(np.clip(level, 0, 1))
 
-    whole = np.asarray(why.trace.inputs[cells.source.name], np.float64)
-    levels = whole if whole.ndim < 3 else whole * std.reshape(-1, 1, 1) + mean.reshape(-1, 1, 1)
+    pixels = np.asarray(explained.trace.inputs[cells.source.name], np.float64)
+    levels = pixels if pixels.ndim < 3 else pixels * std.reshape(-1, 1, 1) + mean.reshape(-1, 1, 1)
     return bright if levels.min() >= -1e-6 and levels.max() <= 1 + 1e-6 else None
 
 

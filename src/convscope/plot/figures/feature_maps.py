@@ -76,8 +76,8 @@ def maps(
     results = {step.id: numbers(step) for step in chosen}
     common = ColorScale.of_maps(*results.values()) if shared else None
     sheet = Sheet()
-    how = "one colour scale for all steps" if shared else "one colour scale per step, over all of its channels"
-    y = sheet.header(f"feature maps of {name}" if name else "feature maps", how, caption) + 0.1
+    scale_note = "one colour scale for all steps" if shared else "one colour scale per step, over all of its channels"
+    y = sheet.header(f"feature maps of {name}" if name else "feature maps", scale_note, caption) + 0.1
     if common:
         sheet.legend(0, y, 2.4, common)
         y += 0.24
@@ -104,26 +104,26 @@ def maps(
 def _steps(trace: Trace, names: Sequence[str]) -> tuple[list[Step], str]:
     if names:
         return pick(trace, names), ""
-    every = trace.steps
-    if len(every) <= MOST_STEPS:
-        return list(every), ""
-    places = np.unique(np.linspace(0, len(every) - 1, MOST_STEPS).round().astype(int))
-    return [every[i] for i in places], f"{len(places)} of {len(every)} steps, evenly spaced"
+    steps = trace.steps
+    if len(steps) <= MOST_STEPS:
+        return list(steps), ""
+    indices = np.unique(np.linspace(0, len(steps) - 1, MOST_STEPS).round().astype(int))
+    return [steps[i] for i in indices], f"{len(indices)} of {len(steps)} steps, evenly spaced"
 
 
-def _channels(steps: Sequence[Step], found: Mapping[int, NDArray[np.float64]], most: int) -> dict[int, Choice]:
+def _channels(steps: Sequence[Step], results: Mapping[int, NDArray[np.float64]], limit: int) -> dict[int, Choice]:
     """Which channels to draw of each step that has maps."""
     chosen: dict[int, Choice] = {}
     for step in steps:
-        if found[step.id].ndim == 3:
-            chosen[step.id] = pick_channels(step, found[step.id], chosen, most)
+        if results[step.id].ndim == 3:
+            chosen[step.id] = pick_channels(step, results[step.id], chosen, limit)
     return chosen
 
 
 def _side(channels: Mapping[int, Choice]) -> float:
     """How long a map may be, the same for all steps: the fewer channels, the longer."""
-    most = max((len(choice.shown) for choice in channels.values()), default=1)
-    return min(max(ROOM / most - 0.08, SMALLEST), LARGEST)
+    count = max((len(choice.shown) for choice in channels.values()), default=1)
+    return min(max(ROOM / count - 0.08, SMALLEST), LARGEST)
 
 
 def _image(sheet: Sheet, y: float, picture: Array, remark: str = "") -> float:
@@ -159,7 +159,7 @@ def _row(
         high, caption = draw_units(sheet, values, (LEFT, y, ROOM, 0), scale=scale, name=step.name, called=called)
     else:
         high = draw_maps(sheet, values, channels, (LEFT, y, ROOM, side), scale=scale, name=step.name)
-        caption = channels.said
+        caption = channels.summary
     below = y + 0.59
     if common is None:
         sheet.legend(0, below, LEFT - 0.25, scale)
@@ -223,7 +223,7 @@ def maps_by_class(
     shape = extent(result)
     title = f"{step} of {name} on {dataset.name}" if name else f"{step} on {dataset.name}"
     y = (
-        sheet.header(title, f"{result.says} · {shape} · one colour scale over all channels and images", chosen.said)
+        sheet.header(title, f"{result.says} · {shape} · one colour scale over all channels and images", chosen.summary)
         + 0.12
     )
     order = sorted(range(len(indices)), key=lambda i: (int(dataset.labels[indices[i]]), i))

@@ -46,7 +46,7 @@ def filtered(picture: Array, kernel: Filter, output: Array, *, name: str = "") -
         ShapeError: the picture or the output has another shape.
     """
     shown, result = np.asarray(picture, np.float64), np.asarray(output, np.float64)
-    if not all(each.ndim == 3 and len(each) in {1, 3} and each.size for each in (shown, result)):
+    if not all(array.ndim == 3 and len(array) in {1, 3} and array.size for array in (shown, result)):
         raise ShapeError(
             f"picture and output have 1 or 3 channels, shape (C, H, W), not {shown.shape} and {result.shape}."
         )

@@ -40,10 +40,8 @@ def lint(found: "Lint") -> Figure:
     """
     sheet = Sheet()
     on = f" · run on {found.images:,} images" if found.images else ""
-    y = (
-        sheet.header(f"{found.subject}: {_said(len(found.findings))}", f"{_count(len(found.looked_for), 'check')}{on}")
-        + 0.2
-    )
+    title = f"{found.subject}: {_mistake_count(len(found.findings))}"
+    y = sheet.header(title, f"{_count(len(found.looked_for), 'check')}{on}") + 0.2
     for finding in found.findings:
         sheet.text(0, y, finding.check, points=LABEL, bold=True, color=WRONG)
         y += 0.17
@@ -73,12 +71,12 @@ def _clean(lint: "Lint") -> list[str]:
     return [name for name in lint.looked_for if name not in wrong]
 
 
-def _said(count: int) -> str:
+def _mistake_count(count: int) -> str:
     return f"{_count(count, 'mistake')} found" if count else "no mistake found"
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 COLORS: Mapping[str, str] = {"alive": "#cfe3da", "dead": INK, "saturated": "#d6604d", "duplicate": "#4393c3"}
@@ -186,13 +184,13 @@ def gradients(found: "Gradients") -> Figure:
     """
     sheet = Sheet()
     facts = f"{found.dataset} · {found.images:,} images in batches of {found.batch} · {found.loss}"
-    what = "norm of the gradient of an image's loss at a layer's outputs: median, and from 10 % to 90 % now"
-    top = sheet.header(f"Gradients of {found.model}", facts, what, found.verdict) + 0.2
+    measure = "norm of the gradient of an image's loss at a layer's outputs: median, and from 10 % to 90 % now"
+    top = sheet.header(f"Gradients of {found.model}", facts, measure, found.verdict) + 0.2
     medians = np.array([[np.median(layer.outputs) for layer in point.layers] for point in found.points])
-    now = np.array([np.quantile(layer.outputs, (0.1, 0.9)) for layer in found.points[-1].layers])  # (layers, 2)
-    seen = np.concatenate([medians.ravel(), now.ravel()])
-    seen = seen[np.isfinite(seen) & (seen > 0)]
-    low, high = (math.floor(np.log10(seen.min())), math.ceil(np.log10(seen.max()))) if len(seen) else (-1, 0)
+    quantiles = np.array([np.quantile(layer.outputs, (0.1, 0.9)) for layer in found.points[-1].layers])  # (layers, 2)
+    norms = np.concatenate([medians.ravel(), quantiles.ravel()])
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    low, high = (math.floor(np.log10(norms.min())), math.ceil(np.log10(norms.max()))) if len(norms) else (-1, 0)
     high = max(high, low + 1)
     pitch = min(STEP, WIDEST / max(len(medians[0]) - 1, 1))
     xs = [LEFT + 0.2 + pitch * k for k in range(len(medians[0]))]
@@ -204,7 +202,7 @@ def gradients(found: "Gradients") -> Figure:
         return top + HIGH * (1 - min(max(part, 0.0), 1.0))
 
     _grid(sheet, low, high, top, right)
-    for k, (x, (lower, upper)) in enumerate(zip(xs, now.tolist(), strict=True)):
+    for k, (x, (lower, upper)) in enumerate(zip(xs, quantiles.tolist(), strict=True)):
         sheet.line((x, x), (height(lower), height(upper)), LINE, 2.5)
         _layer_name(sheet, found.points[-1].layers[k].layer, x, top + HIGH, pitch)
     for number, (point, line) in enumerate(zip(found.points, medians.tolist(), strict=True)):
@@ -245,5 +243,5 @@ def _layer_name(sheet: Sheet, name: str, x: float, bottom: float, pitch: float) 
 
 def _shade(part: float) -> str:
     """From the colour of lines to that of grey text, the later the darker."""
-    one, other = np.array(to_rgb(LINE)), np.array(to_rgb(MUTED))
-    return str(to_hex(tuple(one + (other - one) * part)))
+    light, dark = np.array(to_rgb(LINE)), np.array(to_rgb(MUTED))
+    return str(to_hex(tuple(light + (dark - light) * part)))

@@ -90,21 +90,21 @@ def _facts(events: Events, epochs: Events, batches: Events) -> str:
 def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
     """One panel: a grey line while training, ink for each epoch, green on the test data, each named at its end."""
     percent = 100.0 if key == "accuracy" else 1.0
-    drawn = [
+    curves = [
         ("batches", BATCHES, 0.8, *_thinned(*_points(batches, key, epochs))),
         ("training", INK, 1.3, *_points(epochs, key, ())),
         ("test", ACCENT, 1.3, *_points(epochs, f"test_{key}", ())),
     ]
-    drawn = [(name, color, weight, x, y * percent) for name, color, weight, x, y in drawn if len(x)]
-    for name, color, weight, x, y in drawn:
+    curves = [(name, color, weight, x, y * percent) for name, color, weight, x, y in curves if len(x)]
+    for name, color, weight, x, y in curves:
         marker = "o" if name != "batches" and len(x) <= 30 else ""
         axes.plot(x, y, color=color, linewidth=weight, marker=marker, markersize=2.6, label=name)
-    _frame(axes, key, [y for *_, y in drawn])
-    named = [curve for curve in drawn if curve[0] != "batches"] or drawn
+    _frame(axes, key, [y for *_, y in curves])
+    named = [curve for curve in curves if curve[0] != "batches"] or curves
     _name_ends(axes, [(name, color, float(x[-1]), float(y[-1])) for name, color, _, x, y in named], key)
     unit = " in %" if key == "accuracy" else ""
     axes.set_title(f"{key}{unit}", loc="left", fontsize=LABEL, fontweight="bold", color=INK, pad=9)
-    best = [y.max() if key == "accuracy" else y.min() for name, _, _, _, y in drawn if name == "test"]
+    best = [y.max() if key == "accuracy" else y.min() for name, _, _, _, y in curves if name == "test"]
     if best:
         caption = f"best on test data {_value(float(best[0]), key)}"
         axes.set_title(caption, loc="right", fontsize=SMALL, color=MUTED, pad=9)
@@ -112,15 +112,15 @@ def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
 
 def _points(events: Events, key: str, epochs: Events) -> tuple[Curve, Curve]:
     """Epochs and values of one curve; batches stand between the epochs by their step."""
-    last = max((e["epoch"] for e in epochs if _known(e.get("epoch"))), default=0)
-    most = max((e["step"] for e in epochs if _known(e.get("step"))), default=0)
-    per_step = last / most if last and most else 0
+    last_epoch = max((e["epoch"] for e in epochs if _known(e.get("epoch"))), default=0)
+    last_step = max((e["step"] for e in epochs if _known(e.get("step"))), default=0)
+    per_step = last_epoch / last_step if last_epoch and last_step else 0
     results = [e for e in events if _known(e.get(key)) and np.isfinite(e[key])]
-    places = [
+    positions = [
         e["step"] * per_step if per_step and _known(e.get("step")) else e.get("epoch") or e.get("step") or i
         for i, e in enumerate(results)
     ]
-    return np.array(places, np.float64), np.array([e[key] for e in results], np.float64)
+    return np.array(positions, np.float64), np.array([e[key] for e in results], np.float64)
 
 
 def _thinned(x: Curve, y: Curve) -> tuple[Curve, Curve]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
 from convscope.plot.arguments import model_of
-from convscope.plot.canvas.sheet import FOOT, SMALL, Place, Sheet, snap, tile
+from convscope.plot.canvas.sheet import FOOT, SMALL, Area, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import Choice, choose
 from convscope.plot.canvas.style import MUTED, ColorScale, shorten, size, styled
 from convscope.render.numbers import aligned
@@ -117,14 +117,14 @@ def _facts(layer: _KernelLayer, rows: Choice, columns: Choice) -> tuple[str, ...
     count = len(layer.weight)
     grouped = f", {layer.groups} groups" if layer.groups > 1 else ""
     bias = "with bias" if layer.bias is not None else "no bias"
-    others = f"other convolutions: {', '.join(layer.others[:6])}{', …' if len(layer.others) > 6 else ''}"
-    what = (
+    other_layers = f"other convolutions: {', '.join(layer.others[:6])}{', …' if len(layer.others) > 6 else ''}"
+    sums = (
         "Σ is the sum of the numbers above it" if layer.weight.shape[1] == 1 else "Σ is the sum over an input channel"
     )
     return (
-        f"{count:,} kernel{'s' if count > 1 else ''} of {size(layer.weight.shape[1:])}{grouped}, {bias} · {what}",
-        "; ".join(filter(None, (rows.said, columns.said))),
-        others if layer.others else "",
+        f"{count:,} kernel{'s' if count > 1 else ''} of {size(layer.weight.shape[1:])}{grouped}, {bias} · {sums}",
+        "; ".join(filter(None, (rows.summary, columns.summary))),
+        other_layers if layer.others else "",
     )
 
 
@@ -165,18 +165,18 @@ def _lines(sheet: Sheet, y: float, layer: _KernelLayer, rows: Choice, columns: _
         if layer.bias is not None:
             sheet.text(x, top + 0.42, f"bias {layer.biases[k]:>7}", points=FOOT, mono=True, color=MUTED)
         for column, c in enumerate(columns.shown):
-            at = (snap(x + LEFT + step * column), top, w, h)
-            _slice(sheet, layer, (k, c), at, scale=scale, written=written)
+            area = (snap(x + LEFT + step * column), top, w, h)
+            _slice(sheet, layer, (k, c), area, scale=scale, written=written)
     return y + 0.12 + high * down
 
 
 def _slice(
-    sheet: Sheet, layer: _KernelLayer, cell: tuple[int, int], at: Place, *, scale: ColorScale, written: bool
+    sheet: Sheet, layer: _KernelLayer, cell: tuple[int, int], area: Area, *, scale: ColorScale, written: bool
 ) -> None:
     """One kernel's numbers for one channel, and their sum below."""
     draw = sheet.numbers if written else sheet.map
-    draw(layer.weight[cell], at, scale, f"{layer.name}[{cell[0]}, {cell[1]}]")
-    sheet.text(at[0], at[1] + at[3] + 0.13, f"Σ {layer.sums[cell]}", points=FOOT, mono=True, color=MUTED)
+    draw(layer.weight[cell], area, scale, f"{layer.name}[{cell[0]}, {cell[1]}]")
+    sheet.text(area[0], area[1] + area[3] + 0.13, f"Σ {layer.sums[cell]}", points=FOOT, mono=True, color=MUTED)
 
 
 def _slice_size(shape: tuple[int, ...], written: bool, few: bool) -> tuple[float, float]:
@@ -212,10 +212,10 @@ def _layer(model: Any, name: str | None) -> _KernelLayer:
         weight = parts.reshape(-1, *parts.shape[2:])
     weight = weight[:, :, None] if weight.ndim == 3 else weight
     bias = getattr(module, "bias", None)
-    others = tuple(p for p in results if p != path)
+    other_paths = tuple(p for p in results if p != path)
     title = path or type(module).__name__
     first = path == next(iter(results))
-    return _KernelLayer(title, _checked(weight), None if bias is None else _array(bias), groups, others, first)
+    return _KernelLayer(title, _checked(weight), None if bias is None else _array(bias), groups, other_paths, first)
 
 
 def _is_convolution(module: object) -> bool:

@@ -56,7 +56,7 @@ def network(
     shown = picture_of(recorded) if picture is None else picture
     columns = _columns(parts, shown, tuple(classes) or recorded.card.classes)
     common = ColorScale.of_maps(*(column.values for column in columns if column.kind != "image")) if shared else None
-    some = any(column.chosen.said for column in columns)
+    some = any(column.chosen.summary for column in columns)
     sheet = Sheet()
     left_out = (
         "of many channels: those with the largest range, the same ones through steps that keep them" if some else ""
@@ -82,7 +82,7 @@ def _columns(parts: Sequence[FoldedPart], picture: Array, classes: tuple[str, ..
     """The image and every part."""
     columns, chosen = [image_column(picture)], dict[int, Choice]()
     for position, part in enumerate(parts):
-        reads = tuple(read + 1 for read in part.reads)
+        reads = tuple(source + 1 for source in part.reads)
         column = part_column(part, chosen, reads=reads, classes=classes, last=position == len(parts) - 1)
         if column.kind == "maps":
             chosen[part.last.id] = column.chosen
@@ -109,7 +109,7 @@ def _rows(columns: Sequence[NetworkColumn]) -> list[list[int]]:
 
 def _cut(columns: Sequence[NetworkColumn], place: int) -> int:
     """How many lines that go round would be cut by ending a line before `place`."""
-    return sum(read < place - 1 for column in columns[place:] for read in column.reads if read < place)
+    return sum(source < place - 1 for column in columns[place:] for source in column.reads if source < place)
 
 
 def _draw_row(
@@ -143,22 +143,28 @@ def _draw_branches(
     busy: list[float] = []  # how far to the right each lane is taken
     for source in range(max(lefts) + 1):
         readers = [column for column in range(source + 2, len(columns)) if source in columns[column].reads]
-        here = [column for column in readers if column in lefts]
-        away = [columns[column].name for column in readers if column > max(lefts)] if source in lefts else []
-        if not here and not away:
+        drawn_readers = [column for column in readers if column in lefts]
+        other_names = [columns[column].name for column in readers if column > max(lefts)] if source in lefts else []
+        if not drawn_readers and not other_names:
             continue
         starts = lefts[source] + columns[source].room - 0.14 if source in lefts else 0.0
-        caption = f"to {', '.join(away)}" if away else f"from {columns[source].name}" if source not in lefts else ""
-        text_at = max([starts] + [lefts[column] + 0.12 for column in here]) + 0.06 if away else 0.0
-        ends = max([lefts[column] + 0.12 for column in here], default=starts)
+        caption = (
+            f"to {', '.join(other_names)}"
+            if other_names
+            else f"from {columns[source].name}"
+            if source not in lefts
+            else ""
+        )
+        text_at = max([starts] + [lefts[column] + 0.12 for column in drawn_readers]) + 0.06 if other_names else 0.0
+        ends = max([lefts[column] + 0.12 for column in drawn_readers], default=starts)
         ends = max(ends, text_at + width(caption, TINY)) if caption else ends
-        lane = next((n for n, taken in enumerate(busy) if taken < starts - 0.1), len(busy))
+        lane = next((n for n, right_end in enumerate(busy) if right_end < starts - 0.1), len(busy))
         busy[lane : lane + 1] = [ends]
         down = max(feet.values()) + LANE * (lane + 1)
         if source in lefts:
             sheet.line((starts, starts), (feet[source], down), MUTED, 0.8)
         sheet.line((starts, ends), (down, down), MUTED, 0.8)
-        for column in here:
+        for column in drawn_readers:
             into = lefts[column] + 0.12
             sheet.line((into, into), (down, feet[column] + 0.02), MUTED, 0.8)
             sheet.point(into, feet[column] + 0.02, "^", MUTED)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import ShapeError, UsageError
 from convscope.plot.arguments import picture_of_name
-from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Place, Sheet, snap, tile
+from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Area, Sheet, snap, tile
 from convscope.plot.canvas.style import INK, MUTED, PAGE, size, styled, width
 from convscope.type_checks import takes
 from convscope.typing import Array
@@ -54,22 +54,22 @@ def pixels(picture: Array | str | Path, *, crop: Crop | None = None, name: str =
     part = _part(values, crop, WHOLE, 24)
     shown = _cut(values, part)[0]
     texts = _texts(shown, units)
-    whole = shown.shape == values.shape[1:]
+    is_whole = shown.shape == values.shape[1:]
     sheet = Sheet()
-    facts = (size(values.shape), "" if whole else _where(part), f"0 is black, {units} is white")
+    facts = (size(values.shape), "" if is_whole else _where(part), f"0 is black, {units} is white")
     y = sheet.header(name or "pixels", " · ".join(filter(None, facts))) + 0.24
     x = 0.2
-    if not whole:
+    if not is_whole:
         w, h = tile(values.shape, 2.4)
         _marked(sheet, values, (0, y, w, h), part)
         x = w + 0.6
     cell = max(CELL, min(0.45, 2 / max(shown.shape)))
     wide = max(cell, 0.05 * max(map(len, texts.ravel())) + 0.08)
-    at = (snap(x), snap(y), snap(snap(wide) * shown.shape[1]), snap(snap(cell) * shown.shape[0]))
-    sheet.picture(shown[None], at, "pixels")
-    sheet.grid(at, shown.shape[0], shown.shape[1], color=LINES)
-    sheet.write(texts, np.stack([shown] * 3, axis=-1), at)
-    _indices(sheet, at, part)
+    area = (snap(x), snap(y), snap(snap(wide) * shown.shape[1]), snap(snap(cell) * shown.shape[0]))
+    sheet.picture(shown[None], area, "pixels")
+    sheet.grid(area, shown.shape[0], shown.shape[1], color=LINES)
+    sheet.write(texts, np.stack([shown] * 3, axis=-1), area)
+    _indices(sheet, area, part)
     return sheet.finish()
 
 
@@ -134,11 +134,11 @@ def _unit(picture: Array) -> NDArray[np.float64]:
     return values.astype(np.float64) / scale
 
 
-def _part(values: Array, crop: Crop | None, whole: int, otherwise: int) -> Crop:
+def _part(values: Array, crop: Crop | None, limit: int, crop_side: int) -> Crop:
     """The part to write out: what was asked, or all of a small picture, or the busiest part of a large one."""
     height, width = values.shape[1:]
     if crop is None:
-        return (0, 0, height, width) if max(height, width) <= whole else _busiest(values, otherwise)
+        return (0, 0, height, width) if max(height, width) <= limit else _busiest(values, crop_side)
     if not isinstance(crop, tuple | list) or len(crop) != 4 or not all(isinstance(n, int | np.integer) for n in crop):
         raise UsageError(f"a crop is (top, left, rows, columns) in pixels, not {crop!r}.")
     top, left, rows, columns = crop
@@ -180,10 +180,10 @@ def _tinted(values: Array, channel: int) -> Array:
     return tinted
 
 
-def _marked(sheet: Sheet, values: Array, at: Place, part: Crop) -> None:
+def _marked(sheet: Sheet, values: Array, area: Area, part: Crop) -> None:
     """A picture with a frame around `part`."""
-    sheet.picture(values, at, "picture")
-    (x, y, w, h), (height, width) = at, values.shape[1:]
+    sheet.picture(values, area, "picture")
+    (x, y, w, h), (height, width) = area, values.shape[1:]
     top, left, rows, columns = part
     if (rows, columns) != (height, width):
         frame = (x + w * left / width, y + h * top / height, w * columns / width, h * rows / height)
@@ -191,9 +191,9 @@ def _marked(sheet: Sheet, values: Array, at: Place, part: Crop) -> None:
         sheet.frame(*frame, color=PAGE, weight=1.0)
 
 
-def _ramp(sheet: Sheet, channel: int, at: tuple[float, float, float]) -> None:
+def _ramp(sheet: Sheet, channel: int, position: tuple[float, float, float]) -> None:
     """One plane's colours with both ends, in both units: above the bar 0 to 255, below it 0 to 1."""
-    x, y, w = at
+    x, y, w = position
     ramp = _tinted(np.linspace(0, 1, 256)[None, None].repeat(3, axis=0), channel)
     sheet.picture(ramp, (x, snap(y), w, 0.06), "legend")
     for low, high, line in (("0", "255", y - 0.05), ("0", "1", y + 0.16)):
@@ -201,9 +201,9 @@ def _ramp(sheet: Sheet, channel: int, at: tuple[float, float, float]) -> None:
         sheet.text(x + w, line, high, points=TINY + 0.5, mono=True, color=MUTED, align="right")
 
 
-def _written(sheet: Sheet, shown: Array, channel: int, at: tuple[float, float, float]) -> None:
+def _written(sheet: Sheet, shown: Array, channel: int, position: tuple[float, float, float]) -> None:
     """The pixels of one plane as numbers, from 0 to 255 and below from 0 to 1."""
-    x, y, w = at
+    x, y, w = position
     rows, columns = shown.shape[1:]
     h = snap(rows * 0.22)
     tinted = _tinted(shown, channel)
@@ -222,14 +222,14 @@ def _texts(shown: Array, units: Units) -> NDArray[np.str_]:
         texts = [f"{v:.3f}" if 0 < v < 1 else f"{v:.0f}" for v in shown.ravel()]
     else:
         levels = shown.ravel() * 255
-        whole = np.allclose(levels, np.rint(levels), atol=1e-3)
-        texts = [f"{v:.0f}" if whole else f"{v:.1f}" for v in levels]
+        is_integer = np.allclose(levels, np.rint(levels), atol=1e-3)
+        texts = [f"{v:.0f}" if is_integer else f"{v:.1f}" for v in levels]
     return np.array(texts, np.str_).reshape(shown.shape)
 
 
-def _indices(sheet: Sheet, at: Place, part: Crop) -> None:
+def _indices(sheet: Sheet, area: Area, part: Crop) -> None:
     """Row and column numbers along a grid."""
-    x, y, w, h = at
+    x, y, w, h = area
     top, left, rows, columns = part
     for row in range(rows):
         middle = y + h * (row + 0.5) / rows

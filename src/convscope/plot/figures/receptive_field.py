@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convscope.errors import UsageError
-from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Place, Sheet, tile
+from convscope.plot.canvas.sheet import FOOT, SMALL, TINY, Area, Sheet, tile
 from convscope.plot.canvas.style import ACCENT, LINE, MUTED, PAGE, size, styled
 from convscope.render.numbers import compact
 from convscope.type_checks import takes
@@ -72,8 +72,8 @@ def _veiled(field: "ReceptiveField") -> NDArray[np.float64]:
     picture = np.clip(np.nan_to_num(field.picture.astype(np.float64)), 0, 1)
     colored = np.broadcast_to(picture, (3, *picture.shape[1:]))
     page = np.array(to_rgb(PAGE))[:, None, None]
-    read = field.cells.max(axis=0)
-    return np.where(read, colored, (1 - VEIL) * colored + VEIL * page)
+    inside = field.cells.max(axis=0)
+    return np.where(inside, colored, (1 - VEIL) * colored + VEIL * page)
 
 
 BEYOND = "#b9c7cf"
@@ -128,10 +128,10 @@ def patches(found: "Patches", *, most: int = 16) -> Figure:
     return sheet.finish()
 
 
-def _one(sheet: Sheet, patch: "Patch", at: Place, name: str) -> None:
-    x, y, _, h = at
-    sheet.picture(_colored(patch), at, name)
-    sheet.frame(*at, color=LINE)
+def _one(sheet: Sheet, patch: "Patch", area: Area, name: str) -> None:
+    x, y, _, h = area
+    sheet.picture(_colored(patch), area, name)
+    sheet.frame(*area, color=LINE)
     sheet.text(x, y + h + 0.11, compact(patch.value, 3), points=FOOT, mono=True)
     sheet.text(x, y + h + 0.22, str(patch.image), points=TINY, mono=True, color=MUTED)
 

@@ -39,8 +39,8 @@ def shift(found: "Shift") -> Figure:
     """
     sheet = Sheet()
     facts = f"share of {found.images:,} images answered correctly · {len(found.levels)} levels"
-    how = AXES.get(found.kind, "thin lines: Wilson 95 %").format(side=f"{max(level[-1] for level in found.levels):g}")
-    top = sheet.header(f"{found.dataset}: {found.kind}", facts, how) + 0.3
+    note = AXES.get(found.kind, "thin lines: Wilson 95 %").format(side=f"{max(level[-1] for level in found.levels):g}")
+    top = sheet.header(f"{found.dataset}: {found.kind}", facts, note) + 0.3
     if found.kind in {"translation", "erase"}:
         _maps(sheet, top, found)
     else:
@@ -61,16 +61,16 @@ def _maps(sheet: Sheet, top: float, result: "Shift") -> None:
         for level, share in zip(result.levels, result.accuracy(k), strict=True):
             if result.kind == "translation" or level[2]:
                 values[downs.index(level[0]), rights.index(level[1])] = share
-        at = (x, top + 0.16, side, snap(side * len(downs) / len(rights)))
+        area = (x, top + 0.16, side, snap(side * len(downs) / len(rights)))
         sheet.text(x, top - 0.04, shorten(model.model, LABEL, side, bold=True), bold=True)
         facts = f"{model.parameters:,} parameters · unmoved {100 * result.accuracy(k)[result.unmoved]:.1f} %"
         sheet.text(x, top + 0.1, facts, points=FOOT, color=MUTED)
-        sheet.map(values, at, scale, model.model)
-        bottom = at[1] + at[3]
+        sheet.map(values, area, scale, model.model)
+        bottom = area[1] + area[3]
         sheet.text(x, bottom + 0.12, compact(rights[0]), points=FOOT, mono=True, color=MUTED)
         sheet.text(x + side, bottom + 0.12, compact(rights[-1]), points=FOOT, mono=True, color=MUTED, align="right")
         sheet.text(x + side / 2, bottom + 0.12, across, points=FOOT, color=MUTED, align="center")
-        for value, column in ((downs[0], at[1] + 0.05), (downs[-1], bottom - 0.05)):
+        for value, column in ((downs[0], area[1] + 0.05), (downs[-1], bottom - 0.05)):
             sheet.text(
                 x - 0.05, column, compact(value), points=FOOT, mono=True, color=MUTED, align="right", middle=True
             )
@@ -135,18 +135,18 @@ def shortcut(found: "Shortcut") -> Figure:
     return sheet.finish()
 
 
-def _histogram(sheet: Sheet, at: tuple[float, float], best: "FeatureRule", classes: tuple[str, ...]) -> None:
+def _histogram(sheet: Sheet, corner: tuple[float, float], best: "FeatureRule", classes: tuple[str, ...]) -> None:
     """The training images of each class by the best feature, a strip each, the strips on one scale."""
-    x, y = at
+    x, y = corner
     wide, high = 3.0, min(0.6, 2.2 / min(len(classes), LISTED))
     counts = best.counts[:LISTED]
-    most, step = max(1, int(counts.max())), wide / counts.shape[1]
+    largest, step = max(1, int(counts.max())), wide / counts.shape[1]
     sheet.text(x, y - 0.05, f"{best.name} of the training images", points=SMALL, color=MUTED)
     for k, row in enumerate(counts):
         base = y + (high + 0.16) * (k + 1)
         sheet.line((x, x + wide), (base, base))
         for column, count in enumerate(row):
-            tall = high * count / most
+            tall = high * count / largest
             if count:
                 sheet.fill(x + step * column, base - tall, step, tall, ACCENT)
         sheet.text(x + wide + 0.1, base - high / 2, abridge(classes[k], LABEL, 1.8), middle=True)

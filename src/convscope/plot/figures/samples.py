@@ -47,11 +47,11 @@ def samples(dataset: Dataset | str, *, per_class: int = 10) -> Figure:
         sheet.text(0, y + 0.13, abridge(name, LABEL, LONGEST_LABEL, bold=True), bold=True)
         sheet.text(0, y + 0.27, f"{data.counts()[name]:,}", points=FOOT, mono=True, color=MUTED)
         for column, index in enumerate(members):
-            at = (left + column * (w + GAP), y, w, h)
+            area = (left + column * (w + GAP), y, w, h)
             picture = data.picture(index)
-            sheet.picture(picture if len(picture) in {1, 3} else picture[:1], at, f"{data.split}/{index}")
+            sheet.picture(picture if len(picture) in {1, 3} else picture[:1], area, f"{data.split}/{index}")
             caption = names[index] if names else str(index)
-            sheet.text(at[0], y + h + 0.1, caption, points=TINY, mono=True, color=MUTED)
+            sheet.text(area[0], y + h + 0.1, caption, points=TINY, mono=True, color=MUTED)
         y += max(h, 0.3) + 0.22
     return sheet.finish()
 
@@ -74,8 +74,8 @@ def spread(dataset: Dataset, per_class: int) -> list[int]:
     results: list[int] = []
     for k in range(len(dataset.classes)):
         members = np.flatnonzero(dataset.labels == k)
-        places = np.linspace(0, len(members) - 1, min(per_class, MOST_IMAGES, len(members))).round().astype(np.intp)
-        results += dataset.readable(members[places])[1].tolist()
+        positions = np.linspace(0, len(members) - 1, min(per_class, MOST_IMAGES, len(members))).round().astype(np.intp)
+        results += dataset.readable(members[positions])[1].tolist()
     return results
 
 

@@ -71,8 +71,8 @@ def training_step(trace: "Trace", parameter: str | None = None, *, most: int = K
     columns = _columns(trace, name)
     gradient = next(column for column in columns if column.title == "gradient").values
     kernels = _largest(gradient, most)
-    for k, at in enumerate(kernels):
-        y = _row(sheet, y, columns, at, titled=k == 0) + 0.14
+    for k, plane in enumerate(kernels):
+        y = _row(sheet, y, columns, plane, titled=k == 0) + 0.14
     if len(kernels) < gradient.shape[0] * gradient.shape[1]:
         total = gradient.shape[0] * gradient.shape[1]
         sheet.text(
@@ -88,12 +88,12 @@ def training_step(trace: "Trace", parameter: str | None = None, *, most: int = K
 def _parameter(trace: "Trace", parameter: str | None) -> str:
     step = trace.training_step
     assert step is not None
-    known = [name for name in step.gradients if name in trace.parameters]
+    names = [name for name in step.gradients if name in trace.parameters]
     if parameter is None:
-        with_kernels = [name for name in known if np.ndim(trace.parameters[name]) == 4]
-        return next(iter(with_kernels or known))
-    if parameter not in known:
-        raise UsageError(f"the step has no gradient of {parameter!r}; it has those of {', '.join(known)}.")
+        with_kernels = [name for name in names if np.ndim(trace.parameters[name]) == 4]
+        return next(iter(with_kernels or names))
+    if parameter not in names:
+        raise UsageError(f"the step has no gradient of {parameter!r}; it has those of {', '.join(names)}.")
     return parameter
 
 
@@ -182,10 +182,10 @@ def _decimals(change: float) -> int:
     return min(max(4, 1 - math.floor(math.log10(change))), 7) if 0 < change < math.inf else 4
 
 
-def _largest(gradient: Numbers, most: int) -> list[tuple[int, int]]:
+def _largest(gradient: Numbers, limit: int) -> list[tuple[int, int]]:
     """Kernel and input channel of the planes with the largest gradients, in their order."""
     sizes = np.nan_to_num(np.abs(gradient)).max(axis=(2, 3))
-    best = np.argsort(-sizes.ravel(), kind="stable")[:most]
+    best = np.argsort(-sizes.ravel(), kind="stable")[:limit]
     return [(int(index) // gradient.shape[1], int(index) % gradient.shape[1]) for index in np.sort(best)]
 
 
@@ -194,13 +194,13 @@ def _written(values: Numbers, decimals: int) -> NDArray[np.str_]:
     return np.array(texts, np.str_).reshape(values.shape)
 
 
-def _row(sheet: Sheet, y: float, columns: list[_Column], at: tuple[int, int], *, titled: bool) -> float:
+def _row(sheet: Sheet, y: float, columns: list[_Column], plane: tuple[int, int], *, titled: bool) -> float:
     """One kernel; returns where it ends."""
     shape = columns[0].values.shape
     w, h = tile(shape, PLANE)
     y = snap(y + 0.2) if titled else y
     unit = "unit" if shape[2] == 1 or shape[3] == STRIP else "kernel"
-    name = f"{unit} {at[0]}" if shape[1] == 1 else f"{unit} {at[0]}, input {at[1]}"
+    name = f"{unit} {plane[0]}" if shape[1] == 1 else f"{unit} {plane[0]}, input {plane[1]}"
     sheet.text(0, y + h / 2, name, points=SMALL, bold=True, middle=True)
     x = LEFT
     for number, column in enumerate(columns):
@@ -211,8 +211,8 @@ def _row(sheet: Sheet, y: float, columns: list[_Column], at: tuple[int, int], *,
             )
             x += room
         place = (snap(x), y, w, h)
-        values = column.values[at]
-        sheet.map(_filled(values), place, column.scale, f"{column.title} {at[0]} {at[1]}")
+        values = column.values[plane]
+        sheet.map(_filled(values), place, column.scale, f"{column.title} {plane[0]} {plane[1]}")
         if values.size <= WRITTEN:
             sheet.grid(place, *values.shape)
             texts = aligned(values) if column.decimals is None else _written(values, column.decimals)
