@@ -129,7 +129,7 @@ def bare_seconds(model: nn.Module, steps: int, batch: int) -> float:
     images = torch.rand(batch, 28, 28, 1).permute(0, 3, 1, 2)
     labels = torch.arange(batch) % 10
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    with trained_channels_last(model, cs.load_dataset("mnist", split="test"), wanted=True):
+    with trained_channels_last(model, cs.load_dataset("mnist", split="test"), requested=True):
         start = time.perf_counter()
         for _ in range(steps):
             loss = F.cross_entropy(model(images), labels)

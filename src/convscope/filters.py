@@ -250,7 +250,7 @@ def edge_response(kernel: Filter | Array | str) -> EdgeResponse:
     ('vertical', 'both', 'none')
 
     Args:
-        kernel: As of `apply_filter`.
+        kernel: The filter, as `apply_filter` takes it.
     """
     chosen = kernel if isinstance(kernel, Filter) else _as_filter(kernel)
     rows, columns = chosen.shape

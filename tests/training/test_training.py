@@ -291,7 +291,7 @@ def test_pooling_trained_channels_last_gives_the_same_bits_and_leaves_no_trace()
 
     def gradients(*, hooked: bool) -> list[torch.Tensor]:
         model = cs.load_model("shapes-cnn", seed=0).train()
-        with trained_channels_last(model, data, wanted=True) as runs:
+        with trained_channels_last(model, data, requested=True) as runs:
             assert runs
             if not hooked:
                 for module in model.modules():

@@ -161,9 +161,9 @@ def _kind(config: Mapping[str, Any]) -> str | None:
     return config.get("image_processor_type") or config.get("feature_extractor_type")
 
 
-def _beyond(what: str) -> UsageError:
+def _beyond(setting: str) -> UsageError:
     return UsageError(
-        f"the image processor's setting {what} cannot be expressed as a Preprocess; "
+        f"the image processor's setting {setting} cannot be expressed as a Preprocess; "
         "prepare the picture yourself, or say what comes nearest: preprocess=Preprocess(size=..., mean=..., std=...)."
     )
 
@@ -222,8 +222,12 @@ def _from_processor(path: Path, config: object) -> tuple[Preprocess, tuple[str, 
 
 
 def _other_filter(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    own = resampling(settings)
-    return () if own == "bilinear" else (f"pictures are resized bilinearly; the model's own processor uses {own}",)
+    processor_filter = resampling(settings)
+    return (
+        ()
+        if processor_filter == "bilinear"
+        else (f"pictures are resized bilinearly; the model's own processor uses {processor_filter}",)
+    )
 
 
 Found = tuple[Form, Preprocess, tuple[str, ...]]
@@ -287,8 +291,8 @@ def _inputs(model: object) -> tuple[str, ...]:
         return ()
     from convscope.cards.trial_copy import required_inputs  # noqa: PLC0415 - so that pictures alone do not load torch
 
-    wanted = required_inputs(model)
-    return wanted if len(wanted) > 1 else ()
+    names = required_inputs(model)
+    return names if len(names) > 1 else ()
 
 
 def _declared(model: object) -> Found | None:
@@ -299,8 +303,8 @@ def _declared(model: object) -> Found | None:
     if len(shapes) != 1 or shapes[0] is None or len(shapes[0]) not in forms:
         return None
     _, channels, *size = (edge if isinstance(edge, int) else None for edge in shapes[0])
-    whole = None not in size and len(size) == 2
-    edges = (size[0], size[1]) if whole else None
+    has_size = None not in size and len(size) == 2
+    edges = (size[0], size[1]) if has_size else None
     return forms[len(shapes[0])], Preprocess(size=edges, channels=channels), ()  # type: ignore[arg-type]
 
 

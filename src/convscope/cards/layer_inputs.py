@@ -39,8 +39,12 @@ def _batch_norm(module: nn.modules.batchnorm._NormBase, shape: tuple[int, ...]) 
 
 
 def _layer_norm(module: nn.LayerNorm, shape: tuple[int, ...]) -> str:
-    wanted = tuple(module.normalized_shape)
-    return "" if shape[-len(wanted) :] == wanted else f"expects {wanted} as its last axes, but received {shape}"
+    normalized_shape = tuple(module.normalized_shape)
+    return (
+        ""
+        if shape[-len(normalized_shape) :] == normalized_shape
+        else f"expects {normalized_shape} as its last axes, but received {shape}"
+    )
 
 
 def _pooling(module: nn.modules.pooling._MaxPoolNd | nn.modules.pooling._AvgPoolNd, shape: tuple[int, ...]) -> str:

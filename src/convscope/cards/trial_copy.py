@@ -73,17 +73,17 @@ class TrialCopies:
         """Whether some parameters get their shapes from the first input."""
         return any(is_lazy(tensor) for tensor in _tensors(self.model))
 
-    def attempt(self, shape: tuple[int, ...], *, whole: bool = False) -> TrialRun:
+    def attempt(self, shape: tuple[int, ...], *, integers: bool = False) -> TrialRun:
         """Run a trial copy on ones, the same for each input that forward requires.
 
         Args:
-            shape: Of an input, its batch axis included.
-            whole: Whether to give zeros of int64 instead, as to an embedding.
+            shape: The shape of an input, its batch axis included.
+            integers: Whether to give zeros of int64 instead, as to an embedding.
         """
         if not self.inputs:
             raise Unrunnable
         dtype = next((t.dtype for t in _tensors(self.model) if t.is_floating_point()), torch.float32)
-        image = torch.zeros((), dtype=torch.int64) if whole else torch.ones((), dtype=dtype)
+        image = torch.zeros((), dtype=torch.int64) if integers else torch.ones((), dtype=dtype)
         return self.call([image.expand(shape)] * self.inputs, {})  # the copies take memory, not this one
 
     def call(self, arguments: Sequence[object], keywords: Mapping[str, object]) -> TrialRun:
@@ -154,8 +154,8 @@ def required_inputs(model: nn.Module) -> tuple[str, ...]:
     positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
         return ()
-    wanted = tuple(p.name for p in positional if p.default is p.empty)
-    return wanted or (positional[0].name if positional else "input",)
+    names = tuple(p.name for p in positional if p.default is p.empty)
+    return names or (positional[0].name if positional else "input",)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -195,12 +195,12 @@ def _copy(model: nn.Module, numberless: bool) -> nn.Module:
             bare = torch.empty_like(tensor, device="meta", requires_grad=False)
             memo[id(tensor)] = nn.Parameter(bare, requires_grad=False) if isinstance(tensor, nn.Parameter) else bare
     trial_copy = copy.deepcopy(model, memo)
-    for own, module in zip(model.modules(), trial_copy.modules(), strict=True):
+    for original, module in zip(model.modules(), trial_copy.modules(), strict=True):
         module.__dict__["training"] = False
         for registry in HOOKS:
-            theirs = getattr(own, registry)
+            original_hooks = getattr(original, registry)
             for key, hook in list(getattr(module, registry).items()):
-                if theirs.get(key) is hook:  # a function, which a copy shares with the model
+                if original_hooks.get(key) is hook:  # a function, which a copy shares with the model
                     del getattr(module, registry)[key]
     return trial_copy
 

@@ -99,10 +99,10 @@ def expectation(model: object) -> Expectation | None:
     if not isinstance(model, nn.Module):
         return None
     module: nn.Module = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
-    known = _known(module)
-    if not known.looked:
-        known.expectation, known.looked = _unless_unrunnable(lambda: _look(TrialCopies(module))), True
-    return known.expectation
+    trials = _known(module)
+    if not trials.looked:
+        trials.expectation, trials.looked = _unless_unrunnable(lambda: _look(TrialCopies(module))), True
+    return trials.expectation
 
 
 def only_pictures(modules: Iterable[nn.Module]) -> bool:
@@ -123,10 +123,10 @@ def runs(model: nn.Module, arguments: Sequence[object], keywords: Mapping[str, o
         keywords: Its inputs by name.
     """
     model = getattr(model, "_orig_mod", model)
-    known, stamp = _known(model), f"{_described(arguments)} {_described(keywords)}"
-    if stamp not in known.runs:
-        known.runs[stamp] = _unless_unrunnable(lambda: TrialCopies(model).call(arguments, keywords).ran)
-    return known.runs[stamp]
+    trials, stamp = _known(model), f"{_described(arguments)} {_described(keywords)}"
+    if stamp not in trials.runs:
+        trials.runs[stamp] = _unless_unrunnable(lambda: TrialCopies(model).call(arguments, keywords).ran)
+    return trials.runs[stamp]
 
 
 def runs_at(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
@@ -149,12 +149,12 @@ def _unless_unrunnable(action: Callable[[], T]) -> T | None:
 def _known(model: nn.Module) -> _Known:
     stamp = hash(tuple((name, type(m), tuple(_shapes(m))) for name, m in model.named_modules()))
     try:
-        known = _KNOWN.get(model)
-        if known is None or known.stamp != stamp:
-            known = _KNOWN[model] = _Known(stamp)
+        trials = _KNOWN.get(model)
+        if trials is None or trials.stamp != stamp:
+            trials = _KNOWN[model] = _Known(stamp)
     except TypeError:  # a model that compares by value cannot be a key
-        known = _Known(stamp)
-    return known
+        trials = _Known(stamp)
+    return trials
 
 
 def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
@@ -184,9 +184,9 @@ class _Hints:
     def forms(self) -> tuple[Form, ...]:
         """The forms that are worth a try, in order."""
         forms: dict[Form, bool] = {"tokens": self.tokens, "signal": self.signal, "volume": self.volume}
-        others = [form for form, hinted in forms.items() if hinted]
+        hinted_forms = [form for form, hinted in forms.items() if hinted]
         last: list[Form] = ["any"] if self.sequence else []
-        return ("picture", *others, *last) if self.flat or not others else (*others, "picture", *last)
+        return ("picture", *hinted_forms, *last) if self.flat or not hinted_forms else (*hinted_forms, "picture", *last)
 
 
 def _hints(model: nn.Module) -> _Hints:
@@ -219,7 +219,7 @@ def _try(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], 
     """Try one form; whether it ran."""
     match form:
         case "tokens":
-            return best.better(trial_copies.attempt((batch, TOKENS), whole=True), form, 0, ())
+            return best.better(trial_copies.attempt((batch, TOKENS), integers=True), form, 0, ())
         case "any":
             widths = _widths(trial_copies.model)
             return any(_sized(trial_copies, best, batch, [(n, 1) for n in widths if n <= EDGES[-1]])) or any(
@@ -243,8 +243,8 @@ def _picture(trial_copies: TrialCopies, best: _Best, batch: int, counts: list[in
     named = any(layer.kind == "channels" for layer in attempt.layers) and not trial_copies.lazy
     if not attempt.ran:
         return Expectation(False, "picture", best.channels if named else None, None, attempt.layers)
-    other = OTHER_EDGE if edge == EDGE else 2 * edge
-    fixed = trial_copies.inputs == 1 and not (edge >= EDGE and _runs(trial_copies, best, batch, other))
+    other_edge = OTHER_EDGE if edge == EDGE else 2 * edge
+    fixed = trial_copies.inputs == 1 and not (edge >= EDGE and _runs(trial_copies, best, batch, other_edge))
     channels = best.channels if named or fixed or _only(trial_copies, best, batch) else None
     return Expectation(True, "picture", channels, (edge, edge) if fixed else None, attempt.layers)
 
@@ -262,12 +262,12 @@ def _only(trial_copies: TrialCopies, best: _Best, batch: int) -> bool:
 
 def _tried(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], shape: tuple[int, ...]) -> bool:
     """Try one form with several numbers of channels, those too that the layers turn out to take."""
-    (batch, *rest), waiting, seen = shape, list(counts), set[int]()
-    while waiting and len(seen) < MOST:
+    (batch, *rest), waiting, tried_counts = shape, list(counts), set[int]()
+    while waiting and len(tried_counts) < MOST:
         channels = waiting.pop(0)
-        if channels in seen:
+        if channels in tried_counts:
             continue
-        seen.add(channels)
+        tried_counts.add(channels)
         attempt = trial_copies.attempt((batch, channels, *rest))
         if best.better(attempt, form, channels, tuple(rest)):
             return True

@@ -207,7 +207,7 @@ def _check_options(entry: DatasetEntry | DatasetSource, request: DatasetOptions)
     Raises:
         UsageError: with the data sets that take it.
     """
-    for option, flag, given in (
+    for option, flag, is_set in (
         ("size", " (--images)", request.size is not None),
         ("sampling", "", request.sampling != "split"),
         ("image_size", " (--size)", request.image_size is not None),
@@ -215,9 +215,9 @@ def _check_options(entry: DatasetEntry | DatasetSource, request: DatasetOptions)
         ("crop_ratio", "", request.crop_ratio != 1),
         ("grey", " (--grey)", request.grey),
     ):
-        if given and option not in entry.options:
-            known: list[DatasetEntry | DatasetSource] = [*DATASETS.values(), *PLACES.values()]
-            takers = [other.name for other in known if option in other.options]
+        if is_set and option not in entry.options:
+            entries: list[DatasetEntry | DatasetSource] = [*DATASETS.values(), *PLACES.values()]
+            takers = [candidate.name for candidate in entries if option in candidate.options]
             raise UsageError(f"{entry.name} takes no {option}{flag}; it is for {' and '.join(takers)}.")
     if request.image_size is None and (request.fit != "stretch" or request.crop_ratio != 1):
         raise UsageError("fit and crop_ratio say how images are brought to image_size; give image_size too.")
@@ -239,8 +239,10 @@ def entry_of(name: str) -> DatasetEntry | DatasetSource:
             raise UsageError(f"{name} names no path; write {PLACES[prefix].name}.")
         return PLACES[prefix]
     if name not in DATASETS:
-        own = "npz:" if name.endswith(".npz") else "folder:"
-        hint = f"Your own is {own}{name}." if Path(name).exists() else "Your own is folder:PATH, npz:PATH or hub:PLACE."
+        scheme = "npz:" if name.endswith(".npz") else "folder:"
+        hint = (
+            f"Your own is {scheme}{name}." if Path(name).exists() else "Your own is folder:PATH, npz:PATH or hub:PLACE."
+        )
         raise UnknownName("data set", name, DATASETS, hint)
     return DATASETS[name]
 

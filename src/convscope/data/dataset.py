@@ -145,7 +145,7 @@ class Dataset(RichDisplay):
         """A subset of the data set: the images at a slice, indices or booleans."""
         places(which, len(self))
         images = self.images.subset(which).as_array() if isinstance(self.images, LazyImages) else self.images[which]
-        names = tuple(self.names[at] for at in places(which, len(self))) if self.names else ()
+        names = tuple(self.names[index] for index in places(which, len(self))) if self.names else ()
         result = replace(self, images=images, labels=self.labels[which], names=names)
         return result if len(result) == len(self) else replace(result, skipped=0)
 
@@ -166,7 +166,7 @@ def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[
     """
     if all(name.isdigit() for name in data.classes) or all(name.isdigit() for name in known):
         return ()
-    pairs = [f"{name} is {other}" for name, other in zip(data.classes, known, strict=True)]
+    pairs = [f"{name} is {class_name}" for name, class_name in zip(data.classes, known, strict=True)]
     more = f" and so on, {len(pairs)} in all" if len(pairs) > 3 else ""
     return (
         f"{data.name} and {model} share no class name, so classes are matched by number: {', '.join(pairs[:3])}{more}. "

@@ -63,19 +63,19 @@ def load_folder(request: DatasetOptions) -> Dataset:
     result = _find(root, layout, request)
     for warning in layout.warnings:
         warnings.warn(f"{warning}.", DataWarning, stacklevel=2)
-    kept, images = _decode(root, result, request)
+    files, images = _decode(root, result, request)
     stacked = _stacked(images)
     expected = Preprocess((stacked.shape[2], stacked.shape[3]), fit=request.fit, crop_ratio=request.crop_ratio)
     return Dataset(
         name=request.name,
         images=stacked,
-        labels=np.array([file.label for file in kept], np.int64),
+        labels=np.array([file.label for file in files], np.int64),
         classes=layout.classes(),
         preprocess=replace(expected, channels=stacked.shape[1]),
         split=request.split,
         source=str(root),
-        names=tuple(file.path.relative_to(root).as_posix() for file in kept),
-        skipped=len(result) - len(kept),
+        names=tuple(file.path.relative_to(root).as_posix() for file in files),
+        skipped=len(result) - len(files),
         notes=tuple(f"{note}." for note in layout.notes),
     )
 
@@ -90,8 +90,10 @@ def _find(root: Path, layout: FolderLayout, request: DatasetOptions) -> list[Fol
         )
     if layout.test and not layout.train and request.split == "train":
         raise DataError(f"{root} has a test split and no train/; add one, or ask for the split test or all.")
-    own = layout.test or not layout.train  # the test split has folders, or all are one
-    parts = {"train": layout.train, "test": layout.test if own else layout.train}.get(request.split) or layout.whole
+    has_test_folders = layout.test or not layout.train  # the test split has folders, or all are one
+    parts = {"train": layout.train, "test": layout.test if has_test_folders else layout.train}.get(
+        request.split
+    ) or layout.whole
     results = [
         FolderListing(path, label)
         for part in parts
@@ -121,30 +123,30 @@ def _decode(
     expected = Preprocess(request.image_size, channels, fit=request.fit, crop_ratio=request.crop_ratio)
     if request.image_size is not None:
         check_memory(request.name, len(files), (1, *request.image_size), TOO_MANY, copies=COPIES)
-    kept: list[FolderListing] = []
+    readable: list[FolderListing] = []
     images: list[Array] = []
     errors: list[ImageError] = []
-    what = f"reading {root.name}"
-    request.progress(what, 0, len(files))
+    activity = f"reading {root.name}"
+    request.progress(activity, 0, len(files))
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         results = pool.map(lambda file: _picture(file.path, expected), files)
         for done, (file, image) in enumerate(zip(files, results, strict=True), start=1):
             if not isinstance(image, ImageError):
-                kept.append(file)
+                readable.append(file)
                 images.append(image)
                 if len(images) == 1:
                     check_memory(request.name, len(files), image.shape, TOO_MANY, copies=COPIES)
-                _same_size(root, kept, images)
+                _same_size(root, readable, images)
             elif request.strict:
                 raise image
             else:
                 errors.append(image)
-            request.progress(what, done, len(files))
+            request.progress(activity, done, len(files))
     finally:
         pool.shutdown(cancel_futures=True)
-    _tell(root, files, kept, errors)
-    return kept, images
+    _tell(root, files, readable, errors)
+    return readable, images
 
 
 def _picture(path: Path, expected: Preprocess) -> Array | ImageError:
@@ -159,26 +161,26 @@ def _picture(path: Path, expected: Preprocess) -> Array | ImageError:
     return np.rint(changed).astype(np.uint8) if image.dtype == np.uint8 else changed
 
 
-def _same_size(root: Path, kept: Sequence[FolderListing], images: Sequence[Array]) -> None:
+def _same_size(root: Path, files: Sequence[FolderListing], images: Sequence[Array]) -> None:
     """Refuse the last image where it differs in size from the first."""
     first, last = images[0].shape[1:], images[-1].shape[1:]
     if first != last:
         raise DataError(
-            f"the images of {root} differ in size (height x width): {kept[0].path.relative_to(root)} has "
-            f"{first[0]}x{first[1]} pixels and {kept[-1].path.relative_to(root)} {last[0]}x{last[1]}; bring them to "
+            f"the images of {root} differ in size (height x width): {files[0].path.relative_to(root)} has "
+            f"{first[0]}x{first[1]} pixels and {files[-1].path.relative_to(root)} {last[0]}x{last[1]}; bring them to "
             "one size, for example with --size 64, or image_size=(64, 64)."
         )
 
 
 def _tell(
-    root: Path, files: Sequence[FolderListing], kept: Sequence[FolderListing], errors: Sequence[ImageError]
+    root: Path, files: Sequence[FolderListing], readable: Sequence[FolderListing], errors: Sequence[ImageError]
 ) -> None:
     """Warn of the skipped files, or refuse where nothing of a class is left."""
     if not errors:
         return
     more = f" And {len(errors) - NAMED} more." if len(errors) > NAMED else ""
     reasons = " ".join(map(str, errors[:NAMED])) + more
-    lost = {file.label for file in files} - {file.label for file in kept}
+    lost = {file.label for file in files} - {file.label for file in readable}
     if lost:
         raise DataError(f"none of the images of a class in {root} can be read: {reasons}")
     message = f"{len(errors)} of {len(files)} images of {root} cannot be read and are skipped: {reasons}"
@@ -190,6 +192,6 @@ def _stacked(images: Sequence[Array]) -> Array:
     channels = max((image.shape[0] for image in images), default=1)
     kind = np.result_type(*{image.dtype for image in images}) if images else np.uint8
     stacked = np.empty((len(images), channels, *(images[0].shape[1:] if images else (1, 1))), kind)
-    for at, image in enumerate(images):
-        stacked[at] = image  # a grey picture is repeated over the channels
+    for index, image in enumerate(images):
+        stacked[index] = image  # a grey picture is repeated over the channels
     return stacked

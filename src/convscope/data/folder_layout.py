@@ -104,8 +104,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 @cache
 def extensions() -> frozenset[str]:
     """The extensions of image files, including formats that are not read: those are reported as skipped."""
-    known = Image.registered_extensions()
-    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in NO_PICTURES)
+    registered = Image.registered_extensions()
+    return frozenset(end for end, kind in registered.items() if kind in Image.OPEN and kind not in NO_PICTURES)
 
 
 def _named(root: Path, options: Mapping[str, str]) -> FolderLayout:
@@ -115,9 +115,9 @@ def _named(root: Path, options: Mapping[str, str]) -> FolderLayout:
         if folder is not None and not folder.is_dir():
             raise UsageError(f"there is no folder {folder} for {split}={options[split]}; check its name.")
         parts[split] = () if folder is None else (folder,)
-    whole = (*parts["train"], *parts["test"])
-    held = () if parts["test"] else (_held_out(parts["train"][0], "no test= is given"),)
-    return FolderLayout(parts["train"], parts["test"], whole, held)
+    all_folders = (*parts["train"], *parts["test"])
+    notes = () if parts["test"] else (_held_out(parts["train"][0], "no test= is given"),)
+    return FolderLayout(parts["train"], parts["test"], all_folders, notes)
 
 
 def _unwrapped(root: Path) -> Path:
@@ -132,9 +132,9 @@ def _has_loose_pictures(folder: Path) -> bool:
     return any(Path(entry.name).suffix.lower() in extensions() for entry in _entries(folder) if not _is_folder(entry))
 
 
-def _inside(found: FolderLayout, base: Path, root: Path) -> FolderLayout:
+def _inside(layout: FolderLayout, base: Path, root: Path) -> FolderLayout:
     note = f"the data set is read from {base.relative_to(root)}/, the only folder in {root}"
-    return FolderLayout(found.train, found.test, found.whole, (note, *found.notes), found.warnings)
+    return FolderLayout(layout.train, layout.test, layout.whole, (note, *layout.notes), layout.warnings)
 
 
 def _by_names(root: Path) -> FolderLayout | None:
@@ -144,13 +144,13 @@ def _by_names(root: Path) -> FolderLayout | None:
         DataError: it is not clear which is the training split, or whether the others are classes.
     """
     folders = subfolders(root)
-    called = [folder for folder in folders if _is(folder, TRAIN_WORDS | TEST_WORDS)]
-    labelled = {folder: base for folder in called if subfolders(base := _unwrapped(folder))}
+    split_named = [folder for folder in folders if _is(folder, TRAIN_WORDS | TEST_WORDS)]
+    labelled = {folder: base for folder in split_named if subfolders(base := _unwrapped(folder))}
     train = [folder for folder in labelled if _is(folder, TRAIN_WORDS)]
     test = [folder for folder in folders if folder not in train and _is(folder, TEST_WORDS)]
-    others = [folder for folder in folders if folder not in (*train, *test)]
+    other_folders = [folder for folder in folders if folder not in (*train, *test)]
     if not train:
-        alone = test and not others and all(folder in labelled for folder in test)
+        alone = test and not other_folders and all(folder in labelled for folder in test)
         return _test_alone(root, [labelled[folder] for folder in _ranked(test)]) if alone else None
     plain = [folder for folder in _ranked(train, TRAIN) if folder.name.lower() in TRAIN]
     if len(train) > 1 and len(plain) != len(train):
@@ -158,14 +158,14 @@ def _by_names(root: Path) -> FolderLayout | None:
         raise _two_readings(root, f"{named} could each be the training split", train[0])
     first = plain[0] if plain else train[0]
     classes = {folder.name for folder in subfolders(labelled[first])}
-    alike = [f for f in test if f in labelled and classes & {inner.name for inner in subfolders(labelled[f])}]
-    used = [folder for folder in others if any(pictures_in(folder))]
-    if used and not alike:
+    matching = [f for f in test if f in labelled and classes & {inner.name for inner in subfolders(labelled[f])}]
+    used = [folder for folder in other_folders if any(pictures_in(folder))]
+    if used and not matching:
         if len(classes) == 1:
             return None
-        why = f"{first.name}/ is called like a training split, and {used[0].name}/ beside it has pictures too"
-        raise _two_readings(root, why, first)
-    return _split(root, labelled, (first, plain[1:]), (test, _ranked(alike)), (others, used))
+        reason = f"{first.name}/ is called like a training split, and {used[0].name}/ beside it has pictures too"
+        raise _two_readings(root, reason, first)
+    return _split(root, labelled, (first, plain[1:]), (test, _ranked(matching)), (other_folders, used))
 
 
 def _split(
@@ -199,15 +199,15 @@ def _split(
     like = f"class folders such as those of {train[0].name}/"
     warnings += [f"the pictures of {folder} are not used: they are not in {like}" for folder in unused]
     if not test[1]:
-        why = f"{unused[0].name}/ has no class folders like it" if unused else "no test/ or val/ is beside it"
-        notes.append(_held_out(train[0], why))
-    whole = [labelled[folder] for folder in (train[0], *train[1], *test[1])]
+        reason = f"{unused[0].name}/ has no class folders like it" if unused else "no test/ or val/ is beside it"
+        notes.append(_held_out(train[0], reason))
+    all_folders = [labelled[folder] for folder in (train[0], *train[1], *test[1])]
     tests = tuple(labelled[folder] for folder in test[1][:1])
-    return FolderLayout((labelled[train[0]],), tests, tuple(sorted(whole)), tuple(notes), tuple(warnings))
+    return FolderLayout((labelled[train[0]],), tests, tuple(sorted(all_folders)), tuple(notes), tuple(warnings))
 
 
-def _held_out(train: Path, why: str) -> str:
-    return f"a fifth of each class of {train.name}/, chosen by the seed, is held out as the test split: {why}"
+def _held_out(train: Path, reason: str) -> str:
+    return f"a fifth of each class of {train.name}/, chosen by the seed, is held out as the test split: {reason}"
 
 
 def _test_alone(root: Path, parts: Sequence[Path]) -> FolderLayout:
@@ -222,7 +222,7 @@ def _ranked(folders: Sequence[Path], names: Sequence[str] = TEST) -> list[Path]:
     """In the order in which splits are preferred: test before val."""
 
     def rank(folder: Path) -> int:
-        return next((at for at, name in enumerate(names) if name in folder.name.lower()), len(names))
+        return next((rank_index for rank_index, name in enumerate(names) if name in folder.name.lower()), len(names))
 
     return sorted(folders, key=rank)
 
@@ -246,8 +246,8 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
-def _two_readings(root: Path, why: str, train: Path) -> DataError:
+def _two_readings(root: Path, reason: str, train: Path) -> DataError:
     return DataError(
-        f"the layout of {root} can be read in two ways: {why}. Name the splits, folder:{root}?train={train.name} or "
+        f"the layout of {root} can be read in two ways: {reason}. Name the splits, folder:{root}?train={train.name} or "
         f"with &test=FOLDER, or make all folders the classes by folder:{root}?splits=none."
     )

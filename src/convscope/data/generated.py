@@ -218,8 +218,8 @@ def is_test(count: int) -> NDArray[np.bool_]:
 def distinct(rng: np.random.Generator, kind: Kind, count: int, split: str) -> Places:
     """Places from the train or the test part, without repetition while there are enough, then all of them again."""
     places = every(kind)
-    own = places[is_test(len(places)) == (split == "test")]
-    return np.resize(rng.permutation(own), (count, 3))
+    part = places[is_test(len(places)) == (split == "test")]
+    return np.resize(rng.permutation(part), (count, 3))
 
 
 def independent(rng: np.random.Generator, kind: Kind, count: int) -> Places:
@@ -278,5 +278,5 @@ def inside_circle(places: Places) -> NDArray[np.bool_]:
 def _source(request: DatasetOptions) -> str:
     if request.split == "all":
         return "generated: each possible image once"
-    drawn = "each drawn independently" if request.sampling == "published" else "drawn from its own part"
-    return f"generated with seed {request.seed}, {drawn}"
+    sampling = "each drawn independently" if request.sampling == "published" else "drawn from its own part"
+    return f"generated with seed {request.seed}, {sampling}"

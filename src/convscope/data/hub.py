@@ -158,15 +158,15 @@ def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str
     labels = named or [column for column, kind in kinds.items() if kind == "ClassLabel"]
     for option, result in (("image", images), ("label", labels)):
         if option not in options and len(result) != 1:
-            what = f"several columns that can be the {option}" if result else f"no column that is the {option}"
-            raise DataError(f"{name} has {what}; of {', '.join(kinds)}, name it: {name}?{option}=COLUMN.")
+            problem = f"several columns that can be the {option}" if result else f"no column that is the {option}"
+            raise DataError(f"{name} has {problem}; of {', '.join(kinds)}, name it: {name}?{option}=COLUMN.")
     return options.get("image", images[0] if images else ""), options.get("label", labels[0] if labels else "")
 
 
-def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str, HubSplit], tuple[str, ...]]:
+def _labelled(name: str, splits: Mapping[str, Any], label: str) -> tuple[dict[str, HubSplit], tuple[str, ...]]:
     """The splits with their class numbers, and the class names."""
-    kind = next(iter(found.values())).features[label]
-    columns = {split: list(_values(rows, label)) for split, rows in found.items()}
+    kind = next(iter(splits.values())).features[label]
+    columns = {split: list(_values(rows, label)) for split, rows in splits.items()}
     if hasattr(kind, "names"):
         classes, numbers = tuple(kind.names), None
     else:
@@ -179,7 +179,7 @@ def _labelled(name: str, found: Mapping[str, Any], label: str) -> tuple[dict[str
         classes = tuple(sorted(present)) if words else tuple(str(k) for k in range(highest + 1))
         numbers = {word: k for k, word in enumerate(classes)} if words else None
     parts = {}
-    for split, rows in found.items():
+    for split, rows in splits.items():
         parts[split] = HubSplit(rows, _numbers(columns[split], numbers))
     return parts, classes
 
@@ -195,8 +195,8 @@ def _numbers(column: Sequence[Any], numbers: Mapping[str, int] | None) -> NDArra
     if numbers is not None:
         results = [[numbers.get(value, -1) for value in part.to_pylist()] for part in column]
         return np.array([number for part in results for number in part], np.int64)
-    whole = [np.asarray(part.cast("int64").fill_null(-1), np.int64) for part in column]
-    return np.concatenate([np.zeros(0, np.int64), *whole])
+    arrays = [np.asarray(part.cast("int64").fill_null(-1), np.int64) for part in column]
+    return np.concatenate([np.zeros(0, np.int64), *arrays])
 
 
 def _chosen(
@@ -211,11 +211,13 @@ def _chosen(
     test = next((part for part in tests if train is None or np.isin(part.labels, train.labels).any()), None)
     if train is not None and test is not None:
         return [train if request.split == "train" else test], None, ()
-    whole = [train] if train is not None else list(labelled.values())
-    why = "its test split has none of the classes of train" if tests and train is not None else "it has no test split"
-    note = f"a fifth of each class of {request.name}, chosen by the seed, is held out as the test split: {why}."
-    where = split_indices(np.concatenate([part.labels for part in whole]), request.split, request.seed)
-    return whole, where, (note,)
+    selected = [train] if train is not None else list(labelled.values())
+    reason = (
+        "its test split has none of the classes of train" if tests and train is not None else "it has no test split"
+    )
+    note = f"a fifth of each class of {request.name}, chosen by the seed, is held out as the test split: {reason}."
+    where = split_indices(np.concatenate([part.labels for part in selected]), request.split, request.seed)
+    return selected, where, (note,)
 
 
 def _check_labels(request: DatasetOptions, labels: NDArray[np.int64]) -> None:
@@ -233,15 +235,15 @@ def _stored(request: DatasetOptions, rows: Sequence[Any], image: str, count: int
 
     if not count:
         raise DataError(f"{request.name} has no images; a data set needs at least one.")
-    whole = rows[0] if len(rows) == 1 else datasets.concatenate_datasets(list(rows))
-    encoded = whole.select_columns([image]).with_format("arrow")
+    table = rows[0] if len(rows) == 1 else datasets.concatenate_datasets(list(rows))
+    encoded = table.select_columns([image]).with_format("arrow")
 
     def read(indices: NDArray[np.intp]) -> list[Encoded]:
         return [_encoded(request.name, row) for row in encoded[indices.tolist()].column(image).to_pylist()]
 
     def begin(start: int) -> Iterator[Encoded]:
-        for table in (encoded.skip(start) if start else encoded).iter(batch_size=64):
-            for row in table.column(image).to_pylist():
+        for rows_read in (encoded.skip(start) if start else encoded).iter(batch_size=64):
+            for row in rows_read.column(image).to_pylist():
                 yield _encoded(request.name, row)
 
     source, window = (BlockShuffle(begin, WINDOW), WINDOW) if stream else (read, None)

@@ -106,8 +106,8 @@ class LazyImages:
         """
         if isinstance(which, slice | list | np.ndarray):
             return self._decoded(places(which, len(self)))
-        one: Array = self._decoded(np.array([range(len(self))[operator.index(which)]]))[0]
-        return one
+        image: Array = self._decoded(np.array([range(len(self))[operator.index(which)]]))[0]
+        return image
 
     def original(self, index: int) -> Array:
         """One image as stored, without conversion to the expected size and channels: (C, H, W), 0 to 255.
@@ -134,9 +134,9 @@ class LazyImages:
             return images, indices
         if self._strict:
             raise next(iter(errors.values()))
-        self._tell({int(indices[at]): error for at, error in errors.items()})
-        kept = np.setdiff1d(np.arange(len(indices)), list(errors))
-        return images[kept], indices[kept]
+        self._tell({int(indices[position]): error for position, error in errors.items()})
+        positions = np.setdiff1d(np.arange(len(indices)), list(errors))
+        return images[positions], indices[positions]
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise UsageError(f"{self.name} is never loaded completely; index some of its images: data.images[:100].")
@@ -176,13 +176,13 @@ class LazyImages:
 
     def _fill(self, images: Array, encoded: Sequence[Encoded], indices: Indices, share: range) -> dict[int, DataError]:
         errors: dict[int, DataError] = {}
-        for at in share:
+        for position in share:
             try:
-                image = decoded(encoded[at], f"image {indices[at]} of {self.name}")
+                image = decoded(encoded[position], f"image {indices[position]} of {self.name}")
             except DataError as error:
-                errors[at] = error
+                errors[position] = error
             else:
-                images[at] = self._picture(image, int(indices[at]))
+                images[position] = self._picture(image, int(indices[position]))
         return errors
 
     def _tell(self, errors: Mapping[int, DataError]) -> None:
@@ -224,9 +224,9 @@ def places(which: Selection, count: int) -> Indices:
     try:
         return np.arange(*which.indices(count)) if isinstance(which, slice) else np.atleast_1d(np.arange(count)[which])
     except Exception as error:  # whatever the conversion of some object raises
-        why = str(error)[:200].rstrip(".")
+        reason = str(error)[:200].rstrip(".")
         raise UsageError(
-            f"images are chosen by a slice, indices from 0 to {count - 1} or booleans, not {kind_of(which)} ({why})."
+            f"images are chosen by a slice, indices from 0 to {count - 1} or booleans, not {kind_of(which)} ({reason})."
         ) from None
 
 

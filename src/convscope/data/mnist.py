@@ -97,8 +97,8 @@ def _reason(error: Exception) -> str:
 class _Bar:
     """A progress bar for pooch, which sets `total` and then calls the methods."""
 
-    def __init__(self, what: str, progress: Progress) -> None:
-        self.what, self.progress = what, progress
+    def __init__(self, activity: str, progress: Progress) -> None:
+        self.what, self.progress = activity, progress
         self.total, self.done = 0, 0
 
     def update(self, count: int) -> None:

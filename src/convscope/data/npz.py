@@ -60,19 +60,19 @@ class Member:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def headers(path: Path, wanted: Collection[str]) -> dict[str, Member]:
+def headers(path: Path, names: Collection[str]) -> dict[str, Member]:
     """The headers of the arrays that are wanted and there, by name.
 
     Raises:
         DataError: not a regular file, no archive, or a header that is damaged, holds objects or does not fit its array.
     """
-    if why := unsuitable(path):
-        raise DataError(f"{path} {why}.")
+    if problem := unsuitable(path):
+        raise DataError(f"{path} {problem}.")
     with _archive(path) as archive:
         results: dict[str, Member] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
-            if name not in wanted:
+            if name not in names:
                 continue
             if name in results:
                 raise ValueError(f"it has the array {name} twice")
@@ -97,12 +97,12 @@ def numbers(path: Path, member: Member) -> Array:
     with _archive(path) as archive, archive.open(member.file) as file:
         file.read(member.start)
         content = memoryview(bytearray(member.size))
-        done = 0
-        while done < len(content):
-            count = file.readinto(content[done : done + (1 << 24)])  # type: ignore[attr-defined]  # as every BufferedIOBase
+        position = 0
+        while position < len(content):
+            count = file.readinto(content[position : position + (1 << 24)])  # type: ignore[attr-defined]  # as every BufferedIOBase
             if not count:
                 raise EOFError(f"{member.file} is cut off")
-            done += count
+            position += count
         if file.read(1):  # reads to the end, where zip compares its checksum
             raise ValueError(f"{member.file} is longer than its header says")
     array = np.frombuffer(content, member.dtype)
@@ -121,8 +121,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except DataError:
         raise
     except DAMAGE as error:
-        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise DataError(f"{path} cannot be read as an .npz file of arrays: {why}. Write it with np.savez.") from None
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise DataError(f"{path} cannot be read as an .npz file of arrays: {reason}. Write it with np.savez.") from None
 
 
 def _header(file: IO[bytes], name: str, array: str) -> Member:
@@ -231,10 +231,10 @@ def load_npz(request: DatasetOptions) -> Dataset:
     classes = _classes(path, numbers(path, result[CLASSES]) if CLASSES in result else None, labels.values())
     for part in parts:
         _check_range(path, names[part][1], labels[part], len(classes))
-    chosen, labels_chosen = (np.concatenate([of[part] for part in parts]) for of in (images, labels))
+    chosen, labels_chosen = (np.concatenate([arrays[part] for part in parts]) for arrays in (images, labels))
     if "all" in names:
-        own = split_indices(labels_chosen, request.split, request.seed)
-        chosen, labels_chosen = chosen[own], labels_chosen[own]
+        selected = split_indices(labels_chosen, request.split, request.seed)
+        chosen, labels_chosen = chosen[selected], labels_chosen[selected]
     return Dataset(
         name=request.name,
         images=chosen,
@@ -317,18 +317,18 @@ def _order(path: Path, images: list[Member], stated: str | None) -> tuple[tuple[
     return ((0, 1, 2, 3) if layout == "nchw" else (0, 3, 1, 2)), note
 
 
-def _images(path: Path, given: Mapping[str, Array], stated: str | None) -> tuple[dict[str, Array], float, str]:
+def _images(path: Path, arrays: Mapping[str, Array], stated: str | None) -> tuple[dict[str, Array], float, str]:
     """The images of each split as (N, C, H, W), uint8 or float32, the value that is white, and what was assumed."""
-    images = {split: some[:, None] if some.ndim == 3 else some for split, some in given.items()}
-    lowest = float(np.min([some.min(initial=0) for some in images.values()]))
-    highest = float(np.max([some.max(initial=0) for some in images.values()]))
+    images = {split: array[:, None] if array.ndim == 3 else array for split, array in arrays.items()}
+    lowest = float(np.min([array.min(initial=0) for array in images.values()]))
+    highest = float(np.max([array.max(initial=0) for array in images.values()]))
     if not max(-lowest, highest) <= FLOAT32_MAX:  # also where one is not a number
         raise DataError(f"the images of {path} have values that are not finite numbers; replace them.")
-    kinds = {some.dtype.kind for some in images.values()}
+    kinds = {array.dtype.kind for array in images.values()}
     kind = "f" if "f" in kinds else kinds.pop() if len(kinds) == 1 else "i"
     scale, note = white_of(f"npz:{path}", lowest, highest, kind, stated)
-    whole = lowest >= 0 and highest <= WHITE and kind != "f"
-    return {split: some.astype(np.uint8 if whole else np.float32) for split, some in images.items()}, scale, note
+    fits_uint8 = lowest >= 0 and highest <= WHITE and kind != "f"
+    return {split: array.astype(np.uint8 if fits_uint8 else np.float32) for split, array in images.items()}, scale, note
 
 
 def _labels(path: Path, labels: Array) -> NDArray[np.int64]:
@@ -350,24 +350,24 @@ def _check_range(path: Path, name: str, labels: NDArray[np.int64], count: int) -
         )
 
 
-def _classes(path: Path, given: Array | None, labels: Iterable[NDArray[np.int64]]) -> tuple[str, ...]:
+def _classes(path: Path, names: Array | None, labels: Iterable[NDArray[np.int64]]) -> tuple[str, ...]:
     """The names of the classes: those of the file, else their numbers."""
-    if given is not None:
-        return _class_names(path, given)
-    highest = max(int(some.max(initial=0)) for some in labels)
+    if names is not None:
+        return _class_names(path, names)
+    highest = max(int(values.max(initial=0)) for values in labels)
     if highest >= MOST_CLASSES:
         raise DataError(f"{path} has the label {highest}; class numbers below {MOST_CLASSES:,} are expected.")
     return tuple(map(str, range(highest + 1)))
 
 
-def _class_names(path: Path, given: Array) -> tuple[str, ...]:
+def _class_names(path: Path, names: Array) -> tuple[str, ...]:
     """Strings from an array of characters or bytes, whose codes are checked first: NumPy takes them as they are."""
-    if given.dtype.kind == "S":
+    if names.dtype.kind == "S":
         try:
-            return tuple(name.decode("utf-8") for name in given.tolist())
+            return tuple(name.decode("utf-8") for name in names.tolist())
         except UnicodeDecodeError as error:
             raise DataError(f"the class names of {path} are bytes that are not UTF-8 ({error.object!r}).") from None
-    codes = np.frombuffer(given.tobytes(), np.dtype(np.uint32).newbyteorder(given.dtype.byteorder))
+    codes = np.frombuffer(names.tobytes(), np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
     if codes.max(initial=0) > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any():
         raise DataError(f"the class names of {path} hold numbers that are not characters; write them as strings.")
-    return tuple(map(str, given.tolist()))
+    return tuple(map(str, names.tolist()))

@@ -68,7 +68,7 @@ class DatasetOptions:
         """The PATH of `folder:PATH` and `npz:PATH`, without the options behind it."""
         return Path(self._place()[0]).expanduser()
 
-    def options(self, known: Sequence[str]) -> dict[str, str]:
+    def options(self, allowed: Sequence[str]) -> dict[str, str]:
         """The options of `folder:PATH?NAME=VALUE&NAME=VALUE`.
 
         >>> DatasetOptions("npz:a.npz?layout=nhwc").options(("layout", "white"))
@@ -80,15 +80,15 @@ class DatasetOptions:
         location, text = self._place()
         options = dict(parse_qsl(text, keep_blank_values=True))
         for option in options:
-            if option not in known:
-                raise UnknownName(f"option of {location}", option, known)
+            if option not in allowed:
+                raise UnknownName(f"option of {location}", option, allowed)
         return options
 
     def _place(self) -> tuple[str, str]:
         """The path and the options behind it; a name that exists with its question mark has none."""
-        whole = self.name.partition(":")[2]
-        location, _, options = whole.partition("?")
-        return (whole, "") if options and Path(whole).expanduser().exists() else (location, options)
+        location_text = self.name.partition(":")[2]
+        location, _, options = location_text.partition("?")
+        return (location_text, "") if options and Path(location_text).expanduser().exists() else (location, options)
 
 
 def check_seed(seed: object) -> int:
@@ -106,13 +106,13 @@ def check_seed(seed: object) -> int:
     return number
 
 
-def _whole(what: str, value: object, least: int) -> int:
+def _whole(name: str, value: object, minimum: int) -> int:
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # raises TypeError unless it is an integer
     except TypeError:
-        number = least - 1
-    if number < least:
-        raise UsageError(f"{what} must be an integer from {least}, not {value!r}.")
+        number = minimum - 1
+    if number < minimum:
+        raise UsageError(f"{name} must be an integer from {minimum}, not {value!r}.")
     return number
 
 
@@ -168,19 +168,19 @@ def check_memory(name: str, count: int, shape: Sequence[int], remedy: str, *, co
     check_bytes(f"{count:,} images of {name}", copies * count * math.prod(shape), remedy)
 
 
-def check_bytes(what: str, needed: int, remedy: str) -> None:
+def check_bytes(subject: str, needed: int, remedy: str) -> None:
     """Raise an error if something needs more memory than is free.
 
     Args:
-        what: Its name in messages, a plural.
+        subject: Its name in messages, a plural.
         needed: Number of bytes.
         remedy: Advice for the user.
 
     Raises:
         DataError: it needs more memory than is free.
     """
-    left = available()
-    if needed > left:
+    free = available()
+    if needed > free:
         raise DataError(
-            f"{what} need about {needed / 1e9:,.0f} GB of memory, and {left / 1e9:,.0f} GB are free here. {remedy}"
+            f"{subject} need about {needed / 1e9:,.0f} GB of memory, and {free / 1e9:,.0f} GB are free here. {remedy}"
         )

@@ -42,17 +42,17 @@ def layout_of(name: str, shape: Sequence[int], stated: str | None) -> tuple[Layo
             )
         return ("nchw", "") if stated == "nchw" else ("nhwc", "")
     _, a, b, c = shape
-    known = channels_first(a, b, c)
-    if known is None:
+    is_first = channels_first(a, b, c)
+    if is_first is None:
         raise DataError(
             f"the images of {name} have the shape {tuple(shape)}, which can be {a} channels of {b}x{c} or {c} channels "
             f"of {a}x{b}; say which: {name}?layout=nchw or {name}?layout=nhwc."
         )
-    if (a if known else c) in CHANNELS:
-        return ("nchw" if known else "nhwc"), ""
-    read, other = (f"{a} channels of {b}x{c}", "nhwc") if known else (f"{c} channels of {a}x{b}", "nchw")
-    note = f"images of the shape {tuple(shape)} are read as {read}; if they are not, add layout={other}."
-    return ("nchw" if known else "nhwc"), note
+    if (a if is_first else c) in CHANNELS:
+        return ("nchw" if is_first else "nhwc"), ""
+    reading, alternative = (f"{a} channels of {b}x{c}", "nhwc") if is_first else (f"{c} channels of {a}x{b}", "nchw")
+    note = f"images of the shape {tuple(shape)} are read as {reading}; if they are not, add layout={alternative}."
+    return ("nchw" if is_first else "nhwc"), note
 
 
 def channels_first(a: int, b: int, c: int) -> bool | None:
@@ -100,8 +100,8 @@ def white_of(name: str, low: float, high: float, kind: str, stated: str | None) 
     if plain and low >= 0 and high <= white:
         return white, ""
     negative = low < -white * OVERSHOOT
-    read = "are taken as they are, for some are negative" if negative else f"are read as 0 to {white:g}"
-    return white, f"values from {low:g} to {high:g} {read}; if another value is white, add white=VALUE."
+    reading = "are taken as they are, for some are negative" if negative else f"are read as 0 to {white:g}"
+    return white, f"values from {low:g} to {high:g} {reading}; if another value is white, add white=VALUE."
 
 
 def _said(text: str) -> float:

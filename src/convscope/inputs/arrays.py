@@ -26,8 +26,8 @@ def read_array(path: Path) -> Array:
     Raises:
         ImageError: it is damaged, holds Python objects, or more numbers than are read.
     """
-    if why := unsuitable(Path(path)):
-        raise ImageError(f"{path} {why}.")
+    if problem := unsuitable(Path(path)):
+        raise ImageError(f"{path} {problem}.")
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(mapped, np.ndarray):

@@ -57,8 +57,8 @@ def prepare_inputs(source: object, like: object = None, *, data_dir: str | Path 
     Args:
         source: One input as `load_image` takes it; a tuple of inputs by position, a mapping of inputs by name, or a
             list for one input that is a list. Numbers and None in them are passed on.
-        like: As of `load_image`.
-        data_dir: As of `load_image`.
+        like: What the input is for: a model, a run or a card, as `load_image` takes it.
+        data_dir: The folder searched first for data files, as `load_image` takes it.
 
     Raises:
         ImageError: no such file, or no image.
@@ -68,10 +68,10 @@ def prepare_inputs(source: object, like: object = None, *, data_dir: str | Path 
     card = None if like is None else card_for(like)
     if not isinstance(source, Mapping | tuple | list):
         if card is not None and card.inputs:
-            wanted = ", ".join(card.inputs)
+            expected_names = ", ".join(card.inputs)
             raise UsageError(
-                f"{card.name} takes several inputs, {wanted}; give each by its name: --input {card.inputs[0]}=FILE on "
-                f"the command line, {{{card.inputs[0]!r}: ...}} in Python."
+                f"{card.name} takes several inputs, {expected_names}; give each by its name: "
+                f"--input {card.inputs[0]}=FILE on the command line, {{{card.inputs[0]!r}: ...}} in Python."
             )
         prepared = prepare(source, like, data_dir=data_dir)
         if prepared.array.ndim == 3 and (card is None or card.form == "picture"):
@@ -117,19 +117,19 @@ def shapes_of(value: object) -> str:
 
 
 def _prepared(
-    source: object, what: str, like: object, data_dir: str | Path | None, said: tuple[list[str], list[str]]
+    source: object, key: str, like: object, data_dir: str | Path | None, report: tuple[list[str], list[str]]
 ) -> object:
-    """The same structure, each input in it prepared; names and notes are added to `said`."""
+    """The same structure, each input in it prepared; names and notes are added to `report`."""
     if isinstance(source, Mapping):
-        return {k: _prepared(v, f"{what}[{k}]" if what else str(k), like, data_dir, said) for k, v in source.items()}
+        return {k: _prepared(v, f"{key}[{k}]" if key else str(k), like, data_dir, report) for k, v in source.items()}
     if isinstance(source, tuple | list):
-        items = [_prepared(v, f"{what}[{i}]", like, data_dir, said) for i, v in enumerate(source)]
+        items = [_prepared(v, f"{key}[{i}]", like, data_dir, report) for i, v in enumerate(source)]
         return tuple(items) if isinstance(source, tuple) else items
     if not isinstance(source, str | Path | Image.Image | np.ndarray) and not hasattr(source, "detach"):
         return source
     prepared = prepare(source, like, data_dir=data_dir, loose=True)
-    said[0].append(f"{what.strip('[]')}={prepared.name}")
-    said[1].extend(f"{what.strip('[]')}: {note}" for note in prepared.notes)
+    report[0].append(f"{key.strip('[]')}={prepared.name}")
+    report[1].extend(f"{key.strip('[]')}: {note}" for note in prepared.notes)
     return prepared.array
 
 

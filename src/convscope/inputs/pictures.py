@@ -117,9 +117,9 @@ def prepare(
         return _from_name(str(source), expected, data_dir, like, () if card is None else card.classes)
     array = np.asarray(source)
     if loose or (card is not None and card.form != "picture"):
-        ready, said = as_it_is(array, card, loose=loose)
+        ready, ready_notes = as_it_is(array, card, loose=loose)
         return Prepared(
-            name, ready, side_by_side([ready]), notes=said if name != "array" or array.dtype == np.uint8 else ()
+            name, ready, side_by_side([ready]), notes=ready_notes if name != "array" or array.dtype == np.uint8 else ()
         )
     if array.ndim == 4 and len(array) == 1:  # a batch of one
         array = array[0]
@@ -186,9 +186,9 @@ def check_input(like: object, array: Array, remedy: str = PREPARES) -> None:
     elif layers and layers[0].kind == "numbers":
         fits = any(array.size % layer.count == 0 for layer in layers)
     else:
-        known = {expected.channels, *(layer.count for layer in layers)} - {None}
+        channel_counts = {expected.channels, *(layer.count for layer in layers)} - {None}
         # a pixel unshuffle by f before the first convolution makes C * f * f channels
-        fits = not known or bool(known & {shape[0] * factor**2 for factor in range(1, 9)})
+        fits = not channel_counts or bool(channel_counts & {shape[0] * factor**2 for factor in range(1, 9)})
     if not fits:
         raise ShapeError(f"the image is {'x'.join(map(str, shape))}, but {expected_input(card, layers)}; {remedy}.")
 
@@ -221,7 +221,7 @@ def _at_size(like: object, expected: Preprocess, image: Array) -> Preprocess:
 
 
 def _from_name(
-    source: str, expected: Preprocess | None, data_dir: str | Path | None, like: object, known: tuple[str, ...]
+    source: str, expected: Preprocess | None, data_dir: str | Path | None, like: object, model_classes: tuple[str, ...]
 ) -> Prepared:
     path = Path(source).expanduser()
     if path.exists():
@@ -234,7 +234,7 @@ def _from_name(
     if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
         data, index = _find(name, image, data_dir, expected)
         result = _from_dataset(data, index, expected, like)
-        return replace(result, label=_known(int(data.labels[index]), data.classes, known))
+        return replace(result, label=_known(int(data.labels[index]), data.classes, model_classes))
     if colon and not {"/", "."} & set(name) and not image.startswith("\\"):  # the start of C:\photo.jpg
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
     raise ImageError(f"there is no file {source}; check the path, or name a data set's image, such as mnist:test/7.")
@@ -245,10 +245,10 @@ def _find(name: str, image: str, data_dir: str | Path | None, expected: Preproce
     size = (
         expected.size if expected is not None and name.startswith(("folder:", "hub:")) else None
     )  # its images may differ
-    head, slash, rest = image.partition("/")
+    head, slash, image_name = image.partition("/")
     if slash and head in SPLITS:
         data = load_dataset(name, split=head, data_dir=data_dir, image_size=size)
-        return data, data.index(image if image in data.names else rest)
+        return data, data.index(image if image in data.names else image_name)
     if slash and name in DATASETS:  # only a folder's images have names with a slash
         raise UnknownName("split", head, SPLITS, f"An image is {name}:test/0.")
     split = "train" if NUMBER.fullmatch(image) else "all"
@@ -282,17 +282,19 @@ def _resized(expected: Preprocess, raw: Array) -> tuple[str, ...]:
     return replace(expected, background=None, binary=False).changes(raw)
 
 
-def _known(label: int, classes: tuple[str, ...], known: tuple[str, ...]) -> int | None:
+def _known(label: int, classes: tuple[str, ...], model_classes: tuple[str, ...]) -> int | None:
     """The number that a model has for the class of a data set's image; None where it does not know the class.
 
     >>> _known(0, ("circle", "square"), ("square", "circle")), _known(3, ("0", "1", "2", "3"), ("square", "circle"))
     (1, None)
     """
-    if not known or known == classes:
+    if not model_classes or model_classes == classes:
         return label
-    if classes[label] in known:
-        return known.index(classes[label])
-    return label if len(known) == len(classes) and not {*known} & {*classes} else None  # other names altogether
+    if classes[label] in model_classes:
+        return model_classes.index(classes[label])
+    return (
+        label if len(model_classes) == len(classes) and not {*model_classes} & {*classes} else None
+    )  # other names altogether
 
 
 def prepare_batch(source: str, like: object = None, *, data_dir: str | Path | None = None) -> list[Prepared]:
@@ -311,12 +313,12 @@ def prepare_batch(source: str, like: object = None, *, data_dir: str | Path | No
     if last < first:
         raise UsageError(f"a batch goes from its first image to its last, and {source} goes from {first} to {last}.")
     card = None if like is None else card_for(like)
-    expected, known = (None, ()) if card is None else (card.preprocess, card.classes)
+    expected, model_classes = (None, ()) if card is None else (card.preprocess, card.classes)
     data, _ = _find(name, f"{split}/{first}", data_dir, expected)
     if last >= len(data):
         raise UsageError(f"{name}:{split} has images 0 to {len(data) - 1}, not up to {last}.")
     images = [_from_dataset(data, index, expected, like) for index in range(first, last + 1)]
-    return [replace(image, label=_known(int(image.label or 0), data.classes, known)) for image in images]
+    return [replace(image, label=_known(int(image.label or 0), data.classes, model_classes)) for image in images]
 
 
 BATCH = re.compile(r"(?P<name>.+):(?P<split>train|test|all)/(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})")
@@ -325,9 +327,9 @@ BATCH = re.compile(r"(?P<name>.+):(?P<split>train|test|all)/(?P<first>[0-9]{1,18
 
 def _image_shaped(array: Array, expected: Preprocess | None = None) -> Array:
     """(H, W) as (1, H, W); refuses what has its channels last."""
-    known = {1, 3} if expected is None or expected.channels is None else {expected.channels}
+    channel_counts = {1, 3} if expected is None or expected.channels is None else {expected.channels}
     last = {1, 3, 4} if expected is None or expected.channels is None else {expected.channels, 1, 3, 4}
-    if array.ndim == 3 and array.shape[0] not in known | {1, 3} and array.shape[2] in last:
+    if array.ndim == 3 and array.shape[0] not in channel_counts | {1, 3} and array.shape[2] in last:
         raise ShapeError(
             f"an image has the shape (C, H, W), and {array.shape} looks like (H, W, C); give array.transpose(2, 0, 1)."
         )

@@ -86,14 +86,16 @@ class ModelEntry:
         Raises:
             ShapeError: it takes square images only, and these are not.
         """
-        takes = inspect.signature(self.build).parameters
+        parameters = inspect.signature(self.build).parameters
         channels, height, width = shape
-        if "size" in takes and height != width:
+        if "size" in parameters and height != width:
             raise ShapeError(
                 f"{self.name} takes square images, not {height}x{width}; resize them, say to 28x28 (--size 28)."
             )
-        wanted = {"channels": channels, "size": height, "classes": classes, "shape": shape}
-        return {name: value for name, value in wanted.items() if name in takes and takes[name].default != value}
+        arguments = {"channels": channels, "size": height, "classes": classes, "shape": shape}
+        return {
+            name: value for name, value in arguments.items() if name in parameters and parameters[name].default != value
+        }
 
     def check(self, args: Mapping[str, object]) -> None:
         """Reject counts below 1, as all integer arguments of these networks are counts, and blocks that do not fit.

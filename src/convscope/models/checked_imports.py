@@ -234,13 +234,13 @@ def _library_folders() -> tuple[str, ...]:
     A folder of sys.path counts by its name, site-packages, because clusters and tools add theirs so; the working folder
     does not, whatever it is called.
     """
-    own = Path(__file__).parent.parent
+    package_folder = Path(__file__).parent.parent
     folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    folders += [str(own), *site.getsitepackages(), site.getusersitepackages()]
+    folders += [str(package_folder), *site.getsitepackages(), site.getusersitepackages()]
     named = [Path(folder) for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
     folders += [str(folder) for folder in named if folder.is_absolute() and folder.resolve() != Path.cwd().resolve()]
-    both = [path for folder in folders for path in (Path(folder), Path(folder).resolve())]
-    return tuple(dict.fromkeys(f"{path}{os.sep}" for path in both))
+    spellings = [path for folder in folders for path in (Path(folder), Path(folder).resolve())]
+    return tuple(dict.fromkeys(f"{path}{os.sep}" for path in spellings))
 
 
 _LIBRARY = _library_folders()

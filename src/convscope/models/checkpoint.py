@@ -220,10 +220,10 @@ def _advice(path: Path, file: BinaryIO) -> str:
 
 def _outline(file: BinaryIO, operations: Iterable[str]) -> object:
     """The file's content with every name replaced by `Omitted`; None if it cannot be read that way."""
-    known = {name for _, name in STAND_INS}
+    stand_in_names = {name for _, name in STAND_INS}
     named = {operation.partition(" ")[2].replace(" ", ".") for operation in operations if operation[:7] == "GLOBAL "}
     try:  # PyTorch's own types come before these
-        return _unpickled(file, (*STAND_INS, *((Omitted, name) for name in named - known)))
+        return _unpickled(file, (*STAND_INS, *((Omitted, name) for name in named - stand_in_names)))
     except Exception:  # it only serves a better sentence
         return None
 

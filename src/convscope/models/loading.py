@@ -106,14 +106,14 @@ def load_model(
     return evaluate(model)
 
 
-def _expecting(card: Card, wanted: Preprocess) -> Card:
+def _expecting(card: Card, preprocess: Preprocess) -> Card:
     """The card with this preprocessing; what was found for another size no longer applies."""
-    preprocess, notes = card.preprocess, card.notes
-    if preprocess.size is not None:
-        notes = tuple(note for note in notes if f"pictures of {preprocess.size[0]}x{preprocess.size[1]}" not in note)
-    if (preprocess.size, preprocess.channels) == (wanted.size, wanted.channels):
-        return replace(card, preprocess=wanted, notes=notes)
-    return replace(card, preprocess=wanted, fixed_size=False, size_found=False, notes=notes)
+    current, notes = card.preprocess, card.notes
+    if current.size is not None:
+        notes = tuple(note for note in notes if f"pictures of {current.size[0]}x{current.size[1]}" not in note)
+    if (current.size, current.channels) == (preprocess.size, preprocess.channels):
+        return replace(card, preprocess=preprocess, notes=notes)
+    return replace(card, preprocess=preprocess, fixed_size=False, size_found=False, notes=notes)
 
 
 def _settled(model: nn.Module, card: Card, seed: int) -> Card:
@@ -166,8 +166,8 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, object], se
             raise UsageError(f"{spec} is a run folder, which has its model's arguments; leave args out.")
         return _from_run(path, weights, seed, trust=trust)
     if path.suffix == ".py":
-        known = ", ".join(f"{spec}:{name}" for name in user_code.networks_in_file(path)) or f"{spec}:NAME"
-        raise UsageError(f"{spec} is a file; name the network in it: {known}.")
+        networks = ", ".join(f"{spec}:{name}" for name in user_code.networks_in_file(path)) or f"{spec}:NAME"
+        raise UsageError(f"{spec} is a file; name the network in it: {networks}.")
     if path.is_file():
         raise UsageError(f"{spec} is a file, and weights do not say the network; name it, and give weights={spec!r}.")
     names_code = ":" in os.path.splitdrive(spec)[1]  # not the colon of a drive, as in C:\runs
@@ -190,22 +190,22 @@ def _from_run(run: Path, weights: str | Path | None, seed: int, *, trust: bool) 
     """The network that a run's config.json names, with the card that it was trained with."""
     config = _config(run)
     source, args = config["model"]["source"], config["model"]["args"]
-    own = run / RUN_WEIGHTS
-    if weights is None and not own.is_file():
+    run_weights = run / RUN_WEIGHTS
+    if weights is None and not run_weights.is_file():
         raise RunError(f"{run} has no {RUN_WEIGHTS}: its training has not saved any weights yet.")
     if source is None:
         raise RunError(
             f"{run} was trained from a module passed in ({config['card']['name']}), which cannot be built from a "
-            f"name: build it yourself and load its weights into it: load_model(module, weights={str(own)!r})."
+            f"name: build it yourself and load its weights into it: load_model(module, weights={str(run_weights)!r})."
         )
-    filled = own if weights is None else Path(weights)
+    weights_file = run_weights if weights is None else Path(weights)
     if source in MODELS:
-        _check_size(run, source, args, filled)
+        _check_size(run, source, args, weights_file)
         model, fresh, _ = _build(source, None, args, seed, trust=False)
     else:
         model, fresh = _trusted(run, source, args, seed, trust=trust)
     card = replace(Card.from_json(config["card"]), source=_as_path(run), fixed_size=fresh.fixed_size)
-    return model, card, filled
+    return model, card, weights_file
 
 
 def _check_size(run: Path, source: str, args: Mapping[str, object], weights: Path) -> None:
@@ -235,17 +235,17 @@ def _trusted(run: Path, source: str, args: Mapping[str, object], seed: int, *, t
     """
     imports = allowed_imports(run, source, args, trust=trust)
     try:
-        made = _from_code(source, args, seed, imports)
+        built = _from_code(source, args, seed, imports)
     except (UsageError, ModelError) as error:
         if imports.refused:
-            why = f"which imports {imports.refused!r}, new or changed since you trusted it"
-            raise refusal(run, source, args, why) from None
+            reason = f"which imports {imports.refused!r}, new or changed since you trusted it"
+            raise refusal(run, source, args, reason) from None
         raise RunError(f"{run} was trained on {source}, which cannot be built here: {error}") from error
     if trust:
         unwritten = remember(run, source, args, imports)
         if unwritten:
             warnings.warn(unwritten, DataWarning, stacklevel=5)
-    return made
+    return built
 
 
 def _config(run: Path) -> ModelConfig:
@@ -273,11 +273,11 @@ def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
     return replace(card, preprocess=beside.preprocess, notes=beside.notes)
 
 
-def _classes(given: Sequence[str]) -> tuple[str, ...]:
+def _classes(classes: Sequence[str]) -> tuple[str, ...]:
     """The class names, checked to be unique."""
-    names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
+    names = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else ()
     if not names or not all(isinstance(name, str) for name in names):
-        raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {given!r:.80}.')
+        raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {classes!r:.80}.')
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or "" in names:
         problem = "an empty name" if "" in names else f"{twice!r} twice"
@@ -285,15 +285,15 @@ def _classes(given: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _preprocess(given: Preprocess | Mapping[str, object], found: Preprocess) -> Preprocess:
-    if isinstance(given, Preprocess):
-        return given
-    if not isinstance(given, Mapping):
-        raise UsageError(f"preprocess is a Preprocess or a dict of its fields, not {kind_of(given)}.")
-    known = found.to_json()
-    for name in given:
-        if name not in known:
-            raise UnknownName("field of Preprocess", name, known)
-    for problem in unfit("Preprocess", Preprocess, given):
+def _preprocess(changes: Preprocess | Mapping[str, object], detected: Preprocess) -> Preprocess:
+    if isinstance(changes, Preprocess):
+        return changes
+    if not isinstance(changes, Mapping):
+        raise UsageError(f"preprocess is a Preprocess or a dict of its fields, not {kind_of(changes)}.")
+    defaults = detected.to_json()
+    for name in changes:
+        if name not in defaults:
+            raise UnknownName("field of Preprocess", name, defaults)
+    for problem in unfit("Preprocess", Preprocess, changes):
         raise UsageError(f"{problem}.")
-    return Preprocess.from_json({**known, **given})
+    return Preprocess.from_json({**defaults, **changes})

@@ -50,7 +50,7 @@ def parse_model_args(arguments: list[str]) -> dict[str, object]:
     return parsed
 
 
-def check_arguments(what: str, factory: Callable[..., Any], args: Mapping[str, Any]) -> None:
+def check_arguments(callee: str, factory: Callable[..., Any], args: Mapping[str, Any]) -> None:
     """Reject arguments that a class or function does not accept, or whose type does not fit its hints.
 
     >>> check_arguments("Net", lambda width: width, {"wdith": 3})
@@ -60,7 +60,7 @@ def check_arguments(what: str, factory: Callable[..., Any], args: Mapping[str, A
     A number of another kind than the hint says is let through: hints are often narrower than the code.
 
     Args:
-        what: The network's name in messages.
+        callee: The network's name in messages.
         factory: What will be called.
         args: Keyword arguments.
 
@@ -69,24 +69,27 @@ def check_arguments(what: str, factory: Callable[..., Any], args: Mapping[str, A
         UsageError: an argument that it needs is missing, or one is text where a number is needed.
     """
     try:
-        takes = inspect.signature(factory).parameters
+        parameters = inspect.signature(factory).parameters
     except (ValueError, TypeError):  # some callables written in C have none
         return
-    by_name = [n for n, p in takes.items() if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}]
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+    keyword_names = [n for n, p in parameters.items() if p.kind in {p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for name in args:
-            if name not in by_name:
-                raise UnknownName(f"argument of {what}", name, by_name, "" if by_name else "It takes none.")
-    needed = [n for n in by_name if takes[n].default is inspect.Parameter.empty and n not in args]
-    if needed:
+            if name not in keyword_names:
+                raise UnknownName(
+                    f"argument of {callee}", name, keyword_names, "" if keyword_names else "It takes none."
+                )
+    required = [n for n in keyword_names if parameters[n].default is inspect.Parameter.empty and n not in args]
+    if required:
         raise UsageError(
-            f"{what} needs {' and '.join(needed)}; give args={{{needed[0]!r}: ...}} (--model-arg {needed[0]}=VALUE)."
+            f"{callee} needs {' and '.join(required)}; give args={{{required[0]!r}: ...}} "
+            f"(--model-arg {required[0]}=VALUE)."
         )
-    for problem in unfit(what, factory, {name: value for name, value in args.items() if isinstance(value, str)}):
+    for problem in unfit(callee, factory, {name: value for name, value in args.items() if isinstance(value, str)}):
         raise UsageError(f"{problem}.")
 
 
-def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, guess: bool = False) -> list[str]:
+def unfit(callee: str, factory: Callable[..., Any], args: Mapping[str, Any], *, guess: bool = False) -> list[str]:
     """A sentence for each argument that does not fit its type hint.
 
     >>> def net(width: int = 8): ...
@@ -94,7 +97,7 @@ def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, gu
     ['width of net must be an integer, such as its default 8, not 4.5']
 
     Args:
-        what: The network's name in messages.
+        callee: The network's name in messages.
         factory: What will be called.
         args: Keyword arguments.
         guess: Whether a default says the kind where there is no hint.
@@ -108,7 +111,7 @@ def unfit(what: str, factory: Callable[..., Any], args: Mapping[str, Any], *, gu
         if _fits(value, hint) or value is default:
             continue
         such = "" if default is inspect.Parameter.empty else f", such as its default {default!r}"
-        problems.append(f"{name} of {what} must be {_in_words(hint)}{such}, not {value!r}")
+        problems.append(f"{name} of {callee} must be {_in_words(hint)}{such}, not {value!r}")
     return problems
 
 

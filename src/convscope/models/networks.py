@@ -249,9 +249,9 @@ def check_blocks(args: Mapping[str, Any]) -> None:
     Raises:
         UsageError: a block cannot be built, or an argument is of another type.
     """
-    wanted = {name: args[name] for name in ("shape", "classes") if name in args}
+    expected = {name: args[name] for name in ("shape", "classes") if name in args}
     blocks = args.get("blocks")
-    result = plan(TEMPLATES[DEFAULT] if blocks is None else blocks, **wanted)
+    result = plan(TEMPLATES[DEFAULT] if blocks is None else blocks, **expected)
     _ = result.layers
 
 

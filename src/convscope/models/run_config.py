@@ -162,9 +162,9 @@ RUN_DEFAULTS = {"test": None, "recipe_name": "fast", "device": "auto", "precisio
 
 def config_text(config: Mapping[str, object]) -> str:
     """The text of config.json."""
-    rest = {name: value for name, value in config.items() if name not in {"format", DIGEST}}
-    digest = _digest({"format": FORMAT, **rest})
-    return json.dumps({"format": FORMAT, DIGEST: digest, **rest}, indent=1)
+    content = {name: value for name, value in config.items() if name not in {"format", DIGEST}}
+    digest = _digest({"format": FORMAT, **content})
+    return json.dumps({"format": FORMAT, DIGEST: digest, **content}, indent=1)
 
 
 def read_config(run: Path) -> RunConfig:
@@ -242,8 +242,8 @@ def _first(error: ValidationError) -> str:
     return f"{name} is {shown}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
-def _damaged(path: Path, why: str) -> RunError:
-    return RunError(f"{path} is damaged, or not written by a training of convscope: {why}.")
+def _damaged(path: Path, reason: str) -> RunError:
+    return RunError(f"{path} is damaged, or not written by a training of convscope: {reason}.")
 
 
 def _digest(config: Mapping[str, object]) -> str:

@@ -65,8 +65,8 @@ def allowed_imports(run: Path, source: str, args: Mapping[str, object], *, trust
     except FileNotFoundError:
         raise refusal(run, source, args, "which you have not trusted") from None
     except (OSError, ValueError) as error:
-        why = f"and the record that you trusted it cannot be used ({_file_of(run.resolve())}: {_reason(error)})"
-        raise refusal(run, source, args, why) from None
+        reason = f"and the record that you trusted it cannot be used ({_file_of(run.resolve())}: {_reason(error)})"
+        raise refusal(run, source, args, reason) from None
     if record["model"] != _digest(source, args):
         raise refusal(run, source, args, "which is other code, or has other arguments, than what you trusted")
     changed = next((file for file, digest in record["files"].items() if _file_digest(file) != digest), None)

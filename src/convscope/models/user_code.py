@@ -101,8 +101,8 @@ def files_of(spec: str) -> list[str]:
     """
     location, _, path = split(spec)
     if path is not None:
-        own = importlib.util.spec_from_file_location(_name_of(path), path)
-        return [] if own is None else reachable([own], [str(path.parent), *sys.path])
+        module_spec = importlib.util.spec_from_file_location(_name_of(path), path)
+        return [] if module_spec is None else reachable([module_spec], [str(path.parent), *sys.path])
     if not _is_dotted_name(location):
         return []
     folder = _working_folder_of(location)
@@ -110,11 +110,11 @@ def files_of(spec: str) -> list[str]:
     return reachable(locate(location, folders), folders)
 
 
-def build(what: str, factory: object, args: Mapping[str, object], path: Path | None = None) -> nn.Module:
+def build(name: str, factory: object, args: Mapping[str, object], path: Path | None = None) -> nn.Module:
     """Call a class or factory with keyword arguments that were checked against its signature.
 
     Args:
-        what: Its name in messages.
+        name: Its name in messages.
         factory: A class, a function, or an nn.Module that is already built.
         args: Keyword arguments.
         path: The file it comes from.
@@ -126,28 +126,28 @@ def build(what: str, factory: object, args: Mapping[str, object], path: Path | N
     factory = as_module(factory)
     if isinstance(factory, nn.Module):
         if args:
-            raise UsageError(f"{what} is a module that is already built; it takes no arguments.")
-        return _complete(what, factory)
+            raise UsageError(f"{name} is a module that is already built; it takes no arguments.")
+        return _complete(name, factory)
     if not callable(factory):
         raise ModelError(
-            f"{what} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
+            f"{name} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
         )
-    check_arguments(what, factory, args)
+    check_arguments(name, factory, args)
     with _apart(path and path.parent):
         try:
-            made = as_module(_call(_called(what, args), lambda: factory(**args)))
+            module = as_module(_call(_called(name, args), lambda: factory(**args)))
         except ModelError as error:
-            message = unfit(what, factory, args, guess=True)
+            message = unfit(name, factory, args, guess=True)
             raise UsageError(f"{'; '.join(message)}. {error}") if message else error from error.__cause__
-    if not isinstance(made, nn.Module):
-        raise ModelError(f"{what} makes {kind_of(made)}, not an nn.Module; name the class or function that does.")
-    return _complete(what, made)
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{name} makes {kind_of(module)}, not an nn.Module; name the class or function that does.")
+    return _complete(name, module)
 
 
-def _complete(what: str, module: nn.Module) -> nn.Module:
+def _complete(name: str, module: nn.Module) -> nn.Module:
     """A module that has called nn.Module's `__init__`."""
     if "_modules" not in module.__dict__:
-        raise ModelError(f"{what} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
+        raise ModelError(f"{name} is not a complete nn.Module: its __init__ does not call super().__init__() first.")
     return module
 
 
@@ -217,13 +217,15 @@ def _working_folder_of(name: str) -> Path | None:
     Raises:
         UsageError: both have it.
     """
-    here, there = locate(name, [str(Path.cwd())]), locate(name, sys.path)
-    if not here:
+    local_specs, installed_specs = locate(name, [str(Path.cwd())]), locate(name, sys.path)
+    if not local_specs:
         return None
-    own, installed = here[-1].origin, there[-1].origin if there else None
-    if own and installed and Path(own).resolve() != Path(installed).resolve():
-        raise UsageError(f"both {installed} and {own} are the module {name}; name the second by its file: {own}:NAME.")
-    return Path.cwd() if own or not installed else None
+    local, installed = local_specs[-1].origin, installed_specs[-1].origin if installed_specs else None
+    if local and installed and Path(local).resolve() != Path(installed).resolve():
+        raise UsageError(
+            f"both {installed} and {local} are the module {name}; name the second by its file: {local}:NAME."
+        )
+    return Path.cwd() if local or not installed else None
 
 
 @contextmanager
@@ -233,12 +235,12 @@ def _apart(folder: Path | None) -> Iterator[None]:
         yield
         return
     siblings = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
-    others = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], str(folder))}
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in others}
+    conflicting = {name for name in siblings & sys.modules.keys() if _of_another_user(sys.modules[name], str(folder))}
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in conflicting}
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] in others]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in conflicting]:
             del sys.modules[name]
         sys.modules.update(hidden)
 
@@ -249,31 +251,33 @@ def _of_another_user(module: ModuleType, folder: str) -> bool:
     return file is not None and not is_library(file) and not Path(file).is_relative_to(folder)
 
 
-def _called(what: str, args: Mapping[str, object]) -> str:
+def _called(callee: str, args: Mapping[str, object]) -> str:
     call = ", ".join(f"{name}={value!r}" for name, value in args.items())
-    return f"{what} with {call}" if args else what
+    return f"{callee} with {call}" if args else callee
 
 
-def _call(what: str, action: Callable[[], Any]) -> Any:
+def _call(callee: str, action: Callable[[], Any]) -> Any:
     """Run the user's code; an exception becomes one sentence that names its file and line."""
     try:
         return action()
     except SyntaxError as error:
-        raise ModelError(f"{what} is not valid Python: {error.msg} ({error.filename}, line {error.lineno}).") from error
+        raise ModelError(
+            f"{callee} is not valid Python: {error.msg} ({error.filename}, line {error.lineno})."
+        ) from error
     except (Exception, SystemExit) as error:
-        raise failed(what, error) from error
+        raise failed(callee, error) from error
 
 
-def failed(what: str, error: BaseException) -> ModelError:
+def failed(callee: str, error: BaseException) -> ModelError:
     """An exception of the user's code as one sentence, with the last of their files and lines in its traceback."""
     message = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-    return ModelError(f"{what} fails: {type(error).__name__}: {message}{line_of(error)}.")
+    return ModelError(f"{callee} fails: {type(error).__name__}: {message}{line_of(error)}.")
 
 
 def line_of(error: BaseException) -> str:
     """The last file and line of the user's code in a traceback, in brackets; "" if there is none."""
-    theirs = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
-    return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+    user_frames = [f for f in traceback.extract_tb(error.__traceback__) if _by_user(f.filename)]
+    return f" ({user_frames[-1].filename}, line {user_frames[-1].lineno})" if user_frames else ""
 
 
 def _by_user(file: str) -> bool:
@@ -306,6 +310,8 @@ def _names_in_file(path: Path) -> set[str] | None:
 
 def _networks_in(module: ModuleType) -> list[str]:
     """The networks that a module defines or, if there are none, all of its functions."""
-    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
-    classes = [name for name, value in own.items() if _is_module_class(value)]
-    return classes or [name for name, value in own.items() if inspect.isfunction(value)]
+    members = {
+        name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+    }
+    classes = [name for name, value in members.items() if _is_module_class(value)]
+    return classes or [name for name, value in members.items() if inspect.isfunction(value)]

@@ -77,29 +77,29 @@ def entries_of(content: object) -> dict[str, CheckpointEntry]:
     return dict(_walk(content, (), set()))
 
 
-def _walk(content: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, CheckpointEntry]]:
+def _walk(content: Any, path: tuple[str, ...], visited: set[int]) -> Iterator[tuple[str, CheckpointEntry]]:
     if isinstance(content, Tensor):
         # Detached by the class' own method: a pickle may give a tensor attributes that hide its methods.
         plain = Tensor.detach(content) if type(content) in {Tensor, Parameter} else content
         yield ".".join(path), CheckpointEntry(plain, ".".join(path[:-1]))
         return
-    if len(path) >= DEPTH or id(content) in seen:
+    if len(path) >= DEPTH or id(content) in visited:
         return
-    seen.add(id(content))  # each once: the same container in many places could be walked for ever
+    visited.add(id(content))  # each once: the same container in many places could be walked for ever
     items: Iterable[tuple[Any, Any]] = dict.items(content) if isinstance(content, dict) else enumerate(content)
     for key, value in items:
         if isinstance(value, Tensor | dict | list | tuple):
-            yield from _walk(value, (*path, str(key)), seen)
+            yield from _walk(value, (*path, str(key)), visited)
 
 
 def find_weights(
-    entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor], key: str | None, name: str, path: str
+    entries: Mapping[str, CheckpointEntry], module_weights: Mapping[str, Tensor], key: str | None, name: str, path: str
 ) -> tuple[Match, list[Match]]:
     """The model's weights in a checkpoint: the best match, and other matches with other numbers.
 
     Args:
         entries: The tensors of the checkpoint.
-        own: The model's tensors by name.
+        module_weights: The model's tensors by name.
         key: Which to take, as `Match.key`; None: the only one, or the only one with a plain name.
         name: What the model is called in messages.
         path: What the file is called in messages.
@@ -109,18 +109,18 @@ def find_weights(
         WeightsError: several fit equally well.
     """
     if key is None:
-        return _chosen(_distinct(_matches(entries, own), entries), name, path)
+        return _chosen(_distinct(_matches(entries, module_weights), entries), name, path)
     inside = {dotted: entry for dotted, entry in entries.items() if not key or dotted.startswith(f"{key}.")}
     if not inside:
         raise UnknownName(f"key of {path}", key, keys_of(entries))
-    matches = _matches(inside, own)
+    matches = _matches(inside, module_weights)
     exact = [match for match in matches if match.key == key]
     return _chosen(exact or _distinct(matches, entries), name, path)[0], []
 
 
-def keys_of(entries: Mapping[str, CheckpointEntry], most: int = 12) -> list[str]:
+def keys_of(entries: Mapping[str, CheckpointEntry], limit: int = 12) -> list[str]:
     """The dotted keys of the containers that hold tensors, the first of them."""
-    return [key for key in dict.fromkeys(entry.container for entry in entries.values()) if key][:most]
+    return [key for key in dict.fromkeys(entry.container for entry in entries.values()) if key][:limit]
 
 
 def _chosen(matches: list[Match], name: str, path: str) -> tuple[Match, list[Match]]:
@@ -137,34 +137,40 @@ def _chosen(matches: list[Match], name: str, path: str) -> tuple[Match, list[Mat
     )
 
 
-def _matches(entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> list[Match]:
+def _matches(entries: Mapping[str, CheckpointEntry], module_weights: Mapping[str, Tensor]) -> list[Match]:
     """All places where every name of the model occurs with its shape; if there are none, the best place."""
     same = {name: name for name in entries}
     for view in (same, _without_wrappers(entries)):
-        for added in _common_prefixes(own):
-            complete = [match for match in _occurrences(view, own, added) if _is_complete(match, entries, own)]
+        for added in _common_prefixes(module_weights):
+            complete = [
+                match
+                for match in _occurrences(view, module_weights, added)
+                if _is_complete(match, entries, module_weights)
+            ]
             if complete:
                 return complete
-    partial = [match for added in _common_prefixes(own) for match in _occurrences(same, own, added)]
-    return [max(partial, key=lambda match: fitting(match, entries, own), default=Match("", "", {}, same))]
+    partial = [
+        match for added in _common_prefixes(module_weights) for match in _occurrences(same, module_weights, added)
+    ]
+    return [max(partial, key=lambda match: fitting(match, entries, module_weights), default=Match("", "", {}, same))]
 
 
-def _occurrences(view: Mapping[str, str], own: Mapping[str, Tensor], added: str) -> list[Match]:
+def _occurrences(view: Mapping[str, str], module_weights: Mapping[str, Tensor], added: str) -> list[Match]:
     """The model's names, without what all of them begin with, behind each prefix of the checkpoint's names."""
-    wanted = {name.removeprefix(added): name for name in own}
+    shortened = {name.removeprefix(added): name for name in module_weights}
     behind: dict[str, dict[str, str]] = defaultdict(dict)
     for dotted, original in view.items():
         start = 0
         while start >= 0:
-            if dotted[start:] in wanted:
-                behind[dotted[:start]][wanted[dotted[start:]]] = original
+            if dotted[start:] in shortened:
+                behind[dotted[:start]][shortened[dotted[start:]]] = original
             start = dotted.find(".", start) + 1 or -1
     return [Match(prefix, added, names, view) for prefix, names in behind.items()]
 
 
-def _common_prefixes(own: Mapping[str, Tensor]) -> Iterator[str]:
+def _common_prefixes(module_weights: Mapping[str, Tensor]) -> Iterator[str]:
     """The prefixes that all names have, from none to the longest that leaves each a module: "", "net.", "net.body."."""
-    names = list(own)
+    names = list(module_weights)
     prefix = ""
     while names:
         yield prefix
@@ -190,50 +196,50 @@ def _distinct(matches: list[Match], entries: Mapping[str, CheckpointEntry]) -> l
     if len(matches) > COMPARED:  # a single layer, looked for in a large network
         return matches
     for match in matches:
-        if not any(_same(match, other, entries) for other in different):
+        if not any(_same(match, kept, entries) for kept in different):
             different.append(match)
     return different
 
 
-def _same(one: Match, two: Match, entries: Mapping[str, CheckpointEntry]) -> bool:
-    return one.names.keys() == two.names.keys() and all(
-        torch.equal(entries[one.names[name]].tensor, entries[two.names[name]].tensor) for name in one.names
+def _same(first: Match, second: Match, entries: Mapping[str, CheckpointEntry]) -> bool:
+    return first.names.keys() == second.names.keys() and all(
+        torch.equal(entries[first.names[name]].tensor, entries[second.names[name]].tensor) for name in first.names
     )
 
 
-def _is_complete(match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> bool:
-    return fitting(match, entries, own) == len(match.names) and not missing(match.names, own)
+def _is_complete(match: Match, entries: Mapping[str, CheckpointEntry], module_weights: Mapping[str, Tensor]) -> bool:
+    return fitting(match, entries, module_weights) == len(match.names) and not missing(match.names, module_weights)
 
 
-def fitting(match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor]) -> int:
+def fitting(match: Match, entries: Mapping[str, CheckpointEntry], module_weights: Mapping[str, Tensor]) -> int:
     """The number of the model's tensors that it contains with their shapes."""
-    return sum(not misfit(entries[dotted].tensor, own[name]) for name, dotted in match.names.items())
+    return sum(not misfit(entries[dotted].tensor, module_weights[name]) for name, dotted in match.names.items())
 
 
-def misfit(tensor: Tensor, wanted: Tensor) -> str:
+def misfit(tensor: Tensor, target: Tensor) -> str:
     """Why a tensor cannot be copied into one of a model; "" if it can."""
     odd = _oddity(tensor)
     if odd:
         return odd
-    if tensor.is_complex() and not wanted.is_complex():
-        return f"complex, the model's {str(wanted.dtype).removeprefix('torch.')}"
-    if is_lazy(wanted):  # it takes its shape from the file, so the file must hold as many numbers
-        held = tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
-        return "" if held else f"{_shape(tensor)}, of fewer numbers in the file"
-    if tensor.shape != wanted.shape:
-        return f"{_shape(tensor)}, the model's {_shape(wanted)}"
+    if tensor.is_complex() and not target.is_complex():
+        return f"complex, the model's {str(target.dtype).removeprefix('torch.')}"
+    if is_lazy(target):  # it takes its shape from the file, so the file must hold as many numbers
+        is_complete = tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+        return "" if is_complete else f"{_shape(tensor)}, of fewer numbers in the file"
+    if tensor.shape != target.shape:
+        return f"{_shape(tensor)}, the model's {_shape(target)}"
     return (
         ""
-        if _holds(wanted, tensor)
-        else f"beyond the numbers of the model's {str(wanted.dtype).removeprefix('torch.')}"
+        if _holds(target, tensor)
+        else f"beyond the numbers of the model's {str(target.dtype).removeprefix('torch.')}"
     )
 
 
-def _holds(wanted: Tensor, tensor: Tensor) -> bool:
+def _holds(target: Tensor, tensor: Tensor) -> bool:
     """Whether the finite numbers of a tensor are finite in another one's type, too."""
-    if tensor.dtype == wanted.dtype or not (tensor.is_floating_point() and wanted.is_floating_point()):
+    if tensor.dtype == target.dtype or not (tensor.is_floating_point() and target.is_floating_point()):
         return True
-    return bool((torch.isfinite(tensor.to(wanted.dtype)) | ~torch.isfinite(tensor.to(torch.float64))).all())
+    return bool((torch.isfinite(tensor.to(target.dtype)) | ~torch.isfinite(tensor.to(torch.float64))).all())
 
 
 def _oddity(tensor: Tensor) -> str:
@@ -247,19 +253,19 @@ def _oddity(tensor: Tensor) -> str:
     return "" if tensor.device.type == "cpu" else f"without numbers (on the device {tensor.device})"
 
 
-def missing(present: Iterable[str], own: Mapping[str, Tensor]) -> list[str]:
+def missing(present: Iterable[str], module_weights: Mapping[str, Tensor]) -> list[str]:
     """The model's names that are not present; not those that share their memory with one that is, nor batch counters.
 
     Safetensors keeps a shared tensor once. PyTorch itself does without `num_batches_tracked` in older files.
     """
     names = set(present)
-    held = {own[name].data_ptr() for name in names if not is_lazy(own[name])} - {0}
+    shared = {module_weights[name].data_ptr() for name in names if not is_lazy(module_weights[name])} - {0}
     return [
         name
-        for name, tensor in own.items()
+        for name, tensor in module_weights.items()
         if name not in names
         and not name.endswith("num_batches_tracked")
-        and (is_lazy(tensor) or tensor.data_ptr() not in held)
+        and (is_lazy(tensor) or tensor.data_ptr() not in shared)
     ]
 
 

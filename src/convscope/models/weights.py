@@ -58,10 +58,10 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
         raise WeightsError(
             f"{path} holds no state dict ({_described(content)}); save one with torch.save(model.state_dict(), ...)."
         )
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    match, others = find_weights(entries, own, key, type(model).__name__, str(path))
+    module_weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    match, other_matches = find_weights(entries, module_weights, key, type(model).__name__, str(path))
     among, beside = left_over(match, entries)
-    _check(match, entries, own, among, f"the weights in {path} do not fit {type(model).__name__}")
+    _check(match, entries, module_weights, among, f"the weights in {path} do not fit {type(model).__name__}")
     results = {name: entries[dotted].tensor for name, dotted in match.names.items()}
     try:
         model.load_state_dict(results, strict=False)
@@ -69,7 +69,12 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
         raise WeightsError(
             f"{type(model).__name__} does not take the weights in {path}: {str(error).splitlines()[0]}"
         ) from error
-    return (*_moves(match, entries), *_others(match, others), *_ignored(beside), *_conversions(results, own))
+    return (
+        *_moves(match, entries),
+        *_others(match, other_matches),
+        *_ignored(beside),
+        *_conversions(results, module_weights),
+    )
 
 
 def _as_path(path: object) -> Path:
@@ -106,11 +111,11 @@ def _others(match: Match, others: list[Match]) -> list[str]:
     """A note on other weights in the file that fit too."""
     if not others:
         return []
-    keys = first_few(repr(other.key) for other in others)
-    taken = repr(match.key) if match.key else "the outermost level"
+    keys = first_few(repr(match.key) for match in others)
+    taken_key = repr(match.key) if match.key else "the outermost level"
     fit = "fit" if len(others) > 1 else "fits"
     return [
-        f"{keys} {fit} too, with other numbers; {taken} was taken (weights_key={others[0].key!r}, or --weights-key "
+        f"{keys} {fit} too, with other numbers; {taken_key} was taken (weights_key={others[0].key!r}, or --weights-key "
         f"{others[0].key}, takes the other)"
     ]
 
@@ -120,28 +125,38 @@ def _ignored(beside: list[str]) -> list[str]:
     return [f"left out {tensors} not the model's ({first_few(beside)})"] if beside else []
 
 
-def _conversions(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+def _conversions(tensors: Mapping[str, Tensor], module_weights: Mapping[str, Tensor]) -> list[str]:
     """A note on types that were converted to the model's."""
     pairs = {
-        (str(tensor.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
+        (str(tensor.dtype).removeprefix("torch."), str(module_weights[name].dtype).removeprefix("torch."))
         for name, tensor in tensors.items()
-        if not is_lazy(own[name]) and tensor.dtype != own[name].dtype
+        if not is_lazy(module_weights[name]) and tensor.dtype != module_weights[name].dtype
     }
-    return [f"converted {have} to {want}" for have, want in sorted(pairs)]
+    return [f"converted {stored} to {converted}" for stored, converted in sorted(pairs)]
 
 
 def _check(
-    match: Match, entries: Mapping[str, CheckpointEntry], own: Mapping[str, Tensor], unexpected: list[str], what: str
+    match: Match,
+    entries: Mapping[str, CheckpointEntry],
+    module_weights: Mapping[str, Tensor],
+    unexpected: list[str],
+    subject: str,
 ) -> None:
     """Refuse names that are missing or unexpected and shapes that differ, listing the first few of each."""
     wrong = [
-        f"{name} is {why}" for name, dotted in match.names.items() if (why := misfit(entries[dotted].tensor, own[name]))
+        f"{name} is {problem}"
+        for name, dotted in match.names.items()
+        if (problem := misfit(entries[dotted].tensor, module_weights[name]))
     ]
-    kinds = {"missing": missing(match.names, own), "unexpected": unexpected, "of another shape or type": wrong}
+    kinds = {
+        "missing": missing(match.names, module_weights),
+        "unexpected": unexpected,
+        "of another shape or type": wrong,
+    }
     messages = [f"{len(names)} {kind} ({first_few(names)})" for kind, names in kinds.items() if names]
     if messages:
-        fit = fitting(match, entries, own)
+        fit = fitting(match, entries, module_weights)
         raise WeightsError(
-            f"{what}: {'; '.join(messages)}. {fit} of its {len(own)} tensors fit; check that the model and its "
-            "arguments are those of the training."
+            f"{subject}: {'; '.join(messages)}. {fit} of its {len(module_weights)} tensors fit; check that the "
+            "model and its arguments are those of the training."
         )

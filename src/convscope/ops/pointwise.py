@@ -232,7 +232,7 @@ def through_vjp(
     Args:
         values: Its arguments, in their order.
         names: Which operand each is; "" for a number.
-        shapes: Of each operand.
+        shapes: The shape of each operand.
     """
     result = PRIMITIVES[function]
     moving = tuple(names[argument] in varies for argument in values)

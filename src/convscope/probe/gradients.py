@@ -135,7 +135,7 @@ def gradients(
             where there are as many, and only whole batches.
         batch: Images in a batch.
         points: Kept steps of a run to measure at, the first and the last included; 1 for its present weights alone.
-        seed: Of the images and of dropout's masks.
+        seed: The seed of the images and of dropout's masks.
         progress: Receives how many points are done.
 
     Returns:

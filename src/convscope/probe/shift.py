@@ -56,9 +56,10 @@ def shift(
         kind: translation, rotation, scale, noise or erase.
         levels: What to measure; by default translations of up to `reach` pixels in each direction, and a fixed row of
             the others.
-        reach: Of translations, in pixels; at most the longer side of an image, beyond which nothing of it is left.
-        split: Of a data set given by name.
-        seed: Of generated data, and of the noise.
+        reach: The largest translation, in pixels; at most the longer side of an image, beyond which nothing of it is
+            left.
+        split: The split of a data set given by name.
+        seed: The seed of generated data and of the noise.
         data_dir: The folder of the MNIST family's files.
         folder: Where partial results are kept, so that an interrupted scan can go on.
         progress: Receives how many images are done.

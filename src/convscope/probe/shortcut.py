@@ -139,7 +139,7 @@ def shortcut(
     Args:
         data: A data set's name, or training images.
         test: Test images; by default the data set's own, or a fifth of each class of `data`.
-        seed: Of generated data, of the fifth that is held out, of the folds of cross-validation.
+        seed: The seed of generated data, of the fifth that is held out, and of the folds of cross-validation.
         data_dir: The folder of the MNIST family's files.
         progress: Receives how many images are done.
 

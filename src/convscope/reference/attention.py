@@ -213,9 +213,9 @@ def flash_attention_backward(
     [0.0, 0.0, 1.0]
 
     Args:
-        grad_out, out: Of the result and the result, shape (N, H, L, Ev).
+        grad_out, out: The gradient of the result, and the result, shape (N, H, L, Ev).
         query, key, value: Shapes (N, H, L, E), (N, H, S, E), (N, H, S, Ev).
-        logsumexp: Of the scores of each query, shape (N, H, L).
+        logsumexp: The logsumexp of the scores of each query, shape (N, H, L).
         dropout_p: Must be 0.
         is_causal: Whether query i sees the first i + 1 keys only.
         attn_mask: Added to the scores, or boolean, broadcast to (N, H, L, S).

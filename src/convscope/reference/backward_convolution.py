@@ -61,7 +61,7 @@ def convolution_backward(
     [[5.0, 5.0, 5.0, 5.0], [3.0, 3.0, 3.0, 3.0], [1.0]]
 
     Args:
-        grad_output: Of the result, shape (N, K, P, Q), or any other number of spatial axes.
+        grad_output: The gradient of the result, shape (N, K, P, Q), or any other number of spatial axes.
         x: The input, shape (N, C, H, W).
         weight: The kernels, shape (K, C / groups, R, S); transposed (C, K / groups, R, S).
         bias_sizes: Shape of the bias; its gradient has one number for each channel of the result in any case.
@@ -163,7 +163,7 @@ def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: f
     T - 1 additions round what they give, no more than B and the error E so far: E <= u·(T·(B + E) + size).
 
     Args:
-        rows: Of each row in the order of the walk its sum, and the largest part of it, in the shape of the gradient.
+        rows: The sum of each row in the order of the walk, and its largest part, in the shape of the gradient.
         size: The sum of all magnitudes.
         count: T, how many products are not zero.
         u: Unit roundoff.

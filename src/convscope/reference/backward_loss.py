@@ -16,10 +16,10 @@ def log_softmax_backward(grad_output: Array, output: Array, dim: int, input_dtyp
     [0.25, -0.25]
 
     Args:
-        grad_output: Of the log-probabilities.
+        grad_output: The gradient of the log-probabilities.
         output: The log-probabilities themselves.
         dim: Along which the probabilities sum to 1.
-        input_dtype: Of the logits; changes no number.
+        input_dtype: The type of the logits; changes no number.
     """
     return np.asarray(grad_output - np.exp(output) * grad_output.sum(dim, keepdims=True))
 
@@ -74,10 +74,10 @@ def nll_backward(
     [[0.0, 0.0, -0.5], [-0.5, 0.0, 0.0]]
 
     Args:
-        grad_output: Of the loss: one number, or one for each label where nothing is reduced.
+        grad_output: The gradient of the loss: one number, or one for each label where nothing is reduced.
         x: Log-probabilities, (N, C, ...) or (C,).
         target: Labels, (N, ...) or ().
-        weight: Of each class, (C,), or None.
+        weight: The weight of each class, (C,), or None.
         reduction: See `MEAN`.
         ignore_index: A label that does not count.
         total_weight: Sum of the weights of all labels that count.

@@ -37,7 +37,7 @@ def batch_norm_backward(
     (array([-1.]), array([1.]))
 
     Args:
-        grad_out: Of the normalized cells, shape (N, C, ...).
+        grad_out: The gradient of the normalized cells, shape (N, C, ...).
         x: What was normalized.
         weight: Shape (C,), or None for 1.
         running_mean, running_var, save_mean, save_invstd: Shape (C,); the first two in evaluation, else the others.
@@ -94,9 +94,9 @@ def layer_norm_backward(
     """native_layer_norm_backward: each row by itself; a row is the last axes, those of `normalized_shape`.
 
     Args:
-        grad_out, x: Of the normalized cells and what was normalized, shape (..., *normalized_shape).
+        grad_out, x: The gradient of the normalized cells, and what was normalized, shape (..., *normalized_shape).
         normalized_shape: The lengths of the last axes.
-        mean, rstd: Of each row, as recorded, shape (..., 1, 1).
+        mean, rstd: Each row's, as recorded, shape (..., 1, 1).
         weight, bias: Shape `normalized_shape`, or None.
         output_mask: Which of the gradients of input, weight and bias are wanted.
     """
@@ -127,8 +127,8 @@ def group_norm_backward(
     """native_group_norm_backward: the channels of a group together, each image by itself.
 
     Args:
-        grad_out, x: Of the normalized cells and what was normalized, shape (N, C, ...).
-        mean, rstd: Of each image and group, as recorded, shape (N, groups).
+        grad_out, x: The gradient of the normalized cells, and what was normalized, shape (N, C, ...).
+        mean, rstd: Each image and group's, as recorded, shape (N, groups).
         weight: Shape (C,), or None.
         images, channels, cells: N, C and the cells of one channel.
         group: How many groups the channels form.

@@ -23,8 +23,8 @@ def ctc(
     Args:
         log_probs: Logarithms of probabilities, shape (T, N, C).
         targets: Labels in rows, shape (N, S), or of all sequences one after the other.
-        input_lengths, target_lengths: Of each sequence.
-        zero_infinity: Of the backward pass alone.
+        input_lengths, target_lengths: The length of each sequence.
+        zero_infinity: Used by the backward pass alone.
 
     Returns:
         Shape (N,); and what only a backward pass reads, as None.

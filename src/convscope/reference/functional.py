@@ -273,7 +273,7 @@ def relu_backward(grad: Array, x: Array) -> Array:
     [0.0, 0.0, 5.0]
 
     Args:
-        grad: Of the output.
+        grad: The gradient of the output.
         x: The input, of the same shape.
     """
     return np.where(x > 0, grad, 0.0)
@@ -287,7 +287,7 @@ def tanh_backward(grad: Array, y: Array) -> Array:
     [4.0]
 
     Args:
-        grad: Of the output.
+        grad: The gradient of the output.
         y: The output, of the same shape.
     """
     return np.asarray(grad * (1 - y * y))
@@ -335,7 +335,7 @@ def softmax_backward(grad: Array, y: Array, dim: int = -1) -> Array:
     [[0.25, -0.25]]
 
     Args:
-        grad: Of the output.
+        grad: The gradient of the output.
         y: The output, of the same shape.
         dim: The axis of the classes.
     """

@@ -208,7 +208,7 @@ def strided(
 
     Args:
         x: Any array.
-        size, stride: Of the result, in cells.
+        size, stride: The result's, in cells.
         storage_offset: The first cell of the result in memory; by default that of `x`.
         memory: Strides of `x` and its first cell, in the same memory; by default row by row from 0.
 

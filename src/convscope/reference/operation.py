@@ -200,7 +200,7 @@ def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors:
     VDPBF16PS, which rounds denormal inputs to 0); a product then loses all of its magnitude.
 
     Args:
-        error: Of the operation.
+        error: The error of the operation.
         magnitude: The operation itself: a sum of products of the factors, of which it takes the magnitudes.
         *factors: The names of the arguments that are multiplied.
     """

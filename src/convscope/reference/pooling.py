@@ -235,7 +235,7 @@ def max_pool_backward(
     [[[0.0, 7.0], [0.0, 0.0]]]
 
     Args:
-        grad_output: Of the maxima, (N, C, P, Q) or (C, P, Q).
+        grad_output: The gradient of the maxima, (N, C, P, Q) or (C, P, Q).
         x: The input, (N, C, H, W) or (C, H, W).
         kernel_size, stride, padding, dilation, ceil_mode: As in the forward pooling.
         indices: The recorded indices; not used.
@@ -279,7 +279,7 @@ def avg_pool_backward(
     [[[2.0, 2.0], [2.0, 2.0]]]
 
     Args:
-        grad_output: Of the averages.
+        grad_output: The gradient of the averages.
         x: The input; only its shape is used.
         kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override: As in the forward pooling.
     """

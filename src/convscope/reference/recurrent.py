@@ -156,7 +156,7 @@ def packed(x: Array, lengths: Array, batch_first: bool) -> tuple[Array, Array]:
 
     Args:
         x: Shape (T, N, ...), or (N, T, ...) with `batch_first`.
-        lengths: Of the sequences, the longest first, shape (N,).
+        lengths: The lengths of the sequences, the longest first, shape (N,).
     """
     rows = np.swapaxes(x, 0, 1) if batch_first else x
     counts = np.array([np.count_nonzero(lengths > t) for t in range(int(lengths.max(initial=0)))], np.int64)

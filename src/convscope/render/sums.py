@@ -262,7 +262,7 @@ def closing(dot: Dot, scale: NumberScale, shown: int, *, drawn: bool) -> list[Ro
     """From the terms to the result: sum, rounding, scale and divisor, bias.
 
     Args:
-        scale: Of the terms.
+        scale: The scale of the terms.
         shown: What the terms add up to as they are shown, in units of `scale`.
         drawn: Whether they are drawn as grids, so that their sum needs a line of its own.
     """

@@ -47,7 +47,7 @@ def document(title: str, data: str, words: str) -> str:
     """The file: script and style are inline and named by their hashes, so that the browser runs nothing else.
 
     Args:
-        title: Of the page; any text.
+        title: The title of the page; any text.
         data: What `PageContents.encoded` returns.
         words: The main facts as text, for readers without JavaScript.
     """
@@ -119,7 +119,7 @@ class PageContents:
 
         Args:
             array: bool, integers and narrow floats are stored as float32, bytes as bytes.
-            share: Of the limit, up to which this tensor may go.
+            share: The share of the limit up to which this tensor may go.
         """
         stored = _stored(array)
         kind = f"{stored.dtype.kind}{stored.itemsize}"

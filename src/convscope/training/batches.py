@@ -141,13 +141,13 @@ class StoredBatches:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See `Batches`."""
-        pixels, kept = self.data.readable(indices.cpu().numpy())
+        pixels, read_indices = self.data.readable(indices.cpu().numpy())
         raw = torch.from_numpy(pixels).to(self.labels.device)
         values = normalized(raw, self.data, self.dtype)
         if self.channels_last:  # explicitly: with one channel, contiguous() would keep the strides
             rows = values.permute(0, 2, 3, 1)
             values = rows.reshape(-1).view(rows.shape).permute(0, 3, 1, 2)
-        return values, self.labels[torch.from_numpy(kept).to(self.labels.device)]
+        return values, self.labels[torch.from_numpy(read_indices).to(self.labels.device)]
 
     def taken(self, parts: Sequence[Tensor]) -> Stream:
         """See `Batches`."""
@@ -188,9 +188,9 @@ def as_batches(
     return replace(raw, images=values, ready=True)
 
 
-def shifted(images: Tensor, most: int) -> Tensor:
-    """The batch (N, C, H, W) shifted by up to `most` pixels each way, drawn from PyTorch's random state."""
-    down, right = torch.randint(-most, most + 1, (2,)).tolist()
+def shifted(images: Tensor, limit: int) -> Tensor:
+    """The batch (N, C, H, W) shifted by up to `limit` pixels each way, drawn from PyTorch's random state."""
+    down, right = torch.randint(-limit, limit + 1, (2,)).tolist()
     return torch.roll(images, (down, right), (2, 3))
 
 
@@ -200,8 +200,8 @@ def batch_count(images: int, size: int, *, join_last: bool = False) -> int:
     >>> batch_count(33, 32), batch_count(33, 32, join_last=True), batch_count(20, 32, join_last=True)
     (2, 1, 1)
     """
-    whole, left = divmod(images, size)
-    return max(1, whole) if join_last else whole + (left > 0)
+    full, remainder = divmod(images, size)
+    return max(1, full) if join_last else full + (remainder > 0)
 
 
 def batch_parts(order: Tensor, size: int, *, join_last: bool = False) -> tuple[Tensor, ...]:
@@ -239,12 +239,12 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 @contextmanager
-def trained_channels_last(model: nn.Module, data: Dataset, *, wanted: bool) -> Iterator[bool]:
+def trained_channels_last(model: nn.Module, data: Dataset, *, requested: bool) -> Iterator[bool]:
     """Train in channels_last memory format if requested and supported; yields whether it is active.
 
     PyTorch's CPU pooling is several times faster in this format (bench/training.py).
     """
-    if not (wanted and _convolves(model)):
+    if not (requested and _convolves(model)):
         yield False
         return
     _lay_out(model, torch.channels_last)

@@ -87,8 +87,8 @@ def check_engine(engine: str, device: str | None, precision: str | None) -> tupl
         raise UnknownName("engine", engine, ENGINES)
     if engine == "torch":
         return device or "auto", precision or "float32"
-    for name, value, known in (("device", device, ("auto", "cpu")), ("precision", precision, ("float64",))):
-        if value not in {None, *known}:
+    for name, value, supported in (("device", device, ("auto", "cpu")), ("precision", precision, ("float64",))):
+        if value not in {None, *supported}:
             raise UsageError(
                 f"the NumPy engine calculates on the CPU in float64, not with {name} {value}; leave it out."
             )
@@ -279,9 +279,9 @@ def _names() -> list[str]:
     return [kind.__name__ for kind in LAYERS]
 
 
-def _lacks(what: str, kind: str, known: Any) -> UsageError:
+def _lacks(feature: str, kind: str, supported: Any) -> UsageError:
     return UsageError(
-        f"the NumPy engine does not support {what}; its {kind} are {', '.join(known)}. "
+        f"the NumPy engine does not support {feature}; its {kind} are {', '.join(supported)}. "
         "Train with PyTorch, --engine torch."
     )
 

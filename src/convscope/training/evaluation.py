@@ -174,12 +174,14 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     for number in range(math.ceil(len(batches) / size)):
         total += gathered_parts[number % runtime.world][0][number // runtime.world]
     counts = sum((part for _, part, _ in gathered_parts), np.zeros_like(confusion))
-    name, read = f"{batches.data.name}:{batches.data.split}", int(counts.sum())
-    if not read:
+    name, image_count = f"{batches.data.name}:{batches.data.split}", int(counts.sum())
+    if not image_count:
         raise DataError(f"no image of {name} can be read.")
     odd = sum(part for *_, part in gathered_parts)
-    notes = (f"{odd:,} of the {read:,} outputs have values that are not finite, so their classes mean nothing.",)
-    return Evaluation(name, classes, total / read, counts, batches.data.listed - read, notes if odd else ())
+    notes = (f"{odd:,} of the {image_count:,} outputs have values that are not finite, so their classes mean nothing.",)
+    return Evaluation(
+        name, classes, total / image_count, counts, batches.data.listed - image_count, notes if odd else ()
+    )
 
 
 @takes(run="Run | str | Path", dataset="Dataset | str")

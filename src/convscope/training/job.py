@@ -110,9 +110,9 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
     notes = tuple(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
     notes += _overlap_note(train, test) if recipe.sampling == "published" else ()
     notes = (*notes, *_empty_classes_note(train))
-    wanted, recipe = recipe, recipe.for_images(len(train))
-    if recipe.epochs > wanted.epochs:
-        epochs = f"{recipe.epochs} epochs, {wanted.least_steps} steps in all."
+    requested, recipe = recipe, recipe.for_images(len(train))
+    if recipe.epochs > requested.epochs:
+        epochs = f"{recipe.epochs} epochs, {requested.least_steps} steps in all."
         few = f"{len(train):,} images are few, so the training takes {epochs}"
         notes = (*notes, few)
     imports = settings.imports or Imports()
@@ -230,9 +230,11 @@ def check_fits(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     make_optimizer(model, recipe)
     first = data.preprocess.normalize(data.first())
     check_input(model, first[0], "use another model, or build yours for these images")
-    others = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
-    if others:
-        raise ModelError(f"the model's state has {others[0]}, which is not a tensor; a run can store only tensors.")
+    other_entries = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
+    if other_entries:
+        raise ModelError(
+            f"the model's state has {other_entries[0]}, which is not a tensor; a run can store only tensors."
+        )
     parameter = next(model.parameters(), torch.empty(0))
     with torch.no_grad(), in_eval_mode(model):
         output = answer(model, torch.from_numpy(first).to(parameter.device, parameter.dtype))
@@ -248,11 +250,11 @@ def _recipe(settings: Settings, model: str) -> tuple[Recipe, str]:
     """The recipe with the user's changes applied, and its name."""
     if isinstance(settings.recipe, Recipe):
         return settings.recipe, settings.recipe_name
-    known = isinstance(settings.dataset, str) and settings.dataset in made_for(model)
-    if settings.recipe == "fast" and not known:
+    is_tutorial_data = isinstance(settings.dataset, str) and settings.dataset in made_for(model)
+    if settings.recipe == "fast" and not is_tutorial_data:
         return ANY.with_changes(**(settings.changes or {})), "fast"
     recipe = recipe_for(model, settings.recipe)
-    if not known and isinstance(settings.dataset, str):
+    if not is_tutorial_data and isinstance(settings.dataset, str):
         raise UsageError(
             f"the tutorial trains {model} on {made_for(model)[0]}, not on {settings.dataset}; use --recipe fast."
         )

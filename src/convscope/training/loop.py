@@ -161,8 +161,8 @@ class Loop:
         order = order.to(self.train.labels.device)
         parts = batch_parts(order, self.recipe.batch_size, join_last=self.recipe.join_last)
         self.model.train()
-        mine = [self.runtime.mine(part) for part in parts[self.position.batch :]]
-        with contextlib.closing(self.train.taken(mine)) as batches:
+        own_parts = [self.runtime.mine(part) for part in parts[self.position.batch :]]
+        with contextlib.closing(self.train.taken(own_parts)) as batches:
             while self.position.batch < self.batches and not self.stopping:
                 self._chunk(parts, batches)
                 self._between()
@@ -177,12 +177,15 @@ class Loop:
         until = start + (pace if self.runtime.world == 1 else math.inf)
         losses: list[Tensor] = []
         outputs: list[tuple[Tensor, Tensor]] = []
-        for done, read in enumerate(islice(batches, last - first)):
-            self._set_lr(self.position.step + done)
-            count, whole = min(self.runtime.count(parts[first + done]), len(read[1])), len(parts[first + done])
-            images, labels = read if len(read[1]) else _nothing(*read)
+        for offset, batch in enumerate(islice(batches, last - first)):
+            self._set_lr(self.position.step + offset)
+            count, full_count = (
+                min(self.runtime.count(parts[first + offset]), len(batch[1])),
+                len(parts[first + offset]),
+            )
+            images, labels = batch if len(batch[1]) else _nothing(*batch)
             shown = shifted(images, self.recipe.shift) if self.recipe.shift else images
-            loss, output = self.engine.step(shown, labels, count / whole)
+            loss, output = self.engine.step(shown, labels, count / full_count)
             losses.append(loss)
             outputs.append((output[:count], labels[:count]))
             if time.perf_counter() >= until or (self.interrupt.asked and self.runtime.world == 1):
@@ -224,10 +227,10 @@ class Loop:
         hits = (decided == labels).sum().to(values)
         wishes = values.new_tensor([self.interrupt.asked, self.runtime.rank == 0 and self._is_late(len(losses))])
         counts = torch.stack([hits, sizes.sum().to(values), *wishes])
-        *added, hits_all, images, asked, due = self.runtime.total(torch.cat([values * sizes, counts])).tolist()
+        *added, hits_all, images, stop_requests, due = self.runtime.total(torch.cat([values * sizes, counts])).tolist()
         if not np.isfinite(added).all():
             self._refuse(self.position.step + 1 + int(np.flatnonzero(~np.isfinite(added))[0]))
-        self.agreed, self.due = asked > 0, due > 0
+        self.agreed, self.due = stop_requests > 0, due > 0
         sums = dict(self.position.sums)
         for prefix in ("", "epoch_"):
             for value in added:

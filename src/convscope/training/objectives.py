@@ -99,8 +99,10 @@ def kind_of_optimizer(optimizer: torch.optim.Optimizer) -> type[torch.optim.Opti
     >>> kind_of_optimizer(OPTIMIZERS["adam"]([weight])) is torch.optim.Adam
     True
     """
-    own = type(optimizer)
-    original: type[torch.optim.Optimizer] = vars(own).get("original", own)  # not that of a subclass of the user's
+    optimizer_class = type(optimizer)
+    original: type[torch.optim.Optimizer] = vars(optimizer_class).get(
+        "original", optimizer_class
+    )  # not that of a subclass of the user's
     return original
 
 

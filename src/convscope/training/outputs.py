@@ -153,8 +153,10 @@ def are_probabilities(model: nn.Module, row: Tensor) -> bool:
     """
     if ends_in(model, nn.Softmax):
         return True
-    whole = bool((row == row.round()).all())
-    return bool((row >= 0).all()) and not whole and abs(float(row.double().sum()) - 1) < (row.shape[1] + 2) * 2.0**-24
+    is_integer = bool((row == row.round()).all())
+    return (
+        bool((row >= 0).all()) and not is_integer and abs(float(row.double().sum()) - 1) < (row.shape[1] + 2) * 2.0**-24
+    )
 
 
 def _from_numpy(output: np.ndarray[Any, Any]) -> Tensor:
@@ -213,6 +215,6 @@ def refusal(model: nn.Module, images: Tensor, error: Exception) -> ConvscopeErro
     name = card_of(model).name
     if isinstance(error, torch.OutOfMemoryError):
         return ModelError(f"{name} runs out of memory on {count} images of {shape}; use a smaller --batch-size.")
-    what = f"{name} on {f'{count} images' if count > 1 else 'an image'} of {shape}"
+    attempt = f"{name} on {f'{count} images' if count > 1 else 'an image'} of {shape}"
     layer = failing_layer(model, error)
-    return ModelError(f"{what} fails: {layer}{line_of(error)}.") if layer else failed(what, error)
+    return ModelError(f"{attempt} fails: {layer}{line_of(error)}.") if layer else failed(attempt, error)

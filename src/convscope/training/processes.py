@@ -66,13 +66,15 @@ def launch(devices: int | None = None, num_nodes: int | None = None, *, patience
 
 
 def _check_torchrun(devices: int | None, num_nodes: int | None) -> None:
-    for name, asked, variable in (
+    for name, requested, variable in (
         ("devices", devices, "LOCAL_WORLD_SIZE"),
         ("num-nodes", num_nodes, "GROUP_WORLD_SIZE"),
     ):
-        there = int(os.environ.get(variable, "1"))
-        if asked is not None and asked != there:
-            raise UsageError(f"torchrun has started {name} {there}, and --{name} says {asked}; leave it to torchrun.")
+        started = int(os.environ.get(variable, "1"))
+        if requested is not None and requested != started:
+            raise UsageError(
+                f"torchrun has started {name} {started}, and --{name} says {requested}; leave it to torchrun."
+            )
 
 
 def _start(devices: int, num_nodes: int, patience: float) -> None:
@@ -159,24 +161,24 @@ def _fresh_store(store: Store, number: int, size: int, patience: float) -> Store
 
     Every other process posts a random name; the first process answers each name with the prefix until all confirm it.
     """
-    own, until = uuid4().hex, time.monotonic() + patience
+    group_id, deadline = uuid4().hex, time.monotonic() + patience
     if number > 0:
-        store.set(f"hello/{number}", own)
-        store.wait([f"welcome/{own}"], timedelta(seconds=patience))
-        group = store.get(f"welcome/{own}").decode()
+        store.set(f"hello/{number}", group_id)
+        store.wait([f"welcome/{group_id}"], timedelta(seconds=patience))
+        group = store.get(f"welcome/{group_id}").decode()
         store.set(f"{group}/{number}", "here")
         return PrefixStore(group, store)
     missing = set(range(1, size))
     while missing:
-        for other in sorted(missing):
-            if store.check([f"{own}/{other}"]):
-                missing.discard(other)
-            elif store.check([f"hello/{other}"]):
-                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
-        if missing and time.monotonic() > until:
+        for process in sorted(missing):
+            if store.check([f"{group_id}/{process}"]):
+                missing.discard(process)
+            elif store.check([f"hello/{process}"]):
+                store.set(f"welcome/{store.get(f'hello/{process}').decode()}", group_id)
+        if missing and time.monotonic() > deadline:
             raise TimeoutError(f"process {min(missing)} is missing")
         time.sleep(0.01)
-    return PrefixStore(own, store)
+    return PrefixStore(group_id, store)
 
 
 def _reach(address: tuple[str, int], patience: float) -> None:
@@ -270,9 +272,9 @@ def all_do(work: Callable[[], Value]) -> Value:
     if world() == 1:
         return work()
     value, refused = _outcome(work)
-    for number, theirs in enumerate(gathered(Refused.of(refused))):
-        if theirs is not None:
-            raise _shared(refused or Refused(f"process {number}: {theirs}", theirs.exit_status))
+    for number, refusal in enumerate(gathered(Refused.of(refused))):
+        if refusal is not None:
+            raise _shared(refused or Refused(f"process {number}: {refusal}", refusal.exit_status))
     return value  # type: ignore[return-value]  # no process raised
 
 
@@ -304,7 +306,7 @@ def _outcome(work: Callable[[], Value]) -> tuple[Value | None, ConvscopeError | 
         return None, error
 
 
-def agree(what: str, facts: Callable[[], Mapping[str, object]]) -> None:
+def agree(subject: str, facts: Callable[[], Mapping[str, object]]) -> None:
     """Raise an error in all processes if they differ in a fact.
 
     >>> agree("training", lambda: {"data": "6bc1"})
@@ -314,12 +316,12 @@ def agree(what: str, facts: Callable[[], Mapping[str, object]]) -> None:
     """
     if world() == 1:
         return
-    mine = dict(facts())
-    for number, theirs in enumerate(gathered(mine)):
-        for name, value in mine.items():
-            if theirs[name] != value:
+    own_facts = dict(facts())
+    for number, other_facts in enumerate(gathered(own_facts)):
+        for name, value in own_facts.items():
+            if other_facts[name] != value:
                 one, two = sorted((rank(), number))
-                differ = f"processes {one} and {two} of this {what} have different {name}"
+                differ = f"processes {one} and {two} of this {subject} have different {name}"
                 raise _shared(DataError(f"{differ}; give every host the same files and arguments."))
 
 

@@ -107,8 +107,8 @@ class Recipe:
                 raise UnknownName("setting of a recipe", name, types)
             kinds = get_args(types[name]) or (types[name],)
             kinds = (str,) if types[name] is Schedule else kinds
-            whole = float in kinds and type(value) is int and abs(value) < MOST
-            if type(value) not in kinds and not whole:
+            is_integer = float in kinds and type(value) is int and abs(value) < MOST
+            if type(value) not in kinds and not is_integer:
                 raise UsageError(f"the recipe's {name} cannot be {repr(value)[:60]}.")
         return cls(**values)
 

@@ -89,7 +89,7 @@ def before_step(
         if job.config["dataset"]["sha256"] != run.config["dataset"]["sha256"]:
             raise RunError(f"{run.path} was trained on other data than {job.train.name} has now.")
         model = job.model.to(runtime.device, runtime.dtype)
-        channels_last = stack.enter_context(trained_channels_last(model, job.train, wanted=True))
+        channels_last = stack.enter_context(trained_channels_last(model, job.train, requested=True))
         torch.set_num_threads(run.config["environment"]["threads"])
         loss = make_loss(job.recipe)
         engine, optimizer = make_engine("torch", model, job.recipe, loss, runtime)
@@ -114,8 +114,8 @@ def before_step(
 def _check(run: Run) -> None:
     config = run.config
     if config.get("engine", "torch") != "torch" or config["precision"] == "bfloat16":
-        how = "in bfloat16" if config["precision"] == "bfloat16" else "by the NumPy engine"
-        raise UsageError(f"{run.path} was trained {how}, and the steps of such a run are not explained.")
+        method = "in bfloat16" if config["precision"] == "bfloat16" else "by the NumPy engine"
+        raise UsageError(f"{run.path} was trained {method}, and the steps of such a run are not explained.")
     if not str(config["device"]).startswith(("cpu", "auto")):
         raise UsageError(f"{run.path} was trained on {config['device']}, and is repeated exactly only on that device.")
     if config["environment"].get("launch") is not None:
@@ -151,9 +151,9 @@ def _check_weights(run: Run, step: int, model: nn.Module, job: TrainingJob) -> N
     """Compare with the weights that the run kept at this step, if it did."""
     if step not in run.steps:
         return
-    now = model.state_dict()
+    state = model.state_dict()
     for name, weights in run.weights_at(step).items():
-        if not np.array_equal(now[name].numpy(), weights, equal_nan=True):
+        if not np.array_equal(state[name].numpy(), weights, equal_nan=True):
             raise RunError(
                 f"{run.path} cannot be repeated exactly: after {step} steps on {job.train.name} {name} differs from "
                 "the run; another kind of CPU, thread count or torch version changes the last bits."

@@ -48,8 +48,8 @@ def quick_digest(data: Dataset) -> str:
     digest = hashlib.sha256(f"{data.images.shape} {data.images.dtype} {data.classes} {data.preprocess}".encode())
     digest.update(data.labels.tobytes())
     spread = range(0, len(data), max(1, len(data) // SAMPLE))
-    for at in data.images.marks() if isinstance(data.images, LazyImages) else spread:
-        digest.update(np.ascontiguousarray(data.readable([at])[0]).tobytes())
+    for index in data.images.marks() if isinstance(data.images, LazyImages) else spread:
+        digest.update(np.ascontiguousarray(data.readable([index])[0]).tobytes())
     return digest.hexdigest()
 
 
@@ -125,12 +125,12 @@ def environment(parameters: int, runtime: Runtime) -> EnvironmentPart:
     }
 
 
-def differences(stored: Mapping[str, object], here: Mapping[str, object]) -> tuple[str, ...]:
+def differences(stored: Mapping[str, object], current: Mapping[str, object]) -> tuple[str, ...]:
     """Notes on what has changed since a training began, so that resumed weights may differ in the last bit."""
     return tuple(
-        f"resumed with {name} {here[name]}, started with {stored[name]}: the last bits of the weights may differ."
+        f"resumed with {name} {current[name]}, started with {stored[name]}: the last bits of the weights may differ."
         for name in ("torch", "numpy", "processor", "device", "processes")
-        if name in stored and here[name] != stored[name]
+        if name in stored and current[name] != stored[name]
     )
 
 

@@ -88,13 +88,13 @@ def run_before_restart(out: str | Path | None) -> Run | None:
 
 def _own_run(out: str | Path | None) -> Run | None:
     """The newest run written by this group of processes, in `out` or among all runs."""
-    own = []
+    candidates = []
     for config in [Path(out) / "config.json"] if out is not None else RUNS.glob("*/config.json"):
         run = Run(config.parent)
         with suppress(RunError, OSError):
             if run.config["environment"].get("launch") == launch_id():
-                own.append((config.stat().st_mtime, run))
-    return max(own, key=lambda pair: pair[0])[1] if own else None
+                candidates.append((config.stat().st_mtime, run))
+    return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
 def _resumable(out: str | Path | None) -> Run:
@@ -111,13 +111,13 @@ def _resumable(out: str | Path | None) -> Run:
     return max(unfinished, key=lambda pair: pair[0])[1]
 
 
-def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: bool = False) -> Settings:
+def settings_of(run: Run, settings: Settings, requested: Mapping[str, Any], *, trust: bool = False) -> Settings:
     """The settings that a run was started with; rejects contradicting arguments.
 
     Args:
         run: The run.
-        given: The arguments that say what to train.
-        asked: The other arguments, by name.
+        settings: The arguments that say what to train.
+        requested: The other arguments, by name.
         trust: Trust the code that the run names from now on.
 
     Raises:
@@ -129,29 +129,29 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: b
     stored = {**config["recipe"], "seed": config["seed"], "device": config["device"], "precision": config["precision"]}
     stored["engine"] = config.get("engine", "torch")
     stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
-    if stored["engine"] == "numpy" and asked.get("device") == "auto":  # resolved by that engine
-        asked = {**asked, "device": None}
-    _check_asked(run, given, asked, stored)
-    _check_model(run, given)
-    if source is not None and given.dataset is not None and not isinstance(given.dataset, str):
+    if stored["engine"] == "numpy" and requested.get("device") == "auto":  # resolved by that engine
+        requested = {**requested, "device": None}
+    _check_asked(run, settings, requested, stored)
+    _check_model(run, settings)
+    if source is not None and settings.dataset is not None and not isinstance(settings.dataset, str):
         raise UsageError(f"{run.path} loads {source} by itself; leave the data out to continue.")
-    if config["test"] == BY_HAND and given.test is None:
+    if config["test"] == BY_HAND and settings.test is None:
         raise UsageError(f"{run.path} was evaluated on test data passed as arrays; pass the same data to continue.")
     imports = _imports(run, trust=trust)
-    if source is None and given.dataset is None:
+    if source is None and settings.dataset is None:
         raise UsageError(f"{run.path} was trained on data passed as arrays; pass the same data to continue.")
-    if made_from is None and not isinstance(given.model, nn.Module):
+    if made_from is None and not isinstance(settings.model, nn.Module):
         raise UsageError(f"{run.path} trained a module that was passed in; pass one of the same class to continue.")
     return Settings(
-        source or given.dataset,
-        made_from or given.model,
+        source or settings.dataset,
+        made_from or settings.model,
         model_args=config["model"]["args"],
         model_name=config["model"]["name"],
-        recipe=recipe.with_changes(epochs=asked["epochs"]),
+        recipe=recipe.with_changes(epochs=requested["epochs"]),
         recipe_name=config["recipe_name"],
         seed=config["seed"],
-        test=given.test if given.test is not None else config["test"],
-        data_options={**config["dataset"]["options"], **(given.data_options or {})},
+        test=settings.test if settings.test is not None else config["test"],
+        data_options={**config["dataset"]["options"], **(settings.data_options or {})},
         device=config["device"],
         precision=config["precision"],
         engine=stored["engine"],
@@ -159,10 +159,10 @@ def settings_of(run: Run, given: Settings, asked: Mapping[str, Any], *, trust: b
     )
 
 
-def _check_asked(run: Run, given: Settings, asked: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+def _check_asked(run: Run, settings: Settings, requested: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Reject arguments that contradict the run; more epochs do not, where the learning rate is constant."""
-    recipe, names = run.recipe, {"dataset": given.dataset, "model": given.model}
-    for name, value in {**asked, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
+    recipe, names = run.recipe, {"dataset": settings.dataset, "model": settings.model}
+    for name, value in {**requested, **{key: value for key, value in names.items() if isinstance(value, str)}}.items():
         extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
         if value is not None and value != stored[name] and not extends:
             raise UsageError(
@@ -179,28 +179,28 @@ def _imports(run: Run, *, trust: bool) -> Imports | None:
     return first_says(lambda: allowed_imports(run.path, source, args, trust=trust))
 
 
-def _check_model(run: Run, given: Settings) -> None:
+def _check_model(run: Run, settings: Settings) -> None:
     """Reject a model, or model arguments, that differ from the run's."""
     model = run.config["model"]
     if model["source"] is None:
         return
-    if isinstance(given.model, nn.Module):
+    if isinstance(settings.model, nn.Module):
         raise UsageError(f"{run.path} builds its own {model['name']}; leave the model out to continue.")
-    for name, value in (given.model_args or {}).items():
-        own = model["args"].get(name)
-        if own != value:
+    for name, value in (settings.model_args or {}).items():
+        run_value = model["args"].get(name)
+        if run_value != value:
             raise UsageError(
-                f"{run.path} was started with {model['name']}({name}={own!r}), not {value!r}; leave it out to continue "
-                "or start a new training in another --out."
+                f"{run.path} was started with {model['name']}({name}={run_value!r}), not {value!r}; leave it out to "
+                "continue or start a new training in another --out."
             )
 
 
-def settings_again(run: Run, given: Settings) -> Settings:
+def settings_again(run: Run, settings: Settings) -> Settings:
     """The settings of a run whose processes were restarted with the same arguments."""
     by_hand = Settings(
-        None if isinstance(given.dataset, str) else given.dataset,
-        given.model if isinstance(given.model, nn.Module) else None,
-        test=given.test,
+        None if isinstance(settings.dataset, str) else settings.dataset,
+        settings.model if isinstance(settings.model, nn.Module) else None,
+        test=settings.test,
     )
     return settings_of(run, by_hand, {"epochs": None})
 

@@ -160,9 +160,9 @@ class Run(RichDisplay):
 
     def holding(self, model: nn.Module) -> Self:
         """The same run with a model that is already in memory, so that it is not read from disk."""
-        held = replace(self)
-        vars(held)["model"] = model
-        return held
+        run = replace(self)
+        vars(run)["model"] = model
+        return run
 
     def remembered(self) -> Self:
         """The same run with its settings loaded, so that they are sent with it to a process on another host."""

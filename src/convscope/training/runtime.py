@@ -147,12 +147,12 @@ def make_runtime(device: str = "auto", precision: str = "float32") -> Runtime:
         from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
     except ImportError:
         raise TrainingError(FABRIC) from None
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     kind = choose_device(device).type
     try:
-        fabric = Fabric(accelerator=kind, strategy="ddp", devices=here, num_nodes=hosts)
+        fabric = Fabric(accelerator=kind, strategy="ddp", devices=local_processes, num_nodes=hosts)
     except MisconfigurationException as error:
-        raise UsageError(f"{here} processes cannot have a {kind} device each: {error}") from None
+        raise UsageError(f"{local_processes} processes cannot have a {kind} device each: {error}") from None
     fabric.launch()
     return Runtime(fabric.device, precision, rank(), world(), fabric)

@@ -90,10 +90,10 @@ def write_snapshot(folder: Path, state: State, weights: bytes) -> None:
         weights: The model's weights, as a sealed safetensors file.
     """
     buffer = io.BytesIO()
-    first, *others = state.randoms
+    first, *other_randoms = state.randoms
     hidden = hidden_buffers(state.model)
     torch.save(
-        {"optimizer": state.optimizer.state_dict(), "buffers": hidden, "random": first, "others": others}, buffer
+        {"optimizer": state.optimizer.state_dict(), "buffers": hidden, "random": first, "others": other_randoms}, buffer
     )
     files = {
         WEIGHTS: weights,
@@ -146,8 +146,8 @@ def _carry(old: Path, new: Path) -> None:
 def snapshot_folders(folder: Path) -> list[Path]:
     """The snapshots in a folder, newest first: folders, not links, with the name and a file of a snapshot."""
     named = (path for path in folder.glob("[0-9]*") if _NAMED.fullmatch(path.name))
-    own = [path for path in named if not path.is_symlink() and any((path / name).is_file() for name in FILES)]
-    return sorted(own, key=lambda path: int(path.name), reverse=True)
+    snapshots = [path for path in named if not path.is_symlink() and any((path / name).is_file() for name in FILES)]
+    return sorted(snapshots, key=lambda path: int(path.name), reverse=True)
 
 
 def newest_position(folder: Path) -> Position | None:
@@ -179,8 +179,8 @@ def newest_good(folder: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
         except OSError as error:
             damaged.append(f"{path} cannot be read and is skipped: {error.strerror or error}.")
         except (ValueError, SafetensorError) as error:
-            why = str(error).partition("\n")[0].rstrip(".")
-            damaged.append(f"{path} is damaged and skipped: {why}.")
+            reason = str(error).partition("\n")[0].rstrip(".")
+            damaged.append(f"{path} is damaged and skipped: {reason}.")
     raise RunError(f"{folder.parent} has no snapshot to resume from; train again. {' '.join(damaged)}".rstrip())
 
 
@@ -211,22 +211,26 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Any, run: Path) -
     Raises:
         RunError: it is not a state of this optimizer over these parameters.
     """
-    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    recipe_settings = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
     try:
         optimizer.load_state_dict(saved)
-        fits = all(map(_settings_fit, own, optimizer.param_groups)) and _state_fits(optimizer)
+        fits = all(map(_settings_fit, recipe_settings, optimizer.param_groups)) and _state_fits(optimizer)
     except Exception:  # it may be anything that weights_only reads
         fits = False
     if not fits:
         raise RunError(f"{run} holds an optimizer's state that does not fit its model and recipe; train again.")
 
 
-def _settings_fit(own: dict[str, Any], loaded: dict[str, Any]) -> bool:
+def _settings_fit(expected: dict[str, Any], loaded: dict[str, Any]) -> bool:
     """Whether a group has the recipe's settings, but for its rate and for how the kernels are called."""
     rate = loaded["lr"]
     free = {"lr", "fused", "foreach"}
     return (
-        math.isfinite(rate) and rate >= 0 and all(loaded[key] == value for key, value in own.items() if key not in free)
+        math.isfinite(rate)
+        and rate >= 0
+        and all(loaded[key] == value for key, value in expected.items() if key not in free)
     )
 
 
@@ -250,9 +254,9 @@ def _state_fits(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-def _fits(value: Any, parameter: Tensor, whole: bool) -> bool:
+def _fits(value: Any, parameter: Tensor, is_elementwise: bool) -> bool:
     """Whether a value is a tensor like its parameter, or one number that counts something."""
-    if whole:
+    if is_elementwise:
         return value is None or (value.shape == parameter.shape and value.layout == torch.strided)
     return value is None or (getattr(value, "shape", ()) == () and math.isfinite(value) and value >= 0)
 
@@ -275,9 +279,9 @@ def _position(content: bytes) -> Position:
     sums = values.get("sums") if isinstance(values, dict) else None
     if not isinstance(sums, dict) or values.keys() != {field.name for field in fields(Position)}:
         raise ValueError(f"{POSITION} is not a position")
-    whole = [values[name] for name in ("step", "epoch", "batch", "metrics_bytes")]
+    counts = [values[name] for name in ("step", "epoch", "batch", "metrics_bytes")]
     real = [values["seconds"], *sums.values()]
-    good = all(type(value) is int and 0 <= value < _LARGEST for value in whole)
+    good = all(type(value) is int and 0 <= value < _LARGEST for value in counts)
     if not good or not all(type(value) in {int, float} and math.isfinite(value) for value in real):
         raise ValueError(f"{POSITION} is not a position")
     return Position(**values)

@@ -123,17 +123,22 @@ def train(
     model = str(model) if isinstance(model, Path) else model
     if is_network_file(model):
         model, model_args = "blocks", {"blocks": read_network_file(str(model))["blocks"], **(model_args or {})}
-    given = Settings(dataset, model, model_args, test=test, data_options=data_options)
+    arguments = Settings(dataset, model, model_args, test=test, data_options=data_options)
     join()
     begun = find_run(out, may_begin=dataset is not None) if resume else run_before_restart(out)
     if begun is None:
         settings = _settings(
-            replace(given, changes=changes), recipe=recipe, seed=seed, device=device, precision=precision, engine=engine
+            replace(arguments, changes=changes),
+            recipe=recipe,
+            seed=seed,
+            device=device,
+            precision=precision,
+            engine=engine,
         )
     else:
         others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
-        asked = {**changes, **others}
-        settings = settings_of(begun, given, asked, trust=trust) if resume else settings_again(begun, given)
+        requested = {**changes, **others}
+        settings = settings_of(begun, arguments, requested, trust=trust) if resume else settings_again(begun, arguments)
         if epochs in {None, begun.recipe.epochs} and first_says(lambda: begun.finished):
             return begun
     return _trained(
@@ -143,7 +148,7 @@ def train(
 
 
 def _settings(
-    given: Settings,
+    arguments: Settings,
     *,
     recipe: str | None,
     seed: int | None,
@@ -152,12 +157,12 @@ def _settings(
     engine: str | None,
 ) -> Settings:
     """The settings of a new training; those that are None keep their defaults."""
-    if given.dataset is None:
+    if arguments.dataset is None:
         raise UsageError("name a data set to train on, such as shapes or mnist, or continue with --resume.")
     device, precision = check_engine(engine or "torch", device, precision)
     others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
     chosen: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
-    return replace(given, **chosen)
+    return replace(arguments, **chosen)
 
 
 def _trained(
@@ -198,8 +203,11 @@ def _run(
 ) -> Run:
     """Assemble the parts, restored from the last snapshot, and train; the model ends on the CPU in eval mode."""
     model = job.model.to(runtime.device, runtime.dtype)
-    wanted = job.config["engine"] == "torch" and runtime.device.type == "cpu"
-    with trained_channels_last(model, job.train, wanted=wanted) as channels_last, interruptible() as interrupt:
+    suits_channels_last = job.config["engine"] == "torch" and runtime.device.type == "cpu"
+    with (
+        trained_channels_last(model, job.train, requested=suits_channels_last) as channels_last,
+        interruptible() as interrupt,
+    ):
         stored = first_says(lambda: job.config if begun is None else begun.config)
         torch.set_num_threads(stored["environment"]["threads"])
         loss = make_loss(job.recipe)
@@ -284,12 +292,12 @@ def new_path(out: str | Path | None, name: str, *, resume: bool) -> tuple[Path, 
     if is_held(path):
         raise RunError(BUSY.format(path))
     if not is_unbegun(path):
-        how = (
+        remedy = (
             "continue it with --resume (in Python resume=True), or choose another --out"
             if (path / "config.json").exists()
             else "choose another --out"
         )
-        raise RunError(f"{path} exists and is not empty; {how}.")
+        raise RunError(f"{path} exists and is not empty; {remedy}.")
     if path.exists() and any(path.iterdir()):
         return path, (f"{path} has only the remains of a training that ended before its first step; it starts again.",)
     return path, (f"{path} holds no run to resume yet, so a new training starts.",) * resume

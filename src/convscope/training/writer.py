@@ -219,16 +219,16 @@ class RunWriter(Writer):
                     path.unlink()
                 elif step is not None and step not in points:
                     other_points.append(path)
-            kept = other_points[:: -(-len(other_points) // others)] if others and other_points else []
-            for path in set(other_points) - set(kept):
+            remaining = other_points[:: -(-len(other_points) // others)] if others and other_points else []
+            for path in set(other_points) - set(remaining):
                 path.unlink()
-        return len(kept)
+        return len(remaining)
 
     def _cut_metrics(self, position: Position) -> None:
         """Keep the intact lines up to `position`; a file with several hard links is replaced by a new one."""
         status = os.fstat(self._metrics.fileno())
-        kept = [line for line, event in read_metrics(self.path).lines if event["step"] <= position.step]
-        content = b"".join(line + b"\n" for line in kept)
+        lines = [line for line, event in read_metrics(self.path).lines if event["step"] <= position.step]
+        content = b"".join(line + b"\n" for line in lines)
         if status.st_nlink == 1 and status.st_size == len(content):
             return
         self._metrics.close()  # first, as Windows replaces no open file

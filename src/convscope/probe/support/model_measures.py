@@ -168,9 +168,9 @@ def cka(cross: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.
     """Centred kernel alignment from sums of dependences: 1 for the same representation, about 0 for unrelated ones.
 
     Args:
-        cross: Of the layers of one model with those of another, (L, M).
-        one: Of the first model's layers with themselves, (L, L) or its diagonal (L,).
-        other: Of the second model's, (M, M) or (M,).
+        cross: The layers of one model with those of another, (L, M).
+        one: The first model's layers with themselves, (L, L), or its diagonal (L,).
+        other: The second model's layers with themselves, (M, M) or (M,).
 
     Returns:
         (L, M); nan where a layer gives the same for all images.

@@ -95,7 +95,7 @@ def levels_of(kind: str, size: tuple[int, int], reach: int) -> list[Level]:
     Args:
         kind: A name of `CHANGES`.
         size: (H, W) of the images.
-        reach: Of translations, the largest in each direction; of other kinds it has no meaning.
+        reach: The largest translation in each direction; other kinds do not use it.
     """
     if kind == "translation":
         steps = range(-reach, reach + 1)

@@ -217,7 +217,7 @@ def fit_rule(values: Numbers, labels: Labels, classes: int, *, seed: int = 0) ->
         values: The feature, shape (n,).
         labels: The classes, shape (n,).
         classes: How many classes there are.
-        seed: Of the folds.
+        seed: The seed of the folds.
     """
     bins = _bins(values)
     most = min(2 * classes + 4, len(bins))

@@ -108,7 +108,7 @@ def explained(
         step: The step that made it.
         cell: An index; the image index and axes of size 1 may be left out.
         every: All terms of a long sum, as far as an answer may hold them.
-        channel: Of a window over several channels, only the terms of this one.
+        channel: The channel whose terms are sent, for a window over several.
 
     Raises:
         UsageError: the step has no such cell.
