@@ -47,13 +47,13 @@ def code(blocks: object, shape: object = (1, 28, 28), classes: object = 10) -> s
         "    def __init__(self) -> None:",
         "        super().__init__()",
         *(
-            f"        self.{name} = {WRITERS[placed.block.kind.name](placed)}{_sums(each)}"
-            for (name, placed), each in zip(result.layers, result.blocks, strict=True)
+            f"        self.{name} = {WRITERS[placed.block.kind.name](placed)}{_sums(planned)}"
+            for (name, placed), planned in zip(result.layers, result.blocks, strict=True)
         ),
         *_by_hand(result.blocks),
         "",
         "    def forward(self, x: torch.Tensor) -> torch.Tensor:",
-        *(f"        x = self.{each.name}(x)  # (N, {_listed(each.shape)})" for each in result.blocks),
+        *(f"        x = self.{planned.name}(x)  # (N, {_listed(planned.shape)})" for planned in result.blocks),
         "        return x",
         "",
     ]
@@ -103,24 +103,24 @@ WRITERS: Mapping[str, Writer] = {
 """Kind of block -> its layer in PyTorch's words."""
 
 
-def _sums(each: PlannedBlock) -> str:
+def _sums(planned: PlannedBlock) -> str:
     """The sums of size and parameters as a comment."""
-    texts = [f"{name} {text}" for name, text in each.sums() if name != "multiply-adds"]
+    texts = [f"{name} {text}" for name, text in planned.sums() if name != "multiply-adds"]
     return f"  # {'; '.join(texts)}" if texts else ""
 
 
 def _by_hand(blocks: tuple[PlannedBlock, ...]) -> list[str]:
     """The lines that set numbers given by hand."""
     lines = [
-        f"            self.{each.name}.{name}.copy_(torch.tensor({values.nested(_shape(each, name))}))"
-        for each in blocks
-        for name, values in (each.block.values if each.block is not None else {}).items()
+        f"            self.{planned.name}.{name}.copy_(torch.tensor({values.nested(_shape(planned, name))}))"
+        for planned in blocks
+        for name, values in (planned.block.values if planned.block is not None else {}).items()
     ]
     return ["        with torch.no_grad():", *lines] if lines else []
 
 
-def _shape(each: PlannedBlock, parameter: str) -> Shape:
-    weight = each.weight or ()
+def _shape(planned: PlannedBlock, parameter: str) -> Shape:
+    weight = planned.weight or ()
     return weight if parameter == "weight" else weight[:1]
 
 

@@ -35,8 +35,8 @@ class KindSetting:
         """The values it takes, in words."""
         if self.kind == "flag":
             return "true or false"
-        what = "an integer" if self.kind == "whole" else "a number"
-        return f"{what} from {self.low:g} to {self.high:,g}"
+        noun = "an integer" if self.kind == "whole" else "a number"
+        return f"{noun} from {self.low:g} to {self.high:,g}"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, for the page's form."""

@@ -183,8 +183,8 @@ def _window(placed: Placed, *, stride: int) -> AxisSums | Problem:
     return tuple((axis, window_size(n, size, stride, padding, 1)) for axis, n in enumerate(shape[1:], 2))
 
 
-def _no_maps(what: str, shape: Shape) -> Problem:
-    return Problem(f"{what} needs maps, but gets a list of {shape[0]:,} numbers; move it up, before flatten.")
+def _no_maps(layer: str, shape: Shape) -> Problem:
+    return Problem(f"{layer} needs maps, but gets a list of {shape[0]:,} numbers; move it up, before flatten.")
 
 
 def _parameters(placed: Placed, weight: Shape) -> Sum:

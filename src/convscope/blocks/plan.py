@@ -82,15 +82,15 @@ class Plan:
         """The first block's problem, as a sentence; empty if the network can be built."""
         if not self.blocks:
             return "the network has no blocks yet; add one."
-        for at, each in enumerate(self.blocks, 1):
-            if each.problem is not None:
-                return f"block {at}{f' ({each.name})' if each.name else ''}: {each.problem.sentence}"
+        for number, planned in enumerate(self.blocks, 1):
+            if planned.problem is not None:
+                return f"block {number}{f' ({planned.name})' if planned.name else ''}: {planned.problem.sentence}"
         return ""
 
     @property
     def parameters(self) -> int:
         """Number of parameters of the blocks that are fine."""
-        return sum(each.parameters.value for each in self.blocks)
+        return sum(planned.parameters.value for planned in self.blocks)
 
     @property
     def layers(self) -> tuple[tuple[str, Placed], ...]:
@@ -101,21 +101,20 @@ class Plan:
         """
         if self.problem:
             raise UsageError(self.problem)
-        inputs = (self.shape, *(each.shape for each in self.blocks))
+        inputs = (self.shape, *(planned.shape for planned in self.blocks))
         return tuple(
-            (each.name, Placed(each.block, shape, self.classes, at))
-            for at, (each, shape) in enumerate(zip(self.blocks, inputs, strict=False))
-            if each.block is not None and shape is not None
+            (planned.name, Placed(planned.block, shape, self.classes, position))
+            for position, (planned, shape) in enumerate(zip(self.blocks, inputs, strict=False))
+            if planned.block is not None and shape is not None
         )
 
     def __str__(self) -> str:
         lines = [f"{'image':<15} {described(self.shape)}"]
-        for at, each in enumerate(self.blocks, 1):
-            lines.append(
-                f"{each.name or f'block {at}':<15} {'' if each.shape is None else described(each.shape)}".rstrip()
-            )
-            lines += [f"    {name:<14} {text}" for name, text in each.sums()]
-            lines += [f"    ✗ {each.problem.sentence}"] if each.problem is not None else []
+        for number, planned in enumerate(self.blocks, 1):
+            size = "" if planned.shape is None else described(planned.shape)
+            lines.append(f"{planned.name or f'block {number}':<15} {size}".rstrip())
+            lines += [f"    {name:<14} {text}" for name, text in planned.sums()]
+            lines += [f"    ✗ {planned.problem.sentence}"] if planned.problem is not None else []
         if not self.blocks:
             lines.append(self.problem)
         return "\n".join([*lines, *([] if self.ending is None else [self.ending.sentence])])
@@ -125,7 +124,7 @@ class Plan:
         return {
             "shape": list(self.shape),
             "classes": self.classes,
-            "blocks": [each.to_json() for each in self.blocks],
+            "blocks": [planned.to_json() for planned in self.blocks],
             "ending": None if self.ending is None else self.ending.to_json(),
             "problem": self.problem,
             "parameters": self.parameters,
@@ -159,12 +158,12 @@ def plan(blocks: object, shape: object = (1, 28, 28), classes: object = 10) -> P
 Read = list[Block | Problem]
 
 
-def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
+def plan_of(parsed: Read, shape: Shape, classes: int) -> Plan:
     """The plan of blocks that were read, each a block or the reason why it is not one."""
     planned: list[PlannedBlock] = []
     counts: Counter[str] = Counter()
     current: Shape | None = shape
-    for at, item in enumerate(read):
+    for position, item in enumerate(parsed):
         if isinstance(item, Problem):
             planned.append(PlannedBlock("", None, None, problem=item if current is not None else None))
             current = None
@@ -175,7 +174,7 @@ def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
         if current is None:
             planned.append(PlannedBlock(name, item, None))
             continue
-        result = RULES[item.kind.name](Placed(item, current, classes, at))
+        result = RULES[item.kind.name](Placed(item, current, classes, position))
         if isinstance(result, BlockLayer):
             planned.append(
                 PlannedBlock(
@@ -184,7 +183,7 @@ def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
             )
             result = _beyond(planned) or result
         if isinstance(result, Problem):
-            planned = [*planned[:at], PlannedBlock(name, item, None, problem=result)]
+            planned = [*planned[:position], PlannedBlock(name, item, None, problem=result)]
             current = None
         else:
             current = result.shape
@@ -194,26 +193,26 @@ def plan_of(read: Read, shape: Shape, classes: int) -> Plan:
 
 def _read(values: Sequence[object]) -> Read:
     """Each value as a block, or the reason why it is not one."""
-    read: Read = []
+    parsed: Read = []
     for value in values:
         try:
-            read.append(read_block(value))
+            parsed.append(read_block(value))
         except UsageError as error:
-            read.append(Problem(str(error)))
-    return read
+            parsed.append(Problem(str(error)))
+    return parsed
 
 
 def _beyond(planned: list[PlannedBlock]) -> Problem | None:
     """Why the network has become too large with its last block."""
     totals = (
-        ("parameters", PARAMETERS, sum(each.parameters.value for each in planned)),
-        ("cells in its results for one image", CELLS, sum(_cells(each.shape) for each in planned)),
-        ("multiply-adds for one image", MULTIPLY_ADDS, sum(each.multiply_adds.value for each in planned)),
+        ("parameters", PARAMETERS, sum(block.parameters.value for block in planned)),
+        ("cells in its results for one image", CELLS, sum(_cells(block.shape) for block in planned)),
+        ("multiply-adds for one image", MULTIPLY_ADDS, sum(block.multiply_adds.value for block in planned)),
     )
-    for what, most, count in totals:
-        if count > most:
+    for noun, limit, count in totals:
+        if count > limit:
             return Problem(
-                f"with this block the network has {count:,} {what}, but at most {most:,} are allowed; "
+                f"with this block the network has {count:,} {noun}, but at most {limit:,} are allowed; "
                 "use fewer kernels or units, or a larger stride."
             )
     return None
@@ -258,7 +257,7 @@ def _shape(shape: object) -> Shape:
     return lengths
 
 
-def _count(what: str, value: object) -> int:
+def _count(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= EDGE:
-        raise UsageError(f"{what} is an integer from 1 to {EDGE:,}, not {shown(value)}.")
+        raise UsageError(f"{name} is an integer from 1 to {EDGE:,}, not {shown(value)}.")
     return value

@@ -47,7 +47,7 @@ class GivenValues:
         """As nested lists, of their own shape or of a parameter's that they fit."""
         part: list[Any] = list(self.numbers)
         for length in reversed((shape or self.shape)[1:]):
-            part = [part[at : at + length] for at in range(0, len(part), length)]
+            part = [part[start : start + length] for start in range(0, len(part), length)]
         return part
 
 
@@ -118,13 +118,15 @@ def read_block(value: object) -> Block:
         raise UnknownName("block", _shortened(name), KINDS)
     kind = KINDS[name]
     settings: dict[str, SettingValue] = {setting.name: setting.default for setting in kind.settings}
-    known = {setting.name: setting for setting in kind.settings}
-    for key, given in value.items():
+    kind_settings = {setting.name: setting for setting in kind.settings}
+    for key, argument in value.items():
         if key in {"block", "values"}:
             continue
-        if key not in known:
-            raise UnknownName(f"setting of {name}", _shortened(key), known, "" if known else "It has none.")
-        settings[key] = _setting(kind, known[key], given)
+        if key not in kind_settings:
+            raise UnknownName(
+                f"setting of {name}", _shortened(key), kind_settings, "" if kind_settings else "It has none."
+            )
+        settings[key] = _setting(kind, kind_settings[key], argument)
     return Block(kind, settings, _values(kind, value.get("values"), bias=bool(settings.get("bias"))))
 
 
@@ -138,29 +140,31 @@ def read_values(value: object) -> GivenValues:
     return GivenValues(_collect(value, numbers, 0), tuple(numbers))
 
 
-def _setting(kind: Kind, setting: KindSetting, given: Any) -> SettingValue:
+def _setting(kind: Kind, setting: KindSetting, argument: Any) -> SettingValue:
     """The value of a setting, checked."""
-    if given is None and setting.unset:
+    if argument is None and setting.unset:
         return None
     if setting.kind == "flag":
-        if isinstance(given, bool):
-            return given
-    elif _is_number(given, Integral if setting.kind == "whole" else Real) and setting.low <= given <= setting.high:
-        return int(given) if setting.kind == "whole" else float(given)
-    raise UsageError(f"{setting.name} of {kind.name} must be {setting.wanted}, not {shown(given)}.")
+        if isinstance(argument, bool):
+            return argument
+    elif (
+        _is_number(argument, Integral if setting.kind == "whole" else Real) and setting.low <= argument <= setting.high
+    ):
+        return int(argument) if setting.kind == "whole" else float(argument)
+    raise UsageError(f"{setting.name} of {kind.name} must be {setting.wanted}, not {shown(argument)}.")
 
 
-def _values(kind: Kind, given: object, *, bias: bool) -> dict[str, GivenValues]:
-    if given is None:
+def _values(kind: Kind, arguments: object, *, bias: bool) -> dict[str, GivenValues]:
+    if arguments is None:
         return {}
     names = (["weight"] + ["bias"] * bias) if kind.written else []
-    if not isinstance(given, Mapping) or not names:
-        what = "values is a mapping with a weight" if names else "it has no weights, so leave values out"
-        raise UsageError(f"{kind.name}: {what}{' and a bias' * bias}.")
-    for name, part in given.items():
+    if not isinstance(arguments, Mapping) or not names:
+        problem = "values is a mapping with a weight" if names else "it has no weights, so leave values out"
+        raise UsageError(f"{kind.name}: {problem}{' and a bias' * bias}.")
+    for name, part in arguments.items():
         if part is not None and name not in names:
             raise UnknownName(f"parameter of {kind.name}", _shortened(name), names)
-    return {name: read_values(part) for name, part in given.items() if part is not None}
+    return {name: read_values(part) for name, part in arguments.items() if part is not None}
 
 
 def _collect(value: Any, numbers: list[float], depth: int) -> tuple[int, ...]:

@@ -137,12 +137,12 @@ def _keep_settings_of_folder_out() -> None:
     """
     if not os.path.lexists("matplotlibrc"):
         return
-    here = Path.cwd()
+    working_folder = Path.cwd()
     os.chdir(Path(__file__).parent)
     try:
         import matplotlib  # noqa: ICN001, F401, PLC0415  # slow, and most commands do not need it
     finally:
-        os.chdir(here)
+        os.chdir(working_folder)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -71,11 +71,11 @@ def blocks(
     """
     arguments = {**_usual(network), **cs.blocks.read(network)}
     shape = parse_shape(size) or arguments["shape"]
-    wanted: tuple[Any, Any] = shape, arguments["classes"] if classes is None else classes
+    shape_and_classes: tuple[Any, Any] = shape, arguments["classes"] if classes is None else classes
     if python:
-        show_text(cs.blocks.code(arguments["blocks"], *wanted).rstrip("\n"))
+        show_text(cs.blocks.code(arguments["blocks"], *shape_and_classes).rstrip("\n"))
         return
-    result = cs.blocks.plan(arguments["blocks"], *wanted)
+    result = cs.blocks.plan(arguments["blocks"], *shape_and_classes)
     if as_json:
         show_json({"blocks": arguments["blocks"], "shape": list(result.shape), "classes": result.classes})
     else:

@@ -181,9 +181,9 @@ def duration(seconds: float) -> str:
     """
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{remainder:02d}" if hours else f"{minutes}:{remainder:02d}"
 
 
 class Bars(Progress):
@@ -205,10 +205,10 @@ def reading_progress() -> Iterator[Callable[[str, int, int], None]]:
     with Bars(*columns) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(cs.spelled(what), total=total or None)
-            bars.update(tasks[what], completed=done, total=total or None)
+        def tell(activity: str, done: int, total: int) -> None:
+            if activity not in tasks:
+                tasks[activity] = bars.add_task(cs.spelled(activity), total=total or None)
+            bars.update(tasks[activity], completed=done, total=total or None)
 
         yield tell
 
@@ -267,11 +267,11 @@ def save(figure: "Figure", to: Target) -> Path:
     """Save the figure reproducibly; it is drawn in memory first, because the disk may be full."""
     if hushed():
         return to.path
-    form, drawn = to.path.suffix.lower().lstrip("."), BytesIO()
-    figure.savefig(drawn, format=form, metadata=TIMELESS[form])
-    path = to.free(drawn.getvalue())
+    form, buffer = to.path.suffix.lower().lstrip("."), BytesIO()
+    figure.savefig(buffer, format=form, metadata=TIMELESS[form])
+    path = to.free(buffer.getvalue())
     try:
-        cs.write_whole(path, drawn.getvalue())
+        cs.write_whole(path, buffer.getvalue())
     except OSError as error:
         raise cs.ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
     return path

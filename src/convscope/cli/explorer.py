@@ -54,11 +54,11 @@ def open_model(
     give_way()
     loaded = loading.load(model)
     browser = out_is_terminal() and not no_browser
-    given = inputs.source(loaded, image) if image is not None or inputs.named else None
+    model_input = inputs.source(loaded, image) if image is not None or inputs.named else None
     args = cs.parse_model_args(loading.model_arg or [])
     stay(
         cs.open(
-            loaded, given, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir,
+            loaded, model_input, host=host, port=port, allow_hosts=allow_host or (), browser=browser, data_dir=data_dir,
             model_args=args,
         )
     )  # fmt: skip
@@ -146,15 +146,15 @@ def put_in_place(stage: Path, out: Path, names: Collection[str]) -> None:
         UsageError: a file in `out` has been changed in the meantime.
     """
     former = _replaceable(out, names)
-    made = {name: {_digest(path)} for name, path in _entries(stage, [path.name for path in stage.iterdir()])}
-    _write_list(out, {name: {*former.get(name, ()), *made.get(name, ())} for name in {*former, *made}})
+    new_files = {name: {_digest(path)} for name, path in _entries(stage, [path.name for path in stage.iterdir()])}
+    _write_list(out, {name: {*former.get(name, ()), *new_files.get(name, ())} for name in {*former, *new_files}})
     aside = Path(tempfile.mkdtemp(dir=stage))
     for name in {Path(file).parts[0] for file in former}:
         if (out / name).exists():
             (out / name).rename(aside / name)
-    for name in {Path(file).parts[0] for file in made}:
+    for name in {Path(file).parts[0] for file in new_files}:
         (stage / name).rename(out / name)
-    _write_list(out, made)
+    _write_list(out, new_files)
 
 
 def left_over(out: Path) -> list[Path]:
@@ -176,12 +176,12 @@ def _replaceable(out: Path, names: Collection[str]) -> Files:
         if path.is_dir() and not path.is_symlink() and name in folders:
             continue
         if path.is_symlink() or not path.is_file() or name not in former:
-            how = "was not written by a demo"
+            reason = "was not written by a demo"
         elif _digest(path) not in former[name]:
-            how = "has been changed since a demo wrote it"
+            reason = "has been changed since a demo wrote it"
         else:
             continue
-        raise cs.UsageError(f"{path} {how}, and a new demo would replace it; choose another folder with --out.")
+        raise cs.UsageError(f"{path} {reason}, and a new demo would replace it; choose another folder with --out.")
     return former
 
 
@@ -191,8 +191,8 @@ def _entries(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path]]
         top = folder / name
         if top.is_dir() and not top.is_symlink():
             for where, inner, files in os.walk(top):
-                links = [one for one in inner if Path(where, one).is_symlink()]
-                for path in (Path(where, one) for one in [*files, *links]):
+                links = [entry for entry in inner if Path(where, entry).is_symlink()]
+                for path in (Path(where, entry) for entry in [*files, *links]):
                     yield path.relative_to(folder).as_posix(), path
                 if not inner and not files:
                     yield Path(where).relative_to(folder).as_posix(), Path(where)
@@ -246,8 +246,8 @@ def demo(
     say("3. Why is this number this number?")
     say()
     trace = _trace(run)
-    why = cs.explain(trace, "conv1", _brightest(trace["conv1"].output))
-    for line in str(why).splitlines():
+    explanation = cs.explain(trace, "conv1", _brightest(trace["conv1"].output))
+    for line in str(explanation).splitlines():
         say(f"   {line}")
     say()
     say(f"   All of them: {cs.verify(trace).summary()}")
@@ -276,9 +276,9 @@ def _make(stage: Path, out: Path) -> None:
     say(f"   {percent(result.accuracy)} of {result.confusion.sum()} test images right, after {took} of training")
     say()
     say("2. Its pictures")
-    for name, (what, draw) in PICTURES.items():
+    for name, (caption, draw) in PICTURES.items():
         draw(run).savefig(stage / f"{name}.png", dpi=150)
-        say(f"   {out / name}.png: {what}")
+        say(f"   {out / name}.png: {caption}")
 
 
 def _open(run: "cs.Run") -> None:

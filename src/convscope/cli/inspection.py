@@ -92,18 +92,20 @@ def explain(
     if out is not None:
         cs.check_workbook_path(out)
     result = traced(model, image, loading, data_dir, inputs, step=step if step.wanted(image, at) else None)
-    why = explained(result, at)
+    explanation = explained(result, at)
     if out is not None:
-        cs.save_sum(why, out)
+        cs.save_sum(explanation, out)
     if as_json:
-        answer = why.to_input().to_json() if to_input else why.to_json(depth=depth)
+        answer = explanation.to_input().to_json() if to_input else explanation.to_json(depth=depth)
         training = {} if result.training_step is None else {"training": result.training_step.says}
         show_json({**answer, **training, "notes": list(result.notes)})
         return
     if result.training_step is not None:
         say(result.training_step.says)
         say()
-    show_text(str(why.to_input()) if to_input else why.to_text(all=everything, depth=depth, short=short))
+    show_text(
+        str(explanation.to_input()) if to_input else explanation.to_text(all=everything, depth=depth, short=short)
+    )
     for note in result.notes:
         say(f"note: {note}")
     if out is not None:
@@ -126,8 +128,8 @@ def verify(
 ) -> None:
     """Recompute every number independently; exit status 1 if any does not match."""
     noise = image is None and not inputs.named
-    asked = step if step.wanted(image) else None
-    result = traced(model, image, loading, data_dir, inputs, noise=noise, step=asked)
+    step_options = step if step.wanted(image) else None
+    result = traced(model, image, loading, data_dir, inputs, noise=noise, step=step_options)
     with reading_progress() as progress:
         report = cs.verify(result, cells=cells, progress=progress)
     if as_json:
@@ -204,22 +206,22 @@ def weight_lines(parameters: "Mapping[str, Array]") -> list[str]:
     return lines
 
 
-def parse_cell(at: str) -> tuple[str, tuple[int, ...]]:
+def parse_cell(text: str) -> tuple[str, tuple[int, ...]]:
     """STEP:C,P,Q as a step's name and a cell.
 
     >>> parse_cell("layer1.0.relu#2:3,10,12")
     ('layer1.0.relu#2', (3, 10, 12))
     """
-    step, colon, cell = at.rpartition(":")
+    step, colon, cell = text.rpartition(":")
     try:
-        return (step, tuple(int(part) for part in cell.split(","))) if colon and cell else (at.rstrip(":"), ())
+        return (step, tuple(int(part) for part in cell.split(","))) if colon and cell else (text.rstrip(":"), ())
     except ValueError:
-        raise cs.UsageError(f"a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not {at!r}.") from None
+        raise cs.UsageError(f"a cell is written STEP:CHANNEL,ROW,COLUMN or STEP:UNIT, not {text!r}.") from None
 
 
-def explained(trace: "cs.Trace", at: str) -> "cs.Explanation":
+def explained(trace: "cs.Trace", text: str) -> "cs.Explanation":
     """The explanation of STEP:CELL; the cell is needed if the step has several numbers."""
-    step, cell = parse_cell(at)
+    step, cell = parse_cell(text)
     shape = trace[step].shape[1:] if trace[step].shape[:1] == (1,) else trace[step].shape
     if not cell and max(shape, default=1) > 1:
         axes = ",".join("0" for _ in shape)

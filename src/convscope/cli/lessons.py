@@ -66,19 +66,19 @@ def notebook(
     ] = None,
 ) -> None:
     """Write lessons as Jupyter notebooks: `convscope notebook lessons`."""
-    for each in [name] if name else cs.lessons.LESSONS:
-        path = cs.lessons.write_notebook(folder, each)
+    for lesson_name in [name] if name else cs.lessons.LESSONS:
+        path = cs.lessons.write_notebook(folder, lesson_name)
         say(f"wrote {path}")
 
 
 def _list(as_json: bool) -> None:
     lessons = [cs.lessons.find_lesson(name) for name in cs.lessons.LESSONS]
     if as_json:
-        show_json([_described(each) for each in lessons])
+        show_json([_described(lesson) for lesson in lessons])
         return
     rows = [
-        (each.name, str(each.tutorial or "–"), str(each.minutes), str(len(each.questions)), each.title)
-        for each in lessons
+        (lesson.name, str(lesson.tutorial or "–"), str(lesson.minutes), str(len(lesson.questions)), lesson.title)
+        for lesson in lessons
     ]
     show_table(["name", "tutorial", "minutes", "questions", "title"], rows, right=["tutorial", "minutes", "questions"])
     say()
@@ -99,15 +99,15 @@ def _described(lesson: "cs.lessons.Lesson") -> dict[str, object]:
 
 def _teach(session: "cs.lessons.LessonSession") -> None:
     """The section for the teacher, then every question with its answer."""
-    asked = [shown for screen in session.screens() for shown in screen if isinstance(shown, cs.lessons.Asked)]
+    questions = [shown for screen in session.screens() for shown in screen if isinstance(shown, cs.lessons.Asked)]
     show_markdown(f"# {session.lesson.title}")
-    for each in session.teacher():
-        show_markdown(each)
-    for number, question in enumerate(asked, 1):
+    for text in session.teacher():
+        show_markdown(text)
+    for number, question in enumerate(questions, 1):
         say()
         show_markdown(f"**{number}. {question.name}.** {question.ask}\n\nAnswer: **{question.shown(question.answer)}**")
-        for given, misconception in question.wrong:
-            show_markdown(f"- {question.shown(given)}: {' '.join(misconception.split())}")
+        for answer, misconception in question.wrong:
+            show_markdown(f"- {question.shown(answer)}: {' '.join(misconception.split())}")
 
 
 class TerminalLesson:

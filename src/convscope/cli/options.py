@@ -67,8 +67,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: object) -> None:
-        made = {name: kind(**{f.name: options.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
-        command(**options, **made)
+        grouped = {name: kind(**{f.name: options.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        command(**options, **grouped)
 
     laid_out = [
         part for name, group_options in parameters.items()
@@ -316,13 +316,15 @@ class Inputs:
         if named and image is not None:
             raise cs.UsageError("IMAGE and --input cannot be combined; pass every input by --input.")
         if not named and image is None:
-            wanted = f"each of its inputs by --input: {', '.join(card.inputs)}" if card.inputs else "an IMAGE"
-            raise cs.UsageError(f"{card.name} needs {wanted}; a picture, an array (.npy), or one such as mnist:test/7.")
+            expected = f"each of its inputs by --input: {', '.join(card.inputs)}" if card.inputs else "an IMAGE"
+            raise cs.UsageError(
+                f"{card.name} needs {expected}; a picture, an array (.npy), or one such as mnist:test/7."
+            )
         _check_names(card.name, named, card.inputs, loaded)
         return named if image is None else image
 
 
-def _check_names(model: str, named: dict[str, str], wanted: tuple[str, ...], loaded: "cs.Module") -> None:
+def _check_names(model: str, named: dict[str, str], expected: tuple[str, ...], loaded: "cs.Module") -> None:
     """Reject a name that forward does not have, and a missing input."""
     if not named:
         return
@@ -330,7 +332,7 @@ def _check_names(model: str, named: dict[str, str], wanted: tuple[str, ...], loa
     if not any(p.kind in {p.VAR_KEYWORD, p.VAR_POSITIONAL} for p in parameters.values()):
         for name in named.keys() - parameters.keys():
             raise cs.UsageError(f"{model} has no input {name!r}; its forward takes {', '.join(parameters)}.")
-    missing = [name for name in wanted if name not in named]
+    missing = [name for name in expected if name not in named]
     if missing:
         raise cs.UsageError(f"{model} also takes {', '.join(missing)}; pass it by --input {missing[0]}=FILE.")
 

@@ -93,9 +93,9 @@ def filter_image(
     say(f"response: {answers} (measured on test edges)")
     for word in ("input", "output"):
         fact = facts[word]
-        made = ", converted to grey" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
+        conversion = ", converted to grey" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""
         reach = f"from {decimal(fact['min'])} to {decimal(fact['max'])}"
-        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{made}")
+        say(f"{word:<6}  {'x'.join(map(str, fact['shape'])):<11}  {reach}{conversion}")
     for plane in output if "numbers" in facts["output"] else ():
         for line in grid_lines(plane):
             say(f"  {line}")
@@ -247,8 +247,12 @@ def number(
     to = target(out, "number", model, at)
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
-    why = explained(inputs.trace(loaded, shown.value), at)
-    figure = cs.plot.contributions(why.to_input()) if to_input else cs.plot.explanation(why, most=most, depth=depth)
+    explanation = explained(inputs.trace(loaded, shown.value), at)
+    figure = (
+        cs.plot.contributions(explanation.to_input())
+        if to_input
+        else cs.plot.explanation(explanation, most=most, depth=depth)
+    )
     write(figure, to)
 
 

@@ -52,8 +52,8 @@ class Images:
 
     def options(self) -> dict[str, Any]:
         """Those that are given, as `cs.load_dataset` takes them."""
-        given = {"data_dir": self.data_dir, "image_size": parse_size(self.size), "grey": self.grey}
-        return {name: value for name, value in {**given, "strict": self.strict}.items() if value}
+        selected = {"data_dir": self.data_dir, "image_size": parse_size(self.size), "grey": self.grey}
+        return {name: value for name, value in {**selected, "strict": self.strict}.items() if value}
 
     def load(self, dataset: str, split: str, **more: Any) -> "cs.Dataset":
         """A data set by its name."""
@@ -172,9 +172,9 @@ def _settings(probe: cs.probe.Probe, values: dict[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for setting in probe.settings:
         if setting.within:
-            whole = settings.get(setting.within)
-            if whole is not None:
-                settings[setting.within], part = parse_cell(whole)
+            text = settings.get(setting.within)
+            if text is not None:
+                settings[setting.within], part = parse_cell(text)
                 settings[setting.name] = part or None
         else:
             value = values[_key(setting)]
@@ -219,8 +219,8 @@ def _data(
     dataset: str | None = values["dataset"]
     seed = {name: settings[name] for name in ("seed",) if name in settings}
     if probe.split is not None:
-        found = _scanned(names[0], subject.model, dataset, values["split"], images, seed)
-        data = found if values["first"] is None else found.part(slice(0, values["first"]))
+        scanned = _scanned(names[0], subject.model, dataset, values["split"], images, seed)
+        data = scanned if values["first"] is None else scanned.part(slice(0, values["first"]))
         return lambda _: data
     if dataset is None and names and subject.run is None:
         raise cs.UsageError(f"name the data set that {names[0]} is trained on: shapes, mnist, folder:PATH, ...")

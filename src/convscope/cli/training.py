@@ -199,8 +199,8 @@ class TrainingData:
     def options(self) -> dict[str, object]:
         """Those that are given, as `cs.load_dataset` takes them."""
         size = parse_size(self.size)
-        given = {"size": self.images, "data_dir": self.data_dir, "image_size": size, "grey": self.grey}
-        return {name: value for name, value in {**given, "strict": self.strict}.items() if value}
+        selected = {"size": self.images, "data_dir": self.data_dir, "image_size": size, "grey": self.grey}
+        return {name: value for name, value in {**selected, "strict": self.strict}.items() if value}
 
 
 @spread
@@ -317,9 +317,9 @@ def predict(
         return
     for prediction in predictions:
         _show_prediction(prediction, top)
-    own = [p for p in predictions if p.label is None and p.probabilities is not None]
-    if own:
-        remark(f"note: {_CLOSED.format(len(own[0].classes))}")
+    own_pictures = [p for p in predictions if p.label is None and p.probabilities is not None]
+    if own_pictures:
+        remark(f"note: {_CLOSED.format(len(own_pictures[0].classes))}")
 
 
 _CLOSED = "the probabilities cover only {} classes; a picture of anything else is assigned one of them, too"

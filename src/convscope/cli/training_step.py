@@ -67,14 +67,14 @@ class StepOptions:
             prepared = cs.prepare_batch(image, loaded, data_dir=data_dir)
             import numpy as np  # noqa: PLC0415  # not for the help of all commands
 
-            images: cs.ModelInput = np.stack([one.array for one in prepared])
-            labels = [one.label for one in prepared]
+            images: cs.ModelInput = np.stack([image_input.array for image_input in prepared])
+            labels = [image_input.label for image_input in prepared]
         else:
-            taken = inputs.take(loaded, image, data_dir)
-            images, labels = taken.value, [None if taken.prepared is None else taken.prepared.label]
-        given = labels if self.target is None else parse_labels(self.target)
-        target = [label for label in given if label is not None]
-        if len(target) < len(given):
+            model_input = inputs.take(loaded, image, data_dir)
+            images, labels = model_input.value, [None if model_input.prepared is None else model_input.prepared.label]
+        classes = labels if self.target is None else parse_labels(self.target)
+        target = [label for label in classes if label is not None]
+        if len(target) < len(classes):
             raise cs.UsageError(
                 "a gradient needs the class number of each image: --target 3, or 0,1,1 for several; images of a data "
                 "set, such as mnist:train/0-63, have labels."

@@ -156,23 +156,27 @@ def attribution(
     prepared = image if isinstance(image, Prepared) else prepare(image, like=model)
     traced = trace(model, prepared.array)
     last, values = _outputs(traced)
-    which = _chosen(model, values, output)
-    cell = tuple(int(k) for k in np.unravel_index(which, last.shape))
+    output_index = _chosen(model, values, output)
+    cell = tuple(int(k) for k in np.unravel_index(output_index, last.shape))
     contributions = explain(traced, last.name, cell).to_input()
     exact = contributions.pixels[next(iter(contributions.pixels))][0]
     with in_eval_mode(model):
         methods_done = list[Attributed]()
-        asked = _asked(model, prepared.array, which, traced, lambda: progress("methods", len(methods_done), len(names)))
-        without = _output_for_zeros(asked)
+        call = _asked(
+            model, prepared.array, output_index, traced, lambda: progress("methods", len(methods_done), len(names))
+        )
+        baseline = _output_for_zeros(call)
         for name in names:
-            methods_done.append(_compared(name, attributed(name, asked, attr), exact, float(values[which]) - without))
+            methods_done.append(
+                _compared(name, attributed(name, call, attr), exact, float(values[output_index]) - baseline)
+            )
             progress("methods", len(methods_done), len(names))
     card = card_of(model)
     return Attribution(
         card.name,
         prepared.name,
-        card.classes[which] if which < len(card.classes) else f"output {which}",
-        float(values[which]),
+        card.classes[output_index] if output_index < len(card.classes) else f"output {output_index}",
+        float(values[output_index]),
         prepared.picture,
         exact,
         contributions.constant,
@@ -220,45 +224,43 @@ def _asked(
     return MethodCall(model, tensor, which, last.module if last.op == "convolution" else "", going_on)
 
 
-def _output_for_zeros(asked: MethodCall) -> float:
+def _output_for_zeros(call: MethodCall) -> float:
     with torch.no_grad():
-        return float(asked.forward(torch.zeros_like(asked.image))[0, asked.output])
+        return float(call.forward(torch.zeros_like(call.image))[0, call.output])
 
 
-def _compared(name: str, made: Tensor | str, exact: Map, promised: float) -> Attributed:
+def _compared(name: str, result: Tensor | str, exact: Map, promised: float) -> Attributed:
     """A method's map beside the exact one."""
-    if isinstance(made, str):
-        return Attributed(name, None, made)
-    theirs, ours = made.numpy(), exact
+    if isinstance(result, str):
+        return Attributed(name, None, result)
+    method_map, exact_map = result.numpy(), exact
     method = METHODS[name]
-    one, other = theirs.sum(axis=0), ours.sum(axis=0)
+    first, second = method_map.sum(axis=0), exact_map.sum(axis=0)
     if not method.signed:
-        one, other = np.abs(one), np.abs(other)
+        first, second = np.abs(first), np.abs(second)
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = (
-            float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) if one.std() and other.std() else float("nan")
+            float(np.corrcoef(first.ravel(), second.ravel())[0, 1]) if first.std() and second.std() else float("nan")
         )
-        shares = [part / np.abs(part).sum() for part in (one, other)]
-    far = np.nan_to_num(np.abs(shares[0] - shares[1]))
-    row, column = np.unravel_index(int(far.argmax()), far.shape)
-    apart = float(far.max()) > ROUNDING * float(np.nan_to_num(np.abs(shares[1])).max())
+        shares = [part / np.abs(part).sum() for part in (first, second)]
+    distance = np.nan_to_num(np.abs(shares[0] - shares[1]))
+    row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+    is_apart = float(distance.max()) > ROUNDING * float(np.nan_to_num(np.abs(shares[1])).max())
     return Attributed(
         name,
-        theirs,
-        total=float(theirs.sum()),
+        method_map,
+        total=float(method_map.sum()),
         promised=promised if method.complete else None,
         correlation=correlation,
-        shared=_shared(one, other),
-        apart=(int(row), int(column)) if apart else None,
+        shared=_shared(first, second),
+        apart=(int(row), int(column)) if is_apart else None,
     )
 
 
-def _shared(one: Map, other: Map) -> float:
+def _shared(first: Map, second: Map) -> float:
     """The share of the strongest pixels that both maps name."""
-    count = max(1, round(STRONGEST * one.size))
-    strongest = [
-        set(np.argsort(-np.abs(methods_done).ravel(), kind="stable")[:count].tolist()) for methods_done in (one, other)
-    ]
+    count = max(1, round(STRONGEST * first.size))
+    strongest = [set(np.argsort(-np.abs(plane).ravel(), kind="stable")[:count].tolist()) for plane in (first, second)]
     return len(strongest[0] & strongest[1]) / count
 
 

@@ -143,17 +143,18 @@ class Compare(RichDisplay):
         return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), message)
 
     def _said(self, pair: Pair) -> list[str]:
-        one, other = self.models[pair.one], self.models[pair.other]
+        first, second = self.models[pair.one], self.models[pair.other]
         shift, low, high = (100 * value for value in pair.difference)
         lines = [
-            f"{one.name} and {other.name}: the same class for {Proportion(pair.same, self.images)}; only "
-            f"{one.name} is right on {pair.only_one:,} images, only {other.name} on {pair.only_other:,}: a difference "
+            f"{first.name} and {second.name}: the same class for {Proportion(pair.same, self.images)}; only "
+            f"{first.name} is right on {pair.only_one:,} images, only {second.name} on {pair.only_other:,}: a "
+            f"difference "
             f"of {shift:+.2f} points ({low:+.2f} to {high:+.2f}, paired, Agresti-Min 95 %)"
         ]
         if pair.similarity.size and np.isfinite(pair.similarity).any():
             row, column = np.unravel_index(int(np.nanargmax(pair.similarity)), pair.similarity.shape)
             lines.append(
-                f"most alike are {one.layers[row]} of {one.name} and {other.layers[column]} of {other.name}: "
+                f"most alike are {first.layers[row]} of {first.name} and {second.layers[column]} of {second.name}: "
                 f"CKA {pair.similarity[row, column]:.3f} on {self.alike_on:,} images"
             )
         return lines
@@ -199,9 +200,11 @@ def compare(
     _refuse_other_answers(nets, data)
     sketches = [trace(model, first_of(data, model), keep=0) for model in nets]
     layers = [layers_of(sketch) for sketch in sketches]
-    asked = Answers(data, nets, layers, shown)
+    answers = Answers(data, nets, layers, shown)
     settings = {"layers": [list(named) for named in layers], "shown": shown}
-    result = scan(data, nets, asked, asked.merge, what="comparing", settings=settings, folder=folder, progress=progress)
+    result = scan(
+        data, nets, answers, answers.merge, what="comparing", settings=settings, folder=folder, progress=progress
+    )
     images = int(result[READ])
     called = _numbered(names or [card_of(model).name for model in nets])
     paid, machine = _costs(nets, data)
@@ -215,12 +218,12 @@ def compare(
         images,
         data.listed - images,
         compared,
-        tuple(_pair(result, one, other, images) for one, other in combinations(range(len(nets)), 2)),
+        tuple(_pair(result, first, second, images) for first, second in combinations(range(len(nets)), 2)),
         _disagreements(result, pictures(data, nets[0])),
         int(result["disagreeing"]),
         int(result["alike on"]),
         machine,
-        asked.notes,
+        answers.notes,
     )
 
 
@@ -236,10 +239,18 @@ def _disagreements(result: BatchResult, picture: Callable[[int], NDArray[np.floa
     return tuple(Disagreement(i, label, tuple(answers), picture(i)) for i, label, answers in rows)
 
 
-def _pair(batch: BatchResult, one: int, other: int, images: int) -> Pair:
-    alike = cka(batch[f"cross {one} {other}"], batch[f"own {one}"], batch[f"own {other}"])
+def _pair(batch: BatchResult, first: int, second: int, images: int) -> Pair:
+    alike = cka(batch[f"cross {first} {second}"], batch[f"own {first}"], batch[f"own {second}"])
     only = batch["only"]
-    return Pair(one, other, int(batch["same"][one, other]), int(only[one, other]), int(only[other, one]), images, alike)
+    return Pair(
+        first,
+        second,
+        int(batch["same"][first, second]),
+        int(only[first, second]),
+        int(only[second, first]),
+        images,
+        alike,
+    )
 
 
 def _costs(models: Sequence[nn.Module], data: Dataset) -> tuple[tuple[Cost, ...], str]:

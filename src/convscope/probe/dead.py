@@ -186,12 +186,12 @@ def dead(
 
     settings = {"steps": list(numbers)}
     results = scan(data, [model], work, added, what="dead units", settings=settings, folder=folder, progress=progress)
-    of = [
+    counts_of = [
         {name.partition(" ")[2]: a for name, a in results.items() if name.startswith(f"{k} ")}
         for k in range(len(chosen))
     ]
     images = int(results[READ])
-    units = tuple(_units(step, part, images) for step, part in zip(chosen, of, strict=True))
+    units = tuple(_units(step, part, images) for step, part in zip(chosen, counts_of, strict=True))
     return Dead(card_of(model).name, f"{data.name}:{data.split}", images, data.listed - images, units)
 
 
@@ -205,11 +205,11 @@ def _activations(sketch: Trace) -> list[Step]:
 def _units(step: Step, batch: BatchResult, images: int) -> StepUnits:
     """The state of a step's units, from its counts."""
     low, high, searched = batch["low"], batch["high"], "products" in batch
-    made = StepUnits(
+    units = StepUnits(
         step.name, step.op, images, low, high, batch.get("active"), batch.get("flat"), batch["bad"], (), searched
     )
     usable = searched and bool(np.isfinite(batch["products"]).all())
-    return replace(made, duplicates=_duplicates(batch, made.dead, images)) if usable else made
+    return replace(units, duplicates=_duplicates(batch, units.dead, images)) if usable else units
 
 
 def _duplicates(batch: BatchResult, constant: NDArray[np.int64], images: int) -> tuple[Duplicate, ...]:
@@ -220,13 +220,13 @@ def _duplicates(batch: BatchResult, constant: NDArray[np.int64], images: int) ->
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = np.clip(np.nan_to_num(covariance / np.outer(spread, spread)), -1, 1)
     correlation[constant] = correlation[:, constant] = 0.0
-    pairs, taken = [], set[int]()
-    for unit, other in np.argwhere(np.triu(np.abs(correlation) >= ALIKE, 1)).tolist():
-        if unit not in taken and other not in taken:
-            taken.add(other)
-            r = float(correlation[unit, other])
-            factor = float(covariance[unit, other] / covariance[unit, unit])
-            pairs.append(Duplicate(unit, other, r, _least(abs(r), images), factor))
+    pairs, matched = [], set[int]()
+    for first, second in np.argwhere(np.triu(np.abs(correlation) >= ALIKE, 1)).tolist():
+        if first not in matched and second not in matched:
+            matched.add(second)
+            r = float(correlation[first, second])
+            factor = float(covariance[first, second] / covariance[first, first])
+            pairs.append(Duplicate(first, second, r, _least(abs(r), images), factor))
     return tuple(pairs)
 
 
@@ -243,10 +243,10 @@ def _least(correlation: float, n: int) -> float:
 def _findings(step: StepUnits) -> list[str]:
     lines = []
     if len(step.dead):
-        most = 100 * Proportion(0, step.images).interval[1]
+        percent = 100 * Proportion(0, step.images).interval[1]
         lines.append(
             f"{step.step}: dead, the same number for all {step.images:,} images: {ranges(step.dead)}; at most "
-            f"{most:.2g} % of such images would change one of them (Wilson 95 %)"
+            f"{percent:.2g} % of such images would change one of them (Wilson 95 %)"
         )
     if len(step.saturated) and step.flat is not None:
         least = Proportion(int(step.flat[step.saturated].min()), step.images)
@@ -362,7 +362,7 @@ def _moments(values: Tensor) -> BatchResult:
     }
 
 
-def added(one: BatchResult, two: BatchResult) -> BatchResult:
+def added(first: BatchResult, second: BatchResult) -> BatchResult:
     """The counts of two parts of a data set together."""
-    how = {"low": np.fmin, "high": np.fmax}
-    return {name: how.get(name.rpartition(" ")[2], np.add)(one[name], two[name]) for name in one}
+    merges = {"low": np.fmin, "high": np.fmax}
+    return {name: merges.get(name.rpartition(" ")[2], np.add)(first[name], second[name]) for name in first}

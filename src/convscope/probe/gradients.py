@@ -50,17 +50,17 @@ class Gradients:
     @property
     def verdict(self) -> str:
         """What the model's present weights do to the gradient, in one sentence."""
-        now = self.points[-1]
-        first, last = now.layers[0], now.layers[-1]
-        share, low, high = now.share
+        latest = self.points[-1]
+        first, last = latest.layers[0], latest.layers[-1]
+        share, low, high = latest.share
         if not np.isfinite(last.outputs).all() or not np.isfinite(first.outputs).all():
             return "the gradient is not finite."
-        if len(now.layers) == 1:
+        if len(latest.layers) == 1:
             return f"{first.layer} is the only layer with a weight matrix: the gradient cannot vanish on the way."
-        what = "vanishes" if share < VANISHED else "explodes" if share > 1 / VANISHED else "does not vanish"
+        effect = "vanishes" if share < VANISHED else "explodes" if share > 1 / VANISHED else "does not vanish"
         interval = f"median of {len(first.outputs):,} images; 95 %: {compact(low, 2)} to {compact(high, 2)}"
         compared = f"at {first.layer} its norm is {compact(share, 3)} times that at {last.layer}"
-        return f"the gradient {what}: {compared} ({interval})."
+        return f"the gradient {effect}: {compared} ({interval})."
 
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -79,12 +79,12 @@ class Gradients:
 
     def report(self) -> Report:
         """The result as sentences and tables."""
-        now = self.points[-1]
+        latest = self.points[-1]
         head = f"{self.model} on {self.dataset}: {sample_size(self.images, 0)}, {self.loss}, batches of {self.batch}"
-        rows = [_row(layer, now.layers[-1]) for layer in now.layers]
+        rows = [_row(layer, latest.layers[-1]) for layer in latest.layers]
         silenced = [
             f"{layer.layer}: no gradient at all in {int((layer.outputs == 0).sum()):,} of {len(layer.outputs):,} images"
-            for layer in now.layers
+            for layer in latest.layers
             if (layer.outputs == 0).any()
         ]
         layers = Table(HEAD, rows, right=(2, 3, 4, 5, 6))
@@ -156,18 +156,18 @@ def gradients(
     train = _images(data, run)
     loss_name, function = _loss(loss, run)
     batches = _batches(train, module, images, batch, seed)
-    made: list[GradientPoint] = []
+    measured_points: list[GradientPoint] = []
     times = _times(run, module, points)
     progress("gradients", 0, len(times))
     for step, weights in times:
         twin = copy.deepcopy(module)
         if weights:
             twin.load_state_dict({name: torch.from_numpy(value) for name, value in weights().items()}, strict=False)
-        made.append(measured(twin, batches, function, step, seed))
-        progress("gradients", len(made), len(times))
+        measured_points.append(measured(twin, batches, function, step, seed))
+        progress("gradients", len(measured_points), len(times))
     count = sum(len(labels) for _, labels in batches)
     dataset = f"{train.name}:{train.split}"
-    return Gradients(card_of(module).name, dataset, count, len(batches[0][1]), loss_name, tuple(made))
+    return Gradients(card_of(module).name, dataset, count, len(batches[0][1]), loss_name, tuple(measured_points))
 
 
 def _run_of(model: Any) -> Run | None:
@@ -213,12 +213,12 @@ def _times(run: Run | None, model: nn.Module, points: int) -> list[tuple[int | N
     if run is None or not steps:
         return [(None, None)]
     at_last = run.weights_at(steps[-1])
-    own = model.state_dict()
-    same = all(np.array_equal(own[name].cpu().numpy(), value) for name, value in at_last.items() if name in own)
+    state = model.state_dict()
+    same = all(np.array_equal(state[name].cpu().numpy(), value) for name, value in at_last.items() if name in state)
     before = steps[:-1] if same else steps
     spread = np.unique(np.linspace(0, len(before) - 1, min(points - 1, len(before))).round().astype(int)).tolist()
-    kept = [(before[k], partial(run.weights_at, before[k])) for k in spread]
-    return [*kept, (steps[-1] if same else None, None)]
+    stored_points = [(before[k], partial(run.weights_at, before[k])) for k in spread]
+    return [*stored_points, (steps[-1] if same else None, None)]
 
 
 def _row(layer: LayerGradients, last: LayerGradients) -> tuple[str, ...]:

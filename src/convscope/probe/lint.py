@@ -103,27 +103,27 @@ def lint(
     if figure is not None and not hasattr(figure, "axes"):
         raise UsageError(f"lint takes a matplotlib figure as its figure, not {kind_of(figure)}.")
     findings: list[Finding] = []
-    made: list[str] = []
+    done_checks: list[str] = []
     skipped: dict[str, str] = {}
-    subject, seen = "what was given", None
+    subject, evidence = "what was given", None
     if model is not None:
         which = partial(balanced, count=images, seed=seed)
         progress("checks", 0, len(CHECKS))
-        seen = _evidence(model, data, test, loss=loss, step=step, predict=predict, which=which)
-        subject = seen.card.name
-        skipped = {name: why for name in CHECKS if (why := _impossible(name, seen))}
-        made = [name for name in CHECKS if name not in skipped]
-        for number, name in enumerate(made, 1):
-            findings += CHECKS[name](seen)
+        evidence = _evidence(model, data, test, loss=loss, step=step, predict=predict, which=which)
+        subject = evidence.card.name
+        skipped = {name: reason for name in CHECKS if (reason := _impossible(name, evidence))}
+        done_checks = [name for name in CHECKS if name not in skipped]
+        for number, name in enumerate(done_checks, 1):
+            findings += CHECKS[name](evidence)
             progress("checks", len(skipped) + number, len(CHECKS))
     if kernels is not None:
-        made.append("kernel-title")
+        done_checks.append("kernel-title")
         findings += data_checks.kernel_titles(kernels)
     if figure is not None:
-        made.append("own-scales")
+        done_checks.append("own-scales")
         findings += data_checks.own_scales(figure)
-    assert set(made) | set(skipped) <= set(LESSONS)
-    return Lint(subject, tuple(findings), tuple(made), skipped, 0 if seen is None else len(seen.images))
+    assert set(done_checks) | set(skipped) <= set(LESSONS)
+    return Lint(subject, tuple(findings), tuple(done_checks), skipped, 0 if evidence is None else len(evidence.images))
 
 
 def _evidence(
@@ -173,12 +173,12 @@ def _ask(model: nn.Module, images: Tensor) -> object:
     return model(images)
 
 
-def _impossible(check: str, seen: Evidence) -> str:
+def _impossible(check: str, evidence: Evidence) -> str:
     """Why a check cannot be made; empty where it can."""
-    if check == "test-in-training" and seen.test is None:
+    if check == "test-in-training" and evidence.test is None:
         return "no test images were given"
-    if check in {"missing-train", "nothing-changes", "missing-zero-grad"} and not seen.stepped.own:
+    if check in {"missing-train", "nothing-changes", "missing-zero-grad"} and not evidence.stepped.own_step:
         return "no training step of your own was given"
-    if check == "channel-order" and seen.images.shape[1] != 3:
+    if check == "channel-order" and evidence.images.shape[1] != 3:
         return "the images have no three channels"
     return ""

@@ -98,12 +98,12 @@ class Patches(RichDisplay):
         head = f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels"
         rows = []
         for unit, result in self.most.items():
-            one, other = result[0], self.least[unit][0]
-            ends = [(f"{patch.value:.4g}", str(patch.image), _at(patch)) for patch in (one, other)]
+            highest, lowest = result[0], self.least[unit][0]
+            ends = [(f"{patch.value:.4g}", str(patch.image), _at(patch)) for patch in (highest, lowest)]
             rows.append((str(unit), *ends[0], *ends[1]))
         shown = len(self.most)
-        rest = f"and {self.units - shown:,} more channels" if shown < self.units else ""
-        return Report.of(head, Table(HEAD, rows, right=(0, 1, 2, 4, 5)), rest)
+        remaining = f"and {self.units - shown:,} more channels" if shown < self.units else ""
+        return Report.of(head, Table(HEAD, rows, right=(0, 1, 2, 4, 5)), remaining)
 
 
 @takes(model="Module | str | Path", data="Dataset | str", step="str")
@@ -143,15 +143,15 @@ def patches(
         raise UsageError(f"count and channels must be 1 or more, not {count} and {channels}.")
     model, data = as_model(model), as_data(data, "test")
     sketch = trace(model, first_of(data, model), keep=0)
-    here = sketch[last_convolution(sketch.steps) if step is None else step]
-    units = here.shape[axes_of(here).unit]
+    target = sketch[last_convolution(sketch.steps) if step is None else step]
+    units = target.shape[axes_of(target).unit]
     shown = min(channels, units)
-    result = extremes(model, data, here, count=count, units=shown, folder=folder, progress=progress)
-    frame, cuts = _cut(Cropper(DependencyWalk(sketch), here, pictures(data, model)), result)
+    result = extremes(model, data, target, count=count, units=shown, folder=folder, progress=progress)
+    frame, cuts = _cut(Cropper(DependencyWalk(sketch), target, pictures(data, model)), result)
     name, dataset = card_of(model).name, f"{data.name}:{data.split}"
     images = int(result[READ])
     skipped = data.listed - images
-    return Patches(name, dataset, here.name, images, skipped, units, frame, cuts["most"], cuts["least"])
+    return Patches(name, dataset, target.name, images, skipped, units, frame, cuts["most"], cuts["least"])
 
 
 @dataclass(slots=True, eq=False)
@@ -175,23 +175,23 @@ class Cropper:
             axes = axes_of(self.step)
             cell = [0] * len(self.step.shape)
             cell[axes.unit] = unit
-            for axis, at in zip(axes.places, place, strict=True):
-                cell[axis] = at
+            for axis, index in zip(axes.places, place, strict=True):
+                cell[axis] = index
             marks = np.zeros(self.step.shape, np.float32)
             marks[tuple(cell)] = 1.0
             met = self.follow(self.step, marks)
-            seen = next(iter(met.inputs.values()))[0]
+            mask = next(iter(met.inputs.values()))[0]
             if met.broken:  # through numbers that left PyTorch it may depend on any cell
-                seen = np.ones_like(seen)
-            if seen.ndim != 3:
-                raise UsageError(f"patches are cut out of pictures (C, H, W); this model's input is {seen.shape}.")
-            self._fields[unit, place] = seen.any(axis=0)
+                mask = np.ones_like(mask)
+            if mask.ndim != 3:
+                raise UsageError(f"patches are cut out of pictures (C, H, W); this model's input is {mask.shape}.")
+            self._fields[unit, place] = mask.any(axis=0)
         return self._fields[unit, place]
 
     def box_at(self, unit: int, place: tuple[int, ...]) -> Box:
         """First and last row and column of the field; (0, -1) where nothing is read."""
-        seen = self.field_at(unit, place)
-        rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+        mask = self.field_at(unit, place)
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return (0, -1), (0, -1)
         return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
@@ -203,7 +203,7 @@ class Cropper:
 
         A field that is cut off by the image's border is placed in the frame as if it were whole.
         """
-        seen, picture, box = self.field_at(unit, place), self.pictures(image), self.box_at(unit, place)
+        mask, picture, box = self.field_at(unit, place), self.pictures(image), self.box_at(unit, place)
         shown = np.zeros((len(picture), *frame), np.float32)
         kind = np.full(frame, OUTSIDE, np.uint8)
         target: list[slice] = []
@@ -212,7 +212,7 @@ class Cropper:
             start = length - size if first == 0 else 0
             target.append(slice(start, start + size))
         source = tuple(slice(first, last + 1) for first, last in box)
-        kind[tuple(target)] = np.where(seen[source], INSIDE, UNREAD)
+        kind[tuple(target)] = np.where(mask[source], INSIDE, UNREAD)
         shown[(slice(None), *target)] = picture[(slice(None), *source)]
         return shown, kind
 
@@ -230,9 +230,9 @@ def _cut(cutter: Cropper, batch: BatchResult) -> tuple[tuple[int, int], dict[str
     frame = frame_of([cutter.box_at(unit, place(kind, rank, unit)) for kind, rank, unit in every])
 
     def patch(kind: str, rank: int, unit: int) -> Patch:
-        image, at = int(batch[f"{kind} image"][rank, unit]), place(kind, rank, unit)
+        image, position = int(batch[f"{kind} image"][rank, unit]), place(kind, rank, unit)
         value = float(batch[kind][rank, unit])
-        return Patch(image, value, at, cutter.box_at(unit, at), *cutter.cut(image, unit, at, frame))
+        return Patch(image, value, position, cutter.box_at(unit, position), *cutter.cut(image, unit, position, frame))
 
     return frame, {
         kind: {unit: tuple(patch(kind, rank, unit) for rank in range(ranks)) for unit in range(units)} for kind in KINDS
@@ -309,12 +309,12 @@ def extremes(
         results: BatchResult = watch(batch.images, read)[step.name]
         return results
 
-    def merge(one: BatchResult, two: BatchResult) -> BatchResult:
-        return _ranked({name: np.concatenate([one[name], two[name]]) for name in one}, count)
+    def merge(first: BatchResult, second: BatchResult) -> BatchResult:
+        return _ranked({name: np.concatenate([first[name], second[name]]) for name in first}, count)
 
     settings = {"step": step.name, "count": count, "units": units}
-    what = f"patches of {step.name}"
-    return scan(data, [model], work, merge, what=what, settings=settings, folder=folder, progress=progress)
+    activity = f"patches of {step.name}"
+    return scan(data, [model], work, merge, what=activity, settings=settings, folder=folder, progress=progress)
 
 
 def _of_batch(maps: Tensor, indices: NDArray[np.intp]) -> BatchResult:

@@ -59,8 +59,8 @@ class ReceptiveField(RichDisplay):
     def axes(self) -> tuple[NDArray[np.int64], ...]:
         """For each axis of the image the indices that occur: channels, rows, columns."""
         count = self.cells.ndim
-        along = ((self.cells, tuple(a for a in range(count) if a != axis)) for axis in range(count))
-        return tuple(np.flatnonzero(cells.max(axis=rest, initial=False)) for cells, rest in along)
+        projections = ((self.cells, tuple(a for a in range(count) if a != axis)) for axis in range(count))
+        return tuple(np.flatnonzero(cells.max(axis=other_axes, initial=False)) for cells, other_axes in projections)
 
     @cached_property
     def box(self) -> tuple[tuple[int, int], ...]:
@@ -131,30 +131,30 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
 
 
 def _field(
-    follow: DependencyWalk, here: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]
+    follow: DependencyWalk, target: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]
 ) -> ReceptiveField:
     """The field; `seen_whole` remembers which steps see the whole image."""
-    trace, (marks, name) = follow.trace, _start(here, cell)
-    result = follow(here, marks)
-    image, *others = result.inputs
-    of = int(np.argwhere(marks)[0][0]) if marks.ndim and len(result.inputs[image]) == len(marks) else 0
+    trace, (marks, name) = follow.trace, _start(target, cell)
+    result = follow(target, marks)
+    image, *other_inputs = result.inputs
+    image_index = int(np.argwhere(marks)[0][0]) if marks.ndim and len(result.inputs[image]) == len(marks) else 0
     spread = result.inputs[image].any(axis=tuple(range(1, result.inputs[image].ndim)))
-    first = trace.input[of]
+    first = trace.input[image_index]
     preprocess = trace.card.preprocess
     shown = (
         first if max(len(preprocess.mean), len(preprocess.std)) not in {1, len(first)} else preprocess.restore(first)
     )
     return ReceptiveField(
         name,
-        here.name,
-        result.inputs[image][of],
+        target.name,
+        result.inputs[image][image_index],
         np.asarray(shown, np.float32),
         whole_from=_whole_from(follow, result, seen_whole),
         chosen_by=tuple(dict.fromkeys(reversed(result.chosen))),
         unknown=tuple(dict.fromkeys(reversed(result.unknown))),
         broken=tuple(dict.fromkeys(reversed(result.broken))),
-        other_images=bool(np.delete(spread, of).any()),
-        other_inputs={name: result.inputs[name] for name in others},
+        other_images=bool(np.delete(spread, image_index).any()),
+        other_inputs={name: result.inputs[name] for name in other_inputs},
     )
 
 
@@ -238,9 +238,9 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     if not marks.size:
         raise UsageError(f"{step.name} holds no numbers, so there is none to follow; choose another step.")
     if cell is not None:
-        at = full_cell(tuple(cell) if isinstance(cell, Sequence) else cell, step.shape, step.name)
-        marks[at] = 1.0
-        return marks, f"{step.name} {cell_label(at, step.shape)}"
+        full_index = full_cell(tuple(cell) if isinstance(cell, Sequence) else cell, step.shape, step.name)
+        marks[full_index] = 1.0
+        return marks, f"{step.name} {cell_label(full_index, step.shape)}"
     if len(step.shape) < 2:
         marks.reshape(-1)[:1] = 1.0
         return marks, step.name
@@ -254,16 +254,16 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     return marks, f"{step.name}, all channels at {middle}" if middle else f"{step.name} ({position[axes.unit]})"
 
 
-def _whole_from(follow: DependencyWalk, walk: Followed, known: dict[int, bool]) -> str:
+def _whole_from(follow: DependencyWalk, walk: Followed, seen_whole: dict[int, bool]) -> str:
     """The first step that reads along whole axes and one cell of which sees the whole image."""
     if not _sees_whole(walk):
         return ""
     for step in reversed(walk.spreading):
-        if step.id not in known:
+        if step.id not in seen_whole:
             marks = np.zeros(step.shape, np.float32)
             marks.reshape(-1)[:1] = 1.0
-            known[step.id] = _sees_whole(follow(step, marks))
-        if known[step.id]:
+            seen_whole[step.id] = _sees_whole(follow(step, marks))
+        if seen_whole[step.id]:
             return step.name
     return ""
 

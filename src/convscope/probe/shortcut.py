@@ -154,7 +154,7 @@ def shortcut(
     classes = len(train.classes)
     rules = {name: fit_rule(values, train.labels, classes, seed=seed) for name, values in numbers.items()}
     exact, possible = _exactly(train, rules, seed)
-    found = [
+    feature_rules = [
         FeatureRule(
             name,
             MEANS[name],
@@ -171,7 +171,7 @@ def shortcut(
         dataset=train.name,
         classes=train.classes,
         trained_on=len(train),
-        features=tuple(sorted(found, key=lambda f: -f.train)),
+        features=tuple(sorted(feature_rules, key=lambda f: -f.train)),
         together=_score(_added_up(numbers, train.labels, classes, unseen), held_out),
         guess=_score(np.full(len(held_out), frequent), held_out),
         possible=possible,
@@ -181,8 +181,8 @@ def shortcut(
 
 def _measured(data: Dataset, progress: Progress) -> tuple[dict[str, Numbers], Dataset]:
     """The features, and the images that they are of."""
-    numbers, read = features_of(data, progress=progress)
-    return numbers, data if len(read) == len(data) else data.part(read)
+    numbers, read_indices = features_of(data, progress=progress)
+    return numbers, data if len(read_indices) == len(data) else data.part(read_indices)
 
 
 def _parts(
@@ -200,10 +200,10 @@ def _parts(
             )
         return data, test
     check_trainable(data)
-    fit, held = (split_indices(data.labels, split, seed) for split in ("train", "test"))
-    if not len(held):
+    fit, held_out = (split_indices(data.labels, split, seed) for split in ("train", "test"))
+    if not len(held_out):
         raise DataError(f"{data.name} has too few images to hold some out; give test images.")
-    return data.part(fit), data.part(held)
+    return data.part(fit), data.part(held_out)
 
 
 def _exactly(train: Dataset, rules: dict[str, Rule], seed: int) -> tuple[dict[str, float], int | None]:
@@ -217,16 +217,16 @@ def _exactly(train: Dataset, rules: dict[str, Rule], seed: int) -> tuple[dict[st
     return {name: float(chances[hits].sum()) for name, hits in right.items()}, len(everything)
 
 
-def _score(given: Array, data: Dataset) -> Proportion:
-    return Proportion(int((given == data.labels).sum()), len(data))
+def _score(answers: Array, data: Dataset) -> Proportion:
+    return Proportion(int((answers == data.labels).sum()), len(data))
 
 
 def _histogram(values: Numbers, data: Dataset) -> tuple[Numbers, NDArray[np.int64]]:
     """The number of images of each class in each bin."""
     low, high = float(values.min()), float(values.max())
-    whole = bool((values == np.rint(values)).all()) and high - low < 4 * HISTOGRAM
+    is_integer = bool((values == np.rint(values)).all()) and high - low < 4 * HISTOGRAM
     step = max(1, -int(-(high - low + 1) // HISTOGRAM))
-    edges = np.arange(low, high + step + 1, step) - 0.5 if whole else np.linspace(low, high or 1, HISTOGRAM + 1)
+    edges = np.arange(low, high + step + 1, step) - 0.5 if is_integer else np.linspace(low, high or 1, HISTOGRAM + 1)
     edges = edges if edges[-1] > edges[0] else np.array([low - 0.5, low + 0.5])
     counts = [np.histogram(values[data.labels == k], edges)[0] for k in range(len(data.classes))]
     return edges, np.stack(counts)
@@ -242,8 +242,8 @@ def _added_up(
         columns = [np.eye(len(cut) + 1)[np.searchsorted(cut, values[name])] for name, cut in ends.items()]
         return np.concatenate([*columns, np.ones((len(columns[0]), 1))], axis=1)
 
-    known, wanted = coded(numbers), np.eye(classes)[labels]
-    curves = np.linalg.solve(known.T @ known + RIDGE * np.eye(known.shape[1]), known.T @ wanted)
+    features, targets = coded(numbers), np.eye(classes)[labels]
+    curves = np.linalg.solve(features.T @ features + RIDGE * np.eye(features.shape[1]), features.T @ targets)
     listed: NDArray[np.intp] = (coded(unseen) @ curves).argmax(axis=1)
     return listed
 

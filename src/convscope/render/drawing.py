@@ -55,12 +55,16 @@ def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
     function = PRIMITIVES[apply.function]
     values = [_exact(a) for a in apply.arguments.values()]
     with np.errstate(all="ignore"):
-        taken = function.taken(*values) if function.taken else function.formula
+        template = function.taken(*values) if function.taken else function.formula
         with_shown = float(function.value(*(np.float64(number_of(text)) for text in shown.values())))
     value = apply.value()
     digits = _digits(apply, value)
     scale = NumberScale.fine(value or with_shown, digits)
-    label = taken.strip("{}") if taken != function.formula and taken.strip("{}") in shown else _filled(taken, shown)
+    label = (
+        template.strip("{}")
+        if template != function.formula and template.strip("{}") in shown
+        else _filled(template, shown)
+    )
     rounded = number_of(scale.show(with_shown))  # rounded once, as the remainder below counts it
     lines: list[Row | str] = [Row(label, short(rounded, digits))]
     if np.isfinite([value, with_shown]).all() and scale.units(value) != scale.units(with_shown):
@@ -75,8 +79,8 @@ def describe(argument: Argument) -> str:
     if isinstance(argument, Cells):
         return f"{len(argument):,} cells of {argument.source.name}"
     if isinstance(argument, Dot):
-        made = f": {short(argument.total())} ÷ {argument.divisor:,.9g}" if argument.divisor != 1 else ""
-        return argument.note + made
+        division = f": {short(argument.total())} ÷ {argument.divisor:,.9g}" if argument.divisor != 1 else ""
+        return argument.note + division
     if argument.function in KERNELS:
         cells, _, correction = argument.arguments.values()
         assert isinstance(cells, Cells)
@@ -105,8 +109,8 @@ def _filled(template: str, shown: Mapping[str, str]) -> str:
     for name, number in shown.items():
         mark = "{" + name + "}"
         while mark in text:
-            at = text.index(mark)
-            before, after = text[:at].rstrip()[-1:], text[at + len(mark) :].lstrip()[:1]
+            position = text.index(mark)
+            before, after = text[:position].rstrip()[-1:], text[position + len(mark) :].lstrip()[:1]
             bare = not number.startswith("−") or (before not in OPERATORS and after not in POWERS)
             text = text.replace(mark, number if bare else f"({number})", 1)
     return text
@@ -239,12 +243,12 @@ def page(name: str, expr: Expr, recorded: float, bound: float, detail: Detail) -
 def passage(name: str, expr: Expr, mark: str, detail: Detail) -> list[str]:
     """Only the number and its calculation, as a part of another explanation."""
     rows = draw(expr, detail)
-    drawn = [f"{name} = {result(expr)}{f'   {mark}' if mark else ''}", headline(expr), ""]
+    head = [f"{name} = {result(expr)}{f'   {mark}' if mark else ''}", headline(expr), ""]
     line = _in_one_line(rows)
     if line is None:
-        return [*drawn, *indented(render([*rows, RULE, Row("calculated", result(expr))]))]
+        return [*head, *indented(render([*rows, RULE, Row("calculated", result(expr))]))]
     pictured = [row for row in rows if isinstance(row, str)]
-    return [*drawn, *indented([*pictured, "", f"{line} = {result(expr)}"])]
+    return [*head, *indented([*pictured, "", f"{line} = {result(expr)}"])]
 
 
 def _in_one_line(rows: list[Row | str]) -> str | None:

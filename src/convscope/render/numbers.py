@@ -82,9 +82,9 @@ class NumberScale:
     def text(self, units: int) -> str:
         """Whole units of the last decimal as text."""
         sign = MINUS if units < 0 else ""
-        whole, rest = divmod(abs(units), 10**self.decimals)
+        integer, decimals = divmod(abs(units), 10**self.decimals)
         power = signed(f"e{self.power}") if self.power else ""
-        return f"{sign}{whole}.{rest:0{self.decimals}d}{power}" if self.decimals else f"{sign}{whole}{power}"
+        return f"{sign}{integer}.{decimals:0{self.decimals}d}{power}" if self.decimals else f"{sign}{integer}{power}"
 
     def show(self, number: float) -> str:
         """The number as text; nan and infinities by their names."""
@@ -141,8 +141,8 @@ def digits_for(number: float, change: float) -> int:
     """
     if not (math.isfinite(number) and math.isfinite(change)) or number == 0 or change == 0:
         return 5
-    apart = math.floor(math.log10(abs(number))) - math.floor(math.log10(abs(change)))
-    return min(max(5, apart + 3), 17)
+    magnitudes = math.floor(math.log10(abs(number))) - math.floor(math.log10(abs(change)))
+    return min(max(5, magnitudes + 3), 17)
 
 
 def aligned(values: Array) -> NDArray[np.str_]:
@@ -276,12 +276,12 @@ def beside(blocks: Sequence[Sequence[str]], gaps: Sequence[str]) -> list[str]:
     height = max(map(len, blocks))
     middle = (height - 1) // 2
     lines = []
-    for at in range(height):
+    for row in range(height):
         line = ""
         for index, block in enumerate(blocks):
-            text = block[at] if at < len(block) else ""
+            text = block[row] if row < len(block) else ""
             line += text.ljust(max(map(len, block)))
             if index < len(gaps):
-                line += gaps[index] if at == middle else " " * len(gaps[index])
+                line += gaps[index] if row == middle else " " * len(gaps[index])
         lines.append(line.rstrip())
     return lines

@@ -75,9 +75,9 @@ def draw_softmax(apply: Apply, detail: Detail) -> list[Row | str]:
     lines += [Row(text, scale.show(float(grown[i])), term=int(i)) for text, i in zip(head, order, strict=True)]
     shown = sum(scale.units(float(grown[i])) for i in order)
     if len(order) < len(cells):
-        rest = float(grown.sum() - grown[order].sum())
-        lines.append(Row(f"{len(cells) - len(order):,} others", scale.show(rest)))
-        shown += scale.units(rest)
+        remainder = float(grown.sum() - grown[order].sum())
+        lines.append(Row(f"{len(cells) - len(order):,} others", scale.show(remainder)))
+        shown += scale.units(remainder)
     total = scale.units(float(grown.sum()))
     if total != shown:
         lines.append(Row(ROUNDING, scale.text(total - shown)))
@@ -102,16 +102,16 @@ def draw_variance(apply: Apply, detail: Detail) -> list[Row | str]:
     lines += [Row(text, scale.show(float(squares[i])), term=int(i)) for text, i in zip(head, order, strict=True)]
     shown = sum(scale.units(float(squares[i])) for i in order)
     if len(order) < len(cells):
-        rest = exact_sum(np.delete(squares, order))
-        lines.append(Row(f"{len(cells) - len(order):,} others", scale.show(rest)))
-        shown += scale.units(rest)
+        remainder = exact_sum(np.delete(squares, order))
+        lines.append(Row(f"{len(cells) - len(order):,} others", scale.show(remainder)))
+        shown += scale.units(remainder)
     if scale.units(total) != shown:
         lines.append(Row(ROUNDING, scale.text(scale.units(total) - shown)))
     lines.append(Row("sum", scale.show(total)))
     count, fine = len(cells) - correction, NumberScale.fine(value)
     divided = scale.number(scale.units(total)) / count if count > 0 else value
-    rest = fine.units(value) - fine.units(divided) if np.isfinite([value, divided]).all() else 0
-    left = [Row(ROUNDING, fine.text(rest))] if rest else []
+    remainder = fine.units(value) - fine.units(divided) if np.isfinite([value, divided]).all() else 0
+    left = [Row(ROUNDING, fine.text(remainder))] if remainder else []
     return [*lines, Row(f"÷ {count:,.9g}", fine.show(divided)), *left]
 
 
@@ -125,8 +125,8 @@ def draw_cells(apply: Apply, detail: Detail) -> list[Row | str]:
     ]
     if len(order) < len(cells):
         lines.append(Row(f"{len(cells) - len(order):,} others", ""))
-    others = {n: a for n, a in apply.arguments.items() if isinstance(a, Leaf) and a.source.kind == "number"}
-    return [*lines, *(Row(name, short(a.scalar)) for name, a in others.items())]
+    constants = {n: a for n, a in apply.arguments.items() if isinstance(a, Leaf) and a.source.kind == "number"}
+    return [*lines, *(Row(name, short(a.scalar)) for name, a in constants.items())]
 
 
 def _from_sum(apply: Apply, top: float, total: float) -> list[Row | str]:
@@ -144,8 +144,10 @@ def _from_sum(apply: Apply, top: float, total: float) -> list[Row | str]:
         assert not isinstance(x, Cells)
         part = short(math.exp(x.value() - top))
         text, shown = f"{part} ÷ {added}", number_of(part) / float(added)
-    rest = scale.units(value) - scale.units(shown) if math.isfinite(shown) else 0  # 1.7977e308 is beyond the largest
-    return [Row(text, short(shown)), *([Row(ROUNDING, scale.text(rest))] if rest else [])]
+    remainder = (
+        scale.units(value) - scale.units(shown) if math.isfinite(shown) else 0
+    )  # 1.7977e308 is beyond the largest
+    return [Row(text, short(shown)), *([Row(ROUNDING, scale.text(remainder))] if remainder else [])]
 
 
 def _bracket(text: str) -> str:
@@ -173,7 +175,10 @@ def _marked(cells: Cells, winner: int) -> list[str]:
     marked = [(f"[{t}]" if i == winner else f"{t} ").rjust(width + 2) for i, t in enumerate(texts)]
     step = cells.grid[1]
     plane = np.arange(len(cells)).reshape(cells.grid)
-    return [region(cells, plane), *(" ".join(marked[at : at + step]).rstrip() for at in range(0, len(marked), step))]
+    return [
+        region(cells, plane),
+        *(" ".join(marked[start : start + step]).rstrip() for start in range(0, len(marked), step)),
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,9 +23,9 @@ class Detail:
     """The largest ones; all where there are no more than half as many again."""
     everything: bool = False
 
-    def count(self, of: int) -> int:
+    def count(self, total: int) -> int:
         """Number of terms to show out of a total."""
-        return of if self.everything or of <= self.terms * 1.5 else self.terms
+        return total if self.everything or total <= self.terms * 1.5 else self.terms
 
 
 INDENT = "  "
@@ -66,24 +66,24 @@ def render(lines: Lines) -> list[str]:
     left = max((len(row.label) for row in rows), default=0)
     wholes = max((len(row.number.partition(".")[0]) for row in rows), default=0)
     behind = max((len(row.number) - len(row.number.partition(".")[0]) for row in rows), default=0)
-    drawn = []
+    texts = []
     for line in lines:
         if isinstance(line, str):
-            drawn.append(line)
+            texts.append(line)
         elif line is RULE:
-            drawn.append("─" * (left + 3 + wholes + behind))
+            texts.append("─" * (left + 3 + wholes + behind))
         elif line is BLANK:
-            drawn.append("")
+            texts.append("")
         else:
-            whole, point, rest = line.number.partition(".")
-            number = whole.rjust(wholes) + (point + rest).ljust(behind)
-            drawn.append(f"{line.label.ljust(left)}   {number}   {line.after}".rstrip())
-    return drawn
+            integer, point, fraction = line.number.partition(".")
+            number = integer.rjust(wholes) + (point + fraction).ljust(behind)
+            texts.append(f"{line.label.ljust(left)}   {number}   {line.after}".rstrip())
+    return texts
 
 
-def indented(lines: Sequence[str], by: str = INDENT) -> list[str]:
+def indented(lines: Sequence[str], indent: str = INDENT) -> list[str]:
     """Lines moved to the right; empty ones stay empty."""
-    return [by + line if line else "" for line in lines]
+    return [indent + line if line else "" for line in lines]
 
 
 WIDTH = 98
@@ -283,8 +283,8 @@ def _scaled(dot: Dot, total: float) -> list[Row | str]:
     scale = result_scale(dot)
     bias = 0 if dot.bias is None else scale.units(dot.bias.value())
     factored = scale.units((total if np.isfinite(total) else dot.total()) * dot.factor)  # 1.7977e308 is too large
-    rest = _rest(scale.units(dot.value()) - bias - factored, scale)
-    return [Row(_factor(dot), scale.text(factored)), *rest, *_bias(dot, scale)]
+    rounding_rows = _rest(scale.units(dot.value()) - bias - factored, scale)
+    return [Row(_factor(dot), scale.text(factored)), *rounding_rows, *_bias(dot, scale)]
 
 
 def _factor(dot: Dot) -> str:

@@ -146,8 +146,8 @@ def _calculation(expr: Expr) -> list[WorksheetLine]:
     if not isinstance(expr, Apply):
         return _lines(draw(expr))
     if expr.function in SERIES:
-        drawn = SERIES[expr.function](expr, Detail())
-        rows = [line for line in drawn if isinstance(line, Row) or SERIES[expr.function] is not draw_extreme]
+        lines = SERIES[expr.function](expr, Detail())
+        rows = [line for line in lines if isinstance(line, Row) or SERIES[expr.function] is not draw_extreme]
         return _lines(rows[1:] if rows[:1] == [BLANK] else rows)
     if any(isinstance(a, Cells) for a in expr.arguments.values()):
         return _lines(draw_cells(expr, Detail()))

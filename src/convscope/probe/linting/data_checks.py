@@ -26,78 +26,84 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MNIST = ((0.1307,), (0.3081,))
 
 
-def missing_eval(seen: Evidence) -> Iterator[Finding]:
+def missing_eval(evidence: Evidence) -> Iterator[Finding]:
     """The same images, asked twice, get different answers because dropout is on."""
-    asked = seen.asked
-    if asked.output is None or asked.again is None or not asked.seen.trained("dropout"):
+    evaluation = evidence.evaluation
+    if evaluation.output is None or evaluation.again is None or not evaluation.observed.trained("dropout"):
         return
-    moved = float((asked.output - asked.again).abs().max())
+    moved = float((evaluation.output - evaluation.again).abs().max())
     if moved > 0:
-        changed = _changed(seen, asked.output, asked.again)
-        evidence = f"outputs of two runs differ by up to {moved:.3g}, and {changed} change class: dropout is on"
-        yield Finding("missing-eval", "", evidence, {"difference": moved, "changed": changed.to_json()})
+        changed = _changed(evidence, evaluation.output, evaluation.again)
+        observation = f"outputs of two runs differ by up to {moved:.3g}, and {changed} change class: dropout is on"
+        yield Finding("missing-eval", "", observation, {"difference": moved, "changed": changed.to_json()})
 
 
-def batch_norm_in_training_mode(seen: Evidence) -> Iterator[Finding]:
+def batch_norm_in_training_mode(evidence: Evidence) -> Iterator[Finding]:
     """The same images get different answers in other batches because batch norm is in training mode."""
-    asked = seen.asked
-    if asked.error and any(words in asked.error for words in ("more than 1 value per channel",)):
-        yield Finding("batch-norm-in-training-mode", "", asked.error)
-    if asked.output is None or asked.halves is None or not asked.seen.trained("batch norm"):
+    evaluation = evidence.evaluation
+    if evaluation.error and any(words in evaluation.error for words in ("more than 1 value per channel",)):
+        yield Finding("batch-norm-in-training-mode", "", evaluation.error)
+    if evaluation.output is None or evaluation.halves is None or not evaluation.observed.trained("batch norm"):
         return
-    moved = float((asked.output - asked.halves).abs().max())
-    changed = _changed(seen, asked.output, asked.halves)
-    counters = [name for name in asked.buffers if not name.endswith("num_batches_tracked")]
+    moved = float((evaluation.output - evaluation.halves).abs().max())
+    changed = _changed(evidence, evaluation.output, evaluation.halves)
+    counters = [name for name in evaluation.buffers if not name.endswith("num_batches_tracked")]
     statistics = f"; asking moved {len(counters)} running statistics" if counters else ""
-    evidence = f"in batches of half the size outputs differ by up to {moved:.3g}, {changed} are given another class"
-    evidence += statistics
-    yield Finding("batch-norm-in-training-mode", "", evidence, {"difference": moved, "changed": changed.to_json()})
+    observation = f"in batches of half the size outputs differ by up to {moved:.3g}, {changed} are given another class"
+    observation += statistics
+    yield Finding("batch-norm-in-training-mode", "", observation, {"difference": moved, "changed": changed.to_json()})
 
 
-def missing_normalization(seen: Evidence) -> Iterator[Finding]:
+def missing_normalization(evidence: Evidence) -> Iterator[Finding]:
     """Inputs a hundred times too large, or images that the model knows far better when prepared otherwise."""
-    largest = float(seen.images.abs().max())
-    result = _better(seen, _scalings(seen.images))
+    largest = float(evidence.images.abs().max())
+    result = _better(evidence, _scalings(evidence.images))
     if result is not None:
-        name, now, then = result
-        evidence = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
-        yield Finding("missing-normalization", seen.data.name, evidence, _json(name, now, then))
-    elif largest > LARGE and not _starts_with_norm(seen):
-        evidence = (
-            f"inputs go from {float(seen.images.min()):.4g} to {float(seen.images.max()):.4g}, standard deviation "
+        name, plain, prepared = result
+        observation = f"{plain} of the images are classified correctly as they are, and {prepared} when they are {name}"
+        yield Finding("missing-normalization", evidence.data.name, observation, _json(name, plain, prepared))
+    elif largest > LARGE and not _starts_with_norm(evidence):
+        observation = (
+            f"inputs go from {float(evidence.images.min()):.4g} to "
+            f"{float(evidence.images.max()):.4g}, standard deviation "
         )
         yield Finding(
-            "missing-normalization", seen.data.name, evidence + f"{float(seen.images.std()):.3g}", {"most": largest}
+            "missing-normalization",
+            evidence.data.name,
+            observation + f"{float(evidence.images.std()):.3g}",
+            {"most": largest},
         )
 
 
-def channel_order(seen: Evidence) -> Iterator[Finding]:
+def channel_order(evidence: Evidence) -> Iterator[Finding]:
     """The model classifies far more images correctly when their channels are in another order."""
-    if seen.images.shape[1] != 3:
+    if evidence.images.shape[1] != 3:
         return
     orders = [order for order in permutations(range(3)) if order != (0, 1, 2)]
-    others: dict[str, Callable[[], Tensor]] = {
-        f"given with the channels in the order {', '.join(map(str, order))}": _ordered(seen.images, order)
+    orderings: dict[str, Callable[[], Tensor]] = {
+        f"given with the channels in the order {', '.join(map(str, order))}": _ordered(evidence.images, order)
         for order in orders
     }
-    result = _better(seen, others)
+    result = _better(evidence, orderings)
     if result is not None:
-        name, now, then = result
-        evidence = f"{now} of the images are classified correctly as they are, and {then} when they are {name}"
-        yield Finding("channel-order", seen.data.name, evidence, _json(name, now, then))
+        name, plain, reordered = result
+        observation = (
+            f"{plain} of the images are classified correctly as they are, and {reordered} when they are {name}"
+        )
+        yield Finding("channel-order", evidence.data.name, observation, _json(name, plain, reordered))
 
 
-def channels_last(seen: Evidence) -> Iterator[Finding]:
+def channels_last(evidence: Evidence) -> Iterator[Finding]:
     """The model fails on the images and takes them when their last axis is moved to the front."""
-    if not seen.asked.error or seen.images.shape[-1] not in {1, 3}:
+    if not evidence.evaluation.error or evidence.images.shape[-1] not in {1, 3}:
         return
     try:
-        seen.answers(seen.images[:2].permute(0, 3, 1, 2))
+        evidence.answers(evidence.images[:2].permute(0, 3, 1, 2))
     except FAILURES:
         return
-    moved = tuple(seen.images.shape[i] for i in (3, 1, 2))
-    evidence = f"the model fails on images of {tuple(seen.images.shape[1:])} and takes {moved}"
-    yield Finding("channels-last", seen.data.name, evidence, {"shape": list(seen.images.shape[1:])})
+    moved = tuple(evidence.images.shape[i] for i in (3, 1, 2))
+    observation = f"the model fails on images of {tuple(evidence.images.shape[1:])} and takes {moved}"
+    yield Finding("channels-last", evidence.data.name, observation, {"shape": list(evidence.images.shape[1:])})
 
 
 def _ordered(images: Tensor, order: tuple[int, ...]) -> Callable[[], Tensor]:
@@ -125,33 +131,35 @@ def _scalings(images: Tensor) -> Mapping[str, Callable[[], Tensor]]:
     return result
 
 
-def _better(seen: Evidence, others: Mapping[str, Callable[[], Tensor]]) -> tuple[str, Proportion, Proportion] | None:
+def _better(
+    evidence: Evidence, preparations: Mapping[str, Callable[[], Tensor]]
+) -> tuple[str, Proportion, Proportion] | None:
     """The preparation under which far more images are right than as they are, if there is one.
 
     It must be significant (McNemar's exact test on the images that change sides, at 1 % divided by the number of
     preparations), by at least `CLEARER`, and lead at least half of the way from guessing to all.
     """
-    if seen.asked.error:
+    if evidence.evaluation.error:
         return None
-    now = _right(seen, seen.images)
-    frequent = max(seen.data.counts().values()) / len(seen.data)
+    plain = _right(evidence, evidence.images)
+    frequent = max(evidence.data.counts().values()) / len(evidence.data)
     best: tuple[str, Proportion, Proportion] | None = None
-    for name, make in others.items():
+    for name, make in preparations.items():
         try:
-            then = _right(seen, make())
+            prepared = _right(evidence, make())
         except FAILURES:
             continue
-        gained, lost = int((then & ~now).sum()), int((now & ~then).sum())
-        share = float(then.mean())
-        clear = share - float(now.mean()) > CLEARER and share > (1 + frequent) / 2
-        if clear and mcnemar(gained, lost) < 0.01 / len(others) and (best is None or share > best[2].share):
-            best = name, Proportion(int(now.sum()), len(now)), Proportion(int(then.sum()), len(then))
+        gained, lost = int((prepared & ~plain).sum()), int((plain & ~prepared).sum())
+        share = float(prepared.mean())
+        clear = share - float(plain.mean()) > CLEARER and share > (1 + frequent) / 2
+        if clear and mcnemar(gained, lost) < 0.01 / len(preparations) and (best is None or share > best[2].share):
+            best = name, Proportion(int(plain.sum()), len(plain)), Proportion(int(prepared.sum()), len(prepared))
     return best
 
 
-def _right(seen: Evidence, images: Tensor) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    output = seen.answers(images).nan_to_num()
-    return np.asarray((decide(output, len(seen.data.classes)) == seen.labels).cpu().numpy(), np.bool_)
+def _right(evidence: Evidence, images: Tensor) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    output = evidence.answers(images).nan_to_num()
+    return np.asarray((decide(output, len(evidence.data.classes)) == evidence.labels).cpu().numpy(), np.bool_)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -164,65 +172,76 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(sum(math.comb(total, k) for k in range(gained, total + 1)) / 2**total)
 
 
-def _changed(seen: Evidence, one: Tensor, two: Tensor) -> Proportion:
-    classes = len(seen.data.classes)
-    decisions = [decide(output.nan_to_num(), classes) for output in (one, two)]
-    return Proportion(int((decisions[0] != decisions[1]).sum()), len(one))
+def _changed(evidence: Evidence, first: Tensor, second: Tensor) -> Proportion:
+    classes = len(evidence.data.classes)
+    decisions = [decide(output.nan_to_num(), classes) for output in (first, second)]
+    return Proportion(int((decisions[0] != decisions[1]).sum()), len(first))
 
 
-def _starts_with_norm(seen: Evidence) -> bool:
-    return bool(seen.layers) and "Norm" in seen.layers[0].kind
+def _starts_with_norm(evidence: Evidence) -> bool:
+    return bool(evidence.layers) and "Norm" in evidence.layers[0].kind
 
 
-def _json(name: str, now: Proportion, then: Proportion) -> dict[str, object]:
-    return {"as_they_are": now.to_json(), "otherwise": then.to_json(), "how": name}
+def _json(name: str, plain: Proportion, prepared: Proportion) -> dict[str, object]:
+    return {"as_they_are": plain.to_json(), "otherwise": prepared.to_json(), "how": name}
 
 
 DIRECTIONS: Mapping[str, str] = {"vertical": r"\bverti[ck]al", "horizontal": r"\bhorizontal"}
 NUMBER = re.compile(r"\d+")
 
 
-def images_in_both(seen: Evidence) -> Iterator[Finding]:
+def images_in_both(evidence: Evidence) -> Iterator[Finding]:
     """Test images that occur, pixel for pixel, in the training data."""
-    if seen.test is None:
+    if evidence.test is None:
         return
-    both = shared(seen.data, seen.test)
-    if len(both):
-        evidence = (
-            f"{len(both):,} of the {len(seen.test):,} test images occur among the {len(seen.data):,} training images"
+    shared_indices = shared(evidence.data, evidence.test)
+    if len(shared_indices):
+        observation = (
+            f"{len(shared_indices):,} of the {len(evidence.test):,} test images occur among the "
+            f"{len(evidence.data):,} training images"
         )
-        numbers = {"both": len(both), "test": len(seen.test)}
-        yield Finding("test-in-training", seen.test.name, f"{evidence}{_known(seen, seen.test, both)}", numbers)
+        numbers = {"both": len(shared_indices), "test": len(evidence.test)}
+        yield Finding(
+            "test-in-training",
+            evidence.test.name,
+            f"{observation}{_known(evidence, evidence.test, shared_indices)}",
+            numbers,
+        )
 
 
-def class_titles(seen: Evidence) -> Iterator[Finding]:
+def class_titles(evidence: Evidence) -> Iterator[Finding]:
     """Every class is titled with a number, and with another one than its own."""
-    yield from _mistitled(seen.data.classes, seen.data.name)
-    if seen.card.classes != seen.data.classes:
-        yield from _mistitled(seen.card.classes, seen.card.name)
+    yield from _mistitled(evidence.data.classes, evidence.data.name)
+    if evidence.card.classes != evidence.data.classes:
+        yield from _mistitled(evidence.card.classes, evidence.card.name)
 
 
-def class_order(seen: Evidence) -> Iterator[Finding]:
+def class_order(evidence: Evidence) -> Iterator[Finding]:
     """The model's answers fit the labels far better when its outputs are taken in another order."""
-    classes = len(seen.data.classes)
-    if seen.asked.error or classes < 2:
+    classes = len(evidence.data.classes)
+    if evidence.evaluation.error or classes < 2:
         return
-    output = seen.answers(seen.images).nan_to_num()
+    output = evidence.answers(evidence.images).nan_to_num()
     if output.shape[1] < classes:
         return
-    answers, labels = decide(output, classes).cpu().numpy(), seen.labels.cpu().numpy()
+    answers, labels = decide(output, classes).cpu().numpy(), evidence.labels.cpu().numpy()
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, answers), 1)
-    meant = counts.argmax(axis=0)  # the label that each output mostly stands for
-    if sorted(meant.tolist()) != list(range(classes)):
+    label_of_output = counts.argmax(axis=0)  # the label that each output mostly stands for
+    if sorted(label_of_output.tolist()) != list(range(classes)):
         return
-    now, then = answers == labels, meant[answers] == labels
-    gained, lost = int((then & ~now).sum()), int((now & ~then).sum())
-    if then.mean() > (1 + max(seen.data.counts().values()) / len(seen.data)) / 2 and mcnemar(gained, lost) < 0.01:
-        evidence = ", ".join(f"output {k} answers {seen.data.classes[m]!r}" for k, m in enumerate(meant) if m != k)
-        right = [Proportion(int(hits.sum()), len(hits)) for hits in (now, then)]
-        text = f"{right[0]} are right as the classes are listed, {right[1]} if {evidence}"
-        yield Finding("class-order", seen.card.name, text, {"meant": meant.tolist()})
+    plain, reordered = answers == labels, label_of_output[answers] == labels
+    gained, lost = int((reordered & ~plain).sum()), int((plain & ~reordered).sum())
+    if (
+        reordered.mean() > (1 + max(evidence.data.counts().values()) / len(evidence.data)) / 2
+        and mcnemar(gained, lost) < 0.01
+    ):
+        observation = ", ".join(
+            f"output {k} answers {evidence.data.classes[m]!r}" for k, m in enumerate(label_of_output) if m != k
+        )
+        right = [Proportion(int(hits.sum()), len(hits)) for hits in (plain, reordered)]
+        text = f"{right[0]} are right as the classes are listed, {right[1]} if {observation}"
+        yield Finding("class-order", evidence.card.name, text, {"meant": label_of_output.tolist()})
 
 
 def kernel_titles(kernels: Mapping[str, object]) -> Iterator[Finding]:
@@ -247,32 +266,32 @@ def own_scales(figure: Any) -> Iterator[Finding]:
             if values.ndim == 2 and min(values.shape) > 1 and values.count() and values.min() < values.max():
                 low, high = map(float, image.get_clim())
                 limits.append((low, high, bool(np.allclose((low, high), (values.min(), values.max())))))
-    own = [(low, high) for low, high, fits in limits if fits]
-    if len(own) > 1 and len({(round(low, 9), round(high, 9)) for low, high in own}) > 1:
-        spans = [high - low for low, high in own]
+    fitted = [(low, high) for low, high, fits in limits if fits]
+    if len(fitted) > 1 and len({(round(low, 9), round(high, 9)) for low, high in fitted}) > 1:
+        spans = [high - low for low, high in fitted]
         evidence = (
-            f"{len(own)} of {len(limits)} pictures begin and end at their own minimum and maximum: the same step of "
+            f"{len(fitted)} of {len(limits)} pictures begin and end at their own minimum and maximum: the same step of "
             f"grey "
             f"stands for {max(spans) / min(spans):.3g} times as much in one as in another"
         )
-        yield Finding("own-scales", "", evidence, {"limits": [list(pair) for pair in own]})
+        yield Finding("own-scales", "", evidence, {"limits": [list(pair) for pair in fitted]})
 
 
-def _known(seen: Evidence, test: Dataset, both: NDArray[np.intp]) -> str:
+def _known(evidence: Evidence, test: Dataset, shared_indices: NDArray[np.intp]) -> str:
     """The accuracy on test images that the model was trained on, and on the others."""
-    if seen.asked.error or len(both) == len(test):
+    if evidence.evaluation.error or len(shared_indices) == len(test):
         return ""
     hits, counts = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for start in range(0, len(test), AT_ONCE):
-        raw, read = test.readable(slice(start, start + AT_ONCE))
-        if len(read):
-            output = seen.answers(torch.from_numpy(test.preprocess.normalize(raw)).to(seen.images))
-            right = decide(output.nan_to_num(), len(test.classes)).cpu().numpy() == test.labels[read]
-            new = (~np.isin(read, both)).astype(np.intp)
+        raw, read_indices = test.readable(slice(start, start + AT_ONCE))
+        if len(read_indices):
+            output = evidence.answers(torch.from_numpy(test.preprocess.normalize(raw)).to(evidence.images))
+            right = decide(output.nan_to_num(), len(test.classes)).cpu().numpy() == test.labels[read_indices]
+            new = (~np.isin(read_indices, shared_indices)).astype(np.intp)
             hits += np.bincount(new[right], minlength=2)
             counts += np.bincount(new, minlength=2)
-    known, others = (Proportion(int(hit), int(count)) for hit, count in zip(hits, counts, strict=True))
-    return f"; the model gets {known} of these right and {others} of the others"
+    on_shared, on_new = (Proportion(int(hit), int(count)) for hit, count in zip(hits, counts, strict=True))
+    return f"; the model gets {on_shared} of these right and {on_new} of the others"
 
 
 def _mistitled(titles: tuple[str, ...], where: str) -> Iterator[Finding]:

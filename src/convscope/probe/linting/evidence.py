@@ -53,7 +53,7 @@ class LossCall:
 
 
 @dataclass(slots=True)
-class Seen:
+class Observed:
     """The calls within a `watched` block, in order."""
 
     losses: list[LossCall] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Watching(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen = Seen()
+        self.observed = Observed()
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -81,12 +81,12 @@ class Watching(TorchFunctionMode):
             named = _bound(func, args, arguments)
             output, target = named.get("input"), named.get("target")
             if isinstance(output, Tensor) and isinstance(target, Tensor):
-                self.seen.losses.append(LossCall(LOSSES[func], output.detach(), target.detach()))
+                self.observed.losses.append(LossCall(LOSSES[func], output.detach(), target.detach()))
         elif func in MODAL:
             named = _bound(func, args, arguments)
             rate = named.get("p", 1.0)
             if rate:
-                self.seen.modes.append((MODAL[func], bool(named.get("training", True))))
+                self.observed.modes.append((MODAL[func], bool(named.get("training", True))))
         return func(*args, **arguments)
 
 
@@ -132,7 +132,7 @@ class EvaluationEvidence:
     """The output for the same images in a second call."""
     halves: Tensor | None = field(default=None, repr=False)
     """The output for the same images, in two batches of half the size."""
-    seen: Seen = field(default_factory=Seen)
+    observed: Observed = field(default_factory=Observed)
     buffers: tuple[str, ...] = ()
     """Buffers that asking changed."""
 
@@ -142,12 +142,12 @@ class TrainingEvidence:
     """One training step."""
 
     error: str = ""
-    seen: Seen = field(default_factory=Seen)
+    observed: Observed = field(default_factory=Observed)
     gradients: Mapping[str, float | None] = field(default_factory=dict)
     """The largest gradient of each trainable parameter; None where it got none."""
     unchanged: tuple[str, ...] = ()
     """Trainable parameters that the step did not change."""
-    own: bool = False
+    own_step: bool = False
     """Whether it was the user's own step, with an optimizer."""
     added_to: tuple[str, ...] = ()
     """Parameters that the user's step had moved by a gradient which was still there when a second step's was added."""
@@ -164,7 +164,7 @@ class Evidence:
     images: Tensor = field(repr=False)
     """The images as the model takes them, shape (n, C, H, W)."""
     labels: Tensor = field(repr=False)
-    asked: EvaluationEvidence
+    evaluation: EvaluationEvidence
     stepped: TrainingEvidence
     layers: tuple[LayerEvidence, ...]
 
@@ -186,23 +186,23 @@ def gather(
 ) -> Evidence:
     """Run the model on some training images; weights, buffers, gradients, modes and random state are put back."""
     parameter = next(model.parameters(), torch.empty(0))
-    raw, read = data.readable(which)
+    raw, read_indices = data.readable(which)
     images = torch.from_numpy(data.preprocess.normalize(raw)).to(parameter.device, parameter.dtype)
-    labels = torch.tensor(data.labels[read], device=parameter.device)
+    labels = torch.tensor(data.labels[read_indices], device=parameter.device)
     with left_as_found(model):
-        asked = _ask(model, images, predict)
+        evaluation = _ask(model, images, predict)
     with left_as_found(model):
         stepped = _step(model, images, labels, loss, step)
     with left_as_found(model):
-        layers = () if asked.error else _layers(model, images)
-    return Evidence(model, card_of(model), data, test, images, labels, asked, stepped, layers)
+        layers = () if evaluation.error else _layers(model, images)
+    return Evidence(model, card_of(model), data, test, images, labels, evaluation, stepped, layers)
 
 
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Restore the model on exit, whatever happened to it; traces made before remain valid."""
-    found = model.state_dict(keep_vars=True)
-    state = {name: (value.detach().clone(), version(value)) for name, value in found.items()}
+    original = model.state_dict(keep_vars=True)
+    state = {name: (value.detach().clone(), version(value)) for name, value in original.items()}
     gradients = {name: value.grad for name, value in model.named_parameters()}
     modes = [(module, module.training) for module in model.modules()]
     for value in model.parameters():
@@ -216,7 +216,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 for name, value in model.state_dict(keep_vars=True).items():
                     content, count = state[name]
                     value.copy_(content)
-                    if value is found[name] and not value.is_inference():
+                    if value is original[name] and not value.is_inference():
                         set_version(value, count)
             for name, value in model.named_parameters():
                 value.grad = gradients[name]
@@ -238,7 +238,7 @@ def _ask(model: nn.Module, images: Tensor, predict: Predict) -> EvaluationEviden
     except FAILURES as error:
         return EvaluationEvidence(error=_sentence(error))
     changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
-    return EvaluationEvidence("", output, again, halves, watching.seen, tuple(changed))
+    return EvaluationEvidence("", output, again, halves, watching.observed, tuple(changed))
 
 
 def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: Step | None) -> TrainingEvidence:
@@ -258,14 +258,14 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, step: St
                 if trainable:
                     torch.autograd.backward(total)
     except FAILURES as error:
-        return TrainingEvidence(_sentence(error), watching.seen, own=step is not None)
+        return TrainingEvidence(_sentence(error), watching.observed, own_step=step is not None)
     largest = {n: None if v.grad is None else float(v.grad.abs().max()) for n, v in trainable.items()}
     unchanged = [name for name, value in trainable.items() if torch.equal(value, before[name])]
     if step is None:
-        return TrainingEvidence("", watching.seen, largest, tuple(unchanged))
+        return TrainingEvidence("", watching.observed, largest, tuple(unchanged))
     used = {name: value for name, value in trainable.items() if largest[name] and name not in unchanged}
     added_to = _added_to(used, lambda: step(model, images, labels)) if used else ()
-    return TrainingEvidence("", watching.seen, largest, tuple(unchanged), own=True, added_to=added_to)
+    return TrainingEvidence("", watching.observed, largest, tuple(unchanged), own_step=True, added_to=added_to)
 
 
 def _added_to(used: Mapping[str, nn.Parameter], step: Callable[[], object]) -> tuple[str, ...]:
@@ -295,9 +295,9 @@ def _layers(model: nn.Module, images: Tensor) -> tuple[LayerEvidence, ...]:
     result: list[LayerEvidence] = []
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
 
-    def look(module: nn.Module, given: tuple[object, ...], output: object) -> None:
+    def look(module: nn.Module, arguments: tuple[object, ...], output: object) -> None:
         if isinstance(output, Tensor) and output.shape[:1] == images.shape[:1] and output.is_floating_point():
-            fed = given[0] if given and isinstance(given[0], Tensor) else images
+            fed = arguments[0] if arguments and isinstance(arguments[0], Tensor) else images
             result.append(
                 LayerEvidence(
                     names[module], type(module).__name__, _constant(output), _constant(fed), _flat(module, output)

@@ -223,8 +223,8 @@ class Lint(RichDisplay):
         on = f" on {self.images:,} images" if self.images else ""
         count = len(self.findings)
         evidence = f"{count} mistake{'s' * (count != 1)}" if count else "no mistake"
-        made = len(self.looked_for)
-        head = f"{self.subject}: {evidence} found by {made} check{'s' * (made != 1)}{on}"
+        check_count = len(self.looked_for)
+        head = f"{self.subject}: {evidence} found by {check_count} check{'s' * (check_count != 1)}{on}"
         parts = [[head], *(finding.lines() for finding in self.findings)]
         reasons = sorted(set(self.skipped.values()))
         for reason in reasons:

@@ -190,4 +190,4 @@ def notes_of(classes: Sequence[Classes]) -> tuple[str, ...]:
     >>> notes_of([Classes(2, None, ("by number",)), Classes(2, None), Classes(2, None, ("by number",))])
     ('by number',)
     """
-    return tuple(dict.fromkeys(note for each in classes for note in each.notes))
+    return tuple(dict.fromkeys(note for model_classes in classes for note in model_classes.notes))

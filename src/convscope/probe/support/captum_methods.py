@@ -58,53 +58,53 @@ class Method:
 class Whole(nn.Module):
     """A model as Captum's hooks want it: one that gives logits."""
 
-    def __init__(self, asked: MethodCall) -> None:
+    def __init__(self, call: MethodCall) -> None:
         super().__init__()
-        self.inner = asked.model
+        self.inner = call.model
 
     def forward(self, images: Tensor) -> Tensor:
         """The outputs of the model, shape (N, K)."""
         return scores_of(self.inner(images), len(images))
 
 
-def _saliency(asked: MethodCall, attr: Any) -> Any:
-    return attr.Saliency(asked.forward).attribute(asked.image, target=asked.output)
+def _saliency(call: MethodCall, attr: Any) -> Any:
+    return attr.Saliency(call.forward).attribute(call.image, target=call.output)
 
 
-def _input_x_gradient(asked: MethodCall, attr: Any) -> Any:
-    return attr.InputXGradient(asked.forward).attribute(asked.image, target=asked.output)
+def _input_x_gradient(call: MethodCall, attr: Any) -> Any:
+    return attr.InputXGradient(call.forward).attribute(call.image, target=call.output)
 
 
-def _integrated_gradients(asked: MethodCall, attr: Any) -> Any:
-    method = attr.IntegratedGradients(asked.forward)
-    batch = max(1, min(16, AT_ONCE // asked.image.numel()))
-    return method.attribute(asked.image, target=asked.output, n_steps=STEPS, internal_batch_size=batch)
+def _integrated_gradients(call: MethodCall, attr: Any) -> Any:
+    method = attr.IntegratedGradients(call.forward)
+    batch = max(1, min(16, AT_ONCE // call.image.numel()))
+    return method.attribute(call.image, target=call.output, n_steps=STEPS, internal_batch_size=batch)
 
 
-def _occlusion(asked: MethodCall, attr: Any) -> Any:
-    _, channels, height, width = asked.image.shape
+def _occlusion(call: MethodCall, attr: Any) -> Any:
+    _, channels, height, width = call.image.shape
     window = max(1, height // 8), max(1, width // 8)
     stride = max(1, window[0] // 2), max(1, window[1] // 2)
-    return attr.Occlusion(asked.forward).attribute(
-        asked.image, (channels, *window), strides=(channels, *stride), target=asked.output
+    return attr.Occlusion(call.forward).attribute(
+        call.image, (channels, *window), strides=(channels, *stride), target=call.output
     )
 
 
-def _grad_cam(asked: MethodCall, attr: Any) -> Any:
-    if not asked.layer:
+def _grad_cam(call: MethodCall, attr: Any) -> Any:
+    if not call.layer:
         raise UsageError("there is no convolution")
-    layer = asked.model.get_submodule(asked.layer)
-    result = attr.LayerGradCam(asked.forward, layer).attribute(asked.image, target=asked.output, relu_attributions=True)
-    enlarged = attr.LayerAttribution.interpolate(result, tuple(asked.image.shape[2:]), "bilinear")
-    return enlarged.expand(asked.image.shape) / asked.image.shape[1]
+    layer = call.model.get_submodule(call.layer)
+    result = attr.LayerGradCam(call.forward, layer).attribute(call.image, target=call.output, relu_attributions=True)
+    enlarged = attr.LayerAttribution.interpolate(result, tuple(call.image.shape[2:]), "bilinear")
+    return enlarged.expand(call.image.shape) / call.image.shape[1]
 
 
-def _guided_backprop(asked: MethodCall, attr: Any) -> Any:
-    return attr.GuidedBackprop(Whole(asked)).attribute(asked.image, target=asked.output)
+def _guided_backprop(call: MethodCall, attr: Any) -> Any:
+    return attr.GuidedBackprop(Whole(call)).attribute(call.image, target=call.output)
 
 
-def _deep_lift(asked: MethodCall, attr: Any) -> Any:
-    return attr.DeepLift(Whole(asked)).attribute(asked.image, target=asked.output)
+def _deep_lift(call: MethodCall, attr: Any) -> Any:
+    return attr.DeepLift(Whole(call)).attribute(call.image, target=call.output)
 
 
 METHODS: Mapping[str, Method] = {
@@ -131,17 +131,17 @@ def captum() -> Any:
         raise UsageError(MISSING) from None
 
 
-def attributed(name: str, asked: MethodCall, attr: Any) -> Tensor | str:
+def attributed(name: str, call: MethodCall, attr: Any) -> Tensor | str:
     """What a method gives, shape (C, H, W), float64; or in words why it gives nothing for this model."""
-    hooks = _hooks(asked.model)
+    hooks = _hooks(call.model)
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # Captum says that it sets hooks
-            result: Tensor = METHODS[name].run(asked, attr)
+            result: Tensor = METHODS[name].run(call, attr)
     except (RuntimeError, AssertionError, AttributeError, TypeError, UsageError) as error:
         return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
     finally:
-        _take_off(asked.model, hooks)
+        _take_off(call.model, hooks)
     return result.detach()[0].double().cpu()
 
 

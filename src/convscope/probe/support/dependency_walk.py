@@ -54,7 +54,7 @@ def axes_of(step: Step) -> Axes:
     return Axes(unit, tuple(axis for axis in range(1, count) if axis != unit))
 
 
-def ranges(indices: Sequence[int] | NDArray[np.int64], most: int = 8) -> str:
+def ranges(indices: Sequence[int] | NDArray[np.int64], limit: int = 8) -> str:
     """Runs of indices, with their step where it is not 1.
 
     >>> ranges([3]), ranges([2, 3, 4, 5]), ranges([0, 2, 4, 6, 8]), ranges([1, 2, 3, 7, 8, 9])
@@ -62,7 +62,7 @@ def ranges(indices: Sequence[int] | NDArray[np.int64], most: int = 8) -> str:
 
     Args:
         indices: In ascending order.
-        most: How many runs are named; the others are only counted.
+        limit: How many runs are named; the others are only counted.
     """
     left, runs = [int(index) for index in indices], []
     while left:
@@ -72,10 +72,10 @@ def ranges(indices: Sequence[int] | NDArray[np.int64], most: int = 8) -> str:
             length += 1
         if length == 2 and step > 1:
             length = 1
-        by = "" if step == 1 else f" by {step}"
-        runs.append(str(left[0]) if length == 1 else f"{left[0]} to {left[length - 1]}{by}")
+        step_note = "" if step == 1 else f" by {step}"
+        runs.append(str(left[0]) if length == 1 else f"{left[0]} to {left[length - 1]}{step_note}")
         left = left[length:]
-    shown = runs if len(runs) <= most else [*runs[: most - 1], f"and {len(runs) - most + 1} runs more"]
+    shown = runs if len(runs) <= limit else [*runs[: limit - 1], f"and {len(runs) - limit + 1} runs more"]
     return ", ".join(shown)
 
 
@@ -124,17 +124,17 @@ class DependencyWalk:
         back.weights[step.id, 0] = marks
         result = Followed()
         passed: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
-        for at in _results(self.trace, step.id):
-            left = back.weights.pop(at, None)
-            if left is None or at not in self._varies or not left.any():
+        for result_key in _results(self.trace, step.id):
+            remaining = back.weights.pop(result_key, None)
+            if remaining is None or result_key not in self._varies or not remaining.any():
                 continue
             if not back.weights and not any(array.any() for array in back.inputs.values()):
-                key = at, blake2b(np.packbits(left != 0).tobytes(), digest_size=16).digest()
+                key = result_key, blake2b(np.packbits(remaining != 0).tobytes(), digest_size=16).digest()
                 if key in self._known:
                     _went_on(result, self._known[key])
                     break
                 passed[key] = result.counts()
-            _through(back, result, self.trace.all_steps[at[0]], at[1], left)
+            _through(back, result, self.trace.all_steps[result_key[0]], result_key[1], remaining)
         else:
             result.inputs = {name: array > 0 for name, array in back.inputs.items()}
         self._known |= {key: result.since(counts) for key, counts in passed.items()}
@@ -143,17 +143,17 @@ class DependencyWalk:
 
 def _results(trace: Trace, last: int) -> Iterator[Result]:
     """The results of a step and of those before it, the last step first."""
-    for at in range(last, -1, -1):
-        yield from ((at, index) for index in range(len(trace.all_steps[at].results)))
+    for step_id in range(last, -1, -1):
+        yield from ((step_id, index) for index in range(len(trace.all_steps[step_id].results)))
 
 
-def _went_on(walk: Followed, known: Followed) -> None:
+def _went_on(walk: Followed, known_rest: Followed) -> None:
     """What is known of the rest of the way."""
-    walk.inputs = known.inputs
-    walk.chosen += known.chosen
-    walk.unknown += known.unknown
-    walk.broken += known.broken
-    walk.spreading += known.spreading
+    walk.inputs = known_rest.inputs
+    walk.chosen += known_rest.chosen
+    walk.unknown += known_rest.unknown
+    walk.broken += known_rest.broken
+    walk.spreading += known_rest.spreading
 
 
 def _through(back: Backward, walk: Followed, step: Step, index: int, marks: Array) -> None:

@@ -96,8 +96,10 @@ class _Watched:
             result.register_hook(partial(self._received, name))  # type: ignore[no-untyped-call]  # in torch
 
     def _received(self, name: str, gradient: Tensor) -> None:
-        each = gradient.detach().double().reshape(self.images, -1) * self.images  # of the image's loss, not of the mean
-        squares = each.square().sum(1).cpu().numpy()
+        per_image = (
+            gradient.detach().double().reshape(self.images, -1) * self.images
+        )  # of the image's loss, not of the mean
+        squares = per_image.square().sum(1).cpu().numpy()
         self.squares[name] = self.squares.get(name, 0) + squares
 
 

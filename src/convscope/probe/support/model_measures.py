@@ -63,11 +63,11 @@ def costs(models: Sequence[nn.Module], batches: Sequence[Tensor]) -> tuple[Cost,
     passes = [_passes(model, batch) for model, batch in zip(models, batches, strict=True)]
     times: list[list[float]] = [[] for _ in models]
     for _ in range(REPEATS):
-        for model, batch, count, taken in zip(models, batches, passes, times, strict=True):
-            taken.append(1000 * _timed(model, batch, count) / (count * len(batch)))
+        for model, batch, count, durations in zip(models, batches, passes, times, strict=True):
+            durations.append(1000 * _timed(model, batch, count) / (count * len(batch)))
     return tuple(
-        Cost(_parameters(model), adds, statistics.median(taken), min(taken), max(taken), len(batch))
-        for model, adds, taken, batch in zip(models, counted, times, batches, strict=True)
+        Cost(_parameters(model), adds, statistics.median(durations), min(durations), max(durations), len(batch))
+        for model, adds, durations, batch in zip(models, counted, times, batches, strict=True)
     )
 
 
@@ -140,7 +140,7 @@ def gram(result: Tensor) -> Tensor:
     return products.fill_diagonal_(0.0)
 
 
-def dependence(grams: Sequence[Tensor], others: Sequence[Tensor]) -> NDArray[np.float64]:
+def dependence(grams: Sequence[Tensor], other_grams: Sequence[Tensor]) -> NDArray[np.float64]:
     """The unbiased Hilbert-Schmidt independence criterion of every layer with every other: (L, M).
 
     >>> import torch
@@ -149,18 +149,18 @@ def dependence(grams: Sequence[Tensor], others: Sequence[Tensor]) -> NDArray[np.
     >>> cka(*(dependence([a], [b]) for a, b in ((one, same), (one, one), (same, same))))
     array([[1.]])
     """
-    similarity = np.zeros((len(grams), len(others)))
-    for row, one in enumerate(grams):
-        for column, other in enumerate(others):
-            similarity[row, column] = _hsic(one, other)
+    similarity = np.zeros((len(grams), len(other_grams)))
+    for row, first in enumerate(grams):
+        for column, second in enumerate(other_grams):
+            similarity[row, column] = _hsic(first, second)
     return similarity
 
 
-def _hsic(one: Tensor, other: Tensor) -> float:
-    n = len(one)
-    cross = float((one * other).sum())
-    totals = float(one.sum()) * float(other.sum()) / ((n - 1) * (n - 2))
-    lines = 2 * float(one.sum(dim=0) @ other.sum(dim=0)) / (n - 2)
+def _hsic(first: Tensor, second: Tensor) -> float:
+    n = len(first)
+    cross = float((first * second).sum())
+    totals = float(first.sum()) * float(second.sum()) / ((n - 1) * (n - 2))
+    lines = 2 * float(first.sum(dim=0) @ second.sum(dim=0)) / (n - 2)
     return (cross + totals - lines) / (n * (n - 3))
 
 
@@ -201,43 +201,47 @@ class Answers:
         for images, watch, classes, named in zip(
             (batch.images, *batch.others), self._watches, self._classes, self._layers, strict=True
         ):
-            seen = watch(images, lambda _step, result: gram(result) if full else None, whole=True)
-            answers.append(classes.decide(seen[""], len(batch)))
-            grams.append([seen[name] for name in named] if full else [])
+            results = watch(images, lambda _step, result: gram(result) if full else None, whole=True)
+            answers.append(classes.decide(results[""], len(batch)))
+            grams.append([results[name] for name in named] if full else [])
         predicted = torch.stack(answers, 1).cpu().numpy()  # (n, M)
         return self._counted(batch, predicted) | self._alike(grams, len(batch) if full else 0)
 
-    def _counted(self, batch: Batch, given: NDArray[np.int64]) -> BatchResult:
+    def _counted(self, batch: Batch, predicted: NDArray[np.int64]) -> BatchResult:
         labels = batch.labels.cpu().numpy()
-        right = given == labels[:, None]
-        differ = np.flatnonzero((given != given[:, :1]).any(axis=1))
-        kept = differ[: self._shown]
+        right = predicted == labels[:, None]
+        differ = np.flatnonzero((predicted != predicted[:, :1]).any(axis=1))
+        shown = differ[: self._shown]
         return {
             "right": right.sum(axis=0),
-            "same": (given[:, :, None] == given[:, None]).sum(axis=0),
+            "same": (predicted[:, :, None] == predicted[:, None]).sum(axis=0),
             "only": (right[:, :, None] & ~right[:, None]).sum(axis=0),  # (M, M): row right, column wrong
             "disagreeing": np.array(len(differ)),
-            "indices": batch.indices[kept],
-            "labels": labels[kept],
-            "answers": given[kept],
+            "indices": batch.indices[shown],
+            "labels": labels[shown],
+            "answers": predicted[shown],
         }
 
     def _alike(self, grams: Sequence[Sequence[Tensor]], images: int) -> BatchResult:
         similarity: BatchResult = {"alike on": np.array(images)}
-        for one, left in enumerate(self._layers):
-            own = [dependence([layer], [layer])[0, 0] for layer in grams[one]]
-            similarity[f"own {one}"] = np.array(own) if images else np.zeros(len(left))
-            for other in range(one + 1, len(self._layers)):
-                shape = (len(left), len(self._layers[other]))
-                similarity[f"cross {one} {other}"] = dependence(grams[one], grams[other]) if images else np.zeros(shape)
+        for first, left in enumerate(self._layers):
+            self_dependence = [dependence([layer], [layer])[0, 0] for layer in grams[first]]
+            similarity[f"own {first}"] = np.array(self_dependence) if images else np.zeros(len(left))
+            for second in range(first + 1, len(self._layers)):
+                shape = (len(left), len(self._layers[second]))
+                similarity[f"cross {first} {second}"] = (
+                    dependence(grams[first], grams[second]) if images else np.zeros(shape)
+                )
         return similarity
 
-    def merge(self, one: BatchResult, two: BatchResult) -> BatchResult:
+    def merge(self, first: BatchResult, second: BatchResult) -> BatchResult:
         """Two parts together; of the disagreements the first ones."""
         listed = {"indices", "labels", "answers"}
         return {
-            name: np.concatenate([one[name], two[name]])[: self._shown] if name in listed else one[name] + two[name]
-            for name in one
+            name: np.concatenate([first[name], second[name]])[: self._shown]
+            if name in listed
+            else first[name] + second[name]
+            for name in first
         }
 
 
@@ -247,4 +251,4 @@ def layers_of(sketch: Trace) -> tuple[str, ...]:
     chosen = [step for step in fit if step.role == "activation" or step is fit[-1]]
     chosen = chosen if len(chosen) > 1 else fit
     spread = np.linspace(0, len(chosen) - 1, min(LAYERS, len(chosen))).round().astype(int)
-    return tuple(chosen[at].name for at in spread)
+    return tuple(chosen[index].name for index in spread)

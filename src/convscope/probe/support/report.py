@@ -91,8 +91,8 @@ class Table:
     def _line(self, row: Sequence[str], wide: Sequence[int]) -> str:
         *cells, last = row
         aligned = [f"{cell:>{wide[k]}}" if k in self.right else f"{cell:<{wide[k]}}" for k, cell in enumerate(cells)]
-        whole = len(row) == len(self.head)
-        return "  ".join([*aligned, f"{last:>{wide[-1]}}" if whole and len(cells) in self.right else last]).rstrip()
+        is_full = len(row) == len(self.head)
+        return "  ".join([*aligned, f"{last:>{wide[-1]}}" if is_full and len(cells) in self.right else last]).rstrip()
 
 
 def noted(notes: Sequence[str]) -> list[str]:

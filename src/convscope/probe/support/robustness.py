@@ -105,8 +105,8 @@ class Shift(RichDisplay):
                     f"{100 * float(result.change[moved].mean()):.0f} %",
                 ]
             )
-        head, *rest = [columns, *rows] if moves else [[*row[:5], *row[6:]] for row in (columns, *rows)]
-        return Table(tuple(head), rest)
+        head, *body = [columns, *rows] if moves else [[*row[:5], *row[6:]] for row in (columns, *rows)]
+        return Table(tuple(head), body)
 
     def _table(self) -> Table:
         """A row per level."""
@@ -114,8 +114,8 @@ class Shift(RichDisplay):
         rows = []
         for k, level in enumerate(self.levels):
             right = [str(Proportion(int(result.right[k]), self.images)) for result in self.models]
-            kept = [f"{100 * result.kept[k] / self.images:.1f} %" for result in self.models]
-            rows.append([_level(level), *right, *kept])
+            unchanged = [f"{100 * result.kept[k] / self.images:.1f} %" for result in self.models]
+            rows.append([_level(level), *right, *unchanged])
         return Table(head, rows)
 
     def _borders(self) -> str:

@@ -76,7 +76,7 @@ class Partial:
                 write_file(folder / KEY, identity.encode())
             self._check(identity)
             for path in sorted(folder.glob("part-*.bin")):
-                self._index(path, mine=path == self._path)
+                self._index(path, is_own=path == self._path)
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -93,22 +93,22 @@ class Partial:
         if text == identity.encode():
             return
         try:
-            was = parse_json(text)
+            stored_key = parse_json(text)
         except ValueError as error:
-            was = str(error)
-        if not isinstance(was, dict):
+            stored_key = str(error)
+        if not isinstance(stored_key, dict):
             raise DataError(f"{path} is damaged, or not written by a scan; remove the folder, or name another one.")
-        now = json.loads(identity)
-        changed = [name for name in now if was.get(name) != now[name]]
+        current_key = json.loads(identity)
+        changed = [name for name in current_key if stored_key.get(name) != current_key[name]]
         raise DataError(
             f"{self._folder} holds the partial results of another scan (its {', '.join(changed) or 'key'} differ); "
             "name another folder, or remove it."
         )
 
-    def _index(self, path: Path, *, mine: bool) -> None:
+    def _index(self, path: Path, *, is_own: bool) -> None:
         """Find the whole records of a file; what a kill left behind them is cut off by the file's own process."""
         end = 0
-        with open_own(path) if mine else open_to_read(path) as file:
+        with open_own(path) if is_own else open_to_read(path) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(0)
             while len(head := file.read(_HEAD.size)) == _HEAD.size:
@@ -118,7 +118,7 @@ class Partial:
                     break
                 self._places[batch] = (path, end + _HEAD.size, length)
                 end = file.tell()
-            if mine and size > end:
+            if is_own and size > end:
                 file.truncate(end)
 
     @property
@@ -224,8 +224,8 @@ def scan(
         ShapeError: a model cannot take these images.
     """
     runtime = make_runtime(str(kind_of(models[0])[0]))
-    seen = {"data": quick_digest(data), "models": list(map(weights_digest, models))}
-    key = {"scan": what, "settings": dict(settings or {}), **seen}
+    digests = {"data": quick_digest(data), "models": list(map(weights_digest, models))}
+    key = {"scan": what, "settings": dict(settings or {}), **digests}
     agree("scan", lambda: key)
     partial = None if folder is None else Partial(Path(folder), key, runtime.rank)
     size = batch_size(data)
@@ -256,10 +256,10 @@ def scan(
 
 
 def _merged(
-    merge: Callable[[BatchResult, BatchResult], BatchResult], one: BatchResult, other: BatchResult
+    merge: Callable[[BatchResult, BatchResult], BatchResult], first: BatchResult, second: BatchResult
 ) -> BatchResult:
-    merged = merge(*({name: array for name, array in part.items() if name != READ} for part in (one, other)))
-    return {**merged, READ: one[READ] + other[READ]}
+    merged = merge(*({name: array for name, array in part.items() if name != READ} for part in (first, second)))
+    return {**merged, READ: first[READ] + second[READ]}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -308,20 +308,20 @@ def _block(
     runtime: Runtime, block: range, partial: Partial | None, reader: _Reader, worked: Callable[[Batch], BatchResult]
 ) -> Iterator[BatchResult]:
     """The results of some batches, in order, each calculated or read by one process and sent to all."""
-    here = partial.batches & set(block) if partial is not None else set()
-    holders = gathered(sorted(here))
-    held = {number: rank for rank in reversed(range(runtime.world)) for number in holders[rank]}
-    missing = [number for number in block if number not in held]
-    owners = held | {number: i % runtime.world for i, number in enumerate(missing)}
-    own = [number for number in block if owners[number] == runtime.rank]
-    mine: dict[int, BatchResult] = {
-        number: partial.read(number) for number in own if partial is not None and number in here
+    local_batches = partial.batches & set(block) if partial is not None else set()
+    holders = gathered(sorted(local_batches))
+    holder_of = {number: rank for rank in reversed(range(runtime.world)) for number in holders[rank]}
+    missing = [number for number in block if number not in holder_of]
+    owners = holder_of | {number: i % runtime.world for i, number in enumerate(missing)}
+    own_batches = [number for number in block if owners[number] == runtime.rank]
+    results: dict[int, BatchResult] = {
+        number: partial.read(number) for number in own_batches if partial is not None and number in local_batches
     }
-    for batch in reader.read(number for number in own if number not in here):
-        mine[batch.number] = worked(batch)
+    for batch in reader.read(number for number in own_batches if number not in local_batches):
+        results[batch.number] = worked(batch)
         if partial is not None:
-            partial.append(batch.number, mine[batch.number])
-    answers = gathered(mine)
+            partial.append(batch.number, results[batch.number])
+    answers = gathered(results)
     for number in block:
         yield answers[owners[number]][number]
 

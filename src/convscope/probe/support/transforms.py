@@ -39,9 +39,9 @@ def translated(images: Tensor, level: Level, fill: Tensor, _: object = None) -> 
     return moved
 
 
-def _overlap(by: int, size: int) -> tuple[slice, slice]:
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
     """From where to where, along one axis."""
-    return slice(max(0, -by), size - max(0, by)), slice(max(0, by), size + min(0, by))
+    return slice(max(0, -shift), size - max(0, shift)), slice(max(0, shift), size + min(0, shift))
 
 
 def _turned(images: Tensor, level: Level, fill: Tensor, _: object) -> Tensor:
@@ -178,8 +178,8 @@ def motions(model: nn.Module, images: Tensor, fill: Tensor) -> tuple[Motion, ...
     cache: dict[int, dict[str, tuple[str, Tensor]]] = {}
     for name, (kind, maps) in still.items():
         stride = max(1, round(images.shape[2] / maps.shape[2]))
-        for by in {1, stride} - cache.keys():
-            cache[by] = _maps(model, translated(images, (by, by), fill))
+        for distance in {1, stride} - cache.keys():
+            cache[distance] = _maps(model, translated(images, (distance, distance), fill))
         moved, nudged = cache[stride][name][1], cache[1][name][1]
         spread = float(maps.std()) or 1.0
         if min(maps.shape[2:]) < 2:

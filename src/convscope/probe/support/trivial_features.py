@@ -115,13 +115,13 @@ def features_of(data: Dataset, *, progress: Progress = silent) -> tuple[dict[str
         DataError: no image can be read.
     """
     result: dict[str, list[Numbers]] = {}
-    read: list[NDArray[np.intp]] = []
+    read_indices: list[NDArray[np.intp]] = []
     for start in range(0, len(data), BATCH):
         progress("features", start, len(data))
         raw, indices = data.readable(slice(start, start + BATCH))
         if not len(raw):
             continue
-        read.append(indices)
+        read_indices.append(indices)
         pictures = np.asarray(raw / np.float32(data.preprocess.scale), np.float32)
         for name, feature in FEATURES.items():
             result.setdefault(name, []).append(feature(pictures))
@@ -129,9 +129,9 @@ def features_of(data: Dataset, *, progress: Progress = silent) -> tuple[dict[str
             for channel, name in enumerate(("red", "green", "blue")):
                 result.setdefault(name, []).append(_mean(pictures[:, channel : channel + 1]))
     progress("features", len(data), len(data))
-    if not read:
+    if not read_indices:
         raise DataError(f"no image of {data.name}:{data.split} can be read.")
-    return {name: np.concatenate(parts) for name, parts in result.items()}, np.concatenate(read)
+    return {name: np.concatenate(parts) for name, parts in result.items()}, np.concatenate(read_indices)
 
 
 Labels = NDArray[np.int64]
@@ -170,20 +170,20 @@ class Rule:
         result: Labels = labels[np.searchsorted(ends, values, side="left")]
         return result
 
-    def words(self, name: str, classes: Sequence[str], most: int = 3) -> str:
-        """The rule as a sentence, with at most `most` classes and `most` intervals of each listed."""
+    def words(self, name: str, classes: Sequence[str], limit: int = 3) -> str:
+        """The rule as a sentence, with at most `limit` classes and `limit` intervals of each listed."""
         labels = [piece.label for piece in self.pieces]
-        rest = max(sorted(set(labels)), key=labels.count)
+        default_label = max(sorted(set(labels)), key=labels.count)
         if len(set(labels)) == 1:
-            return f"always {classes[rest]}"
-        others = [label for label in dict.fromkeys(labels) if label != rest]
+            return f"always {classes[default_label]}"
+        listed_labels = [label for label in dict.fromkeys(labels) if label != default_label]
         parts = []
-        for label in others[:most]:
+        for label in listed_labels[:limit]:
             spans = [self._span(i) for i, piece in enumerate(self.pieces) if piece.label == label]
-            more = f" or {_more(len(spans) - most, 'interval')}" if len(spans) > most else ""
-            parts.append(f"{classes[label]} where {name} is {' or '.join(spans[:most])}{more}")
-        left = len(others) - most
-        return "; ".join(parts) + (f"; {_more(left, 'class')}" if left > 0 else "") + f", else {classes[rest]}"
+            more = f" or {_more(len(spans) - limit, 'interval')}" if len(spans) > limit else ""
+            parts.append(f"{classes[label]} where {name} is {' or '.join(spans[:limit])}{more}")
+        left = len(listed_labels) - limit
+        return "; ".join(parts) + (f"; {_more(left, 'class')}" if left > 0 else "") + f", else {classes[default_label]}"
 
     def _span(self, index: int) -> str:
         piece = self.pieces[index]
@@ -196,14 +196,14 @@ class Rule:
         return f"{piece.low:.4g} to {piece.high:.4g}"
 
 
-def _more(count: int, what: str) -> str:
+def _more(count: int, noun: str) -> str:
     """How many more there are, in words.
 
     >>> _more(1, "class"), _more(2, "class"), _more(3, "interval")
     ('1 more class', '2 more classes', '3 more intervals')
     """
-    plural = "" if count == 1 else "es" if what.endswith("s") else "s"
-    return f"{count} more {what}{plural}"
+    plural = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count} more {noun}{plural}"
 
 
 def fit_rule(values: Numbers, labels: Labels, classes: int, *, seed: int = 0) -> Rule:
@@ -220,19 +220,19 @@ def fit_rule(values: Numbers, labels: Labels, classes: int, *, seed: int = 0) ->
         seed: The seed of the folds.
     """
     bins = _bins(values)
-    most = min(2 * classes + 4, len(bins))
+    max_intervals = min(2 * classes + 4, len(bins))
     fold = np.random.default_rng(seed).permutation(len(values)) % FOLDS
-    right = np.zeros((FOLDS, most))
+    right = np.zeros((FOLDS, max_intervals))
     for k in range(FOLDS):
-        held = fold == k
-        if not held.any() or held.all():
+        held_out = fold == k
+        if not held_out.any() or held_out.all():
             continue
-        for m, rule in enumerate(_best_rules(values[~held], labels[~held], classes, bins, most)):
-            right[k, m] = np.mean(rule(values[held]) == labels[held])
+        for m, rule in enumerate(_best_rules(values[~held_out], labels[~held_out], classes, bins, max_intervals)):
+            right[k, m] = np.mean(rule(values[held_out]) == labels[held_out])
     mean, error = right.mean(axis=0), right.std(axis=0, ddof=1) / np.sqrt(FOLDS)
     best = int(mean.argmax())
     chosen = int(np.flatnonzero(mean >= mean[best] - error[best])[0])
-    return _best_rules(values, labels, classes, bins, most)[chosen]
+    return _best_rules(values, labels, classes, bins, max_intervals)[chosen]
 
 
 def _bins(values: Numbers) -> Numbers:
@@ -243,27 +243,27 @@ def _bins(values: Numbers) -> Numbers:
     return distinct
 
 
-def _best_rules(values: Numbers, labels: Labels, classes: int, bins: Numbers, most: int) -> list[Rule]:
-    """The rule of at most 1, 2, ..., `most` intervals that gets the most right."""
+def _best_rules(values: Numbers, labels: Labels, classes: int, bins: Numbers, max_intervals: int) -> list[Rule]:
+    """The rule of at most 1, 2, ..., `max_intervals` intervals that gets the most right."""
     bin_index = np.minimum(np.searchsorted(bins, values), len(bins) - 1)
     counts = np.zeros((len(bins), classes))
     np.add.at(counts, (bin_index, labels), 1)
     low, high = np.full(len(bins), np.inf), np.full(len(bins), -np.inf)
     np.minimum.at(low, bin_index, values)
     np.maximum.at(high, bin_index, values)
-    seen = np.flatnonzero(counts.any(axis=1))
-    counts, low, high = counts[seen], low[seen], high[seen]
-    reached = np.full((most, classes), -np.inf)
+    occupied = np.flatnonzero(counts.any(axis=1))
+    counts, low, high = counts[occupied], low[occupied], high[occupied]
+    reached = np.full((max_intervals, classes), -np.inf)
     reached[0] = 0
-    came = np.zeros((len(seen), most, classes), np.int64)  # the class of the bin before
-    for v in range(len(seen)):
-        before = np.full((most, 1), -np.inf)
+    came = np.zeros((len(occupied), max_intervals, classes), np.int64)  # the class of the bin before
+    for v in range(len(occupied)):
+        before = np.full((max_intervals, 1), -np.inf)
         before[1:] = reached[:-1].max(axis=1, keepdims=True)
         switch = (before > reached) if v else np.zeros_like(reached, bool)
         switched = np.roll(reached.argmax(axis=1), 1)[:, None]
         came[v] = np.where(switch, switched, np.arange(classes))
         reached = np.where(switch, before, reached) + counts[v]
-    return [_walk_back(m, reached, came, low, high) for m in range(most)]
+    return [_walk_back(m, reached, came, low, high) for m in range(max_intervals)]
 
 
 def _walk_back(m: int, reached: Numbers, came: NDArray[np.int64], low: Numbers, high: Numbers) -> Rule:
