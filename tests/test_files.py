@@ -131,14 +131,14 @@ def test_a_file_that_grows_while_it_is_read_is_read_up_to_the_limit(
 
     monkeypatch.setattr(os, "fstat", earlier)
     monkeypatch.setattr("convscope.files._PIECE", 2)
-    assert read_file(path, most=9) == b"123456789"
+    assert read_file(path, limit=9) == b"123456789"
     for most in (4, 8):
         with pytest.raises(OSError, match=f"it has more bytes than the {most} that are read"):
-            read_file(path, most=most)
+            read_file(path, limit=most)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files of /proc report a size of 0")
 def test_a_file_without_a_size_is_read_up_to_the_limit() -> None:
     assert read_file(Path("/proc/self/status")).startswith(b"Name:")
     with pytest.raises(OSError, match="it has more bytes than the 5 that are read"):
-        read_file(Path("/proc/self/status"), most=5)
+        read_file(Path("/proc/self/status"), limit=5)

@@ -111,9 +111,9 @@ def test_a_trace_that_memory_cannot_hold_is_refused(tmp_path: Path) -> None:
 def test_a_file_up_to_the_limit_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"1234")
-    assert read_file(path, most=4) == b"1234"
+    assert read_file(path, limit=4) == b"1234"
     with pytest.raises(OSError, match=re.escape("it has 4 bytes, and at most 3 are read")):
-        read_file(path, most=3)
+        read_file(path, limit=3)
     os.truncate(path, (1 << 28) + 1)
     with pytest.raises(OSError, match="at most 268,435,456 are read"):
         read_file(path)

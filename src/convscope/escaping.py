@@ -38,7 +38,7 @@ def brief(text: str) -> str:
     >>> brief(f"no layer is called {'x' * 5000!r}.").count("x"), brief("a\nb")
     (294, 'a\\nb')
     """
-    text = _LONG_WORD.sub(lambda found: _ends(found.group(), LONGEST_WORD), spelled(text))
+    text = _LONG_WORD.sub(lambda match: _ends(match.group(), LONGEST_WORD), spelled(text))
     return _ends(text, LONGEST) if len(text) > LONGEST else text
 
 
@@ -60,16 +60,16 @@ def joined(lines: Iterable[str]) -> str:
     return "\n".join(map(spelled, lines))
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found.group().encode("unicode_escape").decode("ascii")
+def _escape(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode("ascii")
 
 
-def first_few(names: Iterable[str], most: int = 3) -> str:
+def first_few(names: Iterable[str], limit: int = 3) -> str:
     """The first of some names, and how many more there are.
 
     >>> first_few("abcd", most=2)
     'a, b and 2 more'
     """
     listed = list(names)
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

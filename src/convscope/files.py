@@ -45,26 +45,26 @@ def open_to_read(path: Path, *, follow: bool = True) -> BinaryIO:
     return _regular(os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT | (0 if follow else _NO_LINK)), path, "rb")
 
 
-def read_file(path: Path, *, most: int = WHOLE) -> bytes:
-    """The content of a file of at most `most` bytes, opened as `open_to_read` does; a larger one is refused unread."""
+def read_file(path: Path, *, limit: int = WHOLE) -> bytes:
+    """The content of a file of at most `limit` bytes, opened as `open_to_read` does; a larger one is refused unread."""
     with open_to_read(path) as file:
-        return read_opened(file, path, most=most)
+        return read_opened(file, path, limit=limit)
 
 
-def read_opened(file: BinaryIO, path: Path, *, most: int = WHOLE) -> bytes:
-    """The rest of an open file, if that is at most `most` bytes.
+def read_opened(file: BinaryIO, path: Path, *, limit: int = WHOLE) -> bytes:
+    """The rest of an open file, if that is at most `limit` bytes.
 
     Its size is not relied on: files grow while they are read, and those of /proc and some file systems report 0.
     """
     size = os.fstat(file.fileno()).st_size
-    if size > most:
-        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are read", str(path))
-    pieces, left = [file.read(size)], most - size
-    while piece := file.read(min(_PIECE, left + 1)):
+    if size > limit:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {limit:,} are read", str(path))
+    pieces, remaining = [file.read(size)], limit - size
+    while piece := file.read(min(_PIECE, remaining + 1)):
         pieces.append(piece)
-        left -= len(piece)
-        if left < 0:
-            raise OSError(errno.EFBIG, f"it has more bytes than the {most:,} that are read", str(path))
+        remaining -= len(piece)
+        if remaining < 0:
+            raise OSError(errno.EFBIG, f"it has more bytes than the {limit:,} that are read", str(path))
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -216,13 +216,13 @@ def _overwrite(target: Path, content: bytes) -> None:
         file.truncate()
 
 
-def _reserve(file: BinaryIO, size: int, wanted: int) -> None:
-    """Make sure that a file of `size` bytes can hold `wanted`; its content and its position stay as they are."""
+def _reserve(file: BinaryIO, size: int, needed: int) -> None:
+    """Make sure that a file of `size` bytes can hold `needed`; its content and its position stay as they are."""
     if sys.platform == "linux":
-        os.posix_fallocate(file.fileno(), 0, wanted)
+        os.posix_fallocate(file.fileno(), 0, needed)
     else:
         file.seek(size)
-        file.write(bytes(wanted - size))
+        file.write(bytes(needed - size))
         file.flush()
         os.fsync(file.fileno())
         file.seek(0)

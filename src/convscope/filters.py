@@ -119,12 +119,14 @@ def parse_kernel(text: str) -> Filter:
         UnknownName: no kernel has this name.
         UsageError: the rows have different lengths, or hold something other than finite numbers.
     """
-    asked = text.strip()
-    if asked.lower() in FILTERS:
-        return FILTERS[asked.lower()]
-    if not any(c.isdigit() for c in asked) or (asked[0].isalpha() and ";" not in asked and " " not in asked):
-        raise UnknownName("kernel", asked, FILTERS, HINT)
-    numbers = parse_numbers(asked, "kernel")
+    stripped = text.strip()
+    if stripped.lower() in FILTERS:
+        return FILTERS[stripped.lower()]
+    if not any(c.isdigit() for c in stripped) or (
+        stripped[0].isalpha() and ";" not in stripped and " " not in stripped
+    ):
+        raise UnknownName("kernel", stripped, FILTERS, HINT)
+    numbers = parse_numbers(stripped, "kernel")
     return Filter(f"custom {_size(numbers.shape)}", numbers, "")
 
 
@@ -156,15 +158,15 @@ def parse_numbers(text: str, what: str = "picture") -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def _number(word: str, asked: str, what: str) -> float:
+def _number(word: str, text: str, noun: str) -> float:
     top, _, below = word.replace("−", "-").partition("/")
     try:
         value = float(top) / float(below or 1)
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
-        hint = f" {HINT}" if what == "kernel" else ""
-        raise UsageError(f"{word!r} in the {what} {asked!r} is not a number.{hint}")
+        hint = f" {HINT}" if noun == "kernel" else ""
+        raise UsageError(f"{word!r} in the {noun} {text!r} is not a number.{hint}")
     return value
 
 
@@ -229,12 +231,12 @@ class EdgeResponse(RichDisplay):
     @property
     def direction(self) -> Literal["vertical", "horizontal", "both", "none"]:
         """The edges it finds: one kind where it answers that at least twice as strongly as the other."""
-        least, most = sorted((self.vertical, self.horizontal))
-        if most < 1e-6:
+        smallest, largest = sorted((self.vertical, self.horizontal))
+        if largest < 1e-6:
             return "none"
-        if most < 2 * least:
+        if largest < 2 * smallest:
             return "both"
-        return "vertical" if self.vertical == most else "horizontal"
+        return "vertical" if self.vertical == largest else "horizontal"
 
     def __str__(self) -> str:
         return f"{self.vertical:.4g} to a vertical edge, {self.horizontal:.4g} to a horizontal one"

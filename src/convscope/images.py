@@ -88,8 +88,8 @@ def read_image(
     except IsADirectoryError:
         raise ImageError(f"{name} is a folder; name one image, or use folder:{name} as a data set.") from None
     except UnidentifiedImageError:
-        known = NAMED_FORMATS if formats == FORMATS else " or ".join(formats)
-        raise ImageError(f"{name} is not an image that can be read; save it as {known}.") from None
+        readable = NAMED_FORMATS if formats == FORMATS else " or ".join(formats)
+        raise ImageError(f"{name} is not an image that can be read; save it as {readable}.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{name} has far more than the {max_pixels:,} pixels that are read. Scale it down.") from None
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
@@ -106,8 +106,8 @@ def _check_file(source: str | Path | BinaryIO, name: str) -> None:
     path = Path(source)
     if not path.exists() or path.is_dir():
         return
-    if why := unsuitable(path):
-        raise ImageError(f"{name} {why}.")
+    if problem := unsuitable(path):
+        raise ImageError(f"{name} {problem}.")
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(4).startswith(READ_WHOLE) and size > MAX_BYTES:
@@ -196,12 +196,12 @@ def _deep(values: Array, name: str) -> Array:
         ImageError: they show neither.
     """
     low, high = float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
-    whole = values.dtype.kind in "iu"
-    full = (65535.0 if low >= 0 and high <= 65535 else None) if whole else white_of_floats(low, high)
+    is_integer = values.dtype.kind in "iu"
+    full = (65535.0 if low >= 0 and high <= 65535 else None) if is_integer else white_of_floats(low, high)
     if full is None and np.isfinite([low, high]).all():  # others are refused by what reads the picture
-        known = "0 to 65535" if whole else "0 to 1, or 0 to 255"
+        ranges = "0 to 65535" if is_integer else "0 to 1, or 0 to 255"
         raise ImageError(
-            f"{name} has values from {low:g} to {high:g}, and pixels of this kind go from {known}; rescale them."
+            f"{name} has values from {low:g} to {high:g}, and pixels of this kind go from {ranges}; rescale them."
         )
     full = full or WHITE
     scaled = np.empty(values.shape, np.float32)

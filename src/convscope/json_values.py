@@ -66,4 +66,4 @@ def json_text(value: object) -> str:
     """
     text = json.dumps(plain_value(value), indent=1, ensure_ascii=False)
     # its own newlines stay; all others are escaped already, as JSON wants it
-    return STEERING.sub(lambda found: found.group() if found.group() == "\n" else json.dumps(found.group())[1:-1], text)
+    return STEERING.sub(lambda match: match.group() if match.group() == "\n" else json.dumps(match.group())[1:-1], text)

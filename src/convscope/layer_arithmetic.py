@@ -137,15 +137,15 @@ def parameter_sum(shapes: Sequence[Shape]) -> Sum:
     count = sum(map(math.prod, shapes))
     if not shapes:
         return NOTHING
-    weight, *rest = shapes
-    biased = rest == [weight[:1]]
-    if len(weight) > 1 and (biased or not rest):
+    weight, *others = shapes
+    biased = others == [weight[:1]]
+    if len(weight) > 1 and (biased or not others):
         inside = product((*weight[2:], weight[1]))
         return Sum(f"({inside} + 1)·{weight[0]}" if biased else f"{inside}·{weight[0]}", count)
     if len(set(shapes)) == 1 and len(shapes) > 1:
         return Sum(product((len(shapes), *weight)), count)
-    kept = ["·".join(map(str, shape)) or "1" for shape in shapes]
-    return Sum(" + ".join(kept), count)
+    products = ["·".join(map(str, shape)) or "1" for shape in shapes]
+    return Sum(" + ".join(products), count)
 
 
 def multiplied(cells: Shape, per_cell: Shape, batch: Shape = ()) -> Sum:

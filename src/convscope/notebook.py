@@ -32,8 +32,9 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
     **{name: str for name in PICTURES if name.startswith(("probe.", "proof."))},
     "probe.receptive_field.ReceptiveFields": str,
     "proof.verification_report.Verification": lambda report: str(report.summary()),
-    "training.evaluation.Evaluation": lambda found: (
-        f"{found.dataset}: {found.accuracy:.2%} of {int(found.confusion.sum()):,} images right, loss {found.loss:.4g}"
+    "training.evaluation.Evaluation": lambda result: (
+        f"{result.dataset}: {result.accuracy:.2%} of {int(result.confusion.sum()):,} images right, loss "
+        f"{result.loss:.4g}"
     ),
 }
 """Type -> the text shown where a cell shows only text; other types keep their usual form."""

@@ -66,8 +66,8 @@ def rows_of(group: str) -> Mapping[str, Any]:
         for name in offered:
             if name in rows or "::" not in name:
                 package = point.dist.name if point.dist else point.value
-                why = "another package offers it too" if name in rows else "a name needs a namespace: 'mylib::swirl'"
-                raise PluginError(f"the package {package} offers the operation {name!r} through {group}, but {why}.")
+                reason = "another package offers it too" if name in rows else "a name needs a namespace: 'mylib::swirl'"
+                raise PluginError(f"the package {package} offers the operation {name!r} through {group}, but {reason}.")
         rows |= offered
     return rows
 

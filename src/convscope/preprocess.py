@@ -82,20 +82,20 @@ class Preprocess:
     """Whether the data have only 0 and 1, so that a picture's greys are rounded to them."""
 
     def __post_init__(self) -> None:
-        for name, (fits, wanted) in _VALUES.items():
+        for name, (fits, expected) in _VALUES.items():
             if bits := huge(getattr(self, name)):
-                raise UsageError(f"{name} of a Preprocess is {wanted}, not a number of {bits:,} bits.")
+                raise UsageError(f"{name} of a Preprocess is {expected}, not a number of {bits:,} bits.")
             if not fits(getattr(self, name)):
                 value = getattr(self, name)
                 shown = repr(value) if isinstance(value, str | int | float) else kind_of(value)
-                raise UsageError(f"{name} of a Preprocess is {wanted}, not {shown}.")
+                raise UsageError(f"{name} of a Preprocess is {expected}, not {shown}.")
         if self.scale <= 0 or any(s <= 0 for s in self.std):
             raise UsageError(f"scale and std must be positive, not {self.scale} and {self.std}.")
         if self.size is not None and min(self.size) < 1:
             raise UsageError(f"a size is (height, width) in pixels, at least (1, 1), not {self.size}.")
         if self.size is not None and self.size[0] * self.size[1] > MAX_PIXELS:
-            wanted = f"{self.size[0]:,}x{self.size[1]:,}"
-            raise UsageError(f"a picture of {wanted} pixels is too large; at most {MAX_PIXELS:,} pixels are made.")
+            expected = f"{self.size[0]:,}x{self.size[1]:,}"
+            raise UsageError(f"a picture of {expected} pixels is too large; at most {MAX_PIXELS:,} pixels are made.")
         if not 0 < self.crop_ratio <= 1:
             raise UsageError(
                 f"crop_ratio is the crop's share of the shorter edge, above 0 and up to 1, not {self.crop_ratio}."
@@ -223,8 +223,8 @@ def resize(image: Array, size: tuple[int, int], fit: Fit = "stretch", crop_ratio
         return _centred_drawing(image, size)
     ratios = size[0] / height, size[1] / width
     factor = max(ratios) / crop_ratio if fit == "crop" else min(ratios)
-    whole = _floor if fit == "crop" else round
-    scaled = _scaled(image, (max(1, whole(height * factor)), max(1, whole(width * factor))))
+    to_integer = _floor if fit == "crop" else round
+    scaled = _scaled(image, (max(1, to_integer(height * factor)), max(1, to_integer(width * factor))))
     return _centred(scaled, size)
 
 

@@ -53,7 +53,7 @@ def _is_array_like(value: object) -> bool:
 
 
 def _is_names(value: object) -> bool:
-    return _is_sequence(value) and all(isinstance(each, str) for each in value)  # type: ignore[attr-defined]
+    return _is_sequence(value) and all(isinstance(item, str) for item in value)  # type: ignore[attr-defined]
 
 
 def _is_sequence(value: object) -> bool:
@@ -263,22 +263,22 @@ def _path_problem(path: str | bytes) -> str:
     return ""
 
 
-def _refusal(function: str, name: str, given: Mapping[str, object], allowed: Mapping[str, tuple[str, ...]]) -> str:
+def _refusal(function: str, name: str, arguments: Mapping[str, object], allowed: Mapping[str, tuple[str, ...]]) -> str:
     """What was wanted, what was given, what to do."""
-    value, kinds = given[name], allowed[name]
+    value, kinds = arguments[name], allowed[name]
     kinds = ("Path",) if set(kinds) == {"str", "Path"} else kinds
     named = [ARTICLES.get(kind, _article(kind)) for kind in kinds if kind not in {*CONTAINERS, "integer"}]
-    wanted = " or ".join([*named, *(["a list"] if CONTAINERS.intersection(kinds) else [])])
-    what = repr(value) if isinstance(value, int | float | str) and kinds[0] in PLAIN else kind_of(value)
-    what = what if len(what) < 60 else kind_of(value)
-    for other, theirs in allowed.items():
+    expected = " or ".join([*named, *(["a list"] if CONTAINERS.intersection(kinds) else [])])
+    received = repr(value) if isinstance(value, int | float | str) and kinds[0] in PLAIN else kind_of(value)
+    received = received if len(received) < 60 else kind_of(value)
+    for other_name, other_kinds in allowed.items():
         # not for names and numbers, which fit each other's parameters by chance
-        swapped = other != name and PLAIN.keys().isdisjoint({kinds[0], theirs[0]})
-        if swapped and other in given and _is(given[other], kinds) and _is(value, theirs):
-            order = f"{function}({', '.join(each for each in allowed if each in {name, other})})"
-            return f"{function} takes {wanted} as its {name}, not {what}; the arguments are exchanged: {order}."
+        swapped = other_name != name and PLAIN.keys().isdisjoint({kinds[0], other_kinds[0]})
+        if swapped and other_name in arguments and _is(arguments[other_name], kinds) and _is(value, other_kinds):
+            order = f"{function}({', '.join(parameter for parameter in allowed if parameter in {name, other_name})})"
+            return f"{function} takes {expected} as its {name}, not {received}; the arguments are exchanged: {order}."
     remedy = f"; {_where_from(kinds[0])}" if kinds[0] in {*WHERE_FROM, *RESULTS} else ""
-    return f"{function} takes {wanted} as its {name}, not {what}{remedy}."
+    return f"{function} takes {expected} as its {name}, not {received}{remedy}."
 
 
 def _where_from(kind: str) -> str:

@@ -19,7 +19,7 @@ from launching import free_port
 def narrow() -> Iterator[Any]:
     """A server that has room only for the traces that are being looked at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workspace, "TraceStore", partial(TraceStore, most=1))
+        patch.setattr(workspace, "TraceStore", partial(TraceStore, max_bytes=1))
         explorer = cs.open(cs.load_model("shapes-cnn", seed=3), "shapes:test/12", port=0, browser=False)
     with explorer:
         yield explorer

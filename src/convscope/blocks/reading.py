@@ -252,7 +252,7 @@ def read_network_file(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path).expanduser()
     try:
-        content = parse_json(read_file(file, most=BYTES))
+        content = parse_json(read_file(file, limit=BYTES))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
     except ValueError as error:

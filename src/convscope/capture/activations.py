@@ -82,7 +82,7 @@ class ActivationWatch:
                 output = self._inner(images)
         except StopRecording:
             output = None
-        missing = [step.name for wanted in calls.values() for step, _ in wanted if step.name not in watcher.found]
+        missing = [step.name for watched in calls.values() for step, _ in watched if step.name not in watcher.found]
         if missing:
             steps = ", ".join(missing)
             raise TraceError(f"the model did not run {steps} for this batch; its control flow depends on the input.")
@@ -93,29 +93,29 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
     """Counts the calls and hands out the results of the chosen ones."""
 
     def __init__(
-        self, wanted: Mapping[int, Sequence[_Wanted]], read: Callable[[Step, Tensor], object], whole: bool
+        self, watched: Mapping[int, Sequence[_Wanted]], read: Callable[[Step, Tensor], object], to_end: bool
     ) -> None:
         super().__init__()
         self.found: dict[str, object] = {}
-        self._wanted = wanted
+        self._wanted = watched
         self._read = read
-        self._last = float("inf") if whole else max(wanted, default=-1)
+        self._last = float("inf") if to_end else max(watched, default=-1)
         self._count = 0
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Nothing is stored, so nothing needs to be copied."""
 
     def _note(self, call: Call) -> None:
-        wanted, now = self._wanted.get(self._count, ()), self._count
+        watched, call_index = self._wanted.get(self._count, ()), self._count
         self._count += 1
-        for step, op in wanted:
+        for step, op in watched:
             if signature_of(call[0]).op != op:
                 raise TraceError(
                     f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({op}) before; its "
                     "control flow depends on the input, so its steps cannot be compared between images."
                 )
             self.found[step.name] = self._read(step, results_of(call)[0])
-        if now >= self._last:
+        if call_index >= self._last:
             raise StopRecording
 
 
@@ -144,4 +144,4 @@ def _dispatch_index(step: Step) -> int:
     """The number of a step's call in the pass."""
     assert isinstance(step.values, Recording)
     time = step.values.entries[step.id].time
-    return time - sum(other < time for other in step.values.tape.undispatched)
+    return time - sum(undispatched < time for undispatched in step.values.tape.undispatched)

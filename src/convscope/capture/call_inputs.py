@@ -70,11 +70,11 @@ def as_call_inputs(subject: ModelState, image: Inputs | None, batched: bool | No
     tensors = dict(_named_tensors({**arguments, **keywords}))
     if not tensors:
         raise UsageError("none of the inputs is an array; pass at least one.")
-    given = {**arguments, **keywords}
-    lacking = _lacking(subject, arguments, keywords) if batched is None else set() if batched else set(given)
-    given = {name: in_structure(v, _with_batch) if name in lacking else v for name, v in given.items()}
-    values = tuple(given[name] for name in arguments)
-    return CallInputs(values, {name: given[name] for name in keywords}, dict(_named_tensors(given)))
+    inputs = {**arguments, **keywords}
+    lacking = _lacking(subject, arguments, keywords) if batched is None else set() if batched else set(inputs)
+    inputs = {name: in_structure(v, _with_batch) if name in lacking else v for name, v in inputs.items()}
+    values = tuple(inputs[name] for name in arguments)
+    return CallInputs(values, {name: inputs[name] for name in keywords}, dict(_named_tensors(inputs)))
 
 
 def _several(subject: ModelState, image: Inputs | None) -> tuple[dict[str, object], dict[str, object]]:
@@ -94,19 +94,19 @@ def _several(subject: ModelState, image: Inputs | None) -> tuple[dict[str, objec
     )
 
 
-def _structure(subject: ModelState, value: object, what: str) -> object:
+def _structure(subject: ModelState, value: object, name: str) -> object:
     """The same lists, tuples and mappings, with arrays replaced by tensors."""
     if isinstance(value, list):
-        return [_structure(subject, item, f"{what}[{i}]") for i, item in enumerate(value)]
+        return [_structure(subject, item, f"{name}[{i}]") for i, item in enumerate(value)]
     if type(value) is tuple:
-        return tuple(_structure(subject, item, f"{what}[{i}]") for i, item in enumerate(value))
+        return tuple(_structure(subject, item, f"{name}[{i}]") for i, item in enumerate(value))
     if isinstance(value, Mapping):
-        return {name: _structure(subject, item, f"{what}[{name}]") for name, item in value.items()}
+        return {key: _structure(subject, item, f"{name}[{key}]") for key, item in value.items()}
     if isinstance(value, bool | int | float | str | None):
         return value
     if not isinstance(value, Tensor | np.ndarray | np.generic):
-        raise UsageError(f"{what} is {kind_of(value)}; pass a NumPy array or a tensor.")
-    return _tensor(subject, value, what)
+        raise UsageError(f"{name} is {kind_of(value)}; pass a NumPy array or a tensor.")
+    return _tensor(subject, value, name)
 
 
 def _named_tensors(values: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]:
@@ -120,16 +120,16 @@ def _named_tensors(values: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]
             yield from _named_tensors({f"{name}[{key}]": item for key, item in value.items()})
 
 
-def _tensor(subject: ModelState, value: Tensor | Array | np.generic, what: str) -> Tensor:
+def _tensor(subject: ModelState, value: Tensor | Array | np.generic, name: str) -> Tensor:
     """An array as a new tensor on the model's device."""
     if isinstance(value, Tensor):
         tensor = value.detach().clone() if value.requires_grad else value.clone()
     else:
         if value.dtype.kind not in "biufc":
-            raise UsageError(f"{what} is an array of {value.dtype}; a model needs numbers.")
+            raise UsageError(f"{name} is an array of {value.dtype}; a model needs numbers.")
         tensor = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     if tensor.is_meta:
-        raise UsageError(f"{what} is on the meta device and has no data.")
+        raise UsageError(f"{name} is on the meta device and has no data.")
     if subject.dtype in {None, tensor.dtype} or not tensor.dtype.is_floating_point:
         return tensor if tensor.device == subject.device else tensor.to(subject.device)
     return tensor.to(subject.device, subject.dtype)
@@ -143,14 +143,14 @@ def _check_numbers(subject: ModelState, tensor: Tensor) -> None:
     """Reject integers for a floating-point model, floating-point numbers for an integer model, and empty tensors."""
     if not tensor.numel():
         raise ShapeError(f"the image of shape {tuple(tensor.shape)} is empty.")
-    whole = not tensor.dtype.is_floating_point and not tensor.is_complex()
+    is_integer = not tensor.dtype.is_floating_point and not tensor.is_complex()
     kind = str(tensor.dtype).removeprefix("torch.")
-    if whole and not _takes_whole(subject, tensor):
+    if is_integer and not _takes_whole(subject, tensor):
         raise ShapeError(
             f"the image is {kind}; the model takes floating-point numbers: let cs.load_image prepare it, or scale it "
             "yourself, as in image.astype('float32') / 255."
         )
-    if not whole and not only_pictures(subject.modules.values()) and card_of(subject.model).form == "tokens":
+    if not is_integer and not only_pictures(subject.modules.values()) and card_of(subject.model).form == "tokens":
         raise ShapeError(f"the input is {kind}, but the model starts with an embedding, which takes int64.")
 
 
@@ -188,24 +188,24 @@ def _lacking(subject: ModelState, arguments: Mapping[str, object], keywords: Map
 
     If it also runs without, as a convolution does, they count as single pictures only in a model of pictures.
     """
-    given = {**arguments, **keywords}
-    pictures = {n for n, v in given.items() if isinstance(v, Tensor) and v.dim() == 3 and v.is_floating_point()}
-    if not pictures or any(isinstance(value, list | tuple | Mapping) for value in given.values()):
+    inputs = {**arguments, **keywords}
+    pictures = {n for n, v in inputs.items() if isinstance(v, Tensor) and v.dim() == 3 and v.is_floating_point()}
+    if not pictures or any(isinstance(value, list | tuple | Mapping) for value in inputs.values()):
         return set()
 
     def fits(lacking: set[str]) -> bool:
-        tried = {name: in_structure(value, _with_batch) if name in lacking else value for name, value in given.items()}
+        tried = {name: in_structure(value, _with_batch) if name in lacking else value for name, value in inputs.items()}
         by_name = {name: tried[name] for name in keywords}
         return bool(runs(subject.model, [tried[name] for name in arguments], by_name))
 
-    arrays = {name for name, value in given.items() if isinstance(value, Tensor)}
-    ways = [pictures] if pictures == arrays else [pictures, arrays]
+    arrays = {name for name, value in inputs.items() if isinstance(value, Tensor)}
+    candidates = [pictures] if pictures == arrays else [pictures, arrays]
     convolves = only_pictures(subject.modules.values()) and any(
         layer.kind == "channels" for layer in input_layers(subject.model)
     )
     if not convolves or pictures != arrays:
-        ways = [set(), *ways]
-    return next((way for way in ways if fits(way)), set())
+        candidates = [set(), *candidates]
+    return next((candidate for candidate in candidates if fits(candidate)), set())
 
 
 @cache

@@ -64,33 +64,33 @@ class TensorIds:
         self._users: dict[int, int] = {}
         self._count = 0
 
-    def slot(self, tensor: Tensor, seen: Tensor | None = None) -> TensorMeta:
-        """The tensor's description; `seen` is the tensor as it was then, if its shape has changed since."""
-        shown = tensor if seen is None else seen
+    def slot(self, tensor: Tensor, earlier_view: Tensor | None = None) -> TensorMeta:
+        """The tensor's description; `earlier_view` is the tensor as it was then, if its shape has changed since."""
+        shown = tensor if earlier_view is None else earlier_view
         if shown.is_nested:
             raise TraceError("the model makes nested tensors, whose rows differ in length; trace it with padded ones.")
         dtype = str(shown.dtype).removeprefix("torch.")
-        lies = memory(shown)
-        place = self._memories.get(lies)
-        if place is None:
+        address = memory(shown)
+        memory_number = self._memories.get(address)
+        if memory_number is None:
             self._count += 1
-            place = self._memories[lies] = self._count
-        serial = self._serial(tensor, lies)
+            memory_number = self._memories[address] = self._count
+        serial = self._serial(tensor, address)
         if shown.layout is not torch.strided:
-            return TensorMeta(serial, place, tuple(shown.shape), (0,) * shown.dim(), 0, dtype)
-        return TensorMeta(serial, place, tuple(shown.shape), shown.stride(), int(shown.storage_offset()), dtype)
+            return TensorMeta(serial, memory_number, tuple(shown.shape), (0,) * shown.dim(), 0, dtype)
+        return TensorMeta(serial, memory_number, tuple(shown.shape), shown.stride(), int(shown.storage_offset()), dtype)
 
-    def _serial(self, tensor: Tensor, lies: int) -> int:
+    def _serial(self, tensor: Tensor, address: int) -> int:
         key = id(tensor)
-        known = self._known.get(key)
-        if known is None:
+        entry = self._known.get(key)
+        if entry is None:
             self._count += 1
             hold: object = weakref.ref(tensor, partial(self._forget, key)) if self._weak else tensor
-            known = self._known[key] = (self._count, hold)
-        if self._weak and lies not in self._lay.setdefault(key, set()):
-            self._lay[key].add(lies)
-            self._users[lies] = self._users.get(lies, 0) + 1
-        return known[0]
+            entry = self._known[key] = (self._count, hold)
+        if self._weak and address not in self._lay.setdefault(key, set()):
+            self._lay[key].add(address)
+            self._users[address] = self._users.get(address, 0) + 1
+        return entry[0]
 
     def _forget(self, key: int, _: object) -> None:
         self._known.pop(key, None)
@@ -105,7 +105,7 @@ def describe(call: Call, time: int, tape: Tape, census: TensorIds) -> CallRecord
     """The record of a call."""
     func, args, kwargs, _, visit = call
     signature = signature_of(func)
-    given = dict(zip(signature.names, args, strict=False)) | (kwargs or {})
+    passed = dict(zip(signature.names, args, strict=False)) | (kwargs or {})
 
     def before(tensor: Tensor) -> TensorMeta:
         return census.slot(tensor, tape.shaped(tensor, time) if tape.moves else None)
@@ -113,10 +113,12 @@ def describe(call: Call, time: int, tape: Tape, census: TensorIds) -> CallRecord
     def after(tensor: Tensor) -> TensorMeta:
         return census.slot(tensor, tape.shaped(tensor, time + 1) if tape.moves else None)
 
-    arguments = {name: _plain(given.get(name, default), before) for name, default in signature.defaults.items()}
+    arguments = {name: _plain(passed.get(name, default), before) for name, default in signature.defaults.items()}
     writes = tuple(after(tensor) for tensor in writes_of(call))
     results = tuple(map(after, results_of(call)))
-    scalars = tuple(n for n in signature.scalars if type(given.get(n)) in NUMBERS and given[n] != signature.defaults[n])
+    scalars = tuple(
+        n for n in signature.scalars if type(passed.get(n)) in NUMBERS and passed[n] != signature.defaults[n]
+    )
     return CallRecord(
         signature.op, signature.overload, arguments, results, writes, signature.view, visit, time, scalars
     )
@@ -165,10 +167,10 @@ _SIGNATURES: dict[int, OpSignature] = {}  # by id(function)
 
 def signature_of(func: Operator) -> OpSignature:
     """The signature of an overload, cached."""
-    known = _SIGNATURES.get(id(func))
-    if known is None:
-        known = _SIGNATURES[id(func)] = _signature(func)
-    return known
+    signature = _SIGNATURES.get(id(func))
+    if signature is None:
+        signature = _SIGNATURES[id(func)] = _signature(func)
+    return signature
 
 
 def _signature(func: Operator) -> OpSignature:

@@ -93,23 +93,23 @@ class Linker:
 
     def seen(self, slot: TensorMeta) -> TensorLink | None:
         """The source of a tensor without reading it; None if it has never been read."""
-        known = slot.serial in self._made or (slot.memory not in self._writers and self._parameter(slot) is not None)
-        return self.link(slot, -1, "", 0) if known else None
+        is_known = slot.serial in self._made or (slot.memory not in self._writers and self._parameter(slot) is not None)
+        return self.link(slot, -1, "", 0) if is_known else None
 
     def _parameter(self, slot: TensorMeta) -> int | None:
         """The parameter that a tensor equals or is a view of."""
-        known = self._made.get(slot.serial)
-        if known is not None and known[0] == "parameter":
-            return known[1]
-        for place, whole in self._parameters.get(slot.memory, ()):
-            if _covers(whole, slot):
+        source = self._made.get(slot.serial)
+        if source is not None and source[0] == "parameter":
+            return source[1]
+        for place, parameter in self._parameters.get(slot.memory, ()):
+            if _covers(parameter, slot):
                 return place
         return None
 
 
-def _covers(whole: TensorMeta, part: TensorMeta) -> bool:
-    """Whether all cells of `part` belong to `whole`, which is assumed to be dense."""
-    return whole.dtype == part.dtype and whole.offset <= part.offset and _end(part) <= _end(whole)
+def _covers(parameter: TensorMeta, part: TensorMeta) -> bool:
+    """Whether all cells of `part` belong to `parameter`, which is assumed to be dense."""
+    return parameter.dtype == part.dtype and parameter.offset <= part.offset and _end(part) <= _end(parameter)
 
 
 def _end(slot: TensorMeta) -> int:
@@ -219,8 +219,8 @@ def _hide_in_leaves(rows: Sequence[LinkedCall], hidden: list[bool], visits: Sequ
 def _readers(rows: Sequence[LinkedCall]) -> list[list[int]]:
     readers: list[list[int]] = [[] for _ in rows]
     for number, row in enumerate(rows):
-        for read in row.reads():
-            readers[read].append(number)
+        for source in row.reads():
+            readers[source].append(number)
     return readers
 
 
@@ -244,11 +244,11 @@ def _around(product: int, rows: Sequence[LinkedCall], readers: Sequence[Sequence
             yield readers[product][0]
 
 
-def _merges(whole: TensorMeta, merged: TensorMeta) -> bool:
+def _merges(before: TensorMeta, merged: TensorMeta) -> bool:
     """Whether leading axes were merged or repeated, and the last ones unchanged."""
-    kept = len(merged.shape) - 1
-    longer = len(whole.shape) >= max(3, len(merged.shape))
-    return kept > 0 and longer and whole.shape[-kept:] == merged.shape[-kept:]
+    trailing = len(merged.shape) - 1
+    longer = len(before.shape) >= max(3, len(merged.shape))
+    return trailing > 0 and longer and before.shape[-trailing:] == merged.shape[-trailing:]
 
 
 def _show_source(number: int, rows: Sequence[LinkedCall], hidden: list[bool]) -> None:
@@ -261,11 +261,14 @@ def _show_source(number: int, rows: Sequence[LinkedCall], hidden: list[bool]) ->
 
 def dropout_masks(rows: Sequence[LinkedCall]) -> dict[int, int]:
     """Row of each active dropout's product -> row of its mask: what was drawn, divided by the share that is kept."""
-    kept = {n: row.entry.arguments["p"] for n, row in enumerate(rows) if row.entry.op == "bernoulli" and _has_p(row)}
+    keep_shares = {
+        n: row.entry.arguments["p"] for n, row in enumerate(rows) if row.entry.op == "bernoulli" and _has_p(row)
+    }
     masks = {
         number
         for number, row in enumerate(rows)
-        if row.entry.op == "div" and [kept.get(drawn) for drawn in _steps(row)] == [row.entry.arguments["other"]]
+        if row.entry.op == "div"
+        and [keep_shares.get(source) for source in _steps(row)] == [row.entry.arguments["other"]]
     }
     uses: dict[int, list[int]] = {}
     for number, row in enumerate(rows):

@@ -129,9 +129,9 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
     def _target(self, function: Node | None, number: int) -> Result | Tensor | None:
         if function is None:
             return None
-        known = self._nodes.get(id(function))
-        if known is not None:
-            return known.results.get(number)
+        node_run = self._nodes.get(id(function))
+        if node_run is not None:
+            return node_run.results.get(number)
         leaf = getattr(function, "variable", None)  # of an AccumulateGrad node
         return leaf if isinstance(leaf, Tensor) else None
 
@@ -146,8 +146,12 @@ def _joined(runs: Sequence[NodeRun]) -> list[NodeRun]:
     joined: list[NodeRun] = []
     for run in runs:
         if run.kind == SLICES:
-            views = (each for each in joined if each.results == run.results and each.gave and each.kind != SLICES)
-            view = next((each for each in views if each.gave[0] is run.received[0]), None)
+            views = (
+                earlier
+                for earlier in joined
+                if earlier.results == run.results and earlier.gave and earlier.kind != SLICES
+            )
+            view = next((earlier for earlier in views if earlier.gave[0] is run.received[0]), None)
             if view is not None:
                 joined.remove(view)
                 run.received = view.received
@@ -217,12 +221,12 @@ def _label(naming: Naming, row: int, last: int) -> Label:
         name = LOSS if row == last else f"{LOSS}.{plain_name(link)}"
         return Label(name, hidden=_prepares(link))
     name, module, forward = naming.node_of.get(row, ("", "", -1))
-    known = sorted(naming._named.get(row, ()), key=lambda gradient: gradient.rank)
+    gradients = sorted(naming._named.get(row, ()), key=lambda gradient: gradient.rank)
     made_by = None if forward < 0 else forward
-    if known:
-        names = tuple(dict.fromkeys(gradient.name for gradient in known))
-        hidden = known[0].rank == 2 and _prepares(link)
-        return Label(names[0], known[0].module, hidden, names[1:], made_by)
+    if gradients:
+        names = tuple(dict.fromkeys(gradient.name for gradient in gradients))
+        hidden = gradients[0].rank == 2 and _prepares(link)
+        return Label(names[0], gradients[0].module, hidden, names[1:], made_by)
     inner = f"{name or LOSS}.backward.{plain_name(link)}"
     return Label(inner, module, _prepares(link), forward=made_by)
 
@@ -268,21 +272,23 @@ def _earliest_alike(
     A linear layer's gradient is transposed twice, and a bias's sum loses an axis of length 1: such views change no
     index, so the name goes to the product and to the sum.
     """
-    made = [row for row in makers.get(gradient.slot.serial, ()) if rows[row].entry.time < gradient.time]
-    if not made:
+    maker_rows = [row for row in makers.get(gradient.slot.serial, ()) if rows[row].entry.time < gradient.time]
+    if not maker_rows:
         return None
     later = [
-        row for row in writers.get(gradient.slot.memory, ()) if made[-1] < row and rows[row].entry.time < gradient.time
+        row
+        for row in writers.get(gradient.slot.memory, ())
+        if maker_rows[-1] < row and rows[row].entry.time < gradient.time
     ]
     if later:
         return _written_whole(rows, later[-1], gradient.slot)
-    return max(_alike(rows, made[-1], gradient.slot), key=lambda pair: pair[0])[1]
+    return max(_alike(rows, maker_rows[-1], gradient.slot), key=lambda pair: pair[0])[1]
 
 
 def _written_whole(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> int | None:
     """The row that made all numbers of a gradient that was written later; None where only a part of it was."""
-    made = rows[row].entry.results[0]
-    if (made.offset, math.prod(made.shape)) != (slot.offset, math.prod(slot.shape)):
+    result = rows[row].entry.results[0]
+    if (result.offset, math.prod(result.shape)) != (slot.offset, math.prod(slot.shape)):
         return None
     source = rows[row].links[-1] if rows[row].entry.op == "copy" else None
     return source.id if source is not None and source.kind == "step" and not source.rewritten else row
@@ -300,12 +306,12 @@ def _alike(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> Iterator[t
             yield distance, row
 
 
-def _same_cells(one: TensorMeta, other: TensorMeta) -> bool:
+def _same_cells(first: TensorMeta, second: TensorMeta) -> bool:
     """Whether two tensors have the same cells in the same memory, except for leading axes of length 1."""
-    if (one.memory, one.offset, one.dtype) != (other.memory, other.offset, other.dtype):
+    if (first.memory, first.offset, first.dtype) != (second.memory, second.offset, second.dtype):
         return False
-    axes = [list(zip(slot.shape, slot.stride, strict=True)) for slot in (one, other)]
-    for each in axes:
-        while each and each[0][0] == 1:
-            each.pop(0)
+    axes = [list(zip(slot.shape, slot.stride, strict=True)) for slot in (first, second)]
+    for axis_list in axes:
+        while axis_list and axis_list[0][0] == 1:
+            axis_list.pop(0)
     return axes[0] == axes[1]

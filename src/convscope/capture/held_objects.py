@@ -46,22 +46,22 @@ def saved_states(roots: Iterable[object]) -> list[Restore]:
     return results
 
 
-def _restore_dict(holder: dict[object, object], held: dict[object, object]) -> None:
+def _restore_dict(holder: dict[object, object], saved: dict[object, object]) -> None:
     kind = OrderedDict if isinstance(holder, OrderedDict) else dict  # it has an order of its own
-    if not _same([*kind.items(holder)], [*held.items()]):
+    if not _same([*kind.items(holder)], [*saved.items()]):
         kind.clear(holder)
-        kind.update(holder, held)
+        kind.update(holder, saved)
 
 
-def _restore_items(holder: set[object] | deque[object], held: list[object]) -> None:
-    if not _same(holder, held):
+def _restore_items(holder: set[object] | deque[object], saved: list[object]) -> None:
+    if not _same(holder, saved):
         holder.clear()
-        (holder.update if isinstance(holder, set) else holder.extend)(held)
+        (holder.update if isinstance(holder, set) else holder.extend)(saved)
 
 
-def _restore_array(holder: Array, held: Array) -> None:
-    if not np.array_equal(holder.view(np.uint8), held.view(np.uint8)):
-        holder[...] = held
+def _restore_array(holder: Array, saved: Array) -> None:
+    if not np.array_equal(holder.view(np.uint8), saved.view(np.uint8)):
+        holder[...] = saved
 
 
 def reached(roots: Iterable[object], more: Callable[[object], Iterable[object]] = lambda _: ()) -> Iterator[object]:
@@ -71,22 +71,22 @@ def reached(roots: Iterable[object], more: Callable[[object], Iterable[object]] 
         roots: Objects to start from.
         more: Returns additional objects that an object refers to.
     """
-    seen: set[int] = set()
-    left = deque(roots)
-    while left and len(seen) < MOST:
-        value = left.popleft()
-        if id(value) in seen:
+    visited: set[int] = set()
+    pending = deque(roots)
+    while pending and len(visited) < MOST:
+        value = pending.popleft()
+        if id(value) in visited:
             continue
         if type(value) not in _SIMPLE:
-            seen.add(id(value))
+            visited.add(id(value))
         yield value
         if isinstance(value, dict):
-            left.extend(value.values())
+            pending.extend(value.values())
         elif isinstance(value, CONTAINERS):
-            left.extend(value)
+            pending.extend(value)
         elif is_own(value):
-            left.extend(attributes_of(value).values())
-        left.extend(more(value))
+            pending.extend(attributes_of(value).values())
+        pending.extend(more(value))
 
 
 def is_own(value: object) -> bool:
@@ -118,19 +118,19 @@ def attributes_of(value: object) -> dict[str, object]:
     return attributes
 
 
-def _restore_attributes(holder: object, held: dict[str, object]) -> None:
+def _restore_attributes(holder: object, saved: dict[str, object]) -> None:
     attributes, slots = _dict_of(holder), dict(_slots_of(holder))
     for name, member in slots.items():
-        if name in held:
-            member.__set__(holder, held[name])
+        if name in saved:
+            member.__set__(holder, saved[name])
         else:
             try:
                 member.__delete__(holder)
             except AttributeError:  # still not set
                 continue
-    for name in [name for name in attributes if name not in held]:
+    for name in [name for name in attributes if name not in saved]:
         del attributes[name]
-    attributes.update({name: value for name, value in held.items() if name not in slots})
+    attributes.update({name: value for name, value in saved.items() if name not in slots})
 
 
 def _dict_of(value: object) -> dict[str, object]:
@@ -148,12 +148,12 @@ def _slots_of(value: object) -> Iterator[tuple[str, types.MemberDescriptorType]]
                 yield name, member
 
 
-def _same(now: Iterable[object], before: Iterable[object]) -> bool:
+def _same(current: Iterable[object], before: Iterable[object]) -> bool:
     """Whether both hold identical objects in the same order; pairs are compared item by item."""
-    ours, theirs = [*now], [*before]
-    return len(ours) == len(theirs) and all(
+    current_items, earlier_items = [*current], [*before]
+    return len(current_items) == len(earlier_items) and all(
         a is b or (isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) and all(map(_is, a, b)))
-        for a, b in zip(ours, theirs, strict=True)
+        for a, b in zip(current_items, earlier_items, strict=True)
     )
 
 

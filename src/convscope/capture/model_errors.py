@@ -16,8 +16,8 @@ from convscope.traces.trace import Trace
 
 def failure(session: TracingSession, error: Exception, recorder: Recorder, trace: Trace | None) -> TraceError:
     """The error to raise instead of the model's exception."""
-    known = recorder.failed if recorder.failed is not None and recorder.failed[0] is error else None
-    path, arguments = (known[1], known[2]) if known else ("", ())
+    recorded_failure = recorder.failed if recorder.failed is not None and recorder.failed[0] is error else None
+    path, arguments = (recorded_failure[1], recorded_failure[2]) if recorded_failure else ("", ())
     module = session.subject.modules[path]
     received = next((value for value in arguments if isinstance(value, Tensor)), None)
     where = f"in {path} ({type(module).__name__})" if path else f"in {type(module).__name__}.forward"

@@ -130,18 +130,20 @@ def _doubtful(kind: type[nn.Module]) -> tuple[str, ...] | None:
         return None
     scope = kind.forward.__globals__
     names = [name for name in code.co_names if name not in scope]
-    known = [scope[name] for name in code.co_names if name in scope] + [getattr(kind, name, None) for name in names]
-    if not all(map(_harmless, known)) or BESIDE & set(names):
+    referenced = [scope[name] for name in code.co_names if name in scope] + [
+        getattr(kind, name, None) for name in names
+    ]
+    if not all(map(_harmless, referenced)) or BESIDE & set(names):
         return None
     if any(instruction.opname == "IMPORT_NAME" for instruction in dis.get_instructions(code)):
         return None
     return tuple(names)
 
 
-def _harmless(thing: object) -> bool:
-    if thing is None or isinstance(thing, _HARMLESS) or _ours(thing):
+def _harmless(value: object) -> bool:
+    if value is None or isinstance(value, _HARMLESS) or _ours(value):
         return True
-    return not callable(thing) and not isinstance(thing, types.ModuleType | property)
+    return not callable(value) and not isinstance(value, types.ModuleType | property)
 
 
 _HARMLESS = (nn.Module, torch.Tensor)
@@ -151,7 +153,7 @@ _PLAIN_VALUES = (
 )  # fmt: skip
 
 
-def _ours(thing: object) -> bool:
+def _ours(value: object) -> bool:
     """Whether a module, class or function belongs to torch or to Python's math modules."""
-    home = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
+    home = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
     return isinstance(home, str) and home.partition(".")[0] in {"torch", "math", "builtins", "typing"}

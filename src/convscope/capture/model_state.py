@@ -85,32 +85,32 @@ class ModelState:
 
     def found(self) -> "SavedState":
         """Save everything that a pass may change in the modules, for `leave_as` to restore."""
-        now = SavedState([(tensor, tensor.grad) for tensor in self.parameters.values()])
-        held: list[object] = []
+        saved = SavedState([(tensor, tensor.grad) for tensor in self.parameters.values()])
+        objects: list[object] = []
         for module in self.modules.values():
             attributes = module.__dict__
-            now.mappings.append((attributes, attributes.copy()))
+            saved.mappings.append((attributes, attributes.copy()))
             for name in REGISTRIES:
                 registry = attributes[name]
                 if registry:
-                    now.mappings.append((registry, dict(registry)))
+                    saved.mappings.append((registry, dict(registry)))
                 else:
-                    now.empty.append(registry)
+                    saved.empty.append(registry)
             if type(module) not in PLAIN:
-                now.mappings += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
+                saved.mappings += [(value, value.copy()) for value in attributes.values() if type(value) is dict]
                 if len(attributes) > len(OF_MODULES):
-                    own = [value for name, value in attributes.items() if name not in OF_MODULES]
-                    held += [value for value in own if holds(type(value))]  # type: ignore[arg-type]  # classes hash
-        if held:
-            now.held = saved_states(held)
-        return now
+                    own_attributes = [value for name, value in attributes.items() if name not in OF_MODULES]
+                    objects += [value for value in own_attributes if holds(type(value))]  # type: ignore[arg-type]  # classes hash
+        if objects:
+            saved.held = saved_states(objects)
+        return saved
 
     def leave_as(self, saved: "SavedState") -> None:
         """Restore the modules' attributes: flags, hooks, registries, caches, gradients, `forward`."""
-        for now, before in saved.mappings:
-            now.update(before)
-            if len(now) != len(before):
-                _remove_new(now, before)
+        for mapping, contents in saved.mappings:
+            mapping.update(contents)
+            if len(mapping) != len(contents):
+                _remove_new(mapping, contents)
         for registry in saved.empty:
             if registry:
                 registry.clear()
@@ -136,8 +136,8 @@ class ModelState:
         after = nn.Parameter(value, requires_grad=False) if isinstance(before, nn.Parameter) else value
         for module in self.modules.values():
             for registry in (module._parameters, module._buffers):
-                for key, held in registry.items():
-                    if held is before:
+                for key, tensor in registry.items():
+                    if tensor is before:
                         registry[key] = after  # type: ignore[assignment]  # a parameter stays one, a buffer too
         return after
 
@@ -189,22 +189,22 @@ class _Walk:
         """
         if type(module) not in PLAIN and self._stands_for_another(module, path):
             return
-        seen, attributes = self._seen, module.__dict__
+        visited, attributes = self._seen, module.__dict__
         if "_parameters" not in attributes:
             raise ModelError(
                 f"the model cannot be traced: {type(module).__name__}.__init__ does not call super().__init__(), which "
                 "every torch.nn.Module needs first."
             )
-        if id(module) in seen:
+        if id(module) in visited:
             return
-        seen.add(id(module))
+        visited.add(id(module))
         self.modules[path] = module
         self.compiled = self.compiled or attributes.get("_compiled_call_impl") is not None
         prefix = f"{path}." if path else ""
         for registry in (attributes["_parameters"], attributes["_buffers"]):
             for name, tensor in registry.items():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
+                if tensor is not None and id(tensor) not in visited:
+                    visited.add(id(tensor))
                     self.parameters[prefix + name] = tensor
                     if type(tensor) in _UNINITIALISED or tensor.is_meta:
                         _refuse_parameter(tensor, prefix + name)
@@ -225,12 +225,12 @@ class _Walk:
         return inner is not None
 
 
-def _remove_new(now: dict[str, object], before: Mapping[str, object]) -> None:
-    if "forward" not in before:
-        now.pop("forward", None)  # usually the only new attribute
-    if len(now) != len(before):
-        for name in now.keys() - before.keys():
-            del now[name]
+def _remove_new(mapping: dict[str, object], contents: Mapping[str, object]) -> None:
+    if "forward" not in contents:
+        mapping.pop("forward", None)  # usually the only new attribute
+    if len(mapping) != len(contents):
+        for name in mapping.keys() - contents.keys():
+            del mapping[name]
 
 
 def _refuse_parameter(tensor: Tensor, name: str) -> None:
@@ -298,7 +298,7 @@ class RandomState:
         if not self._drew:
             _DRAWING.acquire()
             self._drew = True
-        if generator is not None and all(generator is not known for known, _ in self._generators):
+        if generator is not None and all(generator is not saved_generator for saved_generator, _ in self._generators):
             self._generators.append((generator, generator.get_state()))
 
     def begin_like(self, earlier: "RandomState") -> None:

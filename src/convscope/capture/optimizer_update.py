@@ -107,11 +107,11 @@ def check_optimizer(optimizer: Optimizer) -> OptimizerKind:
     """
     kind = KINDS.get(kind_of_optimizer(optimizer))
     if kind is None:
-        known = ", ".join(each.__name__ for each in KINDS)
+        names = ", ".join(kind_class.__name__ for kind_class in KINDS)
         closure = "calls the model several times, and " if isinstance(optimizer, torch.optim.LBFGS) else ""
         raise UsageError(
             f"the update of {type(optimizer).__name__} is not explained: it {closure}has no formula here; "
-            f"updates are explained for {known}. Leave the optimizer out to explain the gradients alone."
+            f"updates are explained for {names}. Leave the optimizer out to explain the gradients alone."
         )
     if (
         optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
@@ -170,9 +170,9 @@ def updates_of(
         arguments = (parameters[name], gradients[name], *state.values())
         results = (moved[name], *(after.get(part) for part in kind.state))
         call = (kind.function, arguments, _settings(kind, group, after), results, 0)
-        named = (f"{name}.updated", *(f"{name}.{part}.updated" for part in kind.state))
-        held = {f"{name}.{part}": tensor for part, tensor in state.items() if tensor is not None}
-        yield Update(name, call, held, named)
+        result_names = (f"{name}.updated", *(f"{name}.{part}.updated" for part in kind.state))
+        state_tensors = {f"{name}.{part}": tensor for part, tensor in state.items() if tensor is not None}
+        yield Update(name, call, state_tensors, result_names)
 
 
 def _twin(
@@ -183,13 +183,15 @@ def _twin(
     param_groups: list[Group] = []
     groups: dict[str, Group] = {}
     for group in optimizer.param_groups:
-        mine = [(names[id(p)], p) for p in group["params"] if names.get(id(p)) in moved]
-        param_groups.append({**group, "params": [moved[name] for name, _ in mine]})
-        groups.update(dict.fromkeys((name for name, _ in mine), group))
-        for name, p in mine:
-            held = optimizer.state.get(p)
-            if held:
-                state[moved[name]] = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in held.items()}
+        members = [(names[id(p)], p) for p in group["params"] if names.get(id(p)) in moved]
+        param_groups.append({**group, "params": [moved[name] for name, _ in members]})
+        groups.update(dict.fromkeys((name for name, _ in members), group))
+        for name, p in members:
+            parameter_state = optimizer.state.get(p)
+            if parameter_state:
+                state[moved[name]] = {
+                    k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in parameter_state.items()
+                }
     twin = type(optimizer).__new__(type(optimizer))
     twin.__setstate__({"defaults": dict(optimizer.defaults), "state": state, "param_groups": param_groups})
     return twin, groups
@@ -199,10 +201,10 @@ def _state(kind: OptimizerKind, optimizer: Optimizer, parameter: Tensor, group: 
     """The state of a parameter before the step; for a new optimizer zero, or None for the momentum of SGD."""
     unused = {"momentum_buffer": isinstance(optimizer, SGD) or not group["momentum"]} if "momentum" in group else {}
     unused["grad_avg"] = not group.get("centered")
-    held = optimizer.state.get(parameter, {})
+    parameter_state = optimizer.state.get(parameter, {})
     state: dict[str, Tensor | None] = {}
     for part in kind.state:
-        tensor = held.get(part)
+        tensor = parameter_state.get(part)
         if tensor is None and not unused.get(part):
             tensor = torch.zeros_like(parameter)
         state[part] = None if tensor is None else tensor.clone()

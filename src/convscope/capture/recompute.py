@@ -31,13 +31,13 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     """Describes every call, and holds the tensors of those that `wanted` accepts, up to `budget` bytes."""
 
     def __init__(
-        self, session: TracingSession, wanted: Callable[[int], bool], budget: float, *, enough: bool = False
+        self, session: TracingSession, is_kept: Callable[[int], bool], budget: float, *, enough: bool = False
     ) -> None:
         super().__init__(session.results)
-        self._leave_out(session, wanted, budget, enough=enough)
+        self._leave_out(session, is_kept, budget, enough=enough)
 
     def _leave_out(
-        self, session: TracingSession, wanted: Callable[[int], bool], budget: float, *, enough: bool = False
+        self, session: TracingSession, is_kept: Callable[[int], bool], budget: float, *, enough: bool = False
     ) -> None:
         self.whole = False
         """Whether nothing was left out so far."""
@@ -54,7 +54,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self.census = TensorIds(weak=True)
         self.outside: tuple[dict[str, TensorMeta], dict[str, TensorMeta]] = ({}, {})
         self._session = session
-        self._wanted = wanted
+        self._wanted = is_kept
         self._left = budget
         self._full = False
         self._enough = enough
@@ -66,8 +66,8 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     def begin(self) -> None:
         """Record the state before the pass; overrides have already replaced parameters."""
         self.outside = outside_slots(self._session, self.census)
-        given = (*self._session.tensors.values(), *self._session.intake.tensors.values())
-        self._given = set(map(memory, given))
+        existing = (*self._session.tensors.values(), *self._session.intake.tensors.values())
+        self._given = set(map(memory, existing))
 
     def departs(self, tensor: Tensor, way: str, number: complex | None = None) -> None:
         """Record the departure with the tensor's slot, because the tensor may not be kept."""
@@ -190,9 +190,9 @@ class Recomputing(Recording):
     @property
     def notes(self) -> tuple[str, ...]:
         """A note on how much was kept."""
-        made = sum(math.prod(s.shape) * bytes_of(s.dtype) for e in self.entries if not e.view for s in e.results)
-        kept = f"kept {readable(self._recorder.kept, made)} of {readable(made)}"
-        return (f"{kept} of results; other steps are recomputed on demand.", *super().notes)
+        total_bytes = sum(math.prod(s.shape) * bytes_of(s.dtype) for e in self.entries if not e.view for s in e.results)
+        note = f"kept {readable(self._recorder.kept, total_bytes)} of {readable(total_bytes)}"
+        return (f"{note} of results; other steps are recomputed on demand.", *super().notes)
 
     def _slots_outside(self) -> tuple[dict[str, TensorMeta], dict[str, TensorMeta]]:
         return self._recorder.outside
@@ -204,9 +204,9 @@ class Recomputing(Recording):
     def _census(self) -> TensorIds:
         return self._recorder.census
 
-    def _slot_of(self, gone: Departure) -> TensorMeta:
-        assert isinstance(gone.tensor, TensorMeta)
-        return gone.tensor
+    def _slot_of(self, departure: Departure) -> TensorMeta:
+        assert isinstance(departure.tensor, TensorMeta)
+        return departure.tensor
 
     def _scalar(self, use: tuple[int, TensorMeta, str, int]) -> complex | None:
         return self._recorder.numbers.get(use[1].serial)
@@ -233,13 +233,13 @@ class Recomputing(Recording):
         self._again = None  # free its memory first
         recorder = SparseRecorder(self.session, lambda t: t >= time, self._recorder.window, enough=True)
         self.session.run(recorder)
-        before, now = (
+        original, repeated = (
             [(e.op, e.time, [slot.shape for slot in e.results], r.sums.get(e.time)) for e in r.entries[:count]]
             for count in [len(recorder.entries)]
             for r in (self._recorder, recorder)
         )
         call = recorder.tape.calls[time] if time < len(recorder.tape.calls) else None
-        if now != before or call is None:
+        if repeated != original or call is None:
             raise TraceError(
                 "this number was not kept and cannot be recomputed: the model did something else the second time; "
                 "trace it with keep='all'."
@@ -331,13 +331,13 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
                     self._held.add(address)
                     self.kept += size_of(tensor)
         self._counted = len(self.tape.calls)
-        held = self.kept + self._copied
-        if held < self._ask_at:
+        held_bytes = self.kept + self._copied
+        if held_bytes < self._ask_at:
             return
         free = free_memory(self._session.subject.device)
-        self._ask_at = held + max(UNASKED, (free - held) // 8)
-        if held >= free:
-            self._economize((held + free) / 2)
+        self._ask_at = held_bytes + max(UNASKED, (free - held_bytes) // 8)
+        if held_bytes >= free:
+            self._economize((held_bytes + free) / 2)
 
     def _economize(self, budget: float) -> None:
         """Describe every call so far, and keep the tensors of those that fit into half of the budget."""

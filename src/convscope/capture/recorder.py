@@ -70,8 +70,8 @@ def _max_pool(layer: nn.MaxPool2d, x: Tensor) -> Made | None:
     if layer.return_indices or x.dim() != 4 or not x.is_cpu:
         return None
     args = (x, _two(layer.kernel_size), _two(layer.stride), _two(layer.padding), _two(layer.dilation), layer.ceil_mode)
-    both = torch._C._nn.max_pool2d_with_indices(*args)
-    return both[0], ((_MAX_POOL, args, both),)
+    results = torch._C._nn.max_pool2d_with_indices(*args)
+    return results[0], ((_MAX_POOL, args, results),)
 
 
 def _relu(layer: nn.ReLU, x: Tensor) -> Made | None:
@@ -199,14 +199,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             if first_seen is None:
                 return
             traits = first_seen
-        now = len(self.tape.calls)
+        time = len(self.tape.calls)
         for tensor in traits.written(args, kwargs):
-            self.about_to_write(tensor, now)
+            self.about_to_write(tensor, time)
         if traits.moves:
-            self.tape.save_shape(next(tensors_in(args)), now)
+            self.tape.save_shape(next(tensors_in(args)), time)
         for name in traits.resizes:
             for tensor in tensors_in(kwargs.get(name)):
-                self.tape.save_shape(tensor, now)
+                self.tape.save_shape(tensor, time)
         if traits.draws and self.drawing is not None:
             generator = kwargs.get("generator")
             assert generator is None or isinstance(generator, torch.Generator)
@@ -225,12 +225,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
 
     def shares(self, tensor: Tensor, way: str) -> None:
         """Called when other code gets a tensor's memory and may write into it: copies the memory."""
-        now = len(self.tape.calls)
+        time = len(self.tape.calls)
         with torch._C._DisableTorchDispatch():
-            self.tape.save_memory(tensor, now)
+            self.tape.save_memory(tensor, time)
         self.tape.shared[len(self.tape.departures)] = memory(tensor)
         self.departs(tensor, way)
-        self.tape.undispatched.append(now)
+        self.tape.undispatched.append(time)
         self.tape.calls.append(None)  # takes a time step of its own, to separate before from after
 
     def assigns(self, tensor: Tensor, source: Tensor, assign: Callable[[Tensor, Tensor], None]) -> None:
@@ -255,14 +255,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         if array is None:
             return result
         first = next(tensors_in(result))
-        given = torch.as_tensor(array).to(first.device, first.dtype)
+        override = torch.as_tensor(array).to(first.device, first.dtype)
         if any(first is argument for argument in args):
-            first.copy_(given)
+            first.copy_(override)
             return result
         if isinstance(result, Tensor):
-            return given.clone()
+            return override.clone()
         assert isinstance(result, tuple | list)
-        return type(result)([given.clone(), *result[1:]])
+        return type(result)([override.clone(), *result[1:]])
 
     def follow(self, module: nn.Module, path: str, shortcuts: Mapping[type[nn.Module], Shortcut]) -> None:
         """Record each run of `module`, through an instance attribute `forward` that shadows its method.
@@ -278,12 +278,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             if self.progress is not None:
                 self.progress("tracing", len(visits), 0)
             if short is not None and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
-                made = self._shortened(short, module, args[0])
-                if made is not None:
-                    for function, given, result in made[1]:
-                        self._note((function, given, None, result, len(visits)))
+                shortened = self._shortened(short, module, args[0])
+                if shortened is not None:
+                    for function, arguments, result in shortened[1]:
+                        self._note((function, arguments, None, result, len(visits)))
                     visits.append((path, self.visit))
-                    return made[0]
+                    return shortened[0]
             outer = self.visit
             self.visit = len(visits)
             visits.append((path, outer))
@@ -297,7 +297,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
             else:
                 if dropout is None or len(self.tape.calls) > before:  # in place, an active layer returns its input too
                     return result
-                same = any(result is given for given in (*args, *kwargs.values()))
+                same = any(result is argument for argument in (*args, *kwargs.values()))
                 return self.idles(dropout.p, result) if same else result
             finally:
                 self.visit = outer

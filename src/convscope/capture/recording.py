@@ -126,27 +126,27 @@ class Recording:
         waiting = list(enumerate(self.tape.departures))
         for number, entry in enumerate(self.entries):
             while waiting and waiting[0][1].time <= entry.time:
-                place, gone = waiting.pop(0)
-                link = linker.seen(self._slot_of(gone))
+                place, departure = waiting.pop(0)
+                link = linker.seen(self._slot_of(departure))
                 if link is not None:
-                    left.append(Left(gone.time, link, gone.way, gone.number, place in self.tape.changed))
+                    left.append(Left(departure.time, link, departure.way, departure.number, place in self.tape.changed))
             rows.append(linker.row(entry, number))
         return rows, left
 
-    def _slot_of(self, gone: Departure) -> TensorMeta:
-        assert isinstance(gone.tensor, Tensor)
-        return self._census.slot(gone.tensor, self.tape.shaped(gone.tensor, gone.time))
+    def _slot_of(self, departure: Departure) -> TensorMeta:
+        assert isinstance(departure.tensor, Tensor)
+        return self._census.slot(departure.tensor, self.tape.shaped(departure.tensor, departure.time))
 
     def _before(self, outside: OutsideTensors) -> Before:
         """Tensors and numbers known before the pass; needed only if numbers left during it."""
-        known = self.session.known
-        if known is None:
+        earlier = self.session.known
+        if earlier is None:
             return Before()
-        memories = {self._census.slot(tensor).memory for tensor in known.tensors}
+        memories = {self._census.slot(tensor).memory for tensor in earlier.tensors}
         modules, visits = self.session.subject.modules, self.tape.visits
         return Before(
             memories,
-            known.numbers,
+            earlier.numbers,
             lambda constant: self._scalar(outside.constants[constant]),
             lambda visit: type(modules[visits[visit][0]]) in PLAIN,
         )

@@ -81,39 +81,39 @@ def _put_back() -> None:
 
 def _watching(name: str, *, shares: bool) -> Callable[..., object]:
     """A replacement method that notifies this thread's recorder and then calls the original."""
-    own = getattr(Tensor, name)
+    original = getattr(Tensor, name)
 
     def method(self: Tensor, *args: object, **kwargs: object) -> object:
         recorder = getattr(_HERE, "recorder", None)
         if recorder is not None:
             _HERE.recorder = None  # the original may call other intercepted methods
             try:
-                result = own(self, *args, **kwargs)
+                result = original(self, *args, **kwargs)
                 (recorder.shares if shares else recorder.departs)(self, f"{name.strip('_')}()")
                 return result
             finally:
                 _HERE.recorder = recorder
-        return own(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
 
-    method.__name__, method.__qualname__, method.__doc__ = name, f"Tensor.{name}", own.__doc__
+    method.__name__, method.__qualname__, method.__doc__ = name, f"Tensor.{name}", original.__doc__
     return method
 
 
 _WATCHING = {name: _watching(name, shares=name in SHARING) for name in (*SHARING, *READING)}
 
 
-def _watching_dropout(own: Callable[..., object]) -> Callable[..., object]:
+def _watching_dropout(original: Callable[..., object]) -> Callable[..., object]:
     """A wrapper of a dropout function that records inactive calls, for which torch dispatches nothing."""
 
-    @functools.wraps(own)
+    @functools.wraps(original)
     def dropout(*args: object, **kwargs: object) -> object:
-        result = own(*args, **kwargs)
+        result = original(*args, **kwargs)
         recorder = getattr(_HERE, "recorder", None)
         if recorder is None:
             return result
-        given = _PARAMETERS.bind(*args, **kwargs)
-        given.apply_defaults()
-        x, p, active = (given.arguments[word] for word in ("input", "p", "training"))
+        bound = _PARAMETERS.bind(*args, **kwargs)
+        bound.apply_defaults()
+        x, p, active = (bound.arguments[word] for word in ("input", "p", "training"))
         return recorder.idles(float(p), result) if p and not active and result is x else result
 
     return dropout
@@ -207,31 +207,31 @@ class TracingSession:
     def _prepared(self, recorder: Recorder) -> object:
         subject = self.subject
         if self.parameters:
-            given = {name: subject.put(name, value) for name, value in self.parameters.items()}
-            self.tensors = {**subject.parameters, **given}
+            replaced = {name: subject.put(name, value) for name, value in self.parameters.items()}
+            self.tensors = {**subject.parameters, **replaced}
         if not self.training:
             subject.evaluate()
         if subject.compiled:
             subject.uncompile()
-        others = runs_other_code(subject.modules.values())
-        now = RandomState(subject.device, others=others)
+        runs_others = runs_other_code(subject.modules.values())
+        random_state = RandomState(subject.device, others=runs_others)
         try:
-            if not others:
-                return self._drawing_like(now, recorder)
+            if not runs_others:
+                return self._drawing_like(random_state, recorder)
             with watched(recorder):
-                return self._drawing_like(now, recorder)
+                return self._drawing_like(random_state, recorder)
         finally:
-            now.restore()
+            random_state.restore()
 
-    def _drawing_like(self, now: RandomState, recorder: Recorder) -> object:
+    def _drawing_like(self, random_state: RandomState, recorder: Recorder) -> object:
         """Run from the random state of the first run."""
         subject = self.subject
-        recorder.drawing, recorder.progress = now.drawing, self.progress
+        recorder.drawing, recorder.progress = random_state.drawing, self.progress
         recorder.begin()
         if self.start is None:
-            self.start = now
+            self.start = random_state
         else:
-            now.begin_like(self.start)
+            random_state.begin_like(self.start)
         shortcuts = SHORTCUTS if self.shortens and not recorder.replaces and _undisturbed() else {}
         for path, module in subject.modules.items():
             recorder.follow(module, path, shortcuts)
@@ -259,11 +259,12 @@ class TracingSession:
     def changed(self) -> tuple[str, ...]:
         """The parameters and buffers that changed since the trace."""
         with _alone(self.subject):  # a pass may have replaced parameters by overrides
-            held, now = self.subject.parameters_now(), stamps(self.subject.parameters)
+            current, current_stamps = self.subject.parameters_now(), stamps(self.subject.parameters)
         return tuple(
             name
             for name, tensor in self.subject.parameters.items()
-            if name not in self.parameters and (held.get(name) is not tensor or now[name] != self.stamps[name])
+            if name not in self.parameters
+            and (current.get(name) is not tensor or current_stamps[name] != self.stamps[name])
         )
 
 
@@ -272,14 +273,14 @@ def _alone(subject: ModelState) -> Iterator[None]:
     """Exclude other threads that run a module of this model; other models may run meanwhile."""
     with _LOOKING:
         locks = [_LOCKS.setdefault(id(module), threading.RLock()) for module in subject.modules.values()]
-    held = []
+    acquired = []
     try:
         for lock in sorted(locks, key=id):  # a fixed order prevents deadlocks
             lock.acquire()
-            held.append(lock)
+            acquired.append(lock)
         yield
     finally:
-        for lock in held:
+        for lock in acquired:
             lock.release()
 
 

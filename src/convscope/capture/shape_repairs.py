@@ -124,10 +124,10 @@ def _group_norm(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | Non
 
 
 def _norm(call: TorchCall, before: Sequence[TorchCall], setting: str, names: Sequence[str]) -> Diagnosis | None:
-    x, own = call.tensor("input"), next((t for n in names if (t := call.tensor(n)) is not None), None)
-    if x is None or own is None or x.dim() < 2 or x.shape[1] == own.numel():
+    x, setting_tensor = call.tensor("input"), next((t for n in names if (t := call.tensor(n)) is not None), None)
+    if x is None or setting_tensor is None or x.dim() < 2 or x.shape[1] == setting_tensor.numel():
         return None
-    received, expected = x.shape[1], own.numel()
+    received, expected = x.shape[1], setting_tensor.numel()
 
     def widened(arguments: Arguments) -> Arguments:
         fresh = {n: arguments[n].new_ones(received) for n in names if isinstance(arguments.get(n), Tensor)}
@@ -169,9 +169,13 @@ def _binary(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | None:
     result = Diagnosis(f"{_times(left)} {sign} {_times(right)} cannot be calculated cell by cell: {numbers}")
     if call.parameter:  # such as a position embedding
         name = call.passed_as
-        mine, other = (right, left) if name == "other" else (left, right)
-        broadcasts = len(mine) == len(other)
-        shape = tuple(1 if m == 1 else o for m, o in zip(mine, other, strict=True)) if broadcasts else other
+        parameter_shape, other_shape = (right, left) if name == "other" else (left, right)
+        broadcasts = len(parameter_shape) == len(other_shape)
+        shape = (
+            tuple(1 if m == 1 else o for m, o in zip(parameter_shape, other_shape, strict=True))
+            if broadcasts
+            else other_shape
+        )
         result.options.append(
             Option(
                 (ShapeRepair(call.parameter, "shape", shape),),
@@ -212,18 +216,20 @@ def _view(call: TorchCall, _before: Sequence[TorchCall]) -> Diagnosis | None:
     x, size = call.tensor("input"), call.arguments.get("size")
     if x is None or not isinstance(size, list | tuple) or not all(isinstance(n, int) for n in size):
         return None
-    numbers, wanted = x.numel(), math.prod(n for n in size if n != -1)
+    numbers, requested = x.numel(), math.prod(n for n in size if n != -1)
     shown = ", ".join(map(str, size))
     ratio = (
-        f"{numbers:,} / {wanted:,} = {numbers / wanted:.4g}, not an integer" if -1 in size else f"{wanted:,} are wanted"
+        f"{numbers:,} / {requested:,} = {numbers / requested:.4g}, not an integer"
+        if -1 in size
+        else f"{requested:,} are wanted"
     )
     result = Diagnosis(
         f"{call.name}({shown}) receives {'·'.join(map(str, x.shape[1:]))} = {numbers:,} numbers: {ratio}"
     )
     for axis in range(len(size) - 1, 0, -1):
-        rest = math.prod(n for i, n in enumerate(size) if i != axis and n != -1)
-        if rest and numbers % rest == 0 and size[axis] != -1:
-            fitting = tuple(numbers // rest if i == axis else n for i, n in enumerate(size))
+        other_axes = math.prod(n for i, n in enumerate(size) if i != axis and n != -1)
+        if other_axes and numbers % other_axes == 0 and size[axis] != -1:
+            fitting = tuple(numbers // other_axes if i == axis else n for i, n in enumerate(size))
             change = {call.index: partial(_with, size=fitting)}
             result.options.append(Option((ShapeRepair(call.name, "size", fitting),), change))
     return result
@@ -256,7 +262,7 @@ RULES: Mapping[str, Callable[[TorchCall, Sequence[TorchCall]], Diagnosis | None]
 """Function -> the rule that diagnoses a failed call of it."""
 
 
-def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -> list[Option]:
+def _makers(before: Sequence[TorchCall], setting: str, present: int, required: int) -> list[Option]:
     """The last layer that made this number of channels or features, changed to make the wanted number."""
     kinds = ("linear",) if setting == "out_features" else ("conv",)
     for call in reversed(before):
@@ -265,11 +271,11 @@ def _makers(before: Sequence[TorchCall], setting: str, made: int, wanted: int) -
             continue
         axis = 1 if "transpose" in call.name else 0
         groups = int(call.arguments.get("groups") or 1)
-        if weight.shape[axis] * (groups if axis else 1) != made or groups > 1:
+        if weight.shape[axis] * (groups if axis else 1) != present or groups > 1:
             return []
-        shape = tuple(wanted if i == axis else n for i, n in enumerate(weight.shape))
-        repair = _weight_repair(call, setting, wanted, shape)
-        return [Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})]
+        shape = tuple(required if i == axis else n for i, n in enumerate(weight.shape))
+        repair = _weight_repair(call, setting, required, shape)
+        return [Option((repair,), {call.index: partial(_weights, shape=shape, out=required)})]
     return []
 
 
@@ -287,10 +293,10 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
         if not call.name.startswith("conv"):
             continue
         if channels and groups == 1 and weight.shape[0] in {left[1], right[1]}:
-            wanted = left[1] if weight.shape[0] == right[1] else right[1]
-            shape = (wanted, *weight.shape[1:])
-            repair = _weight_repair(call, "out_channels", wanted, shape)
-            yield Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})
+            required = left[1] if weight.shape[0] == right[1] else right[1]
+            shape = (required, *weight.shape[1:])
+            repair = _weight_repair(call, "out_channels", required, shape)
+            yield Option((repair,), {call.index: partial(_weights, shape=shape, out=required)})
         kernel = weight.shape[2:]
         padding = _per_axis(call.arguments.get("padding"), len(kernel)) or [0] * len(kernel)
         dilation = _per_axis(call.arguments.get("dilation"), len(kernel)) or [1] * len(kernel)

@@ -95,12 +95,12 @@ def shape_failure(model: nn.Module, inputs: ArrayLike | Mapping[str, ArrayLike],
         arrays = inputs if isinstance(inputs, Mapping) else {"": inputs}
         tensors = {name: torch.as_tensor(array)[None] for name, array in arrays.items()}
         outcome = trials.run(tensors)
-        known = outcome.diagnosis
+        cause_diagnosis = outcome.diagnosis
         repairs = trials.repairs(tensors, outcome)
         sizes = trials.sizes(next(iter(tensors.values())), outcome) if len(tensors) == 1 else ()
     except Unrunnable:
         return ShapeFailure(error.module, first_line, "")
-    return ShapeFailure(error.module, first_line, known.sum if known else "", sizes, repairs)
+    return ShapeFailure(error.module, first_line, cause_diagnosis.sum if cause_diagnosis else "", sizes, repairs)
 
 
 @dataclass(slots=True, eq=False)
@@ -150,8 +150,8 @@ class _Trials:
         """Changes with which the model runs on these inputs, those of one number first."""
         if outcome.diagnosis is None:
             return ()
-        done = [self._mended(inputs, option) for option in outcome.diagnosis.options[:OPTIONS]]
-        proposals = sorted((repairs for repairs in done if repairs), key=len)
+        attempts = [self._mended(inputs, option) for option in outcome.diagnosis.options[:OPTIONS]]
+        proposals = sorted((repairs for repairs in attempts if repairs), key=len)
         fewest = len(proposals[0]) if proposals else 0
         return tuple(repairs for repairs in proposals if len(repairs) <= fewest)[:PROPOSED]
 
@@ -164,36 +164,38 @@ class _Trials:
             outcome = self.run(inputs, changes)
             if outcome.ran:
                 return repairs if outcome.rows in {0, 1} else ()
-            known = outcome.diagnosis
-            if known is None or not known.options:
+            next_diagnosis = outcome.diagnosis
+            if next_diagnosis is None or not next_diagnosis.options:
                 return ()
-            further = known.options[0]
+            further = next_diagnosis.options[0]
             if set(further.changes) & set(changes):
                 return ()
             repairs, changes = (*repairs, *further.repairs), {**changes, **further.changes}
         return ()
 
-    def sizes(self, asked: Tensor, outcome: _Outcome) -> tuple[tuple[int, ...], ...]:
+    def sizes(self, requested: Tensor, outcome: _Outcome) -> tuple[tuple[int, ...], ...]:
         """Sizes near the requested one at which the model runs."""
-        shape = tuple(asked.shape[1:])
-        for group in self._candidates(shape, self._depends_on_size(asked, outcome)):
+        shape = tuple(requested.shape[1:])
+        for group in self._candidates(shape, self._depends_on_size(requested, outcome)):
             proposals = list[tuple[int, ...]]()
             for shapes in group:
                 fitting = (
-                    s for s in shapes if s != shape and self.trial_copies.calls <= CALLS and self._fits(s, asked.dtype)
+                    s
+                    for s in shapes
+                    if s != shape and self.trial_copies.calls <= CALLS and self._fits(s, requested.dtype)
                 )
                 proposals += itertools.islice(fitting, 1)
             if proposals:
                 return tuple(dict.fromkeys(proposals))
         return ()
 
-    def _depends_on_size(self, asked: Tensor, outcome: _Outcome) -> bool:
+    def _depends_on_size(self, requested: Tensor, outcome: _Outcome) -> bool:
         """Whether the shapes in the failed call change if the image is twice as large."""
         if outcome.diagnosis is None:
             return False
-        twice = torch.zeros(*asked.shape[:2], *(2 * n for n in asked.shape[2:]), dtype=asked.dtype)
-        other = self.run({"": twice})
-        return other.failed is None or other.failed.shapes != outcome.failed_shapes
+        twice = torch.zeros(*requested.shape[:2], *(2 * n for n in requested.shape[2:]), dtype=requested.dtype)
+        doubled = self.run({"": twice})
+        return doubled.failed is None or doubled.failed.shapes != outcome.failed_shapes
 
     def _fits(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
         """Whether the model runs on this size, and keeps the images of a batch apart."""
@@ -203,19 +205,19 @@ class _Trials:
                 return outcome.rows == batch
         return False
 
-    def _candidates(self, asked: tuple[int, ...], search: bool) -> Iterator[list[list[tuple[int, ...]]]]:
+    def _candidates(self, requested: tuple[int, ...], search: bool) -> Iterator[list[list[tuple[int, ...]]]]:
         """Groups of lists; the first that fits of each list in the first group that has any is proposed.
 
         The size with the right channels, and what the model expects; the next multiples above and below; all near ones.
         """
         card, expected = card_of(self.trial_copies.model), expectation(self.trial_copies.model)
-        channels, (first, *edges) = card.preprocess.channels or (expected.channels if expected else None), asked
+        channels, (first, *edges) = card.preprocess.channels or (expected.channels if expected else None), requested
         right = channels or first
         flat = len(edges) == 2
         turned = [(right, first, edges[0])] if flat and edges[-1] == right != first else []
         size = card.preprocess.size
-        own = [(right, *size)] if flat and size is not None and min(size) >= LEAST else []
-        yield [[*turned, (right, *edges), *own]]
+        card_size = [(right, *size)] if flat and size is not None and min(size) >= LEAST else []
+        yield [[*turned, (right, *edges), *card_size]]
         yield [
             [(right, *shape) for m in MULTIPLES if min(shape := [-(-n // m) * m for n in edges], default=0)],
             [(right, *shape) for m in MULTIPLES if min(shape := [n // m * m for n in edges], default=0)],

@@ -119,14 +119,14 @@ def _depart(chain: _Chain, left: Left) -> None:
 def _note(chain: _Chain, row: LinkedCall, *, broken: bool) -> None:
     """Update the state with the row's results and writes."""
     entry = row.entry
-    made = {slot.memory for slot in (*entry.results, *entry.writes)}
+    memories = {slot.memory for slot in (*entry.results, *entry.writes)}
     reads = any(link.slot.memory in chain.image for link in row.links) and not makes(entry.op)
     if broken or reads:
-        chain.image |= made
+        chain.image |= memories
     if entry.op.startswith(UNWRITTEN):
-        chain.blank |= made
+        chain.blank |= memories
     elif not entry.view:
-        chain.blank -= made
+        chain.blank -= memories
 
 
 def _breaks(chain: _Chain, row: LinkedCall) -> Iterator[Break]:
@@ -232,8 +232,8 @@ def _flattens(before: TensorMeta, entry: CallRecord) -> bool:
     after = entry.results[0]
     if not 1 <= len(after.shape) < len(before.shape):
         return False
-    kept = len(after.shape) - 1
-    return before.shape[:kept] == after.shape[:kept] and after.shape[-1] == math.prod(before.shape[kept:])
+    leading = len(after.shape) - 1
+    return before.shape[:leading] == after.shape[:leading] and after.shape[-1] == math.prod(before.shape[leading:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,24 +273,24 @@ class RecordedPass:
         return self.rows[: len(self.rows) - len(self.labels)]
 
 
-def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
+def build_steps(recorded: RecordedPass, values: Values) -> tuple[Step, ...]:
     """All steps of a pass, including hidden ones."""
-    hidden = _hidden(done)
-    names = _names(done, hidden)
-    labels = dict(enumerate(done.labels, len(done.forward)))
-    shown = _shown_inputs(done.rows, hidden)
-    broken = sentences(done.broken, lambda link: names[_shown_source(done.rows, hidden, link)])
+    hidden = _hidden(recorded)
+    names = _names(recorded, hidden)
+    labels = dict(enumerate(recorded.labels, len(recorded.forward)))
+    shown = _shown_inputs(recorded.rows, hidden)
+    broken = sentences(recorded.broken, lambda link: names[_shown_source(recorded.rows, hidden, link)])
 
     def step(number: int) -> Step:
-        entry = done.rows[number].entry
+        entry = recorded.rows[number].entry
         label, name = labels.get(number), names["step", number]
-        path = done.visits[entry.visit][0] if label is None else label.module
-        arguments = _named_arguments(done.rows[number], names)
+        path = recorded.visits[entry.visit][0] if label is None else label.module
+        arguments = _named_arguments(recorded.rows[number], names)
         return Step(
             id=number,
             name=name,
             module=path,
-            module_type=done.types[path],
+            module_type=recorded.types[path],
             op=entry.op,
             overload=entry.overload,
             arguments=arguments,
@@ -299,49 +299,49 @@ def build_steps(done: RecordedPass, values: Values) -> tuple[Step, ...]:
             results=tuple(_ref(TensorLink("step", number, i, slot), name) for i, slot in enumerate(entry.results)),
             view=entry.view,
             hidden=hidden[number],
-            overridden=number in done.replaced,
+            overridden=number in recorded.replaced,
             broken=broken.get(number, ()),
             position=0 if "output_mask" in entry.arguments else entry.position or 0,
             aliases=() if label is None else label.aliases,
             values=values,
         )
 
-    return tuple(map(step, range(len(done.rows))))
+    return tuple(map(step, range(len(recorded.rows))))
 
 
-def returned_refs(done: RecordedPass) -> tuple[Ref, ...]:
+def returned_refs(recorded: RecordedPass) -> tuple[Ref, ...]:
     """The reference of each returned tensor, in order."""
-    names = _names(done, _hidden(done))
-    return tuple(_ref(link, names[link.kind, link.id]) for link in done.outputs)
+    names = _names(recorded, _hidden(recorded))
+    return tuple(_ref(link, names[link.kind, link.id]) for link in recorded.outputs)
 
 
-def _hidden(done: RecordedPass) -> list[bool]:
-    returned = {row for link in done.outputs for row in _reads(link)}
-    hidden = [*hidden_rows(done.forward, done.visits, returned), *(label.hidden for label in done.labels)]
-    return [hid and row not in done.broken for row, hid in enumerate(hidden)]
+def _hidden(recorded: RecordedPass) -> list[bool]:
+    returned = {row for link in recorded.outputs for row in _reads(link)}
+    hidden = [*hidden_rows(recorded.forward, recorded.visits, returned), *(label.hidden for label in recorded.labels)]
+    return [hid and row not in recorded.broken for row, hid in enumerate(hidden)]
 
 
-def _names(done: RecordedPass, hidden: Sequence[bool]) -> dict[tuple[Kind, int], str]:
+def _names(recorded: RecordedPass, hidden: Sequence[bool]) -> dict[tuple[Kind, int], str]:
     """The name of every step, parameter, input and constant."""
-    names = {key: ref.name for key, ref in outside_refs(done).items()}
-    forward = names_of(done.forward, hidden[: len(done.forward)], done.visits)
-    steps = [*forward, *(label.name for label in done.labels)]
+    names = {key: ref.name for key, ref in outside_refs(recorded).items()}
+    forward = names_of(recorded.forward, hidden[: len(recorded.forward)], recorded.visits)
+    steps = [*forward, *(label.name for label in recorded.labels)]
     return names | {("step", number): name for number, name in enumerate(steps)}
 
 
-def forward_names(done: RecordedPass) -> tuple[list[str], list[bool]]:
+def forward_names(recorded: RecordedPass) -> tuple[list[str], list[bool]]:
     """The names of the rows of a forward pass without labels, and whether each is hidden."""
-    hidden = _hidden(done)
-    return names_of(done.rows, hidden, done.visits), hidden
+    hidden = _hidden(recorded)
+    return names_of(recorded.rows, hidden, recorded.visits), hidden
 
 
-def outside_refs(done: RecordedPass) -> dict[tuple[Kind, int], Ref]:
+def outside_refs(recorded: RecordedPass) -> dict[tuple[Kind, int], Ref]:
     """The tensors that existed before the pass, as a whole."""
     results: dict[tuple[Kind, int], Ref] = {}
     groups: tuple[tuple[Kind, Mapping[str, TensorMeta]], ...] = (
-        ("parameter", done.outside.parameters),
-        ("input", done.outside.inputs),
-        ("constant", {f"constant{i}": use[1] for i, use in enumerate(done.outside.constants)}),
+        ("parameter", recorded.outside.parameters),
+        ("input", recorded.outside.inputs),
+        ("constant", {f"constant{i}": use[1] for i, use in enumerate(recorded.outside.constants)}),
     )
     for kind, slots in groups:
         for index, (name, slot) in enumerate(slots.items()):
@@ -394,7 +394,7 @@ def _shown_inputs(rows: Sequence[LinkedCall], hidden: Sequence[bool]) -> list[tu
     shown: list[tuple[int, ...]] = []
     for row in rows:
         results: dict[int, None] = {}
-        for read in row.reads():
-            results.update(dict.fromkeys(shown[read] if hidden[read] else (read,)))
+        for source in row.reads():
+            results.update(dict.fromkeys(shown[source] if hidden[source] else (source,)))
         shown.append(tuple(sorted(results)))
     return shown

@@ -98,30 +98,30 @@ class Tape:
         self.moves.setdefault(id(tensor), []).append((time, alias, tensor))
 
 
-def finalize(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None = None) -> None:
+def finalize(tape: Tape, existing: Sequence[Tensor], born: Collection[int] | None = None) -> None:
     """Finalize a tape: make it independent of foreign tensors, and restore all memory that existed before the pass.
 
     Args:
         tape: The tape of a completed pass.
-        given: The parameters, buffers and inputs, which are referenced, not copied.
+        existing: The parameters, buffers and inputs, which are referenced, not copied.
         born: Memories allocated by the pass; needed only if not every call is on the tape.
     """
     end = len(tape.calls)
     if tape.shared:
         tape.changed = {place for place, key in tape.shared.items() if _written_outside(tape, key, place)}
     if tape.moves:
-        _put_back_shapes(tape, given, born)
-    foreign = _foreign(tape, set(map(id, given)))
+        _put_back_shapes(tape, existing, born)
+    foreign = _foreign(tape, set(map(id, existing)))
     if not foreign and not tape.writes:
         return
-    own = set(map(memory, given))
+    existing_memories = set(map(memory, existing))
     # Other tensors may change after the pass, so the tape takes copies of their memory.
     for key, tensor in foreign.items():
-        if key not in own and (born is None or key not in born):
+        if key not in existing_memories and (born is None or key not in born):
             tape.save_memory(tensor, end)
     # Memory from before the pass gets its first contents back; the tape keeps a copy of the last ones.
     for key, written in tape.writes.items():
-        existed_before = key in own or (key in foreign if born is None else key not in born)
+        existed_before = key in existing_memories or (key in foreign if born is None else key not in born)
         if existed_before and written.copies[0][0] < end:
             if written.copies[-1][0] < end:
                 written.copies.append((end, written.bytes.clone()))
@@ -137,14 +137,14 @@ def _written_outside(tape: Tape, key: int, departure: int) -> bool:
     return not torch.equal(before, after)
 
 
-def _put_back_shapes(tape: Tape, given: Sequence[Tensor], born: Collection[int] | None) -> None:
+def _put_back_shapes(tape: Tape, existing: Sequence[Tensor], born: Collection[int] | None) -> None:
     """Restore shape and memory of tensors that existed before the pass; the tape keeps the final ones."""
-    end, own = len(tape.calls), set(map(id, given))
-    made = {id(t): time for time, call in reversed([*enumerate(tape.calls)]) if call for t in tensors_in(call[3])}
+    end, existing_ids = len(tape.calls), set(map(id, existing))
+    made_at = {id(t): time for time, call in reversed([*enumerate(tape.calls)]) if call for t in tensors_in(call[3])}
     for key, moves in tape.moves.items():
         first, before, tensor = moves[0]
-        made_by_pass = made.get(key, end) < first if born is None else memory(before) in born
-        if key in own or not made_by_pass:
+        made_by_pass = made_at.get(key, end) < first if born is None else memory(before) in born
+        if key in existing_ids or not made_by_pass:
             tape.save_shape(tensor, end)
             assign_data(tensor, before)
 
@@ -154,7 +154,7 @@ def assign_data(tensor: Tensor, source: Tensor) -> None:
     torch._C.TensorBase.data.__set__(tensor, source)  # type: ignore[attr-defined]  # a descriptor of C
 
 
-def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
+def _foreign(tape: Tape, made_ids: set[int]) -> dict[int, Tensor]:
     """One tensor for each memory that calls read and that no call on the tape made."""
     foreign: list[Tensor] = []
     for call in tape.calls:
@@ -165,14 +165,14 @@ def _foreign(tape: Tape, known: set[int]) -> dict[int, Tensor]:
         if positions is None:
             positions = _POSITIONS[id(function)] = _tensor_positions(function)
         for position in positions[0]:
-            if position < len(args) and id(args[position]) not in known and args[position] is not None:
-                foreign += [tensor for tensor in tensors_in(args[position]) if id(tensor) not in known]
+            if position < len(args) and id(args[position]) not in made_ids and args[position] is not None:
+                foreign += [tensor for tensor in tensors_in(args[position]) if id(tensor) not in made_ids]
         if kwargs:
-            foreign += [tensor for tensor in tensors_in([*kwargs.values()]) if id(tensor) not in known]
+            foreign += [tensor for tensor in tensors_in([*kwargs.values()]) if id(tensor) not in made_ids]
         if isinstance(result, tuple | list):
-            known.update(map(id, result))
+            made_ids.update(map(id, result))
         else:
-            known.add(id(result))
+            made_ids.add(id(result))
     return {memory(tensor): tensor for tensor in reversed(foreign)}
 
 

@@ -171,5 +171,5 @@ def _called(func: Callable[..., object], call: TorchCall) -> object:
         return func(call.arguments["input"], tuple(call.arguments["size"]))
     names = PARAMETERS[call.name]
     positional = list(itertools.takewhile(call.arguments.__contains__, names))
-    rest = {name: value for name, value in call.arguments.items() if name not in positional}
-    return func(*(call.arguments[name] for name in positional), **rest)
+    keywords = {name: value for name, value in call.arguments.items() if name not in positional}
+    return func(*(call.arguments[name] for name in positional), **keywords)

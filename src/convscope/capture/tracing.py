@@ -129,8 +129,8 @@ def trace(
         return _forward_pass(session, keep, overrides or {})
     settings = StepSettings(target, loss, optimizer, lr, training)
     settings = settings if run is None else settings_of_run(run, settings)
-    given = _parameters(subject, overrides or {})
-    return _training_step(training_session(subject, intake, settings, parameters=given, progress=progress), keep)
+    parameters = _parameters(subject, overrides or {})
+    return _training_step(training_session(subject, intake, settings, parameters=parameters, progress=progress), keep)
 
 
 def _loaded(
@@ -201,11 +201,11 @@ def _training_step(session: TrainingSession, keep: Keep) -> Trace:
     return Trace(TrainingRecording(session, recorder, result))
 
 
-def _step_of_run(run: nn.Module | Run, step: int, *given: object) -> Trace:
+def _step_of_run(run: nn.Module | Run, step: int, *arguments: object) -> Trace:
     """Repeat a run up to a step, and record that step."""
     if not isinstance(run, Run):
         raise UsageError(f"at_step repeats a step of a run, not of {kind_of(run)}; cs.load_run reads a run.")
-    if any(value is not None for value in given):
+    if any(value is not None for value in arguments):
         raise UsageError(
             "at_step repeats a step with its own images, labels, loss, optimizer and rate; leave them out."
         )
@@ -219,10 +219,10 @@ def _step_of_run(run: nn.Module | Run, step: int, *given: object) -> Trace:
             origin=f"step {step:,} of {run.name}, after repeating {steps}",
         )
         subject = ModelState.of(state.model)
-        whole = training_session(
+        session = training_session(
             subject, as_call_inputs(subject, state.images, True), settings, parameters={}, progress=None
         )
-        return _training_step(whole, None)
+        return _training_step(session, None)
 
     return before_step(run, step, record)  # type: ignore[no-any-return]  # what `record` returns
 
@@ -237,14 +237,16 @@ def _forward_pass(session: TracingSession, keep: Keep, overrides: Mapping[str, A
     """Run a session, with arrays that replace parameters and results of steps."""
     if overrides:
         subject = session.subject
-        mine = {name: value for name, value in overrides.items() if name in subject.parameters}
-        session.parameters = {name: _fitting(subject, name, value) for name, value in mine.items()}
-        session.results = _results(session, {name: value for name, value in overrides.items() if name not in mine})
-    done = _keep(session, keep)
+        parameter_overrides = {name: value for name, value in overrides.items() if name in subject.parameters}
+        session.parameters = {name: _fitting(subject, name, value) for name, value in parameter_overrides.items()}
+        session.results = _results(
+            session, {name: value for name, value in overrides.items() if name not in parameter_overrides}
+        )
+    recorded = _keep(session, keep)
     if overrides:
-        _used(session, done)
+        _used(session, recorded)
     session.progress = None  # not called again when numbers are recomputed
-    return done
+    return recorded
 
 
 def _keep(session: TracingSession, keep: Keep) -> Trace:
@@ -262,8 +264,8 @@ def _keep(session: TracingSession, keep: Keep) -> Trace:
         return _recorded(session, recorder)
     names = [keep] if isinstance(keep, str) else list(keep)
     sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
-    wanted = {_time(sketch[name]) for name in names}
-    return _recorded(session, SparseRecorder(session, wanted.__contains__, float("inf")))
+    times = {_time(sketch[name]) for name in names}
+    return _recorded(session, SparseRecorder(session, times.__contains__, float("inf")))
 
 
 def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
@@ -276,8 +278,10 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
         empty = not isinstance(result, Tensor) and next(tensors_of(result), None) is None
     except RecursionError:
         result = None  # not kept: whatever reads it would go round in circles
-        why = "the model returned containers that hold themselves, or thousands within each other; return its tensors."
-        raise TraceError(why, "", None) from None
+        message = (
+            "the model returned containers that hold themselves, or thousands within each other; return its tensors."
+        )
+        raise TraceError(message, "", None) from None
     recorded = _told(session, recorder, result)
     if empty:
         kind = "nothing" if result is None else f"{kind_of(result)} without tensors"
@@ -291,16 +295,16 @@ def _told(session: TracingSession, recorder: Recorder, result: object) -> Trace:
     return Trace(Recording(session, recorder, result))
 
 
-def _results(session: TracingSession, given: Mapping[str, ArrayLike | Tensor]) -> dict[int, Array]:
+def _results(session: TracingSession, overrides: Mapping[str, ArrayLike | Tensor]) -> dict[int, Array]:
     """Overrides of steps, by the time of their calls, which a first run determines."""
-    if not given:
+    if not overrides:
         return {}
     sketch = _recorded(session, SparseRecorder(session, lambda _: False, 0))
     results = {}
-    for name, value in given.items():
-        known = [step.name for step in sketch.steps]
-        if name not in known and name not in {step.name for step in sketch.all_steps}:
-            raise UnknownName("step or parameter", name, [*known, *session.subject.parameters])
+    for name, value in overrides.items():
+        step_names = [step.name for step in sketch.steps]
+        if name not in step_names and name not in {step.name for step in sketch.all_steps}:
+            raise UnknownName("step or parameter", name, [*step_names, *session.subject.parameters])
         step = sketch[name]
         array = torch.as_tensor(value).detach().cpu().numpy()
         _check_same_shape(name, array.shape, step.shape)
@@ -315,26 +319,26 @@ def _time(step: Step) -> int:
 
 def _fitting(subject: ModelState, name: str, value: ArrayLike | Tensor) -> Tensor:
     """A copy of an override as a tensor like the parameter that it replaces."""
-    mine = subject.parameters[name]
+    parameter = subject.parameters[name]
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise UsageError(f"the override of {name} is {kind_of(value)}, which is not an array of numbers.") from None
-    tensor = tensor.detach().to(mine.device, mine.dtype, copy=True)
-    _check_same_shape(name, tuple(tensor.shape), tuple(mine.shape))
+    tensor = tensor.detach().to(parameter.device, parameter.dtype, copy=True)
+    _check_same_shape(name, tuple(tensor.shape), tuple(parameter.shape))
     return tensor
 
 
-def _check_same_shape(name: str, override: tuple[int, ...], own: tuple[int, ...]) -> None:
-    if override != own:
-        raise ShapeError(f"{name} has shape {own}, but its override has {override}.")
+def _check_same_shape(name: str, override: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if override != shape:
+        raise ShapeError(f"{name} has shape {shape}, but its override has {override}.")
 
 
-def _used(session: TracingSession, done: Trace) -> None:
+def _used(session: TracingSession, recorded: Trace) -> None:
     """Reject an override that no step reads: it would suggest that the parameter has no effect."""
-    read = {ref.name for step in done.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"}
+    read_names = {ref.name for step in recorded.all_steps for _, _, ref in step.refs() if ref.kind == "parameter"}
     for name in session.parameters:
-        if name not in read:
+        if name not in read_names:
             raise UsageError(
                 f"no step read the override of {name}: the model does not use this parameter, or also "
                 "holds it elsewhere."

@@ -46,8 +46,12 @@ class RunningStatistic:
     @property
     def entry(self) -> CallRecord:
         """Its update as an operation of its own."""
-        given = self.norm.arguments
-        arguments = {self.argument: given[self.argument], "input": given["input"], "momentum": given[self.rate]}
+        norm_arguments = self.norm.arguments
+        arguments = {
+            self.argument: norm_arguments[self.argument],
+            "input": norm_arguments["input"],
+            "momentum": norm_arguments[self.rate],
+        }
         scalars = ("momentum",) if self.rate in self.norm.scalars else ()
         return replace(
             self.norm, op=f"convscope::{self.argument}", overload="default", arguments=arguments, scalars=scalars,
@@ -70,7 +74,7 @@ class TrainingRecording(Recording):
         """Every call that made a tensor, described; one record for each result of a backward operation or update."""
         calls = [part for entry in self._described() for part in self._parts(entry)]
         self._statistics = list(self._running(calls))
-        return (*calls, *(each.entry for each in self._statistics))
+        return (*calls, *(statistic.entry for statistic in self._statistics))
 
     def _parts(self, entry: CallRecord) -> Iterator[CallRecord]:
         call = self.tape.calls[entry.time]
@@ -78,8 +82,8 @@ class TrainingRecording(Recording):
         if not isinstance(call[3], tuple) or entry.time < self.recorder.backward_start:
             yield entry
             return
-        made = [output for output, tensor in enumerate(returned_by(call)) if isinstance(tensor, Tensor)]
-        for output, slot in zip(made, entry.results, strict=True):
+        outputs = [output for output, tensor in enumerate(returned_by(call)) if isinstance(tensor, Tensor)]
+        for output, slot in zip(outputs, entry.results, strict=True):
             arguments = entry.arguments
             if "output_mask" in arguments:  # each step asks for its own gradient alone
                 arguments = {**arguments, "output_mask": [i == output for i in range(len(returned_by(call)))]}
@@ -103,10 +107,10 @@ class TrainingRecording(Recording):
 
     def _rows(self, linker: Linker) -> tuple[list[LinkedCall], list[Left]]:
         rows, left = super()._rows(linker)
-        for number, each in enumerate(self._statistics, len(rows) - len(self._statistics)):
-            names = [name for name, _, _ in slots_in(rows[each.row].entry.arguments)]
-            read = dict(zip(names, rows[each.row].links, strict=True))  # as they were when batch norm ran
-            rows[number] = LinkedCall(each.entry, (read[each.argument], read["input"]))
+        for number, statistic in enumerate(self._statistics, len(rows) - len(self._statistics)):
+            names = [name for name, _, _ in slots_in(rows[statistic.row].entry.arguments)]
+            links = dict(zip(names, rows[statistic.row].links, strict=True))  # as they were when batch norm ran
+            rows[number] = LinkedCall(statistic.entry, (links[statistic.argument], links["input"]))
         return rows, left
 
     def output(self, step: int, index: int) -> Array:
@@ -146,11 +150,11 @@ class TrainingRecording(Recording):
     @cached_property
     def _labels(self) -> list[Label]:
         loss, backward = self._first_rows
-        done = self._unlabelled
-        names, hidden = forward_names(replace(done, rows=done.rows[:loss]))
-        modules = [done.visits[row.entry.visit][0] for row in done.rows[:loss]]
-        naming = Naming(done.rows, loss, backward, (), {}, dict(self._updates()), tuple(names))
-        of_loss = labels_of(replace_rows(naming, done.rows[:backward]))
+        unlabelled = self._unlabelled
+        names, hidden = forward_names(replace(unlabelled, rows=unlabelled.rows[:loss]))
+        modules = [unlabelled.visits[row.entry.visit][0] for row in unlabelled.rows[:loss]]
+        naming = Naming(unlabelled.rows, loss, backward, (), {}, dict(self._updates()), tuple(names))
+        of_loss = labels_of(replace_rows(naming, unlabelled.rows[:backward]))
         names += [label.name for label in of_loss]
         modules += [""] * len(of_loss)
         hidden += [label.hidden for label in of_loss]
@@ -162,13 +166,13 @@ class TrainingRecording(Recording):
         for update in self.training_session.updates:
             first = self._row_at[update.time]
             module = self._module_of(update.parameter)
-            made = [output for output, tensor in enumerate(returned_by(update.call)) if isinstance(tensor, Tensor)]
-            for row, output in enumerate(made, first):
+            outputs = [output for output, tensor in enumerate(returned_by(update.call)) if isinstance(tensor, Tensor)]
+            for row, output in enumerate(outputs, first):
                 kind = update.results[output].removeprefix(update.parameter)
-                others = tuple(f"{other}{kind}" for other in self._tied.get(update.parameter, ()))
-                yield row, (update.results[output], module, output > 0, others)
-        for row, each in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
-            yield row, (f"{each.name}.updated", self._module_of(each.name), False, ())
+                aliases = tuple(f"{tied_name}{kind}" for tied_name in self._tied.get(update.parameter, ()))
+                yield row, (update.results[output], module, output > 0, aliases)
+        for row, statistic in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
+            yield row, (f"{statistic.name}.updated", self._module_of(statistic.name), False, ())
 
     def _module_of(self, name: str) -> str:
         """The module that holds a parameter."""
@@ -192,7 +196,7 @@ class TrainingRecording(Recording):
             module = self._module_of(name)
             total = GradientOf(f"{name}.grad", self._slot(tensor), end, LEAF, module)
             yield from self._total(total, terms.get(id(leaf), ()))
-            yield from (replace(total, name=f"{other}.grad") for other in self._tied.get(name, ()))
+            yield from (replace(total, name=f"{tied_name}.grad") for tied_name in self._tied.get(name, ()))
         for run in runs:
             for number, result in run.results.items():
                 tensor = run.received[number] if number < len(run.received) else None
@@ -209,10 +213,10 @@ class TrainingRecording(Recording):
         subject = self.session.subject
         names = {id(tensor): name for name, tensor in subject.parameters.items()}
         tied: dict[str, tuple[str, ...]] = {}
-        for other, tensor in subject.model.named_parameters(remove_duplicate=False):
-            name = names.get(id(tensor), other)
-            if name != other:
-                tied[name] = (*tied.get(name, ()), other)
+        for tied_name, tensor in subject.model.named_parameters(remove_duplicate=False):
+            name = names.get(id(tensor), tied_name)
+            if name != tied_name:
+                tied[name] = (*tied.get(name, ()), tied_name)
         return tied
 
     def _leaf(self, name: str) -> Tensor:
@@ -252,7 +256,7 @@ class TrainingRecording(Recording):
         mode = "training" if session.all_train else "evaluation"
         state = tuple(name for update in session.updates for name in update.before)
         first = len(self.entries) - len(self._statistics)
-        statistics = {each.name: self._ref(row, 0) for row, each in enumerate(self._statistics, first)}
+        statistics = {statistic.name: self._ref(row, 0) for row, statistic in enumerate(self._statistics, first)}
         return TrainingStep(
             mode, session.loss_name, session.optimizer_says, loss, gradients, updated, nodes, session.origin, state,
             statistics,
@@ -261,7 +265,7 @@ class TrainingRecording(Recording):
     def _node(self, run: NodeRun) -> BackwardNode:
         results = [(self._result_ref(result), run.received[number]) for number, result in run.results.items()]
         gradients = [*zip(run.goes_to, run.gave, strict=False)]
-        received = tuple((made, self._made(grad, run.start)) for made, grad in results if grad is not None)
+        received = tuple((ref, self._made(grad, run.start)) for ref, grad in results if grad is not None)
         gave = tuple(
             (self._target(target), self._made(grad, run.end))
             for target, grad in gradients
@@ -319,9 +323,9 @@ class TrainingRecording(Recording):
         """The reference of a tensor as it was before a time."""
         slot = self._slot(tensor)
         first, output = [(row, output) for time, row, output in self._makers[slot.serial] if time < before][-1]
-        made = self._ref(first, output)
+        ref = self._ref(first, output)
         later = tuple(row for time, row in self._writers.get(slot.memory, ()) if first < row and time < before)
-        return replace(made, rewritten=later) if later else made
+        return replace(ref, rewritten=later) if later else ref
 
 
 def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:

@@ -85,8 +85,8 @@ def _optimizer_of_run(run: Run, lr: float | None) -> torch.optim.Optimizer:
     folder = run.path / "snapshots"
     if snapshot_folders(folder):
         _, weights, state, _ = newest_good(folder)
-        own = run.model.state_dict()
-        if all(torch.equal(own[name].cpu(), tensor) for name, tensor in weights.items() if name in own):
+        run_weights = run.model.state_dict()
+        if all(torch.equal(run_weights[name].cpu(), tensor) for name, tensor in weights.items() if name in run_weights):
             restore_optimizer(optimizer, state["optimizer"], run.path)  # else its state belongs to other weights
             _lay_out(optimizer)
     for group in optimizer.param_groups:
@@ -129,10 +129,10 @@ class TrainingSession(TracingSession):
 
     def __post_init__(self) -> None:
         TracingSession.__post_init__(self)
-        mine = self.subject.parameters
+        model_parameters = self.subject.parameters
         frozen = self.parameters
         self.parameters = {
-            **{n: p.detach().clone() for n, p in mine.items() if p.requires_grad and n not in frozen},
+            **{n: p.detach().clone() for n, p in model_parameters.items() if p.requires_grad and n not in frozen},
             **frozen,
         }
         self.results = {}
@@ -242,7 +242,7 @@ def training_session(
     """
     check_model(subject)
     loss_name, loss = _loss(settings)
-    target = _target(subject, intake, settings.target, whole=loss_name in LOSSES)
+    target = _target(subject, intake, settings.target, integers=loss_name in LOSSES)
     intake.tensors = {**intake.tensors, "target": target}
     optimizer = _optimizer(subject, settings)
     if settings.trains:
@@ -274,7 +274,7 @@ def _loss(settings: StepSettings) -> tuple[str, LossFunction]:
     return "a loss of your own" if name == "<lambda>" else name, loss
 
 
-def _target(subject: ModelState, intake: CallInputs, target: ArrayLike | Tensor, *, whole: bool) -> Tensor:
+def _target(subject: ModelState, intake: CallInputs, target: ArrayLike | Tensor, *, integers: bool) -> Tensor:
     """The labels as a tensor on the model's device; for a named loss, one integer for each image."""
     tensor = (target.detach().clone() if isinstance(target, Tensor) else _numbers(target)).to(subject.device)
     images = len(next(iter(intake.tensors.values())))
@@ -282,7 +282,7 @@ def _target(subject: ModelState, intake: CallInputs, target: ArrayLike | Tensor,
         tensor = tensor[None]
     if len(tensor) != images:
         raise ShapeError(f"{images} images need {images} labels as their target, not {len(tensor)}.")
-    if not whole:
+    if not integers:
         return tensor
     if tensor.dim() != 1 or tensor.is_floating_point() or tensor.is_complex():
         kind = str(tensor.dtype).removeprefix("torch.")

@@ -57,8 +57,8 @@ def check_recorded(recorder: BackwardRecorder) -> None:
             "a second backward pass is not explained: the model or its loss calls backward or autograd.grad itself (a "
             "gradient penalty, for example); leave that term out and return the loss."
         )
-    made = (tensor for call in recorder.tape.calls if call is not None for tensor in tensors_of(call[3]))
-    narrow = next((tensor for tensor in made if tensor.dtype in NARROW and tensor.requires_grad), None)
+    results = (tensor for call in recorder.tape.calls if call is not None for tensor in tensors_of(call[3]))
+    narrow = next((tensor for tensor in results if tensor.dtype in NARROW and tensor.requires_grad), None)
     if narrow is not None:
         raise UsageError(
             f"a training step in {str(narrow.dtype).removeprefix('torch.')} is not explained, and the model calculates "

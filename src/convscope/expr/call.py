@@ -157,8 +157,8 @@ def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result"
         cells = tuple(map(index, cell if isinstance(cell, Iterable) else (cell,)))
     except TypeError:
         raise UsageError(f"a cell is a tuple of integers such as (3, 10, 12), not {cell!r}.") from None
-    wanted = (0,) * (len(shape) - len(cells)) + cells
-    fits = len(wanted) == len(shape) and all(0 <= i < n for i, n in zip(wanted, shape, strict=True))
+    full_index = (0,) * (len(shape) - len(cells)) + cells
+    fits = len(full_index) == len(shape) and all(0 <= i < n for i, n in zip(full_index, shape, strict=True))
     if not fits:
         shown = shape[1:] if shape[:1] == (1,) and len(cells) < len(shape) > 1 else shape
         ranges = " x ".join(f"0 to {n - 1}" if n else "none" for n in shown)
@@ -170,7 +170,7 @@ def full_cell(cell: Cell | int, shape: tuple[int, ...], name: str = "the result"
         ranges = ", ".join(f"0 to {n - 1}" for n in axes)
         needed = f"{len(axes)} {'index' if len(axes) == 1 else 'indices'}"
         raise UsageError(f"a cell of {name} has {needed} ({ranges}), so {cells} is incomplete.")
-    return wanted
+    return full_index
 
 
 def broadcast_cell(cell: Cell, shape: tuple[int, ...]) -> Cell:
@@ -209,11 +209,11 @@ class Places:
 
     def cells(self) -> Array:
         """int64, shape (T, axes); of n cells (n, T, axes)."""
-        lead = next((at.shape[:1] for at in self.positions if at.ndim > 1), ())
-        lengths = [at.shape[-1] for at in self.positions]
+        lead = next((position.shape[:1] for position in self.positions if position.ndim > 1), ())
+        lengths = [position.shape[-1] for position in self.positions]
         cells = np.empty((*lead, *lengths, len(lengths)), np.int64)
-        for axis, at in enumerate(self.positions):
-            cells[..., axis] = along(at, axis, len(lengths))
+        for axis, position in enumerate(self.positions):
+            cells[..., axis] = along(position, axis, len(lengths))
         return cells.reshape(*lead, math.prod(lengths), len(lengths))
 
 

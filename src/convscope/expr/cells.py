@@ -36,8 +36,8 @@ def leaf(operand: Operand, cell: Cell) -> Leaf:
     >>> leaf(Operand.of(np.eye(2), "x"), (1, 1)).value()
     1.0
     """
-    read = operand.array[cell]
-    return Leaf(widened(read) if isinstance(read, np.ndarray) else exact(read), operand.source, cell)
+    value = operand.array[cell]
+    return Leaf(widened(value) if isinstance(value, np.ndarray) else exact(value), operand.source, cell)
 
 
 def broadcast(operand: Operand | float | bool, cell: Cell, name: str) -> Leaf:
@@ -78,16 +78,18 @@ def gather(operand: Operand, axes: Sequence[int | range | Span], *, drop_padding
         drop_padding: Leave padding out; the windows of all cells must lose the same cells.
     """
     positions = [_positions(axis) for axis in axes]
-    valid = [(at >= 0) & (at < size) for at, size in zip(positions, operand.shape, strict=True)]
+    valid = [(position >= 0) & (position < size) for position, size in zip(positions, operand.shape, strict=True)]
     padded = not all(bool(v.all()) for v in valid)
     if padded and drop_padding:
-        kept = [v.reshape(-1, v.shape[-1]) for v in valid]
-        assert all((v == v[:1]).all() for v in kept), "these windows lose different cells to the padding"
-        positions = [at[..., v[0]] for at, v in zip(positions, kept, strict=True)]
+        masks = [v.reshape(-1, v.shape[-1]) for v in valid]
+        assert all((v == v[:1]).all() for v in masks), "these windows lose different cells to the padding"
+        positions = [position[..., v[0]] for position, v in zip(positions, masks, strict=True)]
         padded = False
     count = len(positions)
     reachable = (
-        [np.clip(at, 0, size - 1) for at, size in zip(positions, operand.shape, strict=True)] if padded else positions
+        [np.clip(position, 0, size - 1) for position, size in zip(positions, operand.shape, strict=True)]
+        if padded
+        else positions
     )
     values = _read(operand.array, reachable)
     inside = None
@@ -97,7 +99,9 @@ def gather(operand: Operand, axes: Sequence[int | range | Span], *, drop_padding
             inside = inside & along(fits, axis, count)
         values = np.where(inside, values, values.dtype.type(0))
         inside = np.broadcast_to(inside, values.shape).reshape(*values.shape[: values.ndim - count], -1)
-    grid = tuple(at.shape[-1] for at, axis in zip(positions, axes, strict=True) if isinstance(axis, range | Span))
+    grid = tuple(
+        position.shape[-1] for position, axis in zip(positions, axes, strict=True) if isinstance(axis, range | Span)
+    )
     values = values.reshape(*values.shape[: values.ndim - count], -1)
     return Cells(values, operand.source, Places(tuple(positions)), grid, inside)
 
@@ -111,21 +115,21 @@ def _positions(axis: int | range | Span) -> Array:
 def _read(array: Array, positions: list[Array]) -> Array:
     """The numbers at all combinations of positions, widened: shape (L, M, ...), of n cells (n, L, M, ...)."""
     count = len(positions)
-    spread = [along(at, axis, count) for axis, at in enumerate(positions)]
+    spread = [along(position, axis, count) for axis, position in enumerate(positions)]
     if not array.flags.c_contiguous or not array.size:
         return widened(np.asarray(array[tuple(spread)]))
-    whole = 0  # axes at the end that are read as they are
-    while whole < count and _is_all(positions[count - 1 - whole], array.shape[count - 1 - whole]):
-        whole += 1
-    lead = count - whole
+    full_axes = 0  # axes at the end that are read as they are
+    while full_axes < count and _is_all(positions[count - 1 - full_axes], array.shape[count - 1 - full_axes]):
+        full_axes += 1
+    lead = count - full_axes
     block = math.prod(array.shape[lead:])
     flat: Array = np.zeros((), np.intp)
     for axis in range(lead):
-        flat = flat + spread[axis].reshape(spread[axis].shape[: spread[axis].ndim - whole]) * (
+        flat = flat + spread[axis].reshape(spread[axis].shape[: spread[axis].ndim - full_axes]) * (
             math.prod(array.shape[axis + 1 : lead])
         )
-    read = array.reshape(-1, block).take(flat, axis=0) if whole else array.reshape(-1).take(flat)
-    return widened(np.asarray(read).reshape((*flat.shape, *array.shape[lead:])))
+    values = array.reshape(-1, block).take(flat, axis=0) if full_axes else array.reshape(-1).take(flat)
+    return widened(np.asarray(values).reshape((*flat.shape, *array.shape[lead:])))
 
 
 def _is_all(positions: Array, size: int) -> bool:
@@ -158,8 +162,8 @@ def before_reduction(cell: Cell, dims: Sequence[int], count: int) -> Cell:
     """
     if len(cell) == count:
         return cell
-    rest = iter(cell)
-    return tuple(0 if axis in dims else next(rest) for axis in range(count))
+    kept_indices = iter(cell)
+    return tuple(0 if axis in dims else next(kept_indices) for axis in range(count))
 
 
 def pair(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
@@ -187,5 +191,5 @@ def from_last_nan(window: Cells) -> Cells:
     """The cells of one window that max pooling selects from: those from its last nan on, or all."""
     if not np.isnan(window.values).any():
         return window
-    rest = len(window) - int(winner_of(window.values))
-    return Cells(window.values[-rest:], window.source, window.cells[-rest:], (rest,))
+    count = len(window) - int(winner_of(window.values))
+    return Cells(window.values[-count:], window.source, window.cells[-count:], (count,))

@@ -223,7 +223,7 @@ class Dot:
         value, error = _over(total * self.scale, self.divisor), self._inherited()
         with np.errstate(all="ignore"):
             added = magnitudes.sum(-1)
-            whole, size = added * max(abs(self.scale), 1.0), added * np.abs(self._factors())
+            scaled_sum, size = added * max(abs(self.scale), 1.0), added * np.abs(self._factors())
             roundings = np.count_nonzero(magnitudes, axis=-1) - (self.right is None)
             roundings = roundings + self.extra + (self.scale != 1) + (self.divisor != 1)
             if self.bias is not None:
@@ -236,7 +236,7 @@ class Dot:
             if self.right is not None and precision.flushes:  # products of numbers that the kernel takes for 0
                 small = np.minimum(np.abs(self.left.values), np.abs(self.right.values)) < precision.tiny
                 error = error + (magnitudes * small).sum(-1) * abs(self.factor)
-            error = np.where(np.maximum(whole, size) >= precision.room, np.inf, error)
+            error = np.where(np.maximum(scaled_sum, size) >= precision.room, np.inf, error)
             error = error + (roundings > 0) * precision.tiny * np.maximum(1.0, roundings * abs(self.factor))
         return BoundedResult(value, error) if products.ndim > 1 else BoundedResult(float(value), float(error))
 
@@ -258,11 +258,11 @@ class Dot:
     def _inherited(self) -> Numbers:
         """What the errors of intermediate numbers add up to."""
         error: float | Array = 0.0
-        ours, theirs = self.left.errors, None if self.right is None else self.right.errors
-        if ours is not None:
-            error = error + ours * np.abs(self.weights)
-        if theirs is not None:
-            error = error + theirs * (np.abs(self.values) + (0.0 if ours is None else ours))
+        left_errors, right_errors = self.left.errors, None if self.right is None else self.right.errors
+        if left_errors is not None:
+            error = error + left_errors * np.abs(self.weights)
+        if right_errors is not None:
+            error = error + right_errors * (np.abs(self.values) + (0.0 if left_errors is None else left_errors))
         return np.sum(error, axis=-1) * np.abs(self._factors()) if isinstance(error, np.ndarray) else 0.0
 
 

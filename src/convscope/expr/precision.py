@@ -141,10 +141,10 @@ def writing_error(value: Numbers, precision: Precision) -> Numbers:
     """
     coarsest, size = max(precision.sum, precision.stored), np.abs(value)
     with np.errstate(all="ignore"):
-        held = _short(value) & (
+        is_exact = _short(value) & (
             (size >= precision.tiny) | (size % (2 * 2.0 ** np.round(np.log2(coarsest)) * precision.tiny) == 0)
         )
-    error = np.where(held, 0.0, coarsest * np.maximum(size, precision.tiny))
+    error = np.where(is_exact, 0.0, coarsest * np.maximum(size, precision.tiny))
     return error if error.ndim else float(error)
 
 
@@ -275,16 +275,16 @@ def exact_sums(rows: Array) -> Array:
         largest = np.abs(rows).max(-1)
         exponent = np.frexp(largest)[1]
         bits = count.bit_length()  # count < 2**bits, so the sum is below 2**(bits + exponent)
-        first, rest = _split(rows, np.ldexp(1.0, bits + exponent))
-        second, rest = _split(rest, np.ldexp(1.0, 2 * bits + exponent - 53))
-        third = rest.sum(-1)
-        off = np.ldexp(1.0, 4 * bits + exponent - 159)  # of that sum, which is rounded
+        first, remainder = _split(rows, np.ldexp(1.0, bits + exponent))
+        second, remainder = _split(remainder, np.ldexp(1.0, 2 * bits + exponent - 53))
+        third = remainder.sum(-1)
+        third_error = np.ldexp(1.0, 4 * bits + exponent - 159)  # of that sum, which is rounded
         high, low = _two_sum(first, second)
         low, lost = _two_sum(low, third)
         total, low = _two_sum(high, low)
-        far = np.abs(low) + np.abs(lost) + off
+        total_error = np.abs(low) + np.abs(lost) + third_error
         half = np.spacing(np.abs(total)) * np.where(np.frexp(total)[0] % 0.5 == 0, 0.249, 0.499)
-        sure = (far < half) | ((first == 0) & (largest == 0))
+        sure = (total_error < half) | ((first == 0) & (largest == 0))
         sure &= np.isfinite(largest) & (np.abs(exponent) < 800)
     for row in np.flatnonzero(~sure):
         total[row] = _one_by_one(rows[row])
@@ -301,5 +301,5 @@ def _split(rows: Array, unit: Array) -> tuple[Array, Array]:
 def _two_sum(x: Array, y: Array) -> tuple[Array, Array]:
     """A sum and its rounding error."""
     total = x + y
-    other = total - x
-    return total, (x - (total - other)) + (y - other)
+    y_part = total - x
+    return total, (x - (total - y_part)) + (y - y_part)

@@ -123,7 +123,7 @@ def check_loaded(module: ModuleType) -> None:
     """
     imports, file = _ACTIVE.get(), getattr(module, "__file__", None)
     if imports is not None and file is not None and not is_library(file) and Path(file).is_file():
-        imports.admit(os.path.abspath(file), read_file(Path(file), most=available()))  # noqa: PTH100
+        imports.admit(os.path.abspath(file), read_file(Path(file), limit=available()))  # noqa: PTH100
 
 
 def checked(spec: ModuleSpec) -> ModuleSpec:
@@ -139,7 +139,7 @@ def checked(spec: ModuleSpec) -> ModuleSpec:
     if is_library(file):
         return spec
     try:
-        content = read_file(Path(file), most=available())
+        content = read_file(Path(file), limit=available())
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror or error}.") from None
     imports.admit(file, content)

@@ -129,7 +129,7 @@ def _digest(source: str, args: Mapping[str, object]) -> str:
 def _file_digest(file: str) -> str | None:
     """The digest of a file's content; None if it does not exist or is not a regular file."""
     try:
-        return hashlib.sha256(read_file(Path(file), most=available())).hexdigest()
+        return hashlib.sha256(read_file(Path(file), limit=available())).hexdigest()
     except (OSError, ValueError):
         return None
 

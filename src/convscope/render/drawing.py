@@ -55,7 +55,7 @@ def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
     function = PRIMITIVES[apply.function]
     values = [_exact(a) for a in apply.arguments.values()]
     with np.errstate(all="ignore"):
-        template = function.taken(*values) if function.taken else function.formula
+        template = function.branch(*values) if function.branch else function.formula
         with_shown = float(function.value(*(np.float64(number_of(text)) for text in shown.values())))
     value = apply.value()
     digits = _digits(apply, value)

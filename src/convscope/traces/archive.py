@@ -181,8 +181,8 @@ class Archive:
         except _TooLarge:
             raise
         except _DAMAGE as error:
-            why = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise DataError(f"{path} is not a trace saved by convscope, or is damaged ({why}).") from None
+            reason = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise DataError(f"{path} is not a trace saved by convscope, or is damaged ({reason}).") from None
 
     def _checked(self) -> HeaderContents:
         """Open the file, check its whole header, and whatever can be checked about its arrays at this point."""
@@ -234,9 +234,9 @@ class Archive:
             return self.output(ref.id, ref.output)
         if ref.kind != "parameter":
             return self.constant(ref.id) if ref.kind == "constant" else self.input(ref.name)
-        whole = self.parameter(ref.name).reshape(-1)[ref.offset - outside[ref.kind, ref.id].offset :]
-        stride = [n * whole.itemsize for n in ref.stride]  # stays inside the array, as header_check has made sure
-        return np.lib.stride_tricks.as_strided(whole, ref.shape, stride, writeable=False)
+        flat = self.parameter(ref.name).reshape(-1)[ref.offset - outside[ref.kind, ref.id].offset :]
+        stride = [n * flat.itemsize for n in ref.stride]  # stays inside the array, as header_check has made sure
+        return np.lib.stride_tricks.as_strided(flat, ref.shape, stride, writeable=False)
 
     def steps(self) -> tuple[Step, ...]:
         """All steps."""

@@ -142,9 +142,9 @@ def _compare(a: Step, b: Step) -> StepDifference:
     changed = int(same.size - np.count_nonzero(same))
     if not changed:
         return StepDifference(a.name, shapes, same.size, 0, 0.0, 0.0)
-    apart = np.abs(_minus(y, x))
+    distance = np.abs(_minus(y, x))
     return StepDifference(
-        a.name, shapes, same.size, changed, float(apart.max()), float(np.sqrt(np.square(apart).mean()))
+        a.name, shapes, same.size, changed, float(distance.max()), float(np.sqrt(np.square(distance).mean()))
     )
 
 
@@ -152,11 +152,11 @@ def _minus(b: Array, a: Array) -> Array:
     """b - a in float64 (complex128); 0 where both are the same infinity or both NaN."""
     kind = np.complex128 if "c" in {a.dtype.kind, b.dtype.kind} else np.float64
     with np.errstate(invalid="ignore"):
-        apart: Array = np.subtract(b, a, dtype=kind)
-    return np.where(_same(a, b), 0.0, apart)
+        distance: Array = np.subtract(b, a, dtype=kind)
+    return np.where(_same(a, b), 0.0, distance)
 
 
 def _same(a: Array, b: Array) -> NDArray[np.bool_]:
     """Mask of equal numbers; NaN equals NaN."""
-    both: NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
-    return both
+    mask: NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
+    return mask

@@ -54,10 +54,10 @@ def _counted(step: Step) -> Iterator[float]:
     """The numbers of cells requested by `arange`-like operations, and by those that make a square."""
     arguments = step.arguments
     if step.op in {"arange", "range"}:
-        start, end, by = (
+        start, end, step_size = (
             _number(arguments.get(name), usual) for name, usual in (("start", 0), ("end", 0), ("step", 1))
         )
-        yield abs((end - start) / by) if by else math.inf
+        yield abs((end - start) / step_size) if step_size else math.inf
     if step.op == "eye":
         rows = _number(arguments.get("n"), 1)
         yield abs(rows * _number(arguments.get("m"), rows))
@@ -113,10 +113,10 @@ def unpack(value: object, depth: int = 0) -> Any:
         return [unpack(item, depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
-    kind, held = _only(value)
+    kind, content = _only(value)
     if kind not in UNPACK:
         raise ValueError(f"an unknown kind of value, {kind!r}")
-    return UNPACK[kind](held, depth + 1)
+    return UNPACK[kind](content, depth + 1)
 
 
 def _only(value: Mapping[str, object]) -> tuple[str, object]:
@@ -126,37 +126,42 @@ def _only(value: Mapping[str, object]) -> tuple[str, object]:
     return next(iter(value.items()))
 
 
-def _list(held: object, depth: int) -> list[Any]:
-    if not isinstance(held, list):
-        raise ValueError(f"{type(held).__name__} instead of a list")  # noqa: TRY004 - one kind of error for all damage
-    return [unpack(item, depth) for item in held]
+def _list(content: object, depth: int) -> list[Any]:
+    if not isinstance(content, list):
+        raise ValueError(f"{type(content).__name__} instead of a list")  # noqa: TRY004 - one kind of error for all damage
+    return [unpack(item, depth) for item in content]
 
 
-def _map(held: object, depth: int) -> dict[str, object]:
-    if not isinstance(held, dict):
-        raise ValueError(f"{type(held).__name__} instead of an object")  # noqa: TRY004
-    return {name: unpack(item, depth) for name, item in held.items()}
+def _map(content: object, depth: int) -> dict[str, object]:
+    if not isinstance(content, dict):
+        raise ValueError(f"{type(content).__name__} instead of an object")  # noqa: TRY004
+    return {name: unpack(item, depth) for name, item in content.items()}
 
 
-def _ref(held: object, depth: int) -> Ref:
-    values = _list(held, depth)
+def _ref(content: object, depth: int) -> Ref:
+    values = _list(content, depth)
     if len(values) != len(REF):
         raise ValueError(f"a reference of {len(values)} values instead of {len(REF)}")
     return Ref(**dict(zip(REF, values, strict=True)))
 
 
 def _odd(kind: type[float] | type[complex]) -> Callable[[object, int], complex]:
-    def number(held: object, _depth: int) -> complex:
-        if not isinstance(held, list) or len(held) != 1 or not isinstance(held[0], str) or len(held[0]) > 99:
+    def number(content: object, _depth: int) -> complex:
+        if (
+            not isinstance(content, list)
+            or len(content) != 1
+            or not isinstance(content[0], str)
+            or len(content[0]) > 99
+        ):
             raise ValueError(f"a {kind.__name__} that is not written as one")
-        return kind(held[0])
+        return kind(content[0])
 
     return number
 
 
 UNPACK: Mapping[str, Callable[[object, int], object]] = {
     "ref": _ref,
-    "tuple": lambda held, depth: tuple(_list(held, depth)),
+    "tuple": lambda content, depth: tuple(_list(content, depth)),
     "map": _map,
     "complex": _odd(complex),
     "float": _odd(float),
@@ -185,13 +190,13 @@ def unpack_result(value: object, read: Callable[[str], object], depth: int = 0) 
     if depth > DEEPEST:
         raise ValueError(f"the result is nested more than {DEEPEST} deep")
     if isinstance(value, dict):
-        kind, held = _only(value)
-        if kind == "array" and isinstance(held, str):
-            return read(held)
-        if kind == "map" and isinstance(held, dict):
-            return {name: unpack_result(item, read, depth + 1) for name, item in held.items()}
-        if kind == "tuple" and isinstance(held, list):
-            return tuple(unpack_result(item, read, depth + 1) for item in held)
+        kind, content = _only(value)
+        if kind == "array" and isinstance(content, str):
+            return read(content)
+        if kind == "map" and isinstance(content, dict):
+            return {name: unpack_result(item, read, depth + 1) for name, item in content.items()}
+        if kind == "tuple" and isinstance(content, list):
+            return tuple(unpack_result(item, read, depth + 1) for item in content)
     plain = unpack(value, depth)
     if plain is not None and not isinstance(plain, bool | int | float | complex | str):
         raise ValueError(f"a result that holds {type(plain).__name__}")

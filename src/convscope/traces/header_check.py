@@ -165,8 +165,8 @@ def derivable(ref: Ref, outside: Outside, steps: Sequence[Step]) -> bool:
         return False
     if ref.kind == "parameter":
         return dense(outside[ref.kind, ref.id])
-    whole = steps[ref.id].results[ref.output] if ref.kind == "step" else outside[ref.kind, ref.id]
-    return (whole.shape, whole.stride, whole.offset) == (ref.shape, ref.stride, ref.offset)
+    source = steps[ref.id].results[ref.output] if ref.kind == "step" else outside[ref.kind, ref.id]
+    return (source.shape, source.stride, source.offset) == (ref.shape, ref.stride, ref.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,20 +187,20 @@ class _Reader:
         _require(all(isinstance(text, str) for text in texts) and bool(step.name and step.op), f"{where} has no name")
         _require(modules.get(step.module) == step.module_type, f"{where} ran in a module that the model does not have")
         called = step.name.partition("#")[0]
-        own = called == step.module or called.startswith(f"{step.module}.".lstrip("."))
-        _require(own, f"{where} is named {step.name!r} but ran in {step.module!r}")
+        fits_module = called == step.module or called.startswith(f"{step.module}.".lstrip("."))
+        _require(fits_module, f"{where} is named {step.name!r} but ran in {step.module!r}")
         flags = (step.view, step.hidden, step.overridden)
         _require(all(isinstance(flag, bool) for flag in flags), f"{where} has a flag that is neither true nor false")
         _require(_increasing(step.inputs, number), f"{where} reads steps that do not come before it")
         _require(isinstance(step.arguments, dict), f"{where} has no arguments")
-        read = dict[str, str]()
+        parameters = dict[str, str]()
         for name, item, ref in step.refs():
             self.reference(ref, number, f"{name} of {where}")
             if not derivable(ref, self.outside, self.steps):
                 self.stored(f"operand/{number}/{name}/{item}", ref)
             if step.arguments[name] is ref and ref.kind == "parameter":
-                read[name] = ref.name
-        _require(isinstance(step.parameters, dict) and step.parameters == read, f"{where} names other parameters")
+                parameters[name] = ref.name
+        _require(isinstance(step.parameters, dict) and step.parameters == parameters, f"{where} names other parameters")
         _require(not step.view or any(True for _ in step.refs()), f"{where} is a view of nothing")
         self._results(number, step)
         _require(_describable(step), f"{where} has arguments that {step.op} cannot have")
@@ -211,8 +211,8 @@ class _Reader:
         _require(isinstance(step.results, tuple) and bool(step.results), f"{where} has no result")
         for index, ref in enumerate(step.results):
             _shape_of(ref, f"result {index} of {where}")
-            own = (ref.kind, ref.id, ref.name, ref.output, ref.rewritten)
-            _require(own == ("step", number, step.name, index, ()), f"a result of {where} belongs to another step")
+            identity = (ref.kind, ref.id, ref.name, ref.output, ref.rewritten)
+            _require(identity == ("step", number, step.name, index, ()), f"a result of {where} belongs to another step")
             self.stored(f"output/{number}/{index}", ref)
 
     def reference(self, ref: Ref, number: int, where: str) -> None:
@@ -234,12 +234,12 @@ class _Reader:
         if ref.kind == "parameter" and not ref.rewritten:
             self._view(ref, self.outside[ref.kind, ref.id], where)
 
-    def _view(self, ref: Ref, whole: Ref, where: str) -> None:
+    def _view(self, ref: Ref, parameter: Ref, where: str) -> None:
         """Check that a view of a parameter stays inside it, and has no more cells than the largest array."""
-        _require(ref.dtype == whole.dtype, f"{where} has another type than the parameter")
-        first, cells, size = ref.offset - whole.offset, math.prod(ref.shape), math.prod(whole.shape)
+        _require(ref.dtype == parameter.dtype, f"{where} has another type than the parameter")
+        first, cells, size = ref.offset - parameter.offset, math.prod(ref.shape), math.prod(parameter.shape)
         inside = first + _reach(ref) < size if cells else first <= size
-        _require(first >= 0 and inside, f"{where} reaches beyond the parameter {whole.name}")
+        _require(first >= 0 and inside, f"{where} reaches beyond the parameter {parameter.name}")
         _require(cells <= max(self.largest, size), f"{where} has more cells than any array in the file")
 
     def stored(self, name: str, ref: Ref) -> None:
@@ -281,14 +281,14 @@ def _outside(packed: list[Any], arrays: Arrays) -> Outside:
 
 def _result(packed: object, returned: tuple[Any, ...] | None, reader: _Reader) -> None:
     """Check that the arrays of the result exist, and that their references, if present, are possible."""
-    read = list[str]()
-    unpack_result(packed, read.append)
-    for name in read:
+    names = list[str]()
+    unpack_result(packed, names.append)
+    for name in names:
         _require(name.startswith("result/") and name in reader.arrays, f"the array {name} is missing")
     if returned is None:
         return
-    _require(len(returned) == len(read), "the result has another number of tensors than the header says")
-    for index, (name, ref) in enumerate(zip(read, returned, strict=True)):
+    _require(len(returned) == len(names), "the result has another number of tensors than the header says")
+    for index, (name, ref) in enumerate(zip(names, returned, strict=True)):
         reader.reference(ref, len(reader.steps), f"tensor {index} of the result")
         reader.stored(name, ref)
 

@@ -28,10 +28,10 @@ def pytorch_code(step: Step, cell: Cell) -> str | None:
     bias = torch.tensor(trace.operand(step, "bias"))
     F.conv2d(x, weight, bias, padding=1)[0, 1, 2, 3]
     """
-    made = CALLS[step.op](step.arguments) if step.op in CALLS else None
-    if made is None or (len(step.results) != 1 and step.op not in FIRST_RESULT):
+    notation = CALLS[step.op](step.arguments) if step.op in CALLS else None
+    if notation is None or (len(step.results) != 1 and step.op not in FIRST_RESULT):
         return None
-    operands, call = made
+    operands, call = notation
     lines = [f"step = trace[{step.name!r}]".replace("'", '"')]
     lines += [f'{name} = torch.tensor(trace.operand(step, "{argument}"))' for name, argument in operands.items()]
     where = f"[{', '.join(map(str, cell))}]" if len(cell) else ""
@@ -114,9 +114,9 @@ def _one(call: str) -> Call:
 
 def _two(sign: str, other: str) -> Call:
     def call(arguments: Arguments) -> tuple[dict[str, str], str] | None:
-        both = {"x": "self", "y": other}
-        whole = _present(arguments, both) == both and arguments.get("alpha", 1) == 1
-        return (both, f"(x {sign} y)") if whole else None
+        operands = {"x": "self", "y": other}
+        is_plain = _present(arguments, operands) == operands and arguments.get("alpha", 1) == 1
+        return (operands, f"(x {sign} y)") if is_plain else None
 
     return call
 
@@ -199,10 +199,10 @@ def _linear_formula(_: Arguments, cell: Cell) -> str | None:
 def _norm_formula(arguments: Arguments, cell: Cell) -> str | None:
     if arguments["training"]:
         return None
-    c, at = cell[0], ", ".join(map(str, cell))
+    c, indices = cell[0], ", ".join(map(str, cell))
     scaled = f" · weight[{c}]" if isinstance(arguments["weight"], Ref) else ""
     moved = f" + bias[{c}]" if isinstance(arguments["bias"], Ref) else ""
-    return f"(in[{at}] − mean[{c}]) / √(var[{c}] + {arguments['eps']:g}){scaled}{moved}".replace("e-", "e−")
+    return f"(in[{indices}] − mean[{c}]) / √(var[{c}] + {arguments['eps']:g}){scaled}{moved}".replace("e-", "e−")
 
 
 def _pointwise(text: str) -> Callable[[Arguments, Cell], str | None]:

@@ -71,14 +71,14 @@ class Ref:
         >>> Ref("step", 0, "view", shape=(2, 3), stride=(1, 2), offset=2).cells_at(np.array([7, 99]))[0][0].tolist()
         [1, 2]
         """
-        rest = addresses - self.offset
+        remainder = addresses - self.offset
         cells = np.zeros((len(addresses), len(self.shape)), np.int64)
         for axis in sorted(range(len(self.shape)), key=lambda a: -self.stride[a]):
             if self.stride[axis] > 0:
-                at = np.clip(rest // self.stride[axis], 0, self.shape[axis] - 1)
-                cells[:, axis] = at
-                rest = rest - at * self.stride[axis]
-        return cells, rest == 0
+                index = np.clip(remainder // self.stride[axis], 0, self.shape[axis] - 1)
+                cells[:, axis] = index
+                remainder = remainder - index * self.stride[axis]
+        return cells, remainder == 0
 
 
 class Origin(NamedTuple):
@@ -224,17 +224,17 @@ def notes_of(steps: Sequence[Step]) -> tuple[str, ...]:
 def broken_chains(steps: Sequence[Step]) -> Iterator[str]:
     """Sentences on numbers that left PyTorch during the pass and came back."""
     for step in steps:
-        for how in step.broken:
-            yield f"the chain to the image is broken at {step.name}: {how}."
+        for reason in step.broken:
+            yield f"the chain to the image is broken at {step.name}: {reason}."
 
 
 def _rounded(steps: Sequence[Step]) -> Iterator[str]:
     """Sentences on steps whose vectors are unused: an untraced run may use another algorithm without them."""
-    read = {(ref.id, ref.output) for step in steps for _, _, ref in step.refs() if ref.kind == "step"}
+    read_results = {(ref.id, ref.output) for step in steps for _, _, ref in step.refs() if ref.kind == "step"}
     for step in steps:
         values = VALUES_ALONE.get(step.op)
-        vectors = {output for output, made in enumerate(step.results) if made.shape and output != values}
-        if values is not None and not any((step.id, output) in read for output in vectors):
+        vectors = {output for output, result in enumerate(step.results) if result.shape and output != values}
+        if values is not None and not any((step.id, output) in read_results for output in vectors):
             yield (
                 f"{step.name} was traced together with vectors that no step reads; if the model requests only the "
                 "values, an untraced PyTorch computes them in another way, and the last bits may differ."
@@ -289,5 +289,5 @@ class TrainingStep:
     @property
     def says(self) -> str:
         """A description of the recording: the first line of every report."""
-        what = f"one step of {self.optimizer} on" if self.optimizer else "loss and gradients of"
-        return f"{what} {self.loss_name}, in {self.mode} mode{f'; {self.origin}' if self.origin else ''}"
+        scope = f"one step of {self.optimizer} on" if self.optimizer else "loss and gradients of"
+        return f"{scope} {self.loss_name}, in {self.mode} mode{f'; {self.origin}' if self.origin else ''}"

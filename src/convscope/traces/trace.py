@@ -120,8 +120,8 @@ class Trace(RichDisplay):
         if kind not in {"grad", "updated"}:
             return ""
         if self.training_step is None:
-            given = "target=labels" + (" and optimizer='sgd'" if kind == "updated" else "")
-            return f"Gradients and updates belong to a training step: pass the labels of these images, {given}."
+            arguments = "target=labels" + (" and optimizer='sgd'" if kind == "updated" else "")
+            return f"Gradients and updates belong to a training step: pass the labels of these images, {arguments}."
         if kind == "updated" and not self.training_step.optimizer:
             return "New weights are made by an optimizer: pass optimizer='sgd', or one of your own."
         if name in self.parameters and name not in self.training_step.gradients:
@@ -291,8 +291,10 @@ class Trace(RichDisplay):
         reader = step if isinstance(step, Step) else self[step]
         refs = {(n, i): r for n, i, r in reader.refs()}
         if (name, item) not in refs:
-            known = ", ".join(dict.fromkeys(n for n, _ in refs)) or "no tensors"
-            raise UsageError(f"{reader.name} reads no tensor {item} of an argument {name!r}; it reads {known}.")
+            argument_names = ", ".join(dict.fromkeys(n for n, _ in refs)) or "no tensors"
+            raise UsageError(
+                f"{reader.name} reads no tensor {item} of an argument {name!r}; it reads {argument_names}."
+            )
         ref = refs[name, item]
         return self._trace_back(ref, full_cell(cell, ref.shape, f"{name} of {reader.name}"))
 
@@ -300,19 +302,21 @@ class Trace(RichDisplay):
         """Follow the memory of `ref` back to whatever wrote `cell`."""
         address = ref.address(cell)
         for writer in reversed(ref.rewritten):
-            for made in self.all_steps[writer].results:
-                at = made.cell_at(address) if made.memory == ref.memory else None
-                if at is not None:
-                    return Origin("step", made.id, made.name, made.output, at)
+            for result in self.all_steps[writer].results:
+                source_cell = result.cell_at(address) if result.memory == ref.memory else None
+                if source_cell is not None:
+                    return Origin("step", result.id, result.name, result.output, source_cell)
         if ref.kind != "step":
-            whole = self.outside[ref.kind, ref.id]
-            return Origin(ref.kind, ref.id, ref.name, 0, whole.cell_at(address) or cell)
+            array = self.outside[ref.kind, ref.id]
+            return Origin(ref.kind, ref.id, ref.name, 0, array.cell_at(address) or cell)
         maker = self.all_steps[ref.id]
         if maker.view:
             viewed = next(r for _, _, r in maker.refs())
-            at = viewed.cell_at(address) if viewed.dtype == ref.dtype else None  # else addresses have other units
-            if at is not None:
-                return self._trace_back(viewed, at)
+            source_cell = (
+                viewed.cell_at(address) if viewed.dtype == ref.dtype else None
+            )  # else addresses have other units
+            if source_cell is not None:
+                return self._trace_back(viewed, source_cell)
         return Origin("step", maker.id, maker.name, ref.output, cell)
 
     @cached_property

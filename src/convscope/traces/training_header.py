@@ -18,11 +18,11 @@ RESULTS = 64
 """More results than any operation has."""
 
 
-def pack_training(made: TrainingStep, steps: Sequence[Step]) -> dict[str, object]:
+def pack_training(training_step: TrainingStep, steps: Sequence[Step]) -> dict[str, object]:
     """A training step as JSON, with the further names of its steps and the positions of their results."""
     return {
-        "step": {name: pack(getattr(made, name)) for name in STEP},
-        "nodes": [{name: pack(getattr(node, name)) for name in NODE} for node in made.nodes],
+        "step": {name: pack(getattr(training_step, name)) for name in STEP},
+        "nodes": [{name: pack(getattr(node, name)) for name in NODE} for node in training_step.nodes],
         "positions": {str(step.id): step.position for step in steps if step.position},
         "aliases": {str(step.id): list(step.aliases) for step in steps if step.aliases},
     }
@@ -73,16 +73,16 @@ def checked_training(
     entries, nodes = _entries(packed["step"], STEP), packed["nodes"]
     _require(isinstance(nodes, list), "the nodes of the backward pass are not a list")
     reader = _TrainingReader(outside, steps, _of_step(entries["loss"], steps, "the loss").id)
-    made = TrainingStep(**entries, nodes=tuple(map(reader.node, nodes)))
-    texts = (made.loss_name, made.optimizer, made.origin)
+    training_step = TrainingStep(**entries, nodes=tuple(map(reader.node, nodes)))
+    texts = (training_step.loss_name, training_step.optimizer, training_step.origin)
     _require(all(isinstance(text, str) for text in texts), "the training step lacks a description")
-    _require(made.mode in MODES, f"the unknown mode {made.mode!r}")
-    _require(made.loss.shape == () and "float" in made.loss.dtype, "the loss is not one number")
-    reader.gradients(made)
-    reader.updates(made)
-    operations = sum(node.operations for node in made.nodes)
-    _require(operations < len(steps) - made.loss.id, "the backward pass has more operations than steps")
-    return made
+    _require(training_step.mode in MODES, f"the unknown mode {training_step.mode!r}")
+    _require(training_step.loss.shape == () and "float" in training_step.loss.dtype, "the loss is not one number")
+    reader.gradients(training_step)
+    reader.updates(training_step)
+    operations = sum(node.operations for node in training_step.nodes)
+    _require(operations < len(steps) - training_step.loss.id, "the backward pass has more operations than steps")
+    return training_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,31 +103,36 @@ class _TrainingReader:
         _require(count, f"{node.kind} has an impossible number of operations")
         for pairs in (node.received, node.gave):
             _require(isinstance(pairs, tuple) and all(map(_pair, pairs)), f"{node.kind} has impossible gradients")
-            for of, gradient in pairs:
-                self._forward(of, node.kind)
+            for target, gradient in pairs:
+                self._forward(target, node.kind)
                 self._backward(gradient, node.kind)
-                _require(of.shape == gradient.shape, f"a gradient of {node.kind} has another shape than its tensor")
-        _require(all(of.kind == "step" for of, _ in node.received), f"{node.kind} received no result's gradient")
+                _require(target.shape == gradient.shape, f"a gradient of {node.kind} has another shape than its tensor")
+        _require(
+            all(target.kind == "step" for target, _ in node.received), f"{node.kind} received no result's gradient"
+        )
         _require(isinstance(node.withheld, tuple), f"{node.kind} withholds no tensors")
         for ref in node.withheld:
             self._forward(ref, node.kind)
         return node
 
-    def gradients(self, made: TrainingStep) -> None:
+    def gradients(self, training_step: TrainingStep) -> None:
         """Raise ValueError unless each gradient is a result of the backward pass, for a tensor of the same shape."""
-        _require(isinstance(made.gradients, dict), "the gradients are not listed by name")
+        _require(isinstance(training_step.gradients, dict), "the gradients are not listed by name")
         leaves = {ref.name: ref for (kind, _), ref in self.outside.items() if kind in {"parameter", "input"}}
-        for name, ref in made.gradients.items():
+        for name, ref in training_step.gradients.items():
             self._backward(ref, f"the gradient of {name}")
             _require(name in leaves, f"there is a gradient of {name!r}, which the trace does not have")
             same = (ref.shape, ref.dtype) == (leaves[name].shape, leaves[name].dtype)
             _require(same, f"the gradient of {name} has another shape or type")
 
-    def updates(self, made: TrainingStep) -> None:
+    def updates(self, training_step: TrainingStep) -> None:
         """Raise ValueError unless each new parameter is the first result of a step that updates this parameter."""
-        _require(isinstance(made.updated, dict), "the new parameters are not listed by name")
-        _require(bool(made.updated) == bool(made.optimizer), "an optimizer and its new parameters belong together")
-        for name, ref in made.updated.items():
+        _require(isinstance(training_step.updated, dict), "the new parameters are not listed by name")
+        _require(
+            bool(training_step.updated) == bool(training_step.optimizer),
+            "an optimizer and its new parameters belong together",
+        )
+        for name, ref in training_step.updated.items():
             self._backward(ref, f"the update of {name}")
             step = self.steps[ref.id]
             before = step.arguments.get("param")
@@ -136,10 +141,10 @@ class _TrainingReader:
                 name,
                 ref.shape,
             )
-            right = right and name in made.gradients and step.position == 0
+            right = right and name in training_step.gradients and step.position == 0
             _require(right, f"{step.name} is not the update of {name}")
-        _require(isinstance(made.statistics, dict), "the running statistics are not listed by name")
-        for name, ref in made.statistics.items():
+        _require(isinstance(training_step.statistics, dict), "the running statistics are not listed by name")
+        for name, ref in training_step.statistics.items():
             self._backward(ref, f"the update of {name}")
             step = self.steps[ref.id]
             before = step.arguments.get(step.op.partition("::")[2])
@@ -148,11 +153,18 @@ class _TrainingReader:
                 name,
                 ref.shape,
             )
-            _require(right and name not in made.gradients, f"{step.name} is not the update of {name}")
-        _require(isinstance(made.state, tuple) and _names([*made.state]), "the optimizer's state is damaged")
-        known = {ref.name for (kind, _), ref in self.outside.items() if kind == "parameter"}
-        for name in made.state:
-            right = name in known and name.rpartition(".")[0] in made.updated and name not in made.gradients
+            _require(right and name not in training_step.gradients, f"{step.name} is not the update of {name}")
+        _require(
+            isinstance(training_step.state, tuple) and _names([*training_step.state]),
+            "the optimizer's state is damaged",
+        )
+        parameters = {ref.name for (kind, _), ref in self.outside.items() if kind == "parameter"}
+        for name in training_step.state:
+            right = (
+                name in parameters
+                and name.rpartition(".")[0] in training_step.updated
+                and name not in training_step.gradients
+            )
             _require(right, f"{name!r} is not part of the optimizer's state")
 
     def _forward(self, ref: object, where: str) -> None:

@@ -193,7 +193,7 @@ def read_snapshot(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
     """
     contents = {}
     for name, digest in _digests(path).items():
-        contents[name] = read_file(path / name, most=available())
+        contents[name] = read_file(path / name, limit=available())
         if hashlib.sha256(contents[name]).hexdigest() != digest:
             raise ValueError(f"{name} differs from what was written")
     try:

@@ -102,23 +102,23 @@ def _floor_error(precision: Precision, result: float, values: Sequence[float], e
 
 def _erf_error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """For narrow types PyTorch's own erf, 1 - polynomial × exp(-x²), is as exact near 0 as near 1 (vec/functional)."""
-    own = 4 * precision.sum * (abs(result) + 2 * bool(precision.stored)) + precision.tiny * (result != 0)
-    return float(own + 1.13 * errors[0])
+    erf_bound = 4 * precision.sum * (abs(result) + 2 * bool(precision.stored)) + precision.tiny * (result != 0)
+    return float(erf_bound + 1.13 * errors[0])
 
 
 def _near_integer(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """A number that its error takes across an integer is cut to this integer or to the one before."""
-    apart = abs(values[0] - np.round(values[0]))
-    return 1.0 if 0 < apart <= errors[0] + 8 * precision.sum * abs(values[0]) else 0.0
+    distance = abs(values[0] - np.round(values[0]))
+    return 1.0 if 0 < distance <= errors[0] + 8 * precision.sum * abs(values[0]) else 0.0
 
 
 def _near_tie(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     """The number is scaled, rounded and scaled back; close to the middle it may go either way."""
     step = 10.0 ** -values[1]
-    at = float(values[0]) / step
-    if abs(at) >= precision.room or abs(values[0]) * step >= precision.room:  # scaled beyond the type
+    scaled = float(values[0]) / step
+    if abs(scaled) >= precision.room or abs(values[0]) * step >= precision.room:  # scaled beyond the type
         return math.inf
-    tie = abs(at - np.floor(at) - 0.5) <= 4 * precision.sum * abs(at) + 1e-9
+    tie = abs(scaled - np.floor(scaled) - 0.5) <= 4 * precision.sum * abs(scaled) + 1e-9
     return float(4 * precision.sum * abs(result) + (step if tie else 0.0))
 
 
@@ -224,7 +224,7 @@ ARITHMETIC: Mapping[str, Primitive] = {
         roundings=lambda f, x, y, weight: 4 * (np.abs(x) + np.abs(y)) * (1 + np.abs(weight)),
         way=lambda x, y, weight: y - x,
         slopes=lambda x, y, weight: (1 - weight, weight, y - x),
-        taken=lambda x, y, weight: (
+        branch=lambda x, y, weight: (
             "{x} + {weight} × ({y} − {x})" if abs(weight) < 0.5 else "{y} − ({y} − {x}) × (1 − {weight})"
         ),
     ),
@@ -288,7 +288,7 @@ ARITHMETIC: Mapping[str, Primitive] = {
         offset=lambda varies, condition, yes, no: np.where(
             condition, 0.0 if varies[1] else yes, 0.0 if varies[2] else no
         ),
-        taken=lambda condition, yes, no: "{yes}" if condition else "{no}",
+        branch=lambda condition, yes, no: "{yes}" if condition else "{no}",
     ),
     "dropout": elementary(
         "{x} × {mask} ÷ (1 − {p})",

@@ -30,7 +30,7 @@ def _times(
     *,
     roundings: Callable[..., Numbers],
     bend: Callable[..., Numbers] | None = None,
-    taken: Callable[..., str] | None = None,
+    branch: Callable[..., str] | None = None,
     steep: Callable[..., Numbers] = lambda *_: 1.0,
 ) -> Primitive:
     """`{grad}` times a slope, whose own slope is `bend`.
@@ -42,21 +42,21 @@ def _times(
     def value(grad: Numbers, *rest: Numbers) -> Numbers:
         return grad * slope(*rest)
 
-    def own(result: Numbers, grad: Numbers, *rest: Numbers) -> Numbers:
+    def rounding_count(result: Numbers, grad: Numbers, *rest: Numbers) -> Numbers:
         return np.abs(result) + np.abs(grad) * roundings(*rest)
 
     def lost(grad: Numbers, *rest: Numbers) -> Numbers:
         return np.where(np.equal(grad, 0), 0.0, 1.0 + np.abs(grad) * np.minimum(steep(*rest), FAR))
 
-    def slopes(grad: Numbers, at: Numbers) -> tuple[Numbers, Numbers]:
+    def slopes(grad: Numbers, x: Numbers) -> tuple[Numbers, Numbers]:
         assert bend is not None
-        return slope(at), grad * bend(at)
+        return slope(x), grad * bend(x)
 
-    formula, known = f"{{grad}} × {slope_formula}", None if bend is None else slopes
-    return elementary(formula, value, roundings=own, taken=taken, lost=lost, slopes=known)
+    formula, known_slopes = f"{{grad}} × {slope_formula}", None if bend is None else slopes
+    return elementary(formula, value, roundings=rounding_count, branch=branch, lost=lost, slopes=known_slopes)
 
 
-def _kept(formula: str, keeps: Callable[..., Numbers], *, taken: Callable[..., str], nan: bool = False) -> Primitive:
+def _kept(formula: str, keeps: Callable[..., Numbers], *, branch: Callable[..., str], nan: bool = False) -> Primitive:
     """The gradient itself or 0, exact; with `nan`, kernels differ if x is nan."""
     return elementary(
         formula,
@@ -64,7 +64,7 @@ def _kept(formula: str, keeps: Callable[..., Numbers], *, taken: Callable[..., s
         roundings=lambda f, grad, x, *rest: np.where(np.isnan(x) & nan, np.inf, 0.0),
         slopes=lambda grad, *rest: (np.where(keeps(*rest), 1.0, 0.0), *[0.0] * len(rest)),
         offset=lambda varies, *_: None if any(varies[1:]) else 0.0,
-        taken=taken,
+        branch=branch,
     )
 
 
@@ -120,9 +120,9 @@ class NormalizationPaths(NamedTuple):
         """The common factor of all three paths."""
         return self.rate * self.weight
 
-    def size(self, *, apart: bool = False) -> Numbers:
-        """The magnitudes of the three paths; `apart`, of x and mean each with its own factor."""
-        far = np.abs(self.x) + np.abs(self.mean) if apart else np.abs(self.x - self.mean)
+    def size(self, *, separate: bool = False) -> Numbers:
+        """The magnitudes of the three paths; `separate`, of x and mean each with its own factor."""
+        far = np.abs(self.x) + np.abs(self.mean) if separate else np.abs(self.x - self.mean)
         bent = far * self.rate**2 * np.abs(self.slope)
         return (np.abs(self.grad) + np.abs(self.from_mean) + bent) * np.abs(self.scale)
 
@@ -147,23 +147,23 @@ BACKWARD: Mapping[str, Primitive] = {
     "pass_above": _kept(
         "{grad} if {x} > {threshold}, else 0",
         lambda x, threshold: ~np.less_equal(x, threshold),
-        taken=lambda grad, x, threshold: "0" if x <= threshold else "{grad}",
+        branch=lambda grad, x, threshold: "0" if x <= threshold else "{grad}",
     ),
     "pass_from": _kept(
         "{grad} if {x} ≥ {threshold}, else 0",
         lambda x, threshold: ~np.less(x, threshold),
-        taken=lambda grad, x, threshold: "0" if x < threshold else "{grad}",
+        branch=lambda grad, x, threshold: "0" if x < threshold else "{grad}",
     ),
     "pass_between": _kept(
         "{grad} if {low} < {x} < {high}, else 0",
         lambda x, low, high: np.greater(x, low) & np.less(x, high),
-        taken=lambda grad, x, low, high: "{grad}" if low < x < high else "0",
+        branch=lambda grad, x, low, high: "{grad}" if low < x < high else "0",
         nan=True,
     ),
     "pass_outside": _kept(
         "{grad} if |{x}| > {lambd}, else 0",
         lambda x, lambd: np.greater(np.abs(x), lambd),
-        taken=lambda grad, x, lambd: "{grad}" if abs(x) > lambd else "0",
+        branch=lambda grad, x, lambd: "{grad}" if abs(x) > lambd else "0",
         nan=True,
     ),
     "leaky_relu_backward": elementary(
@@ -171,25 +171,25 @@ BACKWARD: Mapping[str, Primitive] = {
         lambda grad, x, slope: np.where(x > 0, grad, slope * grad),
         roundings=lambda f, grad, x, slope: np.where(x > 0, 0, 2 * f),
         slopes=lambda grad, x, slope: (np.where(x > 0, 1.0, slope), 0.0, np.where(x > 0, 0.0, grad)),
-        taken=lambda grad, x, slope: "{grad}" if x > 0 else "{slope} × {grad}",
+        branch=lambda grad, x, slope: "{grad}" if x > 0 else "{slope} × {grad}",
     ),
     "prelu_slope_backward": elementary(
         "0 if {x} > 0, else {grad} × {x}",
         lambda grad, x: np.where(x > 0, 0.0, grad * x),
         roundings=1,
-        taken=lambda grad, x: "0" if x > 0 else "{grad} × {x}",
+        branch=lambda grad, x: "0" if x > 0 else "{grad} × {x}",
     ),
     "hardsigmoid_backward": elementary(
         "{grad} ÷ 6 if −3 < {x} < 3, else 0",
         lambda grad, x: np.where((x > -3) & (x < 3), grad * SIXTH, 0.0),
         roundings=2,
-        taken=lambda grad, x: "{grad} ÷ 6" if -3 < x < 3 else "0",
+        branch=lambda grad, x: "{grad} ÷ 6" if -3 < x < 3 else "0",
     ),
     "hardswish_backward": elementary(
         "0 if {x} ≤ −3, {grad} × ({x} ÷ 3 + 0.5) if {x} < 3, else {grad}",
         _hardswish,
         roundings=lambda f, grad, x: np.where(np.abs(x) < 3, np.abs(f) + 2 * np.abs(grad) * (np.abs(x) + 0.5), 0.0),
-        taken=lambda grad, x: "0" if x <= -3 else "{grad} × ({x} ÷ 3 + 0.5)" if x < 3 else "{grad}",
+        branch=lambda grad, x: "0" if x <= -3 else "{grad} × ({x} ÷ 3 + 0.5)" if x < 3 else "{grad}",
     ),
     "sigmoid_backward": _times(
         "{y} × (1 − {y})", lambda y: y * (1 - y), roundings=lambda y: 3 * np.abs(y * (1 - y)), bend=lambda y: 1 - 2 * y
@@ -223,7 +223,7 @@ BACKWARD: Mapping[str, Primitive] = {
         "(1 ÷ (1 + exp(−{beta} × {x})) if {beta} × {x} ≤ {threshold}, else 1)",
         lambda x, beta, threshold: np.where(x * beta > threshold, 1.0, sigmoid(x * beta)),
         roundings=lambda x, beta, threshold: sigmoid(x * beta) * (12 + 2 * np.minimum(np.abs(x * beta), FAR)),
-        taken=lambda grad, x, beta, threshold: (
+        branch=lambda grad, x, beta, threshold: (
             "{grad}" if x * beta > threshold else "{grad} ÷ (1 + exp(−{beta} × {x}))"
         ),
     ),
@@ -237,7 +237,7 @@ BACKWARD: Mapping[str, Primitive] = {
             np.abs(_elu_slope(x, alpha, scale, input_scale))
             * np.where(x > 0, 1, 12 + 4 * np.minimum(np.abs(x * input_scale), FAR))
         ),
-        taken=lambda grad, x, *_: (
+        branch=lambda grad, x, *_: (
             "{grad} × {scale}" if x > 0 else "{grad} × {scale} × {alpha} × {input_scale} × exp({input_scale} × {x})"
         ),
     ),
@@ -247,7 +247,9 @@ BACKWARD: Mapping[str, Primitive] = {
         roundings=lambda y, alpha, scale, input_scale: np.where(
             y > 0, np.abs(scale), 4 * np.abs(input_scale) * (np.abs(y) + np.abs(alpha * scale))
         ),
-        taken=lambda grad, y, *_: "{grad} × {scale}" if y > 0 else "{grad} × {input_scale} × ({y} + {alpha} × {scale})",
+        branch=lambda grad, y, *_: (
+            "{grad} × {scale}" if y > 0 else "{grad} × {input_scale} × ({y} + {alpha} × {scale})"
+        ),
     ),
     "glu_backward": _times("1 ÷ (1 + exp(−{gate}))", sigmoid, roundings=lambda gate: 12 * sigmoid(gate)),
     "glu_gate_backward": _times(
@@ -303,21 +305,21 @@ BACKWARD: Mapping[str, Primitive] = {
             0.0,
             0.0,
         ),
-        taken=lambda grad, count, label, index: "−{grad} ÷ {count}" if label == index else "0",
+        branch=lambda grad, count, label, index: "−{grad} ÷ {count}" if label == index else "0",
     ),
     "normalize_backward": elementary(
         "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate} × {weight}",
-        lambda *given: NormalizationPaths(*given).total(),
-        roundings=lambda f, *given: 8 * NormalizationPaths(*given).size(),
-        stored=lambda *given: 4 * NormalizationPaths(*given).size(),
-        slopes=lambda *given: NormalizationPaths(*given).slopes(),
+        lambda *arguments: NormalizationPaths(*arguments).total(),
+        roundings=lambda f, *arguments: 8 * NormalizationPaths(*arguments).size(),
+        stored=lambda *arguments: 4 * NormalizationPaths(*arguments).size(),
+        slopes=lambda *arguments: NormalizationPaths(*arguments).slopes(),
     ),
     "normalize_backward_scaled": elementary(
         "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate}",
-        lambda *given: NormalizationPaths(*given).total(),
-        roundings=lambda f, *given: 12 * NormalizationPaths(*given).size(apart=True),
-        stored=lambda *given: 4 * NormalizationPaths(*given).size(apart=True),
-        slopes=lambda *given: NormalizationPaths(*given).slopes()[:6],
+        lambda *arguments: NormalizationPaths(*arguments).total(),
+        roundings=lambda f, *arguments: 12 * NormalizationPaths(*arguments).size(separate=True),
+        stored=lambda *arguments: 4 * NormalizationPaths(*arguments).size(separate=True),
+        slopes=lambda *arguments: NormalizationPaths(*arguments).slopes()[:6],
         grown=True,
     ),
     "normalized_by": elementary(

@@ -43,36 +43,36 @@ class Loss:
         with np.errstate(all="ignore"):
             count = np.abs(self.roundings(result, *values))
             stored = count if self.stored is None else np.abs(self.stored(result, *values))
-            off = precision.sum * count + precision.inner * stored + precision.tiny * (count != 0)
+            bound = precision.sum * count + precision.inner * stored + precision.tiny * (count != 0)
             if self.underflow is not None:  # subnormal numbers have a spacing of tiny times the type's roundoff
-                off = off + 2 * precision.tiny * (precision.inner or 1.0) * self.underflow(*values)
+                bound = bound + 2 * precision.tiny * (precision.inner or 1.0) * self.underflow(*values)
             limit = precision.largest if precision.inner else precision.room  # what is stored in between is narrow
-            return off if self.way is None else np.where(np.abs(self.way(*values)) < limit, off, np.inf)
+            return bound if self.way is None else np.where(np.abs(self.way(*values)) < limit, bound, np.inf)
 
     def primitive(self) -> Primitive:
         """The loss of one pair as what an expression applies."""
 
         def error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
-            own = float(self.errors(precision, result, *values))
+            loss_error = float(self.errors(precision, result, *values))
             inexact = float(errors[0]) + float(errors[1])  # of x − y: f(d + e) − f(d) is f'(d)·e + f''(somewhere)·e²/2
             if not inexact:
-                return own
+                return loss_error
             assert self.curvature is not None, f"{self.formula} was given inexact arguments"
             slope = abs(float(self.slopes(*values)[0]))
-            return own + 1.001 * (slope + float(self.curvature(*values)) * inexact) * inexact
+            return loss_error + 1.001 * (slope + float(self.curvature(*values)) * inexact) * inexact
 
         return Primitive(self.formula, self.value, error, slopes=self.slopes)
 
 
 def _smooth(x: Numbers, y: Numbers, beta: Numbers) -> Numbers:
-    apart = np.abs(x - y)
+    distance = np.abs(x - y)
     with np.errstate(all="ignore"):
-        return np.where(apart < beta, 0.5 * apart * apart / beta, apart - 0.5 * beta)
+        return np.where(distance < beta, 0.5 * distance * distance / beta, distance - 0.5 * beta)
 
 
 def _huber(x: Numbers, y: Numbers, delta: Numbers) -> Numbers:
-    apart = np.abs(x - y)
-    return np.where(apart <= delta, 0.5 * apart * apart, delta * (apart - 0.5 * delta))
+    distance = np.abs(x - y)
+    return np.where(distance <= delta, 0.5 * distance * distance, delta * (distance - 0.5 * delta))
 
 
 def _smooth_slopes(x: Numbers, y: Numbers, beta: Numbers) -> tuple[Numbers, ...]:
@@ -210,12 +210,12 @@ PAIRED: Mapping[str, Primitive] = {name: loss.primitive() for name, loss in LOSS
 
 
 def _distance(x: Row, y: Row, order: float) -> float:
-    apart = np.abs(x - y)
+    distances = np.abs(x - y)
     if order == 0:
-        return float(np.count_nonzero(apart))
+        return float(np.count_nonzero(distances))
     if np.isinf(order):
-        return np.max(apart, initial=0.0) if order > 0 else np.min(apart)
-    return np.sum(apart**order) ** (1 / order)
+        return np.max(distances, initial=0.0) if order > 0 else np.min(distances)
+    return np.sum(distances**order) ** (1 / order)
 
 
 def _distance_error(precision: Precision, result: float, values: tuple[Row, Row, float], errors: object) -> float:
@@ -246,11 +246,13 @@ def _expanded_error(precision: Precision, result: float, values: tuple[Row, Row]
         magnitude = float(np.sum((np.abs(x) + np.abs(y)) ** 2))
     if magnitude >= precision.room:
         return float("inf")
-    off = gamma(2 * x.size + 4, precision.sum) * magnitude + precision.inner * 2 * magnitude + x.size * precision.tiny
-    square = result * result
-    return float(max(np.sqrt(square + off) - result, result - np.sqrt(max(square - off, 0.0))) * 1.01) + float(
-        2 * precision.sum * result + precision.inner * result
+    square_error = (
+        gamma(2 * x.size + 4, precision.sum) * magnitude + precision.inner * 2 * magnitude + x.size * precision.tiny
     )
+    square = result * result
+    return float(
+        max(np.sqrt(square + square_error) - result, result - np.sqrt(max(square - square_error, 0.0))) * 1.01
+    ) + float(2 * precision.sum * result + precision.inner * result)
 
 
 DISTANCES: Mapping[str, Primitive] = {

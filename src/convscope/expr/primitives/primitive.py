@@ -32,7 +32,7 @@ class Primitive:
 
     Each function declares the types of its own arguments: a number, or a `Row` for an argument of many numbers.
     """
-    taken: Callable[..., str] | None = None
+    branch: Callable[..., str] | None = None
     """The formula of the branch that these arguments take."""
     slopes: Callable[..., Sequence[Numbers]] | None = None
     """The partial derivatives, as PyTorch defines them at kinks."""
@@ -51,7 +51,7 @@ def elementary(
     steepest: float | None = None,
     stored: Callable[..., Numbers] | None = None,
     offset: Callable[..., Numbers | None] | None = None,
-    taken: Callable[..., str] | None = None,
+    branch: Callable[..., str] | None = None,
     way: Callable[..., Numbers] | None = None,
     lost: Callable[..., Numbers] | None = None,
     grown: bool = False,
@@ -71,7 +71,7 @@ def elementary(
         offset: Of a piecewise linear function, called as (varies, *arguments) with a truth value for each argument:
             the result minus slope times argument for those that vary, found from constants alone. None for the result
             says that the function is not linear in these.
-        taken: Which branch of the formula these arguments take.
+        branch: Which branch of the formula these arguments take.
         way: The largest magnitude on the way to the result: where it exceeds the type, the result has no bound.
         lost: What a kernel multiplies by a number that may underflow: 1 / (1 + exp(-x)) is 0 once exp(-x) is infinite.
         grown: Whether `roundings` and `stored` count arguments as larger by their errors: where a kernel multiplies
@@ -81,14 +81,14 @@ def elementary(
     def error(precision: Precision, result: Numbers, values: Sequence[Numbers], errors: Sequence[Numbers]) -> Numbers:
         sizes = [v + np.copysign(e, v) for v, e in zip(values, errors, strict=True)] if grown else values
         count = np.abs(roundings(result, *sizes) if callable(roundings) else roundings * result)
-        own = precision.sum * count + np.where(count != 0, precision.tiny, 0.0)
+        bound = precision.sum * count + np.where(count != 0, precision.tiny, 0.0)
         if lost is not None:
-            own = own + precision.tiny * np.abs(lost(*values))
+            bound = bound + precision.tiny * np.abs(lost(*values))
         if stored is not None and precision.inner:
-            own = own + precision.inner * np.abs(stored(*sizes))
+            bound = bound + precision.inner * np.abs(stored(*sizes))
         inexact = [np.any(error) for error in errors]
         if any(inexact) and steepest is not None:
-            own = own + steepest * _largest(errors)
+            bound = bound + steepest * _largest(errors)
         elif any(inexact):
             assert slopes is not None, f"{formula} was given inexact arguments"
             bent = [
@@ -96,10 +96,10 @@ def elementary(
                 for s, e, needed in zip(slopes(*values), errors, inexact, strict=True)
                 if needed
             ]
-            own = own + 1.001 * functools.reduce(np.add, bent)
-        return own if way is None else np.where(np.abs(way(*values)) >= precision.room, np.inf, own)
+            bound = bound + 1.001 * functools.reduce(np.add, bent)
+        return bound if way is None else np.where(np.abs(way(*values)) >= precision.room, np.inf, bound)
 
-    return Primitive(formula, value, error, taken, slopes, offset, many=True)
+    return Primitive(formula, value, error, branch, slopes, offset, many=True)
 
 
 def _largest(errors: Sequence[Numbers]) -> Numbers:

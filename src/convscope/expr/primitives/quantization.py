@@ -18,8 +18,8 @@ BEYOND = 2.0**62
 def _steps(x: Numbers, scale: Numbers, zero: Numbers, *, shifted: bool) -> Numbers:
     """The step that a number is brought to, counted from the smallest number of the integer type."""
     with np.errstate(all="ignore"):
-        at = np.divide(x, scale)
-    return np.round(at + zero) if shifted else np.round(at) + zero
+        quotient = np.divide(x, scale)
+    return np.round(quotient + zero) if shifted else np.round(quotient) + zero
 
 
 def fake_quantized(
@@ -51,9 +51,12 @@ def _may_round_twice(precision: Precision, values: Sequence[float], *, shifted: 
     Kernels multiply by 1 ÷ scale, in float32 whatever the type: two roundings, and one of a shift.
     """
     x, scale, zero = values[:3]
-    at = float(np.divide(x, scale)) + (zero if shifted else 0.0)
+    quotient = float(np.divide(x, scale)) + (zero if shifted else 0.0)
     size = abs(float(np.divide(x, scale))) + abs(zero)
-    return not abs(at) < BEYOND or abs(at - np.floor(at) - 0.5) <= 4 * max(precision.sum, 2.0**-24) * size
+    return (
+        not abs(quotient) < BEYOND
+        or abs(quotient - np.floor(quotient) - 0.5) <= 4 * max(precision.sum, 2.0**-24) * size
+    )
 
 
 def _error(

@@ -61,9 +61,9 @@ def mean_roundings(rows: Row, kernel: str = "variance") -> Numbers:
     with np.errstate(all="ignore"):
         parts = rows / np.where(moderate, largest, 1.0)[..., None]  # no square is too large or too small for float64
         depth = merges(n, chunked=KERNELS[kernel].chunked)
-        off = (min(depth, (n + 1) / 2) + 1) * np.abs(np.mean(parts, axis=-1))
-        off += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * np.std(parts, axis=-1) + 3 * np.ptp(parts, axis=-1)
-        return np.where(moderate, 1.01 * off / np.mean(np.abs(parts), axis=-1), 1.0)
+        roundings = (min(depth, (n + 1) / 2) + 1) * np.abs(np.mean(parts, axis=-1))
+        roundings += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * np.std(parts, axis=-1) + 3 * np.ptp(parts, axis=-1)
+        return np.where(moderate, 1.01 * roundings / np.mean(np.abs(parts), axis=-1), 1.0)
 
 
 def variance(rows: Row, mean: Numbers, correction: Numbers) -> Numbers:
@@ -84,17 +84,17 @@ def _error(
     far = rows - np.asarray(mean)[..., None]
     way, spread = KERNELS[kernel], np.mean(far**2, axis=-1)
     # where a narrow mean is stored before the squares are taken, that rounding counts as well
-    off = errors[1] + 1.05 * precision.inner * np.abs(mean)
+    mean_error = errors[1] + 1.05 * precision.inner * np.abs(mean)
     depth = merges(n, chunked=way.chunked)
     if 2 * depth * precision.sum >= 1:
         return np.inf
     u = precision.sum / (1 - 2 * depth * precision.sum)
     if way.at_once:
-        total = u * (n + 4) * np.mean(rows**2, axis=-1) + 2 * np.abs(mean) * off + off * off
+        total = u * (n + 4) * np.mean(rows**2, axis=-1) + 2 * np.abs(mean) * mean_error + mean_error * mean_error
     else:
         q = _distances(rows, mean, np.sqrt(spread), u, chunked=way.distances)
-        q = q + (0.0 if way.distances else 2 * off)  # merged by several threads
-        total = 2 * np.sqrt(spread) * q + q * q + off * off + (2 * depth + 8) * u * spread
+        q = q + (0.0 if way.distances else 2 * mean_error)  # merged by several threads
+        total = 2 * np.sqrt(spread) * q + q * q + mean_error * mean_error + (2 * depth + 8) * u * spread
     inherited: Numbers = 0.0
     if np.any(errors[0]):
         shift = errors[0] + np.max(errors[0], axis=-1, keepdims=True)
@@ -175,24 +175,24 @@ def _shifted_odds(row: Row, shares: Row, shift: Row) -> Row:
     fallen = row - np.max(row, axis=-1, keepdims=True)
     against = np.empty_like(fallen)
     for cell in range(row.shape[-1]):  # the logarithm of the odds against it
-        others = np.delete(fallen, cell, axis=-1)
-        level = np.max(others, axis=-1, initial=-np.inf)
+        other_cells = np.delete(fallen, cell, axis=-1)
+        level = np.max(other_cells, axis=-1, initial=-np.inf)
         level = np.where(np.isfinite(level), level, 0.0)
-        weighed = np.log(np.sum(np.exp(others - level[..., None]), axis=-1)) + level
+        weighed = np.log(np.sum(np.exp(other_cells - level[..., None]), axis=-1)) + level
         against[..., cell] = np.where(np.isneginf(fallen[..., cell]), np.inf, weighed - fallen[..., cell])
     with np.errstate(all="ignore"):
         more, less = 1 / (1 + np.exp(against - shift)), 1 / (1 + np.exp(against + shift))
     return np.asarray(np.maximum(more - shares, shares - less))
 
 
-def _normalize(x: Numbers, mean: Numbers, var: Numbers, *rest: Numbers) -> Numbers:
-    eps, weight, bias = _affine(rest)
+def _normalize(x: Numbers, mean: Numbers, var: Numbers, *affine: Numbers) -> Numbers:
+    eps, weight, bias = _affine(affine)
     return np.divide(x - mean, np.sqrt(var + eps)) * weight + bias
 
 
-def _affine(rest: Sequence[Numbers]) -> tuple[Numbers, Numbers, Numbers]:
+def _affine(affine: Sequence[Numbers]) -> tuple[Numbers, Numbers, Numbers]:
     """eps, weight and bias; a missing weight is 1, a missing bias 0."""
-    return rest[0], rest[1] if len(rest) > 1 else 1.0, rest[2] if len(rest) > 2 else 0.0
+    return affine[0], affine[1] if len(affine) > 1 else 1.0, affine[2] if len(affine) > 2 else 0.0
 
 
 def _normalize_error(
@@ -207,8 +207,8 @@ def _normalize_error(
     scale = abs(weight) / np.sqrt(width)
     bent = np.maximum(np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + e_var + e_eps)))
     shifted = (e_x + e_mean) * scale * (1 + bent)
-    own = 8 * precision.sum * (abs(x * scale) + abs(mean * scale) + abs(bias))
-    total = abs(x - mean) * scale * bent + shifted + own + precision.tiny
+    rounding = 8 * precision.sum * (abs(x * scale) + abs(mean * scale) + abs(bias))
+    total = abs(x - mean) * scale * bent + shifted + rounding + precision.tiny
     return np.where((narrowest > 0) & ~np.isinf(e_var), total, np.where(e_var, np.inf, 0.0))
 
 
@@ -238,7 +238,11 @@ def _norm_error(precision: Precision, result: float, values: tuple[Row, float], 
         underflows = row.size > 1 or total < precision.tiny
         near = (abs(result) * lost / total if total >= lost else lost ** (1 / order)) if underflows else 0.0
     else:
-        near = max(abs(max(total + by, 0.0) ** (1 / order) - result) for by in (-lost, lost)) if sizes.size else 0.0
+        near = (
+            max(abs(max(total + change, 0.0) ** (1 / order) - result) for change in (-lost, lost))
+            if sizes.size
+            else 0.0
+        )
     return float((powers + 12 * precision.sum) * abs(result) + near + precision.tiny * bool(result))
 
 
@@ -256,9 +260,9 @@ def _logsumexp_error(precision: Precision, result: Numbers, values: tuple[Row], 
     rows = values[0]
     top = np.max(rows, axis=-1)
     weighed = np.sum(softmax(rows) * np.minimum(top[..., None] - rows, 1e4), axis=-1)
-    own = precision.sum * (weighed + EXP + rows.shape[-1] + 12 + 4 * np.abs(top) + 4 * np.abs(result))
-    own = own + precision.inner * (weighed + 3 + np.abs(top) + np.abs(result))
-    return np.where(np.isfinite(top), own + _largest_error(precision, result, values, errors), 0.0)
+    rounding = precision.sum * (weighed + EXP + rows.shape[-1] + 12 + 4 * np.abs(top) + 4 * np.abs(result))
+    rounding = rounding + precision.inner * (weighed + 3 + np.abs(top) + np.abs(result))
+    return np.where(np.isfinite(top), rounding + _largest_error(precision, result, values, errors), 0.0)
 
 
 def _log_softmax(x: Numbers, rows: Row) -> Numbers:
@@ -271,9 +275,9 @@ def _log_softmax_error(
     x, rows = values
     top = np.max(rows, axis=-1)
     spread = top - x
-    rest = _logsumexp_error(precision, 0.0, (rows - top[..., None],), [errors[1]])
+    inherited = _logsumexp_error(precision, 0.0, (rows - top[..., None],), [errors[1]])
     u = 4 * precision.sum + precision.inner
-    return np.where(np.isfinite(spread), rest + u * (np.abs(spread) + np.abs(x) + np.abs(result)), 0.0)
+    return np.where(np.isfinite(spread), inherited + u * (np.abs(spread) + np.abs(x) + np.abs(result)), 0.0)
 
 
 def _share(x: Numbers, rows: Row) -> Numbers:
@@ -290,9 +294,9 @@ def _share_error(
     rows = values[1]
     input_errors = np.maximum(np.broadcast_to(errors[1], rows.shape), np.asarray(errors[0])[..., None])
     shares = softmax(rows)
-    at = np.argmin(np.abs(shares - np.asarray(result)[..., None]), axis=-1)  # x is one of the cells
-    off = _picked(softmax_error(rows, shares, input_errors if np.any(input_errors) else 0.0, precision), at)
-    return np.where(np.greater(result, 0), off, precision.tiny)
+    chosen = np.argmin(np.abs(shares - np.asarray(result)[..., None]), axis=-1)  # x is one of the cells
+    error = _picked(softmax_error(rows, shares, input_errors if np.any(input_errors) else 0.0, precision), chosen)
+    return np.where(np.greater(result, 0), error, precision.tiny)
 
 
 def _largest_error(precision: Precision, result: Numbers, values: object, errors: Sequence[Numbers]) -> Numbers:
@@ -319,8 +323,8 @@ def _at_smallest(row: Row, positions: Row) -> Numbers:
     return _picked(positions, np.argmin(row, axis=-1))
 
 
-def _picked(positions: Row, at: Array) -> Numbers:
-    return np.take_along_axis(positions, np.expand_dims(at, -1), -1)[..., 0]
+def _picked(positions: Row, index: Array) -> Numbers:
+    return np.take_along_axis(positions, np.expand_dims(index, -1), -1)[..., 0]
 
 
 def _order(row: Row, descending: float) -> Array:

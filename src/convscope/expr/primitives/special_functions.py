@@ -107,7 +107,7 @@ FUNCTIONS: Mapping[str, Primitive] = {
         _sinc,
         roundings=lambda y, x: np.where(x == 0, 0.0, 8 * np.abs(y) + 5),
         slopes=lambda x: (_sinc_slope(x),),
-        taken=lambda x: "1" if x == 0 else "sin(π × {x}) ÷ (π × {x})",
+        branch=lambda x: "1" if x == 0 else "sin(π × {x}) ÷ (π × {x})",
     ),
     "logit": elementary(
         "log({x} ÷ (1 − {x}))",
@@ -126,7 +126,7 @@ FUNCTIONS: Mapping[str, Primitive] = {
         _finite_or,
         slopes=lambda x, *_: (1.0 * np.isfinite(x), 1.0 * np.isnan(x), 1.0 * np.isposinf(x), 1.0 * np.isneginf(x)),
         offset=lambda varies, x, *limits: np.where(np.isfinite(x), 0.0, _finite_or(x, *limits)),
-        taken=lambda x, *_: (
+        branch=lambda x, *_: (
             "{nan}" if np.isnan(x) else "{x}" if np.isfinite(x) else "{posinf}" if x > 0 else "{neginf}"
         ),
     ),
@@ -171,6 +171,6 @@ FUNCTIONS: Mapping[str, Primitive] = {
         "0 if {x} < 0, {y} if {x} = 0, else 1",
         lambda x, y: np.where(x == 0, y, 1.0 * (x > 0)),
         slopes=lambda x, y: (0.0, 1.0 * (x == 0)),
-        taken=lambda x, y: "{y}" if x == 0 else "1" if x > 0 else "0",
+        branch=lambda x, y: "{y}" if x == 0 else "1" if x > 0 else "0",
     ),
 }

@@ -24,11 +24,11 @@ def _scaled(gradient: Numbers, square: Numbers, eps: Numbers) -> Numbers:
 def _scaled_error(precision: Precision, result: float, values: Sequence[float], errors: Sequence[float]) -> float:
     gradient, square, eps = map(float, values)
     size = math.sqrt(max(square, 0.0)) + eps
-    off = _root_error(max(square, 0.0), float(errors[1])) + float(errors[2]) + 2 * precision.sum * size
-    if not size > off:
+    root_error = _root_error(max(square, 0.0), float(errors[1])) + float(errors[2]) + 2 * precision.sum * size
+    if not size > root_error:
         return math.inf if gradient or errors[0] else precision.tiny
-    own = 6 * precision.sum * abs(result) + precision.tiny
-    return float(own + 1.001 * (float(errors[0]) + abs(result) * off) / (size - off))
+    rounding = 6 * precision.sum * abs(result) + precision.tiny
+    return float(rounding + 1.001 * (float(errors[0]) + abs(result) * root_error) / (size - root_error))
 
 
 def _ratio(moved: Numbers, square: Numbers, eps: Numbers, gradient: Numbers) -> Numbers:
