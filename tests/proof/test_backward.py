@@ -301,7 +301,7 @@ def test_no_lanes_are_worse_than_the_bound_of_a_whole_image() -> None:
                     sums[: len(part)] += part
                 for one in sums:
                     total = np.float32(total + one)
-            off = gamma(roundings(terms.astype(np.float64), precision.sum, whole=True), precision.sum)
+            off = gamma(roundings(terms.astype(np.float64), precision.sum, at_once=True), precision.sum)
             assert abs(float(total) - terms.astype(np.float64).sum()) <= off * np.abs(terms).sum()
 
 

@@ -292,9 +292,8 @@ def _known(label: int, classes: tuple[str, ...], model_classes: tuple[str, ...])
         return label
     if classes[label] in model_classes:
         return model_classes.index(classes[label])
-    return (
-        label if len(model_classes) == len(classes) and not {*model_classes} & {*classes} else None
-    )  # other names altogether
+    # other names altogether
+    return label if len(model_classes) == len(classes) and not {*model_classes} & {*classes} else None
 
 
 def prepare_batch(source: str, like: object = None, *, data_dir: str | Path | None = None) -> list[Prepared]:

@@ -60,9 +60,9 @@ def prelu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     if "weight" not in varies:
         return VJP(gradients)
     gradients["weight"] = fitted(weights * np.where(image > 0, 0.0, image), call["weight"].shape)
-    kept = 0.0 if "self" in varies else weighted_sum(weights, np.where(image > 0, image, 0.0))
-    moved = weighted_sum(gradients["weight"], slope) if "self" in varies else 0.0
-    return VJP(gradients, kept - moved, linear="self" not in varies)
+    above_zero = 0.0 if "self" in varies else weighted_sum(weights, np.where(image > 0, image, 0.0))
+    by_slope = weighted_sum(gradients["weight"], slope) if "self" in varies else 0.0
+    return VJP(gradients, above_zero - by_slope, linear="self" not in varies)
 
 
 def glu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -72,9 +72,9 @@ def glu_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     x, gate = np.split(wide(call["self"]), 2, axis=axis)
     result = PRIMITIVES["glu"]
     assert result.slopes is not None
-    one, other = result.slopes(x, gate)
-    value = weighted_sum(weights, result.value(x, gate)) - weighted_sum(weights, one * x + other * gate)
-    return VJP({"self": np.concatenate([weights * one, weights * other], axis=axis)}, value, linear=False)
+    x_slope, gate_slope = result.slopes(x, gate)
+    value = weighted_sum(weights, result.value(x, gate)) - weighted_sum(weights, x_slope * x + gate_slope * gate)
+    return VJP({"self": np.concatenate([weights * x_slope, weights * gate_slope], axis=axis)}, value, linear=False)
 
 
 def log_sigmoid_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

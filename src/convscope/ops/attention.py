@@ -42,9 +42,9 @@ def attention(call: Call, cell: Cell) -> Expr:
         return Apply("logsumexp", {"cells": scores}, note="of the scores of all keys")
     batch, head, _, unit = cell
     values: Operand = call["value"]
-    seen = outer(values, [batch, head * values.shape[1] // call["query"].shape[1], range(values.shape[2]), unit])
-    note = f"the values of {len(seen)} positions, each times its share of attention"
-    return Dot(seen, shares_of(scores, call), note=note)
+    value_cells = outer(values, [batch, head * values.shape[1] // call["query"].shape[1], range(values.shape[2]), unit])
+    note = f"the values of {len(value_cells)} positions, each times its share of attention"
+    return Dot(value_cells, shares_of(scores, call), note=note)
 
 
 def shares_of(scores: Cells, call: Call) -> Cells:
@@ -82,13 +82,13 @@ def _scores(call: Call, place: Cell) -> Cells:
     depth, length = query.shape[3], key.shape[2]
     scale = call.get("scale") or depth**-0.5
     key_head = head * key.shape[1] // query.shape[1]
-    asked: Array = query.array[batch, head, position].astype(np.float64)
+    query_row: Array = query.array[batch, head, position].astype(np.float64)
     keys: Array = key.array[batch, key_head].astype(np.float64)
     mask = _mask(call, place, length)
     hidden = np.arange(length) > position if call.get("is_causal") else np.zeros(length, bool)
     with np.errstate(invalid="ignore"):
-        values = np.where(hidden, -np.inf, keys @ asked * scale + mask)  # whatever a masked key holds
-        sizes = np.abs(keys) @ np.abs(asked) * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
+        values = np.where(hidden, -np.inf, keys @ query_row * scale + mask)  # whatever a masked key holds
+        sizes = np.abs(keys) @ np.abs(query_row) * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
     sizes = np.where(hidden, 0.0, sizes)
     errors = gamma(depth + 4, call.precision.sum) * sizes
     if sizes.max(initial=0.0) * max(1.0, 1 / abs(scale or 1.0)) >= call.precision.room:
@@ -137,8 +137,8 @@ def softmax_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         gradient = weights - shares * weights.sum(axis=axis, keepdims=True)
         return tangent({"self": gradient}, call, _sum(weights, value))
     gradient = shares * (weights - (weights * shares).sum(axis=axis, keepdims=True))
-    seen = np.where(np.isfinite(image), image, 0.0)  # a masked score has no share, and no slope
-    return VJP({"self": gradient}, _sum(weights, shares) - _sum(gradient, seen), linear=False)
+    finite_image = np.where(np.isfinite(image), image, 0.0)  # a masked score has no share, and no slope
+    return VJP({"self": gradient}, _sum(weights, shares) - _sum(gradient, finite_image), linear=False)
 
 
 def attention_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -198,13 +198,13 @@ def attention_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> d
     heads, queries = shapes["query"][1], shapes["query"][2]
     shared, keys = heads // shapes["key"][1], shapes["key"][2]
     asks = mask.reshape((*shapes["query"][:3], -1))  # (N, H, L, D); of the log-sum of exponentials (N, H, L)
-    looked = np.matmul(np.swapaxes(asks, -1, -2), _allowed(call, queries, keys))  # (N, H, D, S)
-    seen = as_mask(np.swapaxes(looked, -1, -2))  # (N, H, S, D)
-    seen = seen.reshape(seen.shape[0], -1, shared, *seen.shape[2:]).max(axis=2)
+    attended_by_head = np.matmul(np.swapaxes(asks, -1, -2), _allowed(call, queries, keys))  # (N, H, D, S)
+    attended = as_mask(np.swapaxes(attended_by_head, -1, -2))  # (N, H, S, D)
+    attended = attended.reshape(attended.shape[0], -1, shared, *attended.shape[2:]).max(axis=2)
     results = {
         "query": np.broadcast_to(asks.max(axis=-1, keepdims=True), shapes["query"]),
-        "key": np.broadcast_to(seen.max(axis=-1, keepdims=True), shapes["key"]),
-        "value": seen if seen.shape == shapes["value"] else np.ones(shapes["value"], np.float32),
+        "key": np.broadcast_to(attended.max(axis=-1, keepdims=True), shapes["key"]),
+        "value": attended if attended.shape == shapes["value"] else np.ones(shapes["value"], np.float32),
     }
     if "attn_mask" in varies:
         results["attn_mask"] = np.ones(shapes["attn_mask"], np.float32)
@@ -259,8 +259,8 @@ def attention_backward(call: Call, cell: Cell) -> Dot:
     )
 
 
-def _scaled(call: Call, slopes: Cells, other: Cells, note: str) -> Dot:
-    return Dot(slopes, other, scale=_scale(call), note=note, extra=2, narrow=1)
+def _scaled(call: Call, slopes: Cells, factors: Cells, note: str) -> Dot:
+    return Dot(slopes, factors, scale=_scale(call), note=note, extra=2, narrow=1)
 
 
 def _scale(call: Call) -> float:
@@ -294,16 +294,18 @@ class _Block:
         size = np.abs(q) @ np.abs(k).T * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
         share = np.exp(score - total)
         far = np.where(share > 0, np.abs(np.where(share > 0, score, 0.0)) + np.abs(total), 0.0)
-        share_off = share * (
+        share_error = share * (
             np.expm1(np.minimum(gamma(q.shape[1] + 4, u) * size + 2 * u * far, 1.0)) + EXP * u + stored
         )
         by_value, by_result = g @ v.T, (g * result).sum(1, keepdims=True)
         sizes = np.abs(g) @ np.abs(v).T + (np.abs(g) * np.abs(result)).sum(1, keepdims=True)
         slope = share * (by_value - by_result)
-        off = share_off * np.abs(by_value - by_result) + (share + share_off) * gamma(g.shape[1] + 4, u) * sizes
-        off = off + stored * np.abs(slope)
-        at = [np.broadcast_to(a, share.shape).ravel() for a in (np.array(queries)[:, None], np.array(keys)[None])]
-        return cls(call, head, *at, *(a.ravel() for a in (share, share_off, slope, off, mask)))
+        slope_error = (
+            share_error * np.abs(by_value - by_result) + (share + share_error) * gamma(g.shape[1] + 4, u) * sizes
+        )
+        slope_error = slope_error + stored * np.abs(slope)
+        indices = [np.broadcast_to(a, share.shape).ravel() for a in (np.array(queries)[:, None], np.array(keys)[None])]
+        return cls(call, head, *indices, *(a.ravel() for a in (share, share_error, slope, slope_error, mask)))
 
     def shares(self) -> Cells:
         """The attention weight of each query for each key."""
@@ -352,8 +354,8 @@ def _mask_of_head(call: Call, head: Cell) -> Array:
     mask = call.get("attn_mask")
     if mask is not None:
         lead = mask.shape[:-2]
-        at = tuple(0 if n == 1 else i for i, n in zip(head[2 - len(lead) :], lead, strict=True))
-        line = mask.array[at]
+        lead_index = tuple(0 if n == 1 else i for i, n in zip(head[2 - len(lead) :], lead, strict=True))
+        line = mask.array[lead_index]
         added = np.where(line, 0.0, -np.inf) if mask.source.dtype == "bool" else line.astype(np.float64)
         added = np.broadcast_to(added, shape)
     return np.where(np.tri(*shape, dtype=bool), added, -np.inf) if call.get("is_causal") else added

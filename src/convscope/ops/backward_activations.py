@@ -96,8 +96,9 @@ def _applied(call: Call) -> tuple[str, dict[str, Operand | float]]:
 def _part(call: Call, value: Operand | float, cell: Cell, name: str) -> Leaf:
     if isinstance(value, Operand):
         return leaf(value, cell)
-    read = call.dtype if call.dtype == "float64" else "float32"  # narrow types are compared and multiplied in float32
-    return number(rounded(float(value), read), name, call.dtype)
+    # narrow types are compared and multiplied in float32
+    compute_dtype = call.dtype if call.dtype == "float64" else "float32"
+    return number(rounded(float(value), compute_dtype), name, call.dtype)
 
 
 def _note(function: str, parts: Mapping[str, Leaf]) -> str:

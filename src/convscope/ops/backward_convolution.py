@@ -45,35 +45,35 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
     Raises:
         UsageError: padding meets infinities or no numbers.
     """
-    wanted = _wanted(call)
-    if wanted == "input":
+    requested = _requested_result(call)
+    if requested == "input":
         _refuse_padding(call, call["grad_output"].array, call["weight"].array)
         return _input(call, cell)
     grad: Operand = call["grad_output"]
-    if wanted == "bias":
+    if requested == "bias":
         results: list[Axis] = [cell[0], *map(range, grad.shape[2:])]
         arrived = grad.array[:, cell[0]].astype(np.float64)
         _refuse_padding(call, arrived)
-        what = f"the gradient of each output of kernel {cell[0]}"
-        return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), what, whole=True)
-    what = "the input under this kernel cell × the gradient of the output there"
-    (seen, where), (passed, outputs) = _sides(call, cell)
+        note = f"the gradient of each output of kernel {cell[0]}"
+        return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), note, whole=True)
+    note = "the input under this kernel cell × the gradient of the output there"
+    (inputs, input_axes), (gradients, outputs) = _sides(call, cell)
 
-    def one(image: int) -> Dot:
-        return Dot(outer(seen, [image, *where]), outer(passed, [image, *outputs]))
+    def of_image(image: int) -> Dot:
+        return Dot(outer(inputs, [image, *input_axes]), outer(gradients, [image, *outputs]))
 
-    products = _read(seen, where) * _read(passed, outputs)
+    products = _read(inputs, input_axes) * _read(gradients, outputs)
     _refuse_padding(call, products)
-    return over_images(call, products, one, what)
+    return over_images(call, products, of_image, note)
 
 
 def alike(call: Call, cell: Cell) -> Array | None:
     """Gradients of the input through the same kernel cells; the others are sums over whole planes."""
-    return alike_windows(_forward(call), cell) if _wanted(call) == "input" else None
+    return alike_windows(_forward(call), cell) if _requested_result(call) == "input" else None
 
 
-def _wanted(call: Call) -> str:
-    return [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
+def _requested_result(call: Call) -> str:
+    return [name for name, is_requested in zip(RESULTS, call["output_mask"], strict=True) if is_requested][call.output]
 
 
 def _refuse_padding(call: Call, *numbers: Array) -> None:
@@ -114,30 +114,32 @@ def _sides(call: Call, cell: Cell) -> tuple[Side, Side]:
     settings = zip(tap, *(pair(call[name], axes) for name in ("stride", "padding", "dilation")), strict=True)
     still, moving = (x, grad) if call["transposed"] else (grad, x)
     shifted = [
-        np.arange(many) * stride - padding + dilation * at
-        for many, (at, stride, padding, dilation) in zip(still.shape[2:], settings, strict=True)
+        np.arange(count) * stride - padding + dilation * tap_index
+        for count, (tap_index, stride, padding, dilation) in zip(still.shape[2:], settings, strict=True)
     ]
-    each = moving.shape[1] // groups
+    channels_per_group = moving.shape[1] // groups
     group = first // (still.shape[1] // groups)
-    moved_side: Side = (moving, [group * each + second, *shifted])
+    moved_side: Side = (moving, [group * channels_per_group + second, *shifted])
     still_side: Side = (still, [first, *map(np.arange, still.shape[2:])])
     return (still_side, moved_side) if call["transposed"] else (moved_side, still_side)
 
 
-def _read(operand: Operand, at: Sequence[Axis]) -> Array:
+def _read(operand: Operand, axes: Sequence[Axis]) -> Array:
     """One channel at these positions in all images, 0 for padding: (N, P, Q)."""
-    plane = operand.array[:, at[0]]
-    places = [np.asarray(axis) for axis in at[1:]]
-    inside = [(axis >= 0) & (axis < n) for axis, n in zip(places, plane.shape[1:], strict=True)]
-    near = [np.clip(axis, 0, n - 1) for axis, n in zip(places, plane.shape[1:], strict=True)]
-    values: Array = plane[np.ix_(np.arange(len(plane)), *near)].astype(np.float64)
+    plane = operand.array[:, axes[0]]
+    positions = [np.asarray(axis) for axis in axes[1:]]
+    inside = [(axis >= 0) & (axis < n) for axis, n in zip(positions, plane.shape[1:], strict=True)]
+    clipped = [np.clip(axis, 0, n - 1) for axis, n in zip(positions, plane.shape[1:], strict=True)]
+    values: Array = plane[np.ix_(np.arange(len(plane)), *clipped)].astype(np.float64)
     for axis, fits in enumerate(inside, start=1):
         if not fits.all():
             values[(slice(None),) * axis + (~fits,)] = 0.0
     return values
 
 
-def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: str, *, whole: bool = False) -> Dot:
+def over_images(
+    call: Call, products: Array, of_image: Callable[[int], Dot], description: str, *, whole: bool = False
+) -> Dot:
     """A sum over all images: the terms of a single image, or a subtotal for each of several, which can be opened.
 
     The kernel adds the terms of all images in one sum: each subtotal has its part of that sum's bound. Kernels of
@@ -145,17 +147,17 @@ def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: st
 
     Args:
         products: What is added, (N, P, Q).
-        one: The sum of an image.
-        what: The terms in words.
+        of_image: The sum of an image.
+        description: The terms in words.
         whole: Whether the kernel may add an image in any order, not row by row.
 
     Source: PyTorch, aten/src/ATen/native/ConvolutionMM2d.cpp, slow_conv2d_backward_weight_frame: image by image.
     """
     precision, flat = call.precision, products.reshape(len(products), -1)
-    added = roundings(products, precision.sum, whole=whole)
-    note = f"the sum over {flat.shape[1]:,} positions: {what}"
+    added = roundings(products, precision.sum, at_once=whole)
+    note = f"the sum over {flat.shape[1]:,} positions: {description}"
     if len(flat) == 1:
-        alone = one(0)
+        alone = of_image(0)
         counted = int(np.count_nonzero(flat)) - (alone.right is None)
         return replace(alone, note=note, narrow=1, extra=added - counted)
     errors = (gamma(added, precision.sum) + gamma(len(flat) + 1, precision.inner)) * np.abs(flat).sum(1)
@@ -164,13 +166,13 @@ def over_images(call: Call, products: Array, one: Callable[[int], Dot], what: st
     source = Source("image", "computed", (len(flat),), call.dtype)
 
     def derive(image: int) -> Dot:
-        return replace(one(image), note=f"image {image}, {note}")
+        return replace(of_image(image), note=f"image {image}, {note}")
 
     subtotals = Cells(flat.sum(1), source, images, (len(flat),), errors=errors, derive=derive)
-    return Dot(subtotals, note=f"the sum over {len(flat):,} images of their {flat.shape[1]:,} positions: {what}")
+    return Dot(subtotals, note=f"the sum over {len(flat):,} images of their {flat.shape[1]:,} positions: {description}")
 
 
-def roundings(products: Array, u: float, *, whole: bool = False) -> float:
+def roundings(products: Array, u: float, *, at_once: bool = False) -> float:
     """How many roundings of the sum of magnitudes a kernel's sum of these products may be off, shape (N, P, Q).
 
     In any order: T, the number of products that are not zero. Kernels of x86 processors (oneDNN) keep their vectors for
@@ -186,17 +188,17 @@ def roundings(products: Array, u: float, *, whole: bool = False) -> float:
         E <= u·(T·B + sum of magnitudes) / (1 - T·u).
 
     Gradients have either sign, so B grows with the root of T where the sum of magnitudes grows with T. A part of a row
-    is at most its sum of magnitudes. With `whole`, the "row" is an image, added in lanes: see `_in_lanes`.
+    is at most its sum of magnitudes. With `at_once`, the "row" is an image, added in lanes: see `_in_lanes`.
 
     Sources: Higham 2002, sections 3.1 and 4.2 (running error bounds); oneDNN, src/cpu/x64, backward weights in
     jit_avx2_conv_kernel_f32.cpp, jit_avx512_common_conv_kernel.cpp, jit_avx2_1x1_convolution.cpp, gemm_convolution.cpp.
     """
-    rows = products.reshape(-1, math.prod(products.shape[1:]) if whole else products.shape[-1])
+    rows = products.reshape(-1, math.prod(products.shape[1:]) if at_once else products.shape[-1])
     size, count = float(np.abs(rows).sum()), int(np.count_nonzero(rows))
     if not WALKS or not 0 < size < np.inf or count * u >= 1:
         return float(max(count, 1))
     sums = np.concatenate([[0.0], np.cumsum(rows.sum(1))])
-    part = _in_lanes(rows) if whole else float(np.abs(rows).sum(1).max())
+    part = _in_lanes(rows) if at_once else float(np.abs(rows).sum(1).max())
     return min(float(max(count, 1)), (count * (float(np.ptp(sums)) + 2 * part) / size + 1) / (1 - count * u))
 
 

@@ -93,12 +93,12 @@ def _axis(call: Call, cell: Cell) -> list[int]:
     return [call["dim"] % len(cell)] if cell else []
 
 
-def _label_note(line: Array, here: float) -> str:
+def _label_note(line: Array, label_gradient: float) -> str:
     """A note on p − y, if only one cell of the row has a gradient, as with cross-entropy."""
     if np.count_nonzero(line) != 1:
         return "the incoming gradient − the probability × the row's gradients"
     times = f"{-float(line.sum()):.4g}"
-    return f"(p − 1) × {times}: this is the label" if here else f"(p − 0) × {times}: this is not the label"
+    return f"(p − 1) × {times}: this is the label" if label_gradient else f"(p − 0) × {times}: this is not the label"
 
 
 def softmax_backward_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

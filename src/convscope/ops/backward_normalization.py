@@ -27,8 +27,8 @@ def batch_norm_backward(call: Call, cell: Cell) -> Expr:
 
     Source: Ioffe and Szegedy 2015, section 3; PyTorch, aten/src/ATen/native/cpu/batch_norm_kernel.cpp.
     """
-    wanted = _wanted(call)
-    channel = cell[1] if wanted == "input" else cell[0]
+    requested = _requested_result(call)
+    channel = cell[1] if requested == "input" else cell[0]
     training = bool(call["train"])
     mean = leaf(call["save_mean"] if training else call["running_mean"], (channel,))
     rate: Leaf | Apply
@@ -38,8 +38,8 @@ def batch_norm_backward(call: Call, cell: Cell) -> Expr:
         parts = {"var": leaf(call["running_var"], (channel,)), "eps": number(call["eps"], "eps")}
         rate = Apply("inverse_std", {**parts}, note="1 ÷ the standard deviation")
     line = [range(n) if axis != 1 else channel for axis, n in enumerate(call["input"].shape)]
-    if wanted != "input":
-        return _scale(call, line, mean, rate) if wanted == "weight" else _shift(call, line)
+    if requested != "input":
+        return _scale(call, line, mean, rate) if requested == "weight" else _shift(call, line)
     weight = number(1, "weight") if call["weight"] is None else leaf(call["weight"], (channel,))
     grad = leaf(call["grad_out"], cell)
     if not training:
@@ -53,12 +53,12 @@ def layer_norm_backward(call: Call, cell: Cell) -> Expr:
 
     Source: Ba, Kiros and Hinton 2016; PyTorch, aten/src/ATen/native/cpu/layer_norm_kernel.cpp.
     """
-    wanted, shape = _wanted(call), call["input"].shape
+    requested, shape = _requested_result(call), call["input"].shape
     lead = len(shape) - len(call["normalized_shape"])
-    if wanted != "input":
+    if requested != "input":
         line: list[Axis] = [*map(range, shape[:lead]), *cell]
         statistics = outer(call["mean"], [*map(range, shape[:lead]), *[0] * len(cell)])
-        return _affine(call, line, wanted, np.arange(len(statistics)), statistics.cells)
+        return _affine(call, line, requested, np.arange(len(statistics)), statistics.cells)
     row_index = (*cell[:lead], *[0] * (len(shape) - lead))
     parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], row_index), "rate": leaf(call["rstd"], row_index)}
     return _through(call, cell, [*cell[:lead], *map(range, shape[lead:])], parts, scaled=True)
@@ -70,26 +70,26 @@ def group_norm_backward(call: Call, cell: Cell) -> Expr:
 
     Source: Wu and He 2018; PyTorch, aten/src/ATen/native/cpu/group_norm_kernel.cpp.
     """
-    wanted, shape = _wanted(call), call["input"].shape
+    requested, shape = _requested_result(call), call["input"].shape
     size = shape[1] // call["group"]
-    rest = [range(n) for n in shape[2:]]
-    channel = cell[1] if wanted == "input" else cell[0]
+    spatial = [range(n) for n in shape[2:]]
+    channel = cell[1] if requested == "input" else cell[0]
     group = channel // size
-    if wanted != "input":
+    if requested != "input":
         plane = int(np.prod(shape[2:]))
         images = np.repeat(np.arange(shape[0]), plane)
         statistics = np.array([[image, group] for image in range(shape[0])], np.int64)
-        return _affine(call, [range(shape[0]), channel, *rest], wanted, images, statistics)
+        return _affine(call, [range(shape[0]), channel, *spatial], requested, images, statistics)
     group_index = (cell[0], group)
     parts: dict[str, Leaf | Apply] = {"mean": leaf(call["mean"], group_index), "rate": leaf(call["rstd"], group_index)}
-    return _through(call, cell, [cell[0], range(group * size, (group + 1) * size), *rest], parts, scaled=True)
+    return _through(call, cell, [cell[0], range(group * size, (group + 1) * size), *spatial], parts, scaled=True)
 
 
 FIXED = "with fixed statistics, only the direct path: the gradient × weight ÷ standard deviation"
 
 
-def _wanted(call: Call) -> str:
-    return [name for name, asked in zip(RESULTS, call["output_mask"], strict=True) if asked][call.output]
+def _requested_result(call: Call) -> str:
+    return [name for name, is_requested in zip(RESULTS, call["output_mask"], strict=True) if is_requested][call.output]
 
 
 def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf | Apply], *, scaled: bool) -> Apply:
@@ -101,7 +101,7 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
     x: Operand = call["input"]
     grads = _gradients(call, line, scaled=scaled)
     count = len(grads)
-    distances = _distances(x, line, parts["mean"], call, apart=scaled)
+    distances = _distances(x, line, parts["mean"], call, separate=scaled)
     mean_note = f"through the mean of {count:,} cells"
     slope = f"through the variance of {count:,} cells"
     through_mean = _added(Dot(grads, divisor=count, note=mean_note, extra=2), call)
@@ -163,11 +163,11 @@ def _weight_place(call: Call, cell: Cell) -> Cell:
     return cell[len(cell) - len(call["normalized_shape"]) :] if "normalized_shape" in call.arguments else (cell[1],)
 
 
-def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call, *, apart: bool = False) -> Cells:
+def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call, *, separate: bool = False) -> Cells:
     """The distances of the cells of a line from their mean.
 
     Args:
-        apart: Whether the kernel sums gradient × cell and gradient × mean separately, and subtracts the sums.
+        separate: Whether the kernel sums gradient × cell and gradient × mean separately, and subtracts the sums.
     """
     cells = outer(x, line)
     values = cells.values - mean.value()
@@ -176,7 +176,7 @@ def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call,
     def derive(index: int) -> Apply:
         return Apply("sub", {"x": cells.leaf(index), "y": mean}, note="its distance from the mean")
 
-    if apart:
+    if separate:
         errors = gamma(len(cells) + 4, call.precision.sum) * (np.abs(cells.values) + abs(mean.value()))
     else:
         errors = call.precision.sum * np.abs(values)
@@ -196,27 +196,27 @@ def _shift(call: Call, line: Sequence[Axis]) -> Dot:
     return _added(Dot(grads, note=f"the sum of the {len(grads):,} gradients of this channel", extra=1), call)
 
 
-def _affine(call: Call, line: Sequence[Axis], wanted: str, which: Array, statistics: Array) -> Dot:
+def _affine(call: Call, line: Sequence[Axis], requested: str, row_of_cell: Array, statistics: Array) -> Dot:
     """The gradient of a weight or bias whose cells were normalized by several means.
 
     Args:
         line: The cells that the weight multiplied.
-        wanted: "weight" or "bias".
-        which: For each of these cells a row of `statistics`.
+        requested: "weight" or "bias".
+        row_of_cell: For each of these cells a row of `statistics`.
         statistics: Cells of the recorded means and rates.
     """
     grads = outer(call["grad_out"], line)
-    if wanted == "bias":
+    if requested == "bias":
         return Dot(grads, note=f"the sum of the {len(grads):,} gradients here", narrow=1)
     cells = outer(call["input"], line)
     places = [tuple(map(int, position)) for position in statistics]
-    at = tuple(statistics.T)
-    mean, rate = (call[name].array[at].astype(np.float64)[which] for name in ("mean", "rstd"))
+    statistic_index = tuple(statistics.T)
+    mean, rate = (call[name].array[statistic_index].astype(np.float64)[row_of_cell] for name in ("mean", "rstd"))
     values = (cells.values - mean) * rate
     source = Source("normalized", "computed", call["input"].shape, call.dtype)
 
     def derive(index: int) -> Apply:
-        statistic = places[int(which[index])]
+        statistic = places[int(row_of_cell[index])]
         parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], statistic), "rate": leaf(call["rstd"], statistic)}
         return Apply("normalized_by", {**parts}, note="the number that the weight multiplied")
 

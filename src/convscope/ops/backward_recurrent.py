@@ -59,8 +59,8 @@ def lstm_backward(call: Call, cell: Cell) -> Expr:
         if call.output > 2:
             return Dot(back.moved([steps, images, cell[0]]), note="the gradients of this gate, over all steps", extra=1)
         if call.output == 1:
-            seen = gather(call["input"], [steps, images, cell[1]])
-            return Dot(back.moved([steps, images, cell[0]]), seen, note=OVER_STEPS, extra=1)
+            inputs = gather(call["input"], [steps, images, cell[1]])
+            return Dot(back.moved([steps, images, cell[0]]), inputs, note=OVER_STEPS, extra=1)
         return _of_recurrent_weight(call, back, cell)
     image = cell[1] if call.output == 0 else cell[0]
     back = _Backward(call, layer, sorted({*np.ravel(image).tolist()}))
@@ -88,14 +88,14 @@ def _of_recurrent_weight(call: Call, back: "_Backward", cell: Cell) -> Dot | App
     )
     if len(times) == 1:
         return first
-    earlier, later = (Span(0, np.array(at)) for at in (times[:-1], times[1:]))
-    rest = Dot(
+    earlier, later = (Span(0, np.array(step_times)) for step_times in (times[:-1], times[1:]))
+    later_steps = Dot(
         back.moved([later, images, cell[0]]),
         gather(call["output"], [earlier, images, cell[1]]),
         note=OVER_STEPS,
         extra=len(images) + 2,
     )
-    return Apply("add", {"x": rest, "y": first})
+    return Apply("add", {"x": later_steps, "y": first})
 
 
 Axis = int | range | Span
@@ -126,73 +126,81 @@ class _Backward:
         s = np.tanh(history.states[1:])
         ds = history.state_errors[1:] + TANH * u * np.abs(s)
 
-        def steep(y: Array, off: Array) -> tuple[Array, Array]:
-            return y * (1 - y), off * (np.abs(1 - 2 * y) + off) + 3 * u * y  # kernels may calculate y - y²
+        def steep(y: Array, error: Array) -> tuple[Array, Array]:
+            return y * (1 - y), error * (np.abs(1 - 2 * y) + error) + 3 * u * y  # kernels may calculate y - y²
 
-        def flat(y: Array, off: Array) -> tuple[Array, Array]:
-            return 1 - y * y, off * (2 * np.abs(y) + off) + 3 * u
+        def flat(y: Array, error: Array) -> tuple[Array, Array]:
+            return 1 - y * y, error * (2 * np.abs(y) + error) + 3 * u
 
-        def times(slope: tuple[Array, Array], factor: Array, off: Array) -> tuple[Array, Array]:
+        def times(slope: tuple[Array, Array], factor: Array, error: Array) -> tuple[Array, Array]:
             a, da = slope
-            own = u * (np.abs(a) + da) * (np.abs(factor) + off)
-            return a * factor, np.abs(a) * off + da * (np.abs(factor) + off) + own
+            rounding = u * (np.abs(a) + da) * (np.abs(factor) + error)
+            return a * factor, np.abs(a) * error + da * (np.abs(factor) + error) + rounding
 
         self._through, self._through_errors = times(flat(s, ds), o, do)
-        earlier, off = history.states[:-1], history.state_errors[:-1]
+        earlier, error = history.states[:-1], history.state_errors[:-1]
         parts = (
             times(steep(i, di), g, dg),
-            times(steep(f, df), earlier, off),
+            times(steep(f, df), earlier, error),
             times(flat(g, dg), i, di),
             times(steep(o, do), s, ds),
         )
-        self._into, self._into_errors = (np.stack(each, 2) for each in zip(*parts, strict=True))
-        self._kept = f, df
+        self._into, self._into_errors = (np.stack(slopes_of_gates, 2) for slopes_of_gates in zip(*parts, strict=True))
+        self._forget = f, df
 
     @property
     def _u(self) -> float:
         return self.call.precision.sum
 
-    def _given(self, name: str, *at: int) -> Array:
-        given: Operand | None = self.call[name]
+    def _operand(self, name: str, *index: int) -> Array:
+        operand: Operand | None = self.call[name]
         zeros = np.zeros((len(self._images), self.call["hidden_size"]))
-        return zeros if given is None else wide(given)[at][self._images]
+        return zeros if operand is None else wide(operand)[index][self._images]
 
     def _run(self) -> None:
         u, r = self._u, wide(self.call["weight2"])
         n, units = len(self._images), self.call["hidden_size"]
         summed, through = gamma(4 * units + 2, u), np.abs(r)
         none = np.zeros((2, n, units, 0))
-        by, limit = none, units * (COLUMNS if n * units**3 <= FOLLOWED else 2)
-        dh, dc = self._given("grad_hy"), self._given("grad_cy")
+        cotangents, limit = none, units * (COLUMNS if n * units**3 <= FOLLOWED else 2)
+        dh, dc = self._operand("grad_hy"), self._operand("grad_cy")
         own_h, own_c = np.zeros((2, n, units))
         for k in reversed(range(len(self.times))):
-            given = self._given("grad_output", self.times[k])
-            by = _with(by, DH, own_h + u * (np.abs(dh) + own_h + np.abs(by[DH]).sum(-1) + np.abs(given)))
-            dh = dh + given
-            off_h = np.abs(by[DH]).sum(-1)
+            incoming = self._operand("grad_output", self.times[k])
+            cotangents = _with(
+                cotangents, DH, own_h + u * (np.abs(dh) + own_h + np.abs(cotangents[DH]).sum(-1) + np.abs(incoming))
+            )
+            dh = dh + incoming
+            off_h = np.abs(cotangents[DH]).sum(-1)
             slope, part = self._through[k], dh * self._through[k]
             own_c = own_c + (np.abs(dh) + off_h) * ((1 + u) * self._through_errors[k] + u * np.abs(slope))
-            by[DC] += slope[..., None] * by[DH]
-            by = _with(by, DC, own_c + u * (np.abs(dc) + np.abs(part) + own_c + np.abs(by[DC]).sum(-1)))
+            cotangents[DC] += slope[..., None] * cotangents[DH]
+            cotangents = _with(
+                cotangents, DC, own_c + u * (np.abs(dc) + np.abs(part) + own_c + np.abs(cotangents[DC]).sum(-1))
+            )
             dc = dc + part
-            off_c = np.abs(by[DC]).sum(-1)
+            off_c = np.abs(cotangents[DC]).sum(-1)
             slopes = self._into[k]
-            base, off = np.stack((dc, dc, dc, dh), 1), np.stack((off_c, off_c, off_c, off_h), 1)
-            own = (np.abs(base) + off) * ((1 + u) * self._into_errors[k] + u * np.abs(slopes))
-            by_d = slopes[..., None] * by[[DC, DC, DC, DH]].swapaxes(0, 1)
-            d, own, by_d = (x.reshape(n, 4 * units, *x.shape[3:]) for x in (base * slopes, own, by_d))
-            off_d = own + np.abs(by_d).sum(-1)
-            at = np.ix_([self.times[k]], self._images)
-            self.dh[:, at[0], at[1]] = np.stack((dh, off_h))[:, None]
-            self.dc[:, at[0], at[1]] = np.stack((dc, off_c))[:, None]
-            self.d[:, at[0], at[1]] = np.stack((d, off_d))[:, None]
-            kept = self._kept[0][k]
-            own_h = each_times(own + summed * (np.abs(d) + off_d), through)
-            own_c = (np.abs(dc) + off_c) * ((1 + u) * self._kept[1][k] + u * kept)
-            dh, dc, by = each_times(d, r), dc * kept, np.stack((r.T @ by_d, kept[..., None] * by[DC]))
-            if by.shape[-1] > limit:
-                sums = np.abs(by).sum(-1)
-                by = _with(_with(none, DH, sums[DH]), DC, sums[DC])
+            base, base_error = np.stack((dc, dc, dc, dh), 1), np.stack((off_c, off_c, off_c, off_h), 1)
+            rounding = (np.abs(base) + base_error) * ((1 + u) * self._into_errors[k] + u * np.abs(slopes))
+            by_d = slopes[..., None] * cotangents[[DC, DC, DC, DH]].swapaxes(0, 1)
+            d, rounding, by_d = (x.reshape(n, 4 * units, *x.shape[3:]) for x in (base * slopes, rounding, by_d))
+            off_d = rounding + np.abs(by_d).sum(-1)
+            index = np.ix_([self.times[k]], self._images)
+            self.dh[:, index[0], index[1]] = np.stack((dh, off_h))[:, None]
+            self.dc[:, index[0], index[1]] = np.stack((dc, off_c))[:, None]
+            self.d[:, index[0], index[1]] = np.stack((d, off_d))[:, None]
+            forget = self._forget[0][k]
+            own_h = each_times(rounding + summed * (np.abs(d) + off_d), through)
+            own_c = (np.abs(dc) + off_c) * ((1 + u) * self._forget[1][k] + u * forget)
+            dh, dc, cotangents = (
+                each_times(d, r),
+                dc * forget,
+                np.stack((r.T @ by_d, forget[..., None] * cotangents[DC])),
+            )
+            if cotangents.shape[-1] > limit:
+                sums = np.abs(cotangents).sum(-1)
+                cotangents = _with(_with(none, DH, sums[DH]), DC, sums[DC])
 
     def moved(self, axes: Sequence[Axis]) -> Cells:
         """The gradients of some gates, with their cells (time, sequence, row)."""
@@ -211,12 +219,12 @@ class _Backward:
         source = Source("gradient of the cell state", "computed", self.dc.shape[1:], self.call.dtype)
         dc, errors = (gather(Operand(numbers, source), axes) for numbers in self.dc)
         forget = np.zeros_like(self.dc)
-        forget[:, self.times[0], self._images] = [gate[0] for gate in self._kept]
+        forget[:, self.times[0], self._images] = [gate[0] for gate in self._forget]
         source = Source("forget gate", "computed", self.dc.shape[1:], self.call.dtype)
-        kept, off = (gather(Operand(numbers, source), axes) for numbers in forget)
+        forget_cells, forget_errors = (gather(Operand(numbers, source), axes) for numbers in forget)
         return Dot(
             replace(dc, errors=errors.values, derive=lambda _: self._cell_gradient(0, image, unit)),
-            replace(kept, errors=off.values, derive=lambda _: self._gate(0, image, unit, FORGET)),
+            replace(forget_cells, errors=forget_errors.values, derive=lambda _: self._gate(0, image, unit, FORGET)),
             note="the part of the next cell state's gradient that the forget gate lets through",
         )
 
@@ -236,48 +244,50 @@ class _Backward:
         """Of a gate before its sigmoid or tanh."""
         gate, unit = divmod(row, self.call["hidden_size"])
         k = self.times.index(time)
-        at = k, image, unit
+        index = k, image, unit
         of_state = gate != OUTPUT
         factors: dict[int, Expr] = {
-            INPUT: self._gate(*at, CANDIDATE),
+            INPUT: self._gate(*index, CANDIDATE),
             FORGET: self._state(k - 1, image, unit),
-            CANDIDATE: self._gate(*at, INPUT),
-            OUTPUT: self._squashed(*at),
+            CANDIDATE: self._gate(*index, INPUT),
+            OUTPUT: self._squashed(*index),
         }
-        arriving = self._cell_gradient(*at) if of_state else self._state_gradient(*at)
+        arriving = self._cell_gradient(*index) if of_state else self._state_gradient(*index)
         grad = Apply("mul", {"x": arriving, "y": factors[gate]}, note=f"the gradient of the {GATES[gate]}")
         name = "tanh_backward" if gate == CANDIDATE else "sigmoid_backward"
-        return Apply(name, {"grad": grad, "y": self._gate(*at, gate)}, note=f"of the {GATES[gate]} before its function")
+        return Apply(
+            name, {"grad": grad, "y": self._gate(*index, gate)}, note=f"of the {GATES[gate]} before its function"
+        )
 
     def _cell_gradient(self, k: int, image: int, unit: int) -> Dot:
         """The gradient of the cell state after step number k: through the result, and through the next cell state."""
-        at, last = (k, image, unit), k == len(self.times) - 1
+        position, last = (k, image, unit), k == len(self.times) - 1
         column = self._images.index(image)
 
         def left(index: int) -> Expr:
-            return self._cell_gradient(k + 1, image, unit) if index else self._state_gradient(*at)
+            return self._cell_gradient(k + 1, image, unit) if index else self._state_gradient(*position)
 
         def right(index: int) -> Apply:
             if index:
                 return self._gate(k + 1, image, unit, FORGET)
-            slope = {"grad": self._gate(*at, OUTPUT), "y": self._squashed(*at)}
+            slope = {"grad": self._gate(*position, OUTPUT), "y": self._squashed(*position)}
             return Apply("tanh_backward", slope, note="the output gate × the slope of the tanh")
 
         numbers = [(self.dh[:, self.times[k], image, unit], self._slope(k, column, unit))]
         if not last:
-            kept = np.array([gate[k + 1, column, unit] for gate in self._kept])
-            numbers.append((self.dc[:, self.times[k + 1], image, unit], kept))
+            forget = np.array([gate[k + 1, column, unit] for gate in self._forget])
+            numbers.append((self.dc[:, self.times[k + 1], image, unit], forget))
         values = np.array(numbers)  # (terms, side, value and error)
         places = np.arange(len(values))[:, None]
         names = ("gradient of h, gradient of the next c", "slope, forget gate of the next step")
-        one, other = (
+        gradients, factors = (
             Cells(values[:, side, 0], Source(name, "computed", (len(values),), self.call.dtype), places,
                   (len(values),), errors=values[:, side, 1], derive=derive)
             for side, (name, derive) in enumerate(zip(names, (left, right), strict=True))
         )  # fmt: skip
-        given = self.call["grad_cy"] if last else None
-        bias = None if given is None else leaf(given, (image, unit))
-        return Dot(one, other, bias, note="the gradient of the cell state", extra=1)
+        last_gradient = self.call["grad_cy"] if last else None
+        bias = None if last_gradient is None else leaf(last_gradient, (image, unit))
+        return Dot(gradients, factors, bias, note="the gradient of the cell state", extra=1)
 
     def _slope(self, k: int, column: int, unit: int) -> Array:
         return np.array([self._through[k, column, unit], self._through_errors[k, column, unit]])
@@ -285,19 +295,21 @@ class _Backward:
     def _state_gradient(self, k: int, image: int, unit: int) -> Expr:
         """The gradient of the result of step number k: its own, and through the gates of the next step."""
         every, last = self.call["grad_output"], self.call["grad_hy"]
-        own = None if every is None else leaf(every, (self.times[k], image, unit))
+        output_gradient = None if every is None else leaf(every, (self.times[k], image, unit))
         if k < len(self.times) - 1:
             moved = self.moved([self.times[k + 1], image, range(self.d.shape[-1])])
             weights = outer(self.call["weight2"], [range(self.d.shape[-1]), unit])
-            return Dot(moved, weights, own, note="through the gates of the next step, and its own", extra=1)
+            return Dot(moved, weights, output_gradient, note="through the gates of the next step, and its own", extra=1)
         of_last = None if last is None else leaf(last, (image, unit))
-        if own is not None and of_last is not None:
-            return Apply("add", {"x": own, "y": of_last}, note="as part of the output, and as the last state")
-        return own or of_last or number(0.0, "no gradient")
+        if output_gradient is not None and of_last is not None:
+            return Apply(
+                "add", {"x": output_gradient, "y": of_last}, note="as part of the output, and as the last state"
+            )
+        return output_gradient or of_last or number(0.0, "no gradient")
 
 
-def _with(by: Array, which: int, own: Array) -> Array:
+def _with(cotangents: Array, which: int, errors: Array) -> Array:
     """The columns, and one more for the rounding of each of these numbers."""
-    new = np.zeros((*by.shape[:3], own.shape[-1]))
-    new[which] = own[..., None] * np.eye(own.shape[-1])
-    return np.concatenate([by, new], -1)
+    new = np.zeros((*cotangents.shape[:3], errors.shape[-1]))
+    new[which] = errors[..., None] * np.eye(errors.shape[-1])
+    return np.concatenate([cotangents, new], -1)

@@ -31,7 +31,7 @@ def resampling_backward(call: Call, cell: Cell) -> Dot:
     smooth = cubic_taps if "cubic" in call.op else linear_taps if "linear" in call.op else nearest_taps
     taps = antialiased_taps if forward.op in FILTERS else smooth
     axes = len(call["output_size"])
-    readers = [_readers(forward, taps, axis, at) for axis, at in enumerate(cell[-axes:])]
+    readers = [_readers(forward, taps, axis, index) for axis, index in enumerate(cell[-axes:])]
     grads = outer(call["grad_output"], [*cell[:-axes], *(positions for positions, _, _ in readers)])
     if taps is nearest_taps:
         return Dot(grads, note=f"the gradients of the {len(grads)} cells that copy this one")
@@ -60,9 +60,9 @@ def padding_backward(call: Call, cell: Cell) -> Dot:
         before, length = call["padding"][2 * (axes - 1 - axis)], call["self"].shape[axis - axes]
         inside = np.arange(grad.shape[axis - axes]) - before
         positions.append(np.flatnonzero(border(inside, length) == cell[axis - axes]))
-    seen = outer(grad, [*cell[:-axes], *positions])
-    copies = "itself alone" if len(seen) == 1 else f"its {len(seen)} copies, itself among them"
-    return Dot(seen, note=f"the gradient of {copies}" if len(seen) == 1 else f"the gradients of {copies}")
+    gradients = outer(grad, [*cell[:-axes], *positions])
+    copies = "itself alone" if len(gradients) == 1 else f"its {len(gradients)} copies, itself among them"
+    return Dot(gradients, note=f"the gradient of {copies}" if len(gradients) == 1 else f"the gradients of {copies}")
 
 
 def _forward(call: Call) -> Call:
@@ -76,20 +76,20 @@ def _forward(call: Call) -> Call:
     )
 
 
-def _readers(forward: Call, taps: Callable[..., Taps], axis: int, at: int) -> Taps:
+def _readers(forward: Call, taps: Callable[..., Taps], axis: int, index: int) -> Taps:
     """On one axis: the outputs that read a cell, its weight in each, and the error of the kernel's weight."""
     axes = len(forward["output_size"])
-    length, wanted = forward["self"].shape[axis - axes], forward.shape[axis - axes]
-    ratio = wanted / length
+    length, out_length = forward["self"].shape[axis - axes], forward.shape[axis - axes]
+    ratio = out_length / length
     support, _ = FILTERS.get(forward.op, (0.0, None))
     near = NEAR + int(support / min(ratio, 1.0))  # a filter is stretched where the result is coarser
-    first, last = max(0, int((at - near) * ratio) - NEAR), min(wanted, int((at + near) * ratio) + NEAR + 1)
+    first, last = max(0, int((index - near) * ratio) - NEAR), min(out_length, int((index + near) * ratio) + NEAR + 1)
     positions, shares, errors = [], [], []
     for position in range(first, last):
         cells, weights, spread = taps(forward, axis, position)
-        mine = np.flatnonzero(cells == at)
-        if len(mine):
+        own_taps = np.flatnonzero(cells == index)
+        if len(own_taps):
             positions.append(position)
-            shares.append(float(weights[mine].sum()))
-            errors.append(float(np.broadcast_to(spread, weights.shape)[mine].sum()))
+            shares.append(float(weights[own_taps].sum()))
+            errors.append(float(np.broadcast_to(spread, weights.shape)[own_taps].sum()))
     return np.array(positions, np.int64), np.array(shares), np.array(errors)

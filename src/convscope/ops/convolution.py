@@ -60,8 +60,8 @@ def _direct(call: Call, cell: Cell) -> Dot:
     first = unit // (kernels.shape[0] // call["groups"]) * channels
     settings = _settings(call, len(place))
     under = [
-        Span(at * stride - padding, dilation * np.arange(size))
-        for at, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
+        Span(index * stride - padding, dilation * np.arange(size))
+        for index, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
     ]
     window = gather(image, [batch, Span(first, np.arange(channels)), *under])
     kernel = gather(kernels, [unit, *map(range, kernels.shape[1:])])
@@ -81,9 +81,9 @@ def _transposed(call: Call, cell: Cell) -> Dot:
     group, within = divmod(unit, per_group)
     inputs, taps = [], []
     for starts, reaches, stride in _reached(call, tuple(place)):
-        kept = np.flatnonzero(reaches.reshape(-1, reaches.shape[-1])[0])
-        inputs.append(Span(0, starts[..., kept] // stride))
-        taps.append(Span(0, kept))
+        reached_taps = np.flatnonzero(reaches.reshape(-1, reaches.shape[-1])[0])
+        inputs.append(Span(0, starts[..., reached_taps] // stride))
+        taps.append(Span(0, reached_taps))
     rows = Span(group * channels, np.arange(channels))
     parts = math.prod(len(tap.offsets) for tap in taps)
     window, kernel = gather(image, [batch, rows, *inputs]), gather(kernels, [rows, within, *taps])
@@ -97,8 +97,8 @@ def _reached(call: Call, place: Cell) -> Iterator[tuple[Array, Array, int]]:
     """
     sizes, lengths = call["weight"].shape[2:], call["input"].shape[2:]
     settings = _settings(call, len(place))
-    for at, size, length, (stride, padding, dilation) in zip(place, sizes, lengths, settings, strict=True):
-        starts = Span(at + padding, -dilation * np.arange(size)).positions()
+    for index, size, length, (stride, padding, dilation) in zip(place, sizes, lengths, settings, strict=True):
+        starts = Span(index + padding, -dilation * np.arange(size)).positions()
         yield starts, (starts % stride == 0) & (starts >= 0) & (starts < length * stride), stride
 
 
@@ -166,11 +166,11 @@ def _kernels_vjp(call: Call, weights: Array) -> Array:
     still = narrower.reshape(narrower.shape[0], groups, -1, int(np.prod(narrower.shape[2:])))  # (N, G, K, P)
     result = np.empty((groups, still.shape[2], room.shape[2], *kernels[2:]))
     for tap in np.ndindex(*kernels[2:]):
-        at = tuple(
+        window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s)
             for t, d, n, s in zip(tap, dilations, narrower.shape[2:], strides, strict=True)
         )
-        met = room[(slice(None), slice(None), slice(None), *at)].reshape(*room.shape[:3], -1)  # (N, G, C, P)
+        met = room[(slice(None), slice(None), slice(None), *window)].reshape(*room.shape[:3], -1)  # (N, G, C, P)
         result[(slice(None), slice(None), slice(None), *tap)] = (still @ met.swapaxes(-1, -2)).sum(0)
     return result.reshape(kernels)
 
@@ -191,11 +191,11 @@ def _direct_vjp(call: Call, weights: Array) -> Array:
     result = np.zeros((*shape[:2], *room))
     for tap in np.ndindex(kernels.shape[3:]):
         part = kernels[(slice(None), slice(None), slice(None), *tap)].transpose(0, 2, 1) @ grouped  # (N, G, Cg, P)
-        at = tuple(
+        window = tuple(
             slice(b.start * s + t * d, (b.stop - 1) * s + t * d + 1, s)
             for b, s, d, t in zip(box, strides, dilations, tap, strict=True)
         )
-        result[(slice(None), slice(None), *at)] += part.reshape(batch, shape[1], *places)
+        result[(slice(None), slice(None), *window)] += part.reshape(batch, shape[1], *places)
     inner = tuple(slice(p, p + n) for p, n in zip(paddings, shape[2:], strict=True))
     assert count == len(inner)
     return result[(slice(None), slice(None), *inner)]
@@ -219,12 +219,12 @@ def _transposed_vjp(call: Call, weights: Array) -> Array:
     room[(slice(None), slice(None), *inner)] = weights
     result = np.zeros((shape[0], groups, shape[1] // groups, int(np.prod(shape[2:]))))
     for tap in np.ndindex(kernels.shape[3:]):
-        at = tuple(
+        window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s)
             for n, s, d, t in zip(shape[2:], strides, dilations, tap, strict=True)
         )
-        seen = room[(slice(None), slice(None), *at)].reshape(shape[0], groups, per_group, -1)
-        result += kernels[(slice(None), slice(None), slice(None), *tap)] @ seen
+        result_weights = room[(slice(None), slice(None), *window)].reshape(shape[0], groups, per_group, -1)
+        result += kernels[(slice(None), slice(None), slice(None), *tap)] @ result_weights
     return result.reshape(shape)
 
 
@@ -283,5 +283,5 @@ def _kernel_dependencies(call: Call) -> list[Matrix]:
         strict=True,
     )
     if not call["transposed"]:
-        return [window_matrix(length, wanted, window) for length, wanted, *window in settings]
-    return [window_matrix(wanted, length, window).T for length, wanted, *window in settings]
+        return [window_matrix(length, out_length, window) for length, out_length, *window in settings]
+    return [window_matrix(out_length, length, window).T for length, out_length, *window in settings]

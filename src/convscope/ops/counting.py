@@ -54,10 +54,10 @@ def is_among(call: Call, cell: Cell) -> Apply:
     Raises:
         UsageError: an argument is a Python number, which is compared in its own type.
     """
-    element, others = (call.get(name) for name in ("elements", "test_elements"))
-    if not (isinstance(element, Operand) and isinstance(others, Operand)):
+    element, candidates = (call.get(name) for name in ("elements", "test_elements"))
+    if not (isinstance(element, Operand) and isinstance(candidates, Operand)):
         raise UsageError("isin is explained for two tensors.")
-    result = Apply("is_among", {"x": leaf(element, cell), "cells": _all(others)})
+    result = Apply("is_among", {"x": leaf(element, cell), "cells": _all(candidates)})
     return Apply("logical_not", {"x": result}) if call.get("invert") else result
 
 
@@ -79,8 +79,8 @@ def unique(call: Call, cell: Cell) -> Expr:
     flat = int(np.ravel_multi_index(cell, call.shape)) if cell else 0
     if call.op == "_unique2" and np.isnan(slices[flat]).any() and np.isnan(slices).sum() > 1:
         raise UsageError("the order of several nan depends on the kernel.")
-    seen = np.unique(kinds, return_index=True)[1]
-    smaller = np.isin(np.arange(len(kinds)), seen[: kinds[flat]])
+    first_indices = np.unique(kinds, return_index=True)[1]
+    smaller = np.isin(np.arange(len(kinds)), first_indices[: kinds[flat]])
     return _tally(smaller, "is another, before it", "how many different ones come before it")
 
 
@@ -117,10 +117,10 @@ def _first_met(call: Call, cell: Cell, axis: int | None, first: int) -> Expr:
     return leaf(operand, tuple(first if a == axis else i for a, i in enumerate(cell)))
 
 
-def _tally(truths: Array, what: str, note: str) -> Dot:
+def _tally(truths: Array, criterion: str, note: str) -> Dot:
     """A count, as the sum of a 1 for each slice."""
     places = np.arange(len(truths), dtype=np.int64)[:, None]
-    source = Source(f"slice {what}", "computed", (len(truths),), "int64")
+    source = Source(f"slice {criterion}", "computed", (len(truths),), "int64")
     return Dot(Cells(truths.astype(np.float64), source, places, (len(truths),)), note=note, kind="int64")
 
 
@@ -149,9 +149,11 @@ def histogram(call: Call, cell: Cell) -> Expr:
     inside = Apply(name, arguments, f"bin {cell[0] + 1:,} of {count:,}")
     if not call.get("density"):
         return inside
-    whole = Apply(name, {**arguments, "low": edges(0), "high": edges(count), "last": number(1, "last")}, "in all bins")
+    all_bins = Apply(
+        name, {**arguments, "low": edges(0), "high": edges(count), "last": number(1, "last")}, "in all bins"
+    )
     width = Apply("sub", {"x": parts["high"], "y": parts["low"]}, "the width of the bin")
-    return Apply("div", {"x": Apply("div", {"x": inside, "y": whole}), "y": width})
+    return Apply("div", {"x": Apply("div", {"x": inside, "y": all_bins}), "y": width})
 
 
 class Edges:
@@ -246,7 +248,7 @@ def ranked_one_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     if call.get("dim") is None:
         same = image == PRIMITIVES[call.op].value(image.reshape(-1))
         return VJP({"self": weights * same / max(int(same.sum()), 1)})
-    axis, kept = call["dim"] % max(image.ndim, 1), kept_weights(call, weights)
+    axis, row_weights = call["dim"] % max(image.ndim, 1), kept_weights(call, weights)
     if not image.ndim:
         return VJP({"self": weights})
     k = call.get("k", 1) - 1
@@ -255,7 +257,7 @@ def ranked_one_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     chosen = np.apply_along_axis(lambda row: choose(row, *settings), axis, image)
     first = np.argmax(image == np.expand_dims(chosen, axis), axis=axis, keepdims=True)
     result = np.zeros(image.shape)
-    np.put_along_axis(result, first, kept, axis)
+    np.put_along_axis(result, first, row_weights, axis)
     return VJP({"self": result})
 
 
@@ -293,37 +295,37 @@ def _word(call: Call) -> str:
 def cumprod_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """The derivative by each cell: the product of all others up to every later one."""
     only(call, varies, "self")
-    rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
+    rows, row_weights = _rows(call, wide(call["self"])), _rows(call, weights)
     gradient = np.zeros(rows.shape)
-    for at in range(rows.shape[-1]):
-        others = rows.copy()
-        others[..., at] = 1.0
-        gradient[..., at] = (kept * np.cumprod(others, -1))[..., at:].sum(-1)
-    return tangent({"self": _back(call, gradient)}, call, float(np.sum(kept * np.cumprod(rows, -1))))
+    for index in range(rows.shape[-1]):
+        other_factors = rows.copy()
+        other_factors[..., index] = 1.0
+        gradient[..., index] = (row_weights * np.cumprod(other_factors, -1))[..., index:].sum(-1)
+    return tangent({"self": _back(call, gradient)}, call, float(np.sum(row_weights * np.cumprod(rows, -1))))
 
 
 def cumulative_extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass the weights to the maximum or minimum so far, the last of equal ones."""
     first_result(call)
     only(call, varies, "self")
-    rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
+    rows, row_weights = _rows(call, wide(call["self"])), _rows(call, weights)
     best = (np.maximum if call.op == "cummax" else np.minimum).accumulate(rows, -1)
     last = np.maximum.accumulate(np.where(rows == best, np.arange(rows.shape[-1]), 0), -1)
     gradient = np.zeros(rows.shape)
     lead = np.indices(rows.shape)[:-1]
-    np.add.at(gradient, (*lead, last), kept)
+    np.add.at(gradient, (*lead, last), row_weights)
     return VJP({"self": _back(call, gradient)})
 
 
 def logcumsumexp_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """The softmax of the cells so far, for every later one."""
     only(call, varies, "self")
-    rows, kept = _rows(call, wide(call["self"])), _rows(call, weights)
+    rows, row_weights = _rows(call, wide(call["self"])), _rows(call, weights)
     result = np.logaddexp.accumulate(rows, -1)
     count = rows.shape[-1]
     shares = np.exp(rows[..., :, None] - result[..., None, :]) * np.triu(np.ones((count, count)))
-    gradient = (shares * kept[..., None, :]).sum(-1)
-    return tangent({"self": _back(call, gradient)}, call, float(np.sum(kept * result)))
+    gradient = (shares * row_weights[..., None, :]).sum(-1)
+    return tangent({"self": _back(call, gradient)}, call, float(np.sum(row_weights * result)))
 
 
 def _rows(call: Call, array: Array) -> Array:

@@ -55,9 +55,9 @@ def _ints(value: Operand | Sequence[int]) -> list[int]:
 def _labels(call: Call, image: int) -> Array:
     """The labels of a sequence with blanks before, between and after; targets are rows, or one after the other."""
     lengths, targets = _ints(call["target_lengths"]), call["targets"].array
-    own = targets[image] if targets.ndim > 1 else targets[sum(lengths[:image]) :]
+    target = targets[image] if targets.ndim > 1 else targets[sum(lengths[:image]) :]
     states: Array = np.full(2 * lengths[image] + 1, call["blank"], np.int64)
-    states[1::2] = own[: lengths[image]]
+    states[1::2] = target[: lengths[image]]
     return states
 
 
@@ -76,12 +76,14 @@ def _path(call: Call, image: int) -> _Path:
     for step in range(1, steps):
         for state in range(len(labels)):
             before = _sources(labels, state)
-            row, off = ways[step - 1, before], errors[step - 1, before]
+            row, row_errors = ways[step - 1, before], errors[step - 1, before]
             if np.isneginf(row).all():
                 continue
             summed = float(total.value(row))
             ways[step, state] = scores[step, state] + summed
-            errors[step, state] = total.error(precision, summed, [row], [off]) + precision.sum * abs(ways[step, state])
+            errors[step, state] = total.error(precision, summed, [row], [row_errors]) + precision.sum * abs(
+                ways[step, state]
+            )
     return _Path(image, labels, ways, errors)
 
 

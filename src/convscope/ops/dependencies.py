@@ -25,7 +25,7 @@ def everything(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Arr
     return {name: np.full(operand.shape, share) for name, operand in call.operands().items() if name in varies}
 
 
-def window_matrix(length: int, wanted: int, window: Sequence[int]) -> Matrix:
+def window_matrix(length: int, out_length: int, window: Sequence[int]) -> Matrix:
     """(wanted, length): 1 where window `row` has a tap on cell `column`.
 
     >>> window_matrix(4, 2, (2, 2, 0, 1)).tolist()
@@ -35,10 +35,10 @@ def window_matrix(length: int, wanted: int, window: Sequence[int]) -> Matrix:
         window: Its size, stride, padding and dilation.
     """
     size, stride, padding, dilation = window
-    result = np.zeros((wanted, length), np.float32)
-    at = np.arange(wanted)[:, None] * stride - padding + np.arange(size) * dilation  # (P, R)
-    inside = (at >= 0) & (at < length)
-    result[np.nonzero(inside)[0], at[inside]] = 1.0
+    result = np.zeros((out_length, length), np.float32)
+    taps = np.arange(out_length)[:, None] * stride - padding + np.arange(size) * dilation  # (P, R)
+    inside = (taps >= 0) & (taps < length)
+    result[np.nonzero(inside)[0], taps[inside]] = 1.0
     return result
 
 
@@ -58,10 +58,10 @@ def through_windows(mask: Array, matrices: Sequence[Matrix], shape: Sequence[int
     axes, lead = len(matrices), mask.shape[: mask.ndim - len(matrices)]
     flat = mask.reshape(-1, *mask.shape[mask.ndim - axes :])
     result = np.zeros((len(flat), *shape), np.float32)
-    seen: Array = flat.max(axis=0, initial=0.0)
+    any_mask: Array = flat.max(axis=0, initial=0.0)
     rows, columns = [], []
     for axis, matrix in enumerate(matrices):
-        used = np.flatnonzero(seen.max(axis=tuple(a for a in range(axes) if a != axis), initial=0.0))
+        used = np.flatnonzero(any_mask.max(axis=tuple(a for a in range(axes) if a != axis), initial=0.0))
         row = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
         reached = np.flatnonzero(matrix[row].any(axis=0))
         rows.append(row)

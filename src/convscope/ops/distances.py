@@ -36,11 +36,11 @@ def cdist(call: Call, cell: Cell) -> Apply:
 
     `_euclidean_dist`, for many rows, expands the square: sum of x² + sum of y² − 2 × sum of x × y.
     """
-    *batch, one, other = cell
+    *batch, first, second = cell
     left, right = call["x1"], call["x2"]
     x, y = (
-        row(operand, (*broadcast_cell(tuple(batch), operand.shape[:-2]), at, 0), [len(operand.shape) - 1])
-        for operand, at in ((left, one), (right, other))
+        row(operand, (*broadcast_cell(tuple(batch), operand.shape[:-2]), index, 0), [len(operand.shape) - 1])
+        for operand, index in ((left, first), (right, second))
     )
     if call.op == "_euclidean_dist":
         return Apply("distance_by_products", {"x": x, "y": y}, note="the distance of two rows")
@@ -49,8 +49,8 @@ def cdist(call: Call, cell: Cell) -> Apply:
 
 def pdist(call: Call, cell: Cell) -> Apply:
     """The distance of two rows of one matrix: of the first from all others, then of the second from those after it."""
-    one, other = (int(at[cell[0]]) for at in np.triu_indices(call["self"].shape[0], 1))
-    x, y = (row(call["self"], (at, 0), [1]) for at in (one, other))
+    first, second = (int(indices[cell[0]]) for indices in np.triu_indices(call["self"].shape[0], 1))
+    x, y = (row(call["self"], (indices, 0), [1]) for indices in (first, second))
     return Apply("distance", {"x": x, "y": y, "order": number(call["p"], "p")}, note="the distance of two rows")
 
 
@@ -72,9 +72,9 @@ def _spread(operand: Operand, full: tuple[int, ...]) -> Cells:
 def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass to both tensors the direction from the other."""
     only(call, varies, "self", "other")
-    apart = wide(call["self"]) - wide(call["other"])
-    slopes, distance = _directions(apart.ravel(), float(call["p"]))
-    along = (weights * slopes).reshape(apart.shape)
+    difference = wide(call["self"]) - wide(call["other"])
+    slopes, distance = _directions(difference.ravel(), float(call["p"]))
+    along = (weights * slopes).reshape(difference.shape)
     gradients = {"self": fitted(along, call["self"].shape), "other": fitted(-along, call["other"].shape)}
     return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distance)))
 
@@ -94,25 +94,25 @@ def pdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass the weights to both rows of each pair."""
     only(call, varies, "self")
     image = wide(call["self"])
-    one, other = np.triu_indices(len(image), 1)
-    slopes, distances = _directions(image[one] - image[other], float(call["p"]))
+    first, second = np.triu_indices(len(image), 1)
+    slopes, distances = _directions(image[first] - image[second], float(call["p"]))
     gradient = np.zeros_like(image)
-    np.add.at(gradient, one, weights[:, None] * slopes)
-    np.add.at(gradient, other, -weights[:, None] * slopes)
+    np.add.at(gradient, first, weights[:, None] * slopes)
+    np.add.at(gradient, second, -weights[:, None] * slopes)
     return tangent({"self": gradient}, call, float(np.sum(weights * distances)))
 
 
-def _directions(apart: Array, order: float) -> tuple[Array, Array]:
+def _directions(difference: Array, order: float) -> tuple[Array, Array]:
     """The slope of a distance by each difference, (..., M), and the distance, (...)."""
-    sizes = np.abs(apart)
+    sizes = np.abs(difference)
     if order == 0:
-        return np.zeros_like(apart), np.asarray(np.count_nonzero(apart, axis=-1), np.float64)
+        return np.zeros_like(difference), np.asarray(np.count_nonzero(difference, axis=-1), np.float64)
     if np.isinf(order):
         distances = sizes.max(axis=-1, initial=0.0) if order > 0 else sizes.min(axis=-1)
-        return np.sign(apart) * (sizes == distances[..., None]), distances
+        return np.sign(difference) * (sizes == distances[..., None]), distances
     distances = (sizes**order).sum(axis=-1) ** (1 / order)
     with np.errstate(all="ignore"):
-        slopes = np.sign(apart) * (sizes / distances[..., None]) ** (order - 1)
+        slopes = np.sign(difference) * (sizes / distances[..., None]) ** (order - 1)
     return np.where((distances[..., None] > 0) & (sizes > 0), slopes, 0.0), distances
 
 
@@ -133,8 +133,8 @@ def pdist_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[
         return {}
     shape = call["self"].shape
     rows: Array = np.zeros(shape[0], np.float32)
-    for at in np.triu_indices(shape[0], 1):
-        rows[at[mask != 0]] = 1.0
+    for members in np.triu_indices(shape[0], 1):
+        rows[members[mask != 0]] = 1.0
     return {"self": np.broadcast_to(rows[:, None], shape).copy()}
 
 
@@ -145,14 +145,16 @@ def weight_norm(call: Call, cell: Cell) -> Expr:
     """
     direction, length = call["v"], call["g"]
     axis = call["dim"] % len(direction.shape)
-    at = cell[axis] if call.output == 0 else broadcast_cell(cell, length.shape)[axis]
-    vector = outer(direction, [at if a == axis else range(n) for a, n in enumerate(direction.shape)])
-    has = Apply(
+    index = cell[axis] if call.output == 0 else broadcast_cell(cell, length.shape)[axis]
+    vector = outer(direction, [index if a == axis else range(n) for a, n in enumerate(direction.shape)])
+    vector_norm = Apply(
         "sqrt", {"x": Dot(vector, vector, note=f"the sum of {len(vector):,} squares")}, note="the length of the vector"
     )
     if call.output:
-        return has
-    stretch = Apply("div", {"x": leaf(length, broadcast_cell(cell, length.shape)), "y": has}, note="scale factor")
+        return vector_norm
+    stretch = Apply(
+        "div", {"x": leaf(length, broadcast_cell(cell, length.shape)), "y": vector_norm}, note="scale factor"
+    )
     return Apply("mul", {"x": leaf(direction, cell), "y": stretch})
 
 
@@ -179,20 +181,26 @@ def weight_norm_backward(call: Call, cell: Cell) -> Expr:
     """
     direction, length, norms = call["saved_v"], call["saved_g"], call["saved_norms"]
     axis = call["dim"] % len(direction.shape)
-    at = cell[axis] if call.output == 0 else broadcast_cell(cell, length.shape)[axis]
-    line = [at if a == axis else range(n) for a, n in enumerate(direction.shape)]
-    has = leaf(norms, tuple(at if n > 1 else 0 for n in norms.shape))
+    index = cell[axis] if call.output == 0 else broadcast_cell(cell, length.shape)[axis]
+    line = [index if a == axis else range(n) for a, n in enumerate(direction.shape)]
+    vector_norm = leaf(norms, tuple(index if n > 1 else 0 for n in norms.shape))
     count = len(outer(direction, line))
     products = Dot(outer(call["grad_w"], line), outer(direction, line), note=f"the sum of {count:,} gradients × v")
     along = Apply(
-        "div", {"x": products, "y": has}, note="the component of the gradient along v, the gradient of its length"
+        "div",
+        {"x": products, "y": vector_norm},
+        note="the component of the gradient along v, the gradient of its length",
     )
     if call.output:
         return along
-    stretch = Apply("div", {"x": leaf(length, tuple(at if n > 1 else 0 for n in length.shape)), "y": has}, note="scale")
-    kept = Apply("mul", {"x": leaf(call["grad_w"], cell), "y": stretch}, note="the gradient × the scale")
-    share = Apply("div", {"x": Apply("mul", {"x": stretch, "y": along}), "y": has}, note="the component along v")
-    return Apply("sub", {"x": kept, "y": Apply("mul", {"x": leaf(direction, cell), "y": share})})
+    stretch = Apply(
+        "div", {"x": leaf(length, tuple(index if n > 1 else 0 for n in length.shape)), "y": vector_norm}, note="scale"
+    )
+    scaled = Apply("mul", {"x": leaf(call["grad_w"], cell), "y": stretch}, note="the gradient × the scale")
+    share = Apply(
+        "div", {"x": Apply("mul", {"x": stretch, "y": along}), "y": vector_norm}, note="the component along v"
+    )
+    return Apply("sub", {"x": scaled, "y": Apply("mul", {"x": leaf(direction, cell), "y": share})})
 
 
 def weight_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:

@@ -19,24 +19,24 @@ from convscope.typing import Array
 
 def scattered_slice(call: Call, cell: Cell) -> Leaf | Apply:
     """slice_scatter and select_scatter: a part of a tensor replaced by another tensor."""
-    whole, part = call["self"], call["src"]
+    target, part = call["self"], call["src"]
     axis = call["dim"] % len(cell)
     if call.op == "select_scatter":
-        if cell[axis] != call["index"] % whole.shape[axis]:
-            return leaf(whole, cell)
+        if cell[axis] != call["index"] % target.shape[axis]:
+            return leaf(target, cell)
         return as_type(leaf(part, cell[:axis] + cell[axis + 1 :]), call.dtype)
-    length, step = whole.shape[axis], call["step"]
+    length, step = target.shape[axis], call["step"]
     start = call.get("start") or 0
     start = max(start + length, 0) if start < 0 else min(start, length)
-    at, rest = divmod(cell[axis] - start, step)
-    if rest or not 0 <= at < part.shape[axis]:
-        return leaf(whole, cell)
-    return as_type(leaf(part, tuple(at if a == axis else i for a, i in enumerate(cell))), call.dtype)
+    index, remainder = divmod(cell[axis] - start, step)
+    if remainder or not 0 <= index < part.shape[axis]:
+        return leaf(target, cell)
+    return as_type(leaf(part, tuple(index if a == axis else i for a, i in enumerate(cell))), call.dtype)
 
 
 def scatter(call: Call, cell: Cell) -> Expr:
     """scatter and scatter_add: along one axis, numbers put where a tensor says, the last one, or all added."""
-    whole, index = call["self"], call["index"]
+    target, index = call["self"], call["index"]
     if call.get("reduce") is not None:
         return written(call, cell)
     full = cell or (0,)  # a number counts as a vector of one
@@ -46,12 +46,12 @@ def scatter(call: Call, cell: Cell) -> Expr:
     reached = all(i < n for a, (i, n) in enumerate(zip(full, named.shape, strict=True)) if a != axis)
     hits = np.flatnonzero(named[line] == full[axis]) if reached else np.empty(0, np.int64)
     if not len(hits):
-        return leaf(whole, cell)
+        return leaf(target, cell)
     source = call.get("src", call.get("value"))
     if call.op == "scatter_add":
         added = outer(source, [hits if a == axis else i for a, i in enumerate(full)] if source.shape else [])
         note = f"what was here, plus the {len(hits)} numbers sent here"
-        return Dot(added, bias=leaf(whole, cell), note=note, kind=call.kind)
+        return Dot(added, bias=leaf(target, cell), note=note, kind=call.kind)
     if not isinstance(source, Operand):
         return number(int(source) if call.kind else source, "value")
     last = tuple(int(hits[-1]) if a == axis else i for a, i in enumerate(full))
@@ -60,17 +60,17 @@ def scatter(call: Call, cell: Cell) -> Expr:
 
 def index_put(call: Call, cell: Cell) -> Expr:
     """Values written to the cells that indices name, the last one where several are; or all of them added."""
-    whole, values = call["self"], call["values"]
+    target, values = call["self"], call["values"]
     hits = _written_here(call, cell)
     if not len(hits):
-        return leaf(whole, cell)
+        return leaf(target, cell)
     places = [broadcast_cell(tuple(map(int, hit)), values.shape) for hit in hits]
     if not call["accumulate"]:
         return as_type(leaf(values, places[-1]), call.dtype)
     cells = np.array(places, np.int64).reshape(len(places), len(values.shape))
     numbers = widened(np.asarray(values.array[tuple(cells.T)])).reshape(len(places))
     note = f"what was here, plus the {len(places)} numbers written here"
-    return Dot(Cells(numbers, values.source, cells, (len(places),)), bias=leaf(whole, cell), note=note, kind=call.kind)
+    return Dot(Cells(numbers, values.source, cells, (len(places),)), bias=leaf(target, cell), note=note, kind=call.kind)
 
 
 def _written_here(call: Call, cell: Cell) -> Array:
@@ -80,56 +80,65 @@ def _written_here(call: Call, cell: Cell) -> Array:
         array = None if operand is None else operand.array
         indices += array.nonzero() if array is not None and array.dtype == bool else (array,)
     used = [axis for axis, index in enumerate(indices) if index is not None]
-    equal = [i % n == at for i, n, at in zip(indices, call["self"].shape, cell, strict=False) if i is not None]
+    equal = [
+        i % n == coordinate
+        for i, n, coordinate in zip(indices, call["self"].shape, cell, strict=False)
+        if i is not None
+    ]
     hits = np.argwhere(np.logical_and.reduce(np.broadcast_arrays(*equal)))
-    kept = [i for axis, i in enumerate(cell) if axis not in used]
-    apart = used != list(range(used[0], used[-1] + 1))  # then the axes of the index come first
-    before = 0 if apart else used[0]
-    rest = np.tile(np.array(kept, np.int64), (len(hits), 1))
-    return np.hstack([rest[:, :before], hits, rest[:, before:]])
+    unindexed = [i for axis, i in enumerate(cell) if axis not in used]
+    separated = used != list(range(used[0], used[-1] + 1))  # then the axes of the index come first
+    before = 0 if separated else used[0]
+    unindexed_rows = np.tile(np.array(unindexed, np.int64), (len(hits), 1))
+    return np.hstack([unindexed_rows[:, :before], hits, unindexed_rows[:, before:]])
 
 
 def scattered_slice_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """slice_scatter and select_scatter: the replaced part to the one, the rest to the other."""
     axis = call["dim"] % weights.ndim
-    at: list[slice | int] = [slice(None)] * weights.ndim
-    at[axis] = call["index"] if call.op == "select_scatter" else slice(call.get("start"), call.get("end"), call["step"])
-    rest = weights.copy()
-    rest[tuple(at)] = 0.0
-    return _split(call, varies, {"self": rest, "src": weights[tuple(at)]})
+    part: list[slice | int] = [slice(None)] * weights.ndim
+    part[axis] = (
+        call["index"] if call.op == "select_scatter" else slice(call.get("start"), call.get("end"), call["step"])
+    )
+    target_weights = weights.copy()
+    target_weights[tuple(part)] = 0.0
+    return _split(call, varies, {"self": target_weights, "src": weights[tuple(part)]})
 
 
 def scatter_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Cells that were sent somewhere take that weight; written cells lose theirs."""
     if call.get("reduce") is not None:
         return written_vjp(call, weights, varies)
-    axis, at = call["dim"] % max(weights.ndim, 1), call["index"].array
-    rest = weights.copy()
+    axis, index = call["dim"] % max(weights.ndim, 1), call["index"].array
+    target_weights = weights.copy()
     sent = np.take_along_axis(
-        weights[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(at.shape))], at, axis
+        weights[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(index.shape))], index, axis
     )
     if call.op == "scatter":
         np.put_along_axis(
-            rest[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(at.shape))], at, 0.0, axis
+            target_weights[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(index.shape))],
+            index,
+            0.0,
+            axis,
         )
         only(call, varies, "self")
         value = call.get("src", call.get("value"))
-        given = wide(value)[tuple(map(slice, at.shape))] if isinstance(value, Operand) else float(value)
-        return VJP({"self": rest}, float(np.sum(sent * given)))
-    whole = np.zeros(call["src"].shape)
-    whole[tuple(map(slice, at.shape))] = sent
-    return _split(call, varies, {"self": rest, "src": whole})
+        values = wide(value)[tuple(map(slice, index.shape))] if isinstance(value, Operand) else float(value)
+        return VJP({"self": target_weights}, float(np.sum(sent * values)))
+    source_weights = np.zeros(call["src"].shape)
+    source_weights[tuple(map(slice, index.shape))] = sent
+    return _split(call, varies, {"self": target_weights, "src": source_weights})
 
 
 def index_put_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Written cells to the values, the others to the tensor."""
     only(call, varies, "self")
-    at = tuple(slice(None) if i is None else i.array for i in call["indices"])
-    rest = weights.copy()
+    index = tuple(slice(None) if i is None else i.array for i in call["indices"])
+    target_weights = weights.copy()
     if not call["accumulate"]:
-        rest[at] = 0.0
-    constant = float(np.sum(weights[at] * wide(call["values"])))
-    return VJP({"self": rest}, constant)
+        target_weights[index] = 0.0
+    constant = float(np.sum(weights[index] * wide(call["values"])))
+    return VJP({"self": target_weights}, constant)
 
 
 def _split(call: Call, varies: Varies, parts: dict[str, Array]) -> VJP:
@@ -143,17 +152,17 @@ def scatter_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, A
         return everything(call, mask, varies)
     if call.get("reduce") is not None:
         return written_dependencies(call, mask, varies)
-    mask, at, axis = as_mask(mask), call["index"].array, call["dim"] % mask.ndim
-    reached = tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(at.shape))
+    mask, index, axis = as_mask(mask), call["index"].array, call["dim"] % mask.ndim
+    reached = tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(index.shape))
     result: dict[str, Array] = {}
     if "self" in varies:
-        kept = mask.copy()
+        target_mask = mask.copy()
         if call.op == "scatter":
-            np.put_along_axis(kept[reached], at, 0.0, axis)
-        result["self"] = kept
+            np.put_along_axis(target_mask[reached], index, 0.0, axis)
+        result["self"] = target_mask
     if "src" in varies:
         sent = np.zeros(call["src"].shape, np.float32)
-        sent[tuple(map(slice, at.shape))] = np.take_along_axis(mask[reached], at, axis)
+        sent[tuple(map(slice, index.shape))] = np.take_along_axis(mask[reached], index, axis)
         result["src"] = sent
     return result
 
@@ -161,15 +170,15 @@ def scatter_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, A
 def index_put_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
     """The cell itself where nothing overwrites it, and every value written to it."""
     mask = as_mask(mask)
-    at = tuple(slice(None) if i is None else i.array for i in call["indices"])
+    index = tuple(slice(None) if i is None else i.array for i in call["indices"])
     result: dict[str, Array] = {}
     if "self" in varies:
-        kept = mask.copy()
+        target_mask = mask.copy()
         if not call["accumulate"]:
-            kept[at] = 0.0
-        result["self"] = kept
+            target_mask[index] = 0.0
+        result["self"] = target_mask
     if "values" in varies:
-        result["values"] = as_mask(fitted(mask[at], call["values"].shape))
+        result["values"] = as_mask(fitted(mask[index], call["values"].shape))
     return result
 
 
@@ -190,10 +199,10 @@ def part_backward(call: Call, cell: Cell) -> Leaf:
     if call.op == "select_backward":
         selected = cell[axis] == call["index"] % length
         return leaf(grad, cell[:axis] + cell[axis + 1 :]) if selected else number(0, "outside the selected part")
-    at, rest = divmod(cell[axis] - slice(call["start"], call["end"]).indices(length)[0], call["step"])
-    if rest or not 0 <= at < grad.shape[axis]:
+    index, remainder = divmod(cell[axis] - slice(call["start"], call["end"]).indices(length)[0], call["step"])
+    if remainder or not 0 <= index < grad.shape[axis]:
         return number(0, "outside the selected part")
-    return leaf(grad, (*cell[:axis], at, *cell[axis + 1 :]))
+    return leaf(grad, (*cell[:axis], index, *cell[axis + 1 :]))
 
 
 def unfold_backward(call: Call, cell: Cell) -> Dot:

@@ -78,8 +78,8 @@ def _shape(arguments: Mapping[str, Operand | float]) -> tuple[int, ...]:
     return np.broadcast_shapes(*(argument.shape for argument in arguments.values() if isinstance(argument, Operand)))
 
 
-def _numbers(given: Operand | float) -> Array:
-    return np.asarray(given.array if isinstance(given, Operand) else given, np.float64)
+def _numbers(operand: Operand | float) -> Array:
+    return np.asarray(operand.array if isinstance(operand, Operand) else operand, np.float64)
 
 
 def paired_loss_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -114,11 +114,15 @@ def nll(call: Call, cell: Cell) -> Expr:
     Source: PyTorch documentation, torch.nn.NLLLoss.
     """
     picked = _picked(call)
-    apart = call["reduction"] == NONE and bool(call["target"].shape)
+    per_sample = call["reduction"] == NONE and bool(call["target"].shape)
     if call.output:
         weights = _weight_cells(call, picked)
-        return number(0, "no sum of weights") if apart else Dot(weights, note="the sum of the weights of these classes")
-    if apart:
+        return (
+            number(0, "no sum of weights")
+            if per_sample
+            else Dot(weights, note="the sum of the weights of these classes")
+        )
+    if per_sample:
         return _one(call, cell)
     total = float(picked.weights.sum())
     scores, weights = _score_cells(call, picked), _weight_cells(call, picked, sign=-1.0)
@@ -179,12 +183,14 @@ def nll_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     picked = _picked(call)
     result: Array = np.zeros(call["self"].shape)
-    each: Array = -picked.weights
+    slopes: Array = -picked.weights
     if call["reduction"] == MEAN:
-        each = each / picked.weights.sum()
+        slopes = slopes / picked.weights.sum()
     targets = np.delete(picked.cells, min(1, call["target"].array.ndim), axis=1) if call["target"].shape else None
-    apart = call["reduction"] == NONE and targets is not None
-    result[tuple(picked.cells.T)] = each * (weights[tuple(targets.T)] if apart and targets is not None else weights)
+    per_sample = call["reduction"] == NONE and targets is not None
+    result[tuple(picked.cells.T)] = slopes * (
+        weights[tuple(targets.T)] if per_sample and targets is not None else weights
+    )
     return VJP({"self": result})
 
 
@@ -194,8 +200,8 @@ def nll_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[st
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
         masks["self"] = np.zeros(call["self"].shape, np.float32)
-        apart = call["reduction"] == NONE and bool(mask.ndim)
-        of_each = mask[tuple(np.delete(picked.cells, 1, axis=1).T)] if apart else mask.max(initial=0.0)
+        per_sample = call["reduction"] == NONE and bool(mask.ndim)
+        of_each = mask[tuple(np.delete(picked.cells, 1, axis=1).T)] if per_sample else mask.max(initial=0.0)
         masks["self"][tuple(picked.cells.T)] = 0.0 if call.output else of_each
     return masks
 
@@ -227,11 +233,11 @@ def margin(call: Call, cell: Cell) -> Expr:
         hinges = _Hinges(*(part[hinges.image == cell[0]] for part in hinges))
     wished, power = _wished(call)
     gaps, sizes = _gaps(call, hinges, wished)
-    off = 4 * call.precision.sum * sizes  # what the difference rounds; the hinge has slope 0 or 1
+    gap_error = 4 * call.precision.sum * sizes  # what the difference rounds; the hinge has slope 0 or 1
     values = np.where(gaps > 0, gaps, 0.0) ** power * hinges.weights
-    slope = 1.0 if power == 1 else 2 * np.where(gaps > 0, gaps, 0.0) + off
-    errors = hinges.weights * (off * slope) + gamma(3, call.precision.sum) * values
-    errors = np.where(gaps + off > 0, errors, 0.0)
+    slope = 1.0 if power == 1 else 2 * np.where(gaps > 0, gaps, 0.0) + gap_error
+    errors = hinges.weights * (gap_error * slope) + gamma(3, call.precision.sum) * values
+    errors = np.where(gaps + gap_error > 0, errors, 0.0)
 
     def derive(index: int) -> Apply:
         return _hinge(call, hinges, index)
@@ -292,7 +298,7 @@ def _gaps(call: Call, hinges: _Hinges, wished: float) -> tuple[Array, Array]:
 def _hinge(call: Call, hinges: _Hinges, index: int) -> Apply:
     """One pair as an expression."""
     lead = (int(hinges.image[index]),) if len(call["self"].shape) > 1 else ()
-    right, wrong = (leaf(call["self"], (*lead, int(at[index]))) for at in (hinges.right, hinges.wrong))
+    right, wrong = (leaf(call["self"], (*lead, int(classes[index]))) for classes in (hinges.right, hinges.wrong))
     wished, power = _wished(call)
     gap = Apply("add", {"x": Apply("sub", {"x": number(wished, "margin"), "y": right}), "y": wrong})
     hinge = Apply("fmax", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair violates the margin")
@@ -325,8 +331,8 @@ def margin_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict
     mask = as_mask(mask)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "self" in varies:
-        apart = not call.output and mask.ndim
-        reached = mask[:, None] if apart else np.zeros(1, np.float32) if call.output else mask
+        per_sample = not call.output and mask.ndim
+        reached = mask[:, None] if per_sample else np.zeros(1, np.float32) if call.output else mask
         masks["self"] = np.broadcast_to(reached, call["self"].shape).copy()
     return masks
 

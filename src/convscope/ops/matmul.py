@@ -36,12 +36,12 @@ def addmm(call: Call, cell: Cell) -> Dot | Apply:
 
 def _product(left: Operand, right: Operand, cell: Cell) -> Dot:
     """Row of `left` times column of `right`, batch axes broadcast."""
-    at = list(cell)
-    column = [at.pop()] if len(right.shape) > 1 else []
-    line = [at.pop()] if len(left.shape) > 1 else []
+    index = list(cell)
+    column = [index.pop()] if len(right.shape) > 1 else []
+    line = [index.pop()] if len(left.shape) > 1 else []
     depth = range(left.shape[-1])
-    row = gather(left, [*broadcast_cell(tuple(at), left.shape[:-2]), *line, depth])
-    across = gather(right, [*broadcast_cell(tuple(at), right.shape[:-2]), depth, *column])
+    row = gather(left, [*broadcast_cell(tuple(index), left.shape[:-2]), *line, depth])
+    across = gather(right, [*broadcast_cell(tuple(index), right.shape[:-2]), depth, *column])
     return Dot(row, across, note=_note(len(row), False))
 
 
@@ -85,19 +85,19 @@ def addmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 def _product_vjp(call: Call, first: str, second: str, weights: Array, varies: Varies) -> VJP:
     left, right = wide(call[first]), wide(call[second])
-    one = left[None] if left.ndim == 1 else left
-    two = right[:, None] if right.ndim == 1 else right
+    left_matrix = left[None] if left.ndim == 1 else left
+    right_matrix = right[:, None] if right.ndim == 1 else right
     full = weights[..., None, :] if left.ndim == 1 and right.ndim > 1 else weights
     full = full[..., None] if right.ndim == 1 else full
     full = full.reshape(1, 1) if left.ndim == right.ndim == 1 else full
     gradients = {}
     if first in varies:
-        gradients[first] = fitted(full @ np.swapaxes(two, -1, -2), one.shape).reshape(left.shape)
+        gradients[first] = fitted(full @ np.swapaxes(right_matrix, -1, -2), left_matrix.shape).reshape(left.shape)
     if second in varies:
-        gradients[second] = fitted(np.swapaxes(one, -1, -2) @ full, two.shape).reshape(right.shape)
+        gradients[second] = fitted(np.swapaxes(left_matrix, -1, -2) @ full, right_matrix.shape).reshape(right.shape)
     if len(gradients) == 1:
         return VJP(gradients)
-    product = float(np.sum(full * (one @ two)))
+    product = float(np.sum(full * (left_matrix @ right_matrix)))
     return VJP(gradients, -product, linear=False) if gradients else VJP({}, product)
 
 
@@ -148,9 +148,9 @@ def addbmm(call: Call, cell: Cell) -> Dot:
 
 def addr(call: Call, cell: Cell) -> Dot:
     """A number of one vector times a number of the other, scaled by alpha, plus what is added times beta."""
-    one, other = outer(call["vec1"], [[cell[0]]]), outer(call["vec2"], [[cell[1]]])
+    first, second = outer(call["vec1"], [[cell[0]]]), outer(call["vec2"], [[cell[1]]])
     scale = float(call["alpha"])
-    return Dot(one, other, _scaled(call, cell), scale=scale, note="their product", extra=scale != 1, kind=call.kind)
+    return Dot(first, second, _scaled(call, cell), scale=scale, note="their product", extra=scale != 1, kind=call.kind)
 
 
 def _scaled(call: Call, cell: Cell) -> Leaf | Apply | None:
@@ -174,10 +174,10 @@ def addbmm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 def addr_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass the weights to both vectors."""
-    one, other = wide(call["vec1"]), wide(call["vec2"])
+    first, second = wide(call["vec1"]), wide(call["vec2"])
     scaled = weights * float(call["alpha"])
-    gradients = {"vec1": scaled @ other, "vec2": one @ scaled}
-    return _plus_vjp(call, weights, varies, gradients, float(np.sum(scaled * np.outer(one, other))))
+    gradients = {"vec1": scaled @ second, "vec2": first @ scaled}
+    return _plus_vjp(call, weights, varies, gradients, float(np.sum(scaled * np.outer(first, second))))
 
 
 def _plus_vjp(call: Call, weights: Array, varies: Varies, products: Mapping[str, Array], product: float) -> VJP:
@@ -223,11 +223,13 @@ def trilinear(call: Call, cell: Cell) -> Dot:
     """
     sizes, summed = _sizes(call), _summed(call)
     spots = iter(cell)
-    at: list[int | Array] = [0 if a in summed else next(spots) for a in range(len(sizes))]
-    where = np.indices([sizes[a] for a in summed]).reshape(len(summed), -1)
-    for axis, positions in zip(summed, where, strict=True):
-        at[axis] = positions
-    first, weight, second = (_read(call[name], _axes(call, axes), at, where.shape[1]) for axes, name in _tensors())
+    axis_index: list[int | Array] = [0 if a in summed else next(spots) for a in range(len(sizes))]
+    summed_positions = np.indices([sizes[a] for a in summed]).reshape(len(summed), -1)
+    for axis, positions in zip(summed, summed_positions, strict=True):
+        axis_index[axis] = positions
+    first, weight, second = (
+        _read(call[name], _axes(call, axes), axis_index, summed_positions.shape[1]) for axes, name in _tensors()
+    )
     products = first.values * second.values
 
     def derive(index: int) -> Apply:
@@ -235,10 +237,12 @@ def trilinear(call: Call, cell: Cell) -> Dot:
 
     source = Source("product", "computed", (len(products),), call.dtype)
     errors = np.abs(products) * call.precision.sum + call.precision.tiny * (products != 0)
-    both = Cells(products, source, np.arange(len(products))[:, None], (len(products),), errors=errors, derive=derive)
+    product_cells = Cells(
+        products, source, np.arange(len(products))[:, None], (len(products),), errors=errors, derive=derive
+    )
     unrolled = sizes[call["unroll_dim"]] if call["unroll_dim"] in summed else 1
     note = f"{len(products):,} products of both inputs, each times its weight"
-    return Dot(weight, both, note=note, extra=2, narrow=2 + unrolled)
+    return Dot(weight, product_cells, note=note, extra=2, narrow=2 + unrolled)
 
 
 def _tensors() -> tuple[tuple[str, str], ...]:
@@ -249,9 +253,9 @@ def _sizes(call: Call) -> tuple[int, ...]:
     """The lengths of all axes, before any is summed."""
     shapes = []
     for expanded, name in _tensors():
-        rest = iter(call[name].shape)
+        remaining = iter(call[name].shape)
         count = len(call[name].shape) + len(call[expanded])
-        shapes.append(tuple(1 if a in call[expanded] else next(rest) for a in range(count)))
+        shapes.append(tuple(1 if a in call[expanded] else next(remaining) for a in range(count)))
     return tuple(np.broadcast_shapes(*shapes))
 
 
@@ -264,8 +268,10 @@ def _axes(call: Call, place: str) -> list[int]:
     return [a for a in range(len(_sizes(call))) if a not in call[place]]
 
 
-def _read(operand: Operand, axes: Sequence[int], at: Sequence[int | Array], count: int) -> Cells:
-    columns = [np.broadcast_to(np.asarray(0 if operand.shape[i] == 1 else at[a]), (count,)) for i, a in enumerate(axes)]
+def _read(operand: Operand, axes: Sequence[int], axis_index: Sequence[int | Array], count: int) -> Cells:
+    columns = [
+        np.broadcast_to(np.asarray(0 if operand.shape[i] == 1 else axis_index[a]), (count,)) for i, a in enumerate(axes)
+    ]
     cells = np.stack(columns, axis=1).astype(np.int64)
     return Cells(operand.array[tuple(cells.T)].astype(np.float64), operand.source, cells, (count,))
 
@@ -278,15 +284,15 @@ def _spread(call: Call) -> dict[str, Array]:
 def trilinear_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass to each tensor the product of the other two."""
     tensors, summed = _spread(call), _summed(call)
-    kept = np.expand_dims(weights, summed)
+    expanded_weights = np.expand_dims(weights, summed)
     gradients = {}
     for expanded, name in _tensors():
         if name in varies:
-            one, other = (tensor for other_name, tensor in tensors.items() if other_name != name)
-            full = np.broadcast_to(kept * one * other, _sizes(call))
+            first, second = (tensor for other_name, tensor in tensors.items() if other_name != name)
+            full = np.broadcast_to(expanded_weights * first * second, _sizes(call))
             gradients[name] = fitted(full, tensors[name].shape).squeeze(tuple(call[expanded]))
-    one, two, three = tensors.values()
-    product = float(np.sum(kept * (one * two * three)))
+    first, two, three = tensors.values()
+    product = float(np.sum(expanded_weights * (first * two * three)))
     return VJP(gradients, product * (1 - len(gradients)), linear=len(gradients) < 2)
 
 

@@ -53,26 +53,29 @@ def as_type(operand: Leaf, dtype: str) -> Leaf | Apply:
         return Apply("ne", {"x": operand, "y": number(0, "zero")})
     if dtype in BITS:
         return _as_integer(operand, dtype)
-    into = Precision.of(dtype)
-    held = Precision.of(source)
-    coarse = max(into.stored, into.sum) > max(held.stored, held.sum) or into.tiny > held.tiny
+    target_precision = Precision.of(dtype)
+    source_precision = Precision.of(source)
+    coarse = (
+        max(target_precision.stored, target_precision.sum) > max(source_precision.stored, source_precision.sum)
+        or target_precision.tiny > source_precision.tiny
+    )
     return Apply(f"to_{dtype}", {"x": operand}) if coarse or source in BITS else operand
 
 
-def _as_integer(found: Leaf, dtype: str) -> Leaf | Apply:
+def _as_integer(operand: Leaf, dtype: str) -> Leaf | Apply:
     """A number cut to an integer; one of a wider integer type modulo 2**bits.
 
     Raises:
         UsageError: C leaves open what becomes of nan, infinities and fractions beyond the type, and so does PyTorch.
             Into uint8 they go by way of int64.
     """
-    if found.source.dtype in BITS or found.source.dtype == "bool":
-        fits = wrapped(int(found.number), dtype) == found.number
-        return found if fits else Apply("identity", {"x": found}, f"held by {dtype}, which counts around", dtype)
-    if not math.isfinite(found.number) or not _holds(int(found.number), "int64" if dtype == "uint8" else dtype):
-        raise UsageError(f"what {found.number:g} becomes in {dtype} is left open by the C standard.")
-    cut = Apply("trunc", {"x": found})
-    return cut if _holds(int(found.number), dtype) else Apply("identity", {"x": cut}, kind=dtype)
+    if operand.source.dtype in BITS or operand.source.dtype == "bool":
+        fits = wrapped(int(operand.number), dtype) == operand.number
+        return operand if fits else Apply("identity", {"x": operand}, f"held by {dtype}, which counts around", dtype)
+    if not math.isfinite(operand.number) or not _holds(int(operand.number), "int64" if dtype == "uint8" else dtype):
+        raise UsageError(f"what {operand.number:g} becomes in {dtype} is left open by the C standard.")
+    cut = Apply("trunc", {"x": operand})
+    return cut if _holds(int(operand.number), dtype) else Apply("identity", {"x": cut}, kind=dtype)
 
 
 def _holds(value: int, dtype: str) -> bool:
@@ -125,13 +128,13 @@ def _turned_back(call: Call, mask: Array) -> Array:
 
 def cat(call: Call, cell: Cell) -> Leaf | Apply:
     """The tensor along the axis that contains this cell."""
-    axis, at = call["dim"], 0
+    axis, offset = call["dim"], 0
     tensors = [t for t in call["tensors"] if t.shape != (0,)]
     axis %= len(cell)
     for operand in tensors:
-        if np.max(cell[axis]) < at + operand.shape[axis]:
-            return as_type(leaf(operand, tuple(i - at if a == axis else i for a, i in enumerate(cell))), call.dtype)
-        at += operand.shape[axis]
+        if np.max(cell[axis]) < offset + operand.shape[axis]:
+            return as_type(leaf(operand, tuple(i - offset if a == axis else i for a, i in enumerate(cell))), call.dtype)
+        offset += operand.shape[axis]
     raise AssertionError("the cell is outside all of the tensors")
 
 
@@ -155,8 +158,8 @@ def triangle(call: Call, cell: Cell) -> Leaf:
     """tril and triu: one side of a diagonal kept, 0 on the other."""
     row, column = cell[-2:]
     distance = column - row - call["diagonal"]
-    kept = distance <= 0 if call.op == "tril" else distance >= 0
-    return leaf(call["self"], cell) if kept else number(0, "outside the triangle")
+    is_inside = distance <= 0 if call.op == "tril" else distance >= 0
+    return leaf(call["self"], cell) if is_inside else number(0, "outside the triangle")
 
 
 def joined_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

@@ -35,13 +35,13 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
         var: Leaf | Apply = variance_of(cells, kernel=kernel)
     else:
         mean, var = leaf(call["running_mean"], (channel,)), leaf(call["running_var"], (channel,))
-    kept = (_kept(mean, call), _kept(var, call)) if training else (mean, var)
+    statistics = (_kept(mean, call), _kept(var, call)) if training else (mean, var)
     if call.output:
-        return _statistic(call, *kept)
+        return _statistic(call, *statistics)
     if _is_narrow(call) and call.extra.get("layout") == "other":
-        x, average, spread = (_in_steps(part) for part in (leaf(image, cell), *kept))
+        x, average, spread = (_in_steps(part) for part in (leaf(image, cell), *statistics))
         return _normalized(call, x, average, spread, (channel,))
-    return _normalized(call, leaf(image, cell), *kept, (channel,))
+    return _normalized(call, leaf(image, cell), *statistics, (channel,))
 
 
 def batch_kernel(call: Call) -> str:
@@ -173,8 +173,8 @@ def group_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     gradient = _through(pulled, far, root, (2,)).reshape(image.shape)
     normal = (far / root).reshape(image.shape)
     learnt = _learnt(call, varies, weights, normal, tuple(a for a in range(image.ndim) if a != 1))
-    whole = tangent({"input": gradient}, call, float(np.sum(weights * (normal * scale + bias))))
-    return _with_learnt(whole, learnt, call, varies)
+    image_vjp = tangent({"input": gradient}, call, float(np.sum(weights * (normal * scale + bias))))
+    return _with_learnt(image_vjp, learnt, call, varies)
 
 
 def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Array, bias: Array) -> VJP:
@@ -187,7 +187,9 @@ def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Ar
 def _learnt(call: Call, varies: Varies, weights: Array, normal: Array, axes: tuple[int, ...]) -> dict[str, Array]:
     """The gradients of the learnt scale and shift, where these vary: sums over what shares one of them."""
     sums = {"weight": weights * normal, "bias": weights}
-    return {name: each.sum(axis=axes).reshape(call[name].shape) for name, each in sums.items() if name in varies}
+    return {
+        name: products.sum(axis=axes).reshape(call[name].shape) for name, products in sums.items() if name in varies
+    }
 
 
 def _with_learnt(image: VJP, learnt: dict[str, Array], call: Call, varies: Varies) -> VJP:
@@ -195,9 +197,9 @@ def _with_learnt(image: VJP, learnt: dict[str, Array], call: Call, varies: Varie
     if not learnt:
         return image
     gradients = {**(image.gradients if "input" in varies else {}), **learnt}
-    kept = 0.0 if "input" in varies else float(np.sum(image.gradients["input"] * wide(call["input"])))
-    moved = sum(float(np.sum(gradient * wide(call[name]))) for name, gradient in learnt.items())
-    return VJP(gradients, image.constant + kept - moved, linear=False)
+    by_image = 0.0 if "input" in varies else float(np.sum(image.gradients["input"] * wide(call["input"])))
+    by_learnt = sum(float(np.sum(gradient * wide(call[name]))) for name, gradient in learnt.items())
+    return VJP(gradients, image.constant + by_image - by_learnt, linear=False)
 
 
 def _centred(image: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array]:
@@ -218,13 +220,13 @@ def _line(operand: Operand | None, line: list[int], empty: float) -> Array:
 
 def batch_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """By recorded statistics the same cell; by its own the whole channel of the whole batch."""
-    own = own_statistics(call)
+    uses_batch = own_statistics(call)
     shape = call["input"].shape
     if call.output:  # the statistics, one for each channel
         line = as_mask(mask).reshape(1, -1, *[1] * (len(shape) - 2))
     else:
         line = as_mask(mask)
-        line = line.max(axis=tuple(a for a in range(line.ndim) if a != 1), keepdims=True) if own else line
+        line = line.max(axis=tuple(a for a in range(line.ndim) if a != 1), keepdims=True) if uses_batch else line
     return _with_scale(call, varies, np.broadcast_to(line, shape).copy())
 
 
@@ -237,8 +239,8 @@ def layer_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> 
     """All cells along the last axes."""
     shape = call["input"].shape
     axes = tuple(range(len(shape) - len(call["normalized_shape"]), len(shape)))
-    kept = as_mask(mask).max(axis=axes, keepdims=True)
-    return _with_scale(call, varies, np.broadcast_to(kept, shape).copy())
+    row_mask = as_mask(mask).max(axis=axes, keepdims=True)
+    return _with_scale(call, varies, np.broadcast_to(row_mask, shape).copy())
 
 
 def group_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
@@ -246,12 +248,12 @@ def group_norm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> 
     shape = call["input"].shape
     grouped = as_mask(mask).reshape(shape[0], call["group"], -1)
     wide = int(np.prod(shape)) // (shape[0] * call["group"])
-    kept = np.broadcast_to(grouped.max(axis=2, keepdims=True), (shape[0], call["group"], wide))
-    return _with_scale(call, varies, kept.reshape(shape).copy())
+    group_mask = np.broadcast_to(grouped.max(axis=2, keepdims=True), (shape[0], call["group"], wide))
+    return _with_scale(call, varies, group_mask.reshape(shape).copy())
 
 
 def _with_scale(call: Call, varies: frozenset[str], image: Array) -> dict[str, Array]:
     """A scale or shift that itself depends on the image is taken to be read whole."""
     operands = call.operands()
-    rest = {name: np.ones(operands[name].shape, np.float32) for name in varies - {"input"}}
-    return {"input": image, **rest} if "input" in varies else rest
+    affine_masks = {name: np.ones(operands[name].shape, np.float32) for name in varies - {"input"}}
+    return {"input": image, **affine_masks} if "input" in varies else affine_masks

@@ -39,8 +39,10 @@ def im2col(call: Call, cell: Cell) -> Leaf:
     channel, tap = divmod(row, sizes[0] * sizes[1])
     taps, windows = divmod(tap, sizes[1]), divmod(column, across)
     place = [
-        window * stride - padding + dilation * at
-        for window, stride, padding, dilation, at in zip(windows, strides, paddings, dilations, taps, strict=True)
+        window * stride - padding + dilation * tap_index
+        for window, stride, padding, dilation, tap_index in zip(
+            windows, strides, paddings, dilations, taps, strict=True
+        )
     ]
     inside = all(0 <= i < n for i, n in zip(place, operand.shape[-2:], strict=True))
     return leaf(operand, (*lead, channel, *place)) if inside else number(0, "padding")
@@ -51,9 +53,9 @@ def col2im(call: Call, cell: Cell) -> Dot:
     *lead, channel, _, _ = cell
     sizes, dilations, paddings, strides = (pair(call[n], 2) for n in ("kernel_size", "dilation", "padding", "stride"))
     axes = []
-    for axis, at in enumerate(cell[-2:]):
+    for axis, index in enumerate(cell[-2:]):
         count = _windows(call["output_size"][axis], sizes[axis], dilations[axis], paddings[axis], strides[axis])
-        start = at + paddings[axis] - dilations[axis] * np.arange(sizes[axis])
+        start = index + paddings[axis] - dilations[axis] * np.arange(sizes[axis])
         hit = (start % strides[axis] == 0) & (start >= 0) & (start // strides[axis] < count)
         axes.append((np.flatnonzero(hit), start[hit] // strides[axis], count))
     (rows, tops, _), (columns, lefts, across) = axes
@@ -124,22 +126,22 @@ def _taps(call: Call, size: tuple[int, ...]) -> Iterator[tuple[Index, Index, Ind
             np.arange(n) * s - p + d * t
             for n, s, p, d, t in zip(counts, strides, paddings, dilations, tap, strict=True)
         ]
-        inside = [(at >= 0) & (at < n) for at, n in zip(places, size, strict=True)]
-        target = np.ix_(*[at[i] for at, i in zip(places, inside, strict=True)])
+        inside = [(positions >= 0) & (positions < n) for positions, n in zip(places, size, strict=True)]
+        target = np.ix_(*[positions[i] for positions, i in zip(places, inside, strict=True)])
         yield tap, target, np.ix_(*[np.flatnonzero(i) for i in inside])
 
 
 # Borders that repeat cells of the image: which cell each result cell is a copy of
 
 
-def _mirrored(at: Array, length: int) -> Array:
+def _mirrored(positions: Array, length: int) -> Array:
     last = length - 1
-    return np.asarray(last - np.abs(last - np.abs(at)))
+    return np.asarray(last - np.abs(last - np.abs(positions)))
 
 
 BORDERS: Mapping[str, Callable[[Array, int], Array]] = {
     "reflection": _mirrored,
-    "replication": lambda at, length: np.clip(at, 0, length - 1),
+    "replication": lambda positions, length: np.clip(positions, 0, length - 1),
 }
 """The cell that a position inside or outside an axis copies."""
 

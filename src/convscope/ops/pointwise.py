@@ -67,7 +67,7 @@ def pointwise(call: Call, cell: Cell) -> Apply:
     2.0
     """
     function, arguments = applied(call)
-    leaves = {name: _read(given, cell, name) for name, given in arguments.items()}
+    leaves = {name: _read(value, cell, name) for name, value in arguments.items()}
     if call.kind and function in WHOLE:
         return _wrapping(call, function, leaves)
     return Apply(function, leaves)
@@ -97,7 +97,7 @@ def applied(call: Call) -> tuple[str, Arguments]:
     if call.op in SPECIAL:
         return SPECIAL[call.op](call)
     function, names = ARGUMENTS[call.op]
-    arguments = {name: call[given] for name, given in names.items()}
+    arguments = {name: call[operand] for name, operand in names.items()}
     if call.op == "hardtanh" and call.kind:  # kernels of integers read the limits as integers
         arguments |= {name: int(arguments[name]) for name in ("low", "high")}
     return function, arguments
@@ -122,8 +122,8 @@ def _quotient(call: Call) -> tuple[str, Arguments]:
 def _as_read(arguments: Arguments, dtype: str) -> Arguments:
     """Functions with jumps need written numbers exactly as the kernel reads them."""
     return {
-        name: given if isinstance(given, Operand | Leaf) else number(rounded(float(given), dtype), name, dtype)
-        for name, given in arguments.items()
+        name: value if isinstance(value, Operand | Leaf) else number(rounded(float(value), dtype), name, dtype)
+        for name, value in arguments.items()
     }
 
 
@@ -175,10 +175,10 @@ def _finite(call: Call) -> tuple[str, Arguments]:
     """nan_to_num: numbers for nan and infinities, by default 0 and the largest of the type."""
     largest = PRECISIONS[call.dtype].largest if call.dtype in PRECISIONS else 0.0
     defaults = {"nan": 0.0, "posinf": largest, "neginf": -largest}
-    given: Arguments = {
+    replacements: Arguments = {
         name: usual if call.get(name) is None else float(call[name]) for name, usual in defaults.items()
     }
-    return "nan_to_num", {"x": call["self"], **_as_read(given, call.dtype)}
+    return "nan_to_num", {"x": call["self"], **_as_read(replacements, call.dtype)}
 
 
 def _frexp(call: Call) -> tuple[str, Arguments]:
@@ -201,18 +201,18 @@ SPECIAL: Mapping[str, Callable[[Call], tuple[str, Arguments]]] = {
 }
 
 
-def _read(given: Given, cell: Cell, name: str) -> Leaf:
-    if isinstance(given, Leaf):
-        return given
-    return broadcast(given, cell, name)
+def _read(value: Given, cell: Cell, name: str) -> Leaf:
+    if isinstance(value, Leaf):
+        return value
+    return broadcast(value, cell, name)
 
 
 def pointwise_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Weights times slopes; the constant from the function's offset where it is piecewise linear."""
     function, arguments = applied(call)
     operands = call.operands()
-    names = {argument: _name(given, operands) for argument, given in arguments.items()}
-    values = {argument: _numbers(given) for argument, given in arguments.items()}
+    names = {argument: _name(argument_value, operands) for argument, argument_value in arguments.items()}
+    values = {argument: _numbers(argument_value) for argument, argument_value in arguments.items()}
     return through_vjp(
         function, values, names, weights, varies=varies, shapes={n: o.shape for n, o in operands.items()}
     )
@@ -254,14 +254,14 @@ def through_vjp(
         return VJP(gradients, flat_value - sum(weighted_sum(weights, v * s) for v, s, m in parts if m), linear=False)
 
 
-def _name(given: object, operands: dict[str, Operand]) -> str:
-    return next((name for name, operand in operands.items() if operand is given), "")
+def _name(value: object, operands: dict[str, Operand]) -> str:
+    return next((name for name, operand in operands.items() if operand is value), "")
 
 
-def _numbers(given: Operand | Leaf | float) -> Array:
-    if isinstance(given, Operand):
-        return given.array.astype(np.float64) if given.array.dtype != bool else given.array
-    return np.asarray(given.value() if isinstance(given, Leaf) else given, np.float64)
+def _numbers(value: Operand | Leaf | float) -> Array:
+    if isinstance(value, Operand):
+        return value.array.astype(np.float64) if value.array.dtype != bool else value.array
+    return np.asarray(value.value() if isinstance(value, Leaf) else value, np.float64)
 
 
 def weighed(weights: Array, slope: Numbers) -> Array:

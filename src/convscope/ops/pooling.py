@@ -37,8 +37,8 @@ def avg_pool(call: Call, cell: Cell) -> Dot:
     _, _, paddings, axes = _window(call)
     under = []
     for span, length, pad in zip(_under(call, cell), image.shape[-axes:], paddings, strict=True):
-        kept = (span.positions() < length + pad).reshape(-1, len(span.offsets))[0]
-        under.append(Span(span.start, span.offsets[kept]))
+        counted_offsets = (span.positions() < length + pad).reshape(-1, len(span.offsets))[0]
+        under.append(Span(span.start, span.offsets[counted_offsets]))
     counted = math.prod(len(span.offsets) for span in under)
     window = gather(image, [*cell[:-axes], *under], drop_padding=not call["count_include_pad"])
     divisor = call.get("divisor_override") or (counted if call["count_include_pad"] else len(window))
@@ -88,7 +88,7 @@ def _under(call: Call, cell: Cell) -> list[Span]:
     """The window along each axis, as far as it reaches."""
     sizes, steps, paddings, axes = _window(call)
     places = zip(cell[-axes:], sizes, steps, paddings, pair(call.get("dilation", 1), axes), strict=True)
-    return [Span(at * step - padding, dilation * np.arange(size)) for at, size, step, padding, dilation in places]
+    return [Span(index * step - padding, dilation * np.arange(size)) for index, size, step, padding, dilation in places]
 
 
 def alike(call: Call, cell: Cell) -> Array | None:
@@ -98,7 +98,12 @@ def alike(call: Call, cell: Cell) -> Array | None:
     _, _, paddings, axes = _window(call)
     under = [(span.positions(), pad) for span, pad in zip(_under(call, cell), paddings, strict=True)]
     lengths = call["self"].shape[-axes:]
-    return np.hstack([1 * (at < 0) + (at >= n) + (at >= n + pad) for (at, pad), n in zip(under, lengths, strict=True)])
+    return np.hstack(
+        [
+            1 * (positions < 0) + (positions >= n) + (positions >= n + pad)
+            for (positions, pad), n in zip(under, lengths, strict=True)
+        ]
+    )
 
 
 def alike_adaptive(call: Call, cell: Cell) -> Array | None:
@@ -107,7 +112,7 @@ def alike_adaptive(call: Call, cell: Cell) -> Array | None:
         return None
     axes = len(call["output_size"])
     places = zip(cell[-axes:], call.shape[-axes:], call["self"].shape[-axes:], strict=True)
-    return np.stack([np.subtract(*_ends(at, size, length)) for at, size, length in places], -1)
+    return np.stack([np.subtract(*_ends(index, size, length)) for index, size, length in places], -1)
 
 
 def _may_be_nan(call: Call) -> bool:
@@ -115,16 +120,16 @@ def _may_be_nan(call: Call) -> bool:
     return call.output > 0 and bool(np.isnan(call["self"].array).any())
 
 
-def _ends(at: int, size: int, length: int) -> tuple[int, int]:
+def _ends(index: int, size: int, length: int) -> tuple[int, int]:
     """Where an adaptive window begins, and where it has ended; of n cells, arrays."""
-    return at * length // size, -(-(at + 1) * length // size)
+    return index * length // size, -(-(index + 1) * length // size)
 
 
 def _adaptive(call: Call, cell: Cell) -> tuple[Cells, int]:
     image, axes = call["self"], len(call["output_size"])
     under = []
-    for at, size, length in zip(cell[-axes:], call.shape[-axes:], image.shape[-axes:], strict=True):
-        first, end = _ends(at, size, length)
+    for index, size, length in zip(cell[-axes:], call.shape[-axes:], image.shape[-axes:], strict=True):
+        first, end = _ends(index, size, length)
         under.append(Span(first, np.arange(np.ravel(end - first)[0])))
     return gather(image, [*cell[:-axes], *under]), axes
 
@@ -172,14 +177,14 @@ def max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
             np.arange(n) * s - p + t * d
             for n, s, p, d, t in zip(weights.shape[-axes:], strides, paddings, dilations, tap, strict=True)
         ]
-        inside = [(at >= 0) & (at < n) for at, n in zip(places, image.shape[-axes:], strict=True)]
+        inside = [(positions >= 0) & (positions < n) for positions, n in zip(places, image.shape[-axes:], strict=True)]
         target: Index = (..., *np.ix_(*[np.flatnonzero(i) for i in inside]))
-        source = np.ix_(*[at[i] for at, i in zip(places, inside, strict=True)])
-        read: Index = (..., *source)
-        seen = image[read]
+        source = np.ix_(*[positions[i] for positions, i in zip(places, inside, strict=True)])
+        read_index: Index = (..., *source)
+        tap_values = image[read_index]
         flat = np.ravel_multi_index(source, image.shape[-axes:])
-        wins = (seen > best[target]) | np.isnan(seen)
-        best[target] = np.where(wins, seen, best[target])
+        wins = (tap_values > best[target]) | np.isnan(tap_values)
+        best[target] = np.where(wins, tap_values, best[target])
         winner[target] = np.where(wins | (winner[target] < 0), flat, winner[target])
     if np.any(weights[winner < 0]):
         raise UsageError("a window of the max pooling reads padding alone, so its number comes from no cell.")
@@ -194,14 +199,14 @@ def adaptive_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     shape = image.shape[-axes:]
     for cell in np.ndindex(weights.shape[-axes:]):
         spans = [
-            range(at * n // m, -(-(at + 1) * n // m))
-            for at, n, m in zip(cell, shape, weights.shape[-axes:], strict=True)
+            range(index * n // m, -(-(index + 1) * n // m))
+            for index, n, m in zip(cell, shape, weights.shape[-axes:], strict=True)
         ]
         window = np.ix_(*spans)
         flat = np.ravel_multi_index(window, shape).ravel()
-        read: Index = (..., *window)
-        seen = image[read].reshape(*image.shape[:-axes], -1)
-        winner[(..., *cell)] = flat[winner_of(seen)]
+        read_index: Index = (..., *window)
+        window_values = image[read_index].reshape(*image.shape[:-axes], -1)
+        winner[(..., *cell)] = flat[winner_of(window_values)]
     return VJP({"self": _placed(weights, winner, image.shape[:-axes], image.shape)})
 
 
@@ -215,8 +220,8 @@ def avg_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     paddings = pair(call["padding"], axes)
     spans = zip(shape[-axes:], weights.shape[-axes:], sizes, strides, paddings, strict=True)
     matrices, counts = [], []
-    for length, wanted, size, stride, padding in spans:
-        start = np.arange(wanted) * stride - padding
+    for length, out_length, size, stride, padding in spans:
+        start = np.arange(out_length) * stride - padding
         end = np.minimum(start + size, length + padding)
         covered = (np.arange(length) >= start[:, None]) & (np.arange(length) < end[:, None])
         matrices.append(covered.astype(np.float64))  # (P, H)
@@ -234,9 +239,9 @@ def adaptive_avg_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     axes = len(call["output_size"])
     matrices: list[Matrix] = []
-    for length, wanted in zip(call["self"].shape[-axes:], weights.shape[-axes:], strict=True):
-        at = np.arange(wanted)
-        start, end = at * length // wanted, -(-(at + 1) * length // wanted)
+    for length, out_length in zip(call["self"].shape[-axes:], weights.shape[-axes:], strict=True):
+        index = np.arange(out_length)
+        start, end = index * length // out_length, -(-(index + 1) * length // out_length)
         covered = (np.arange(length) >= start[:, None]) & (np.arange(length) < end[:, None])
         matrices.append(covered / covered.sum(1, keepdims=True))
     return VJP({"self": along(weights, matrices)})
@@ -276,9 +281,9 @@ def adaptive_pool_dependencies(call: Call, mask: Array, varies: frozenset[str]) 
     axes = len(call["output_size"])
     shape = call["self"].shape[-axes:]
     matrices = []
-    for length, wanted in zip(shape, call.shape[-axes:], strict=True):
-        at = np.arange(wanted)
-        start, end = at * length // wanted, -(-(at + 1) * length // wanted)
+    for length, out_length in zip(shape, call.shape[-axes:], strict=True):
+        index = np.arange(out_length)
+        start, end = index * length // out_length, -(-(index + 1) * length // out_length)
         matrices.append(((np.arange(length) >= start[:, None]) & (np.arange(length) < end[:, None])).astype(np.float32))
     return {"self": through_windows(as_mask(mask), matrices, shape)} if varies else {}
 
@@ -333,18 +338,20 @@ def avg_pool_backward(call: Call, cell: Cell) -> Dot:
     axes = _axes(call)
     windows = readers(call, cell)
     grad: Operand = call["grad_output"]
-    seen = outer(grad, [*cell[:-axes], *(places for places, _ in windows)])
+    gradients = outer(grad, [*cell[:-axes], *(places for places, _ in windows)])
     counts: Array = np.ones(1)
     for _, count in windows:
         counts = np.outer(counts, count).ravel()
     if call.get("divisor_override"):
         counts = np.full(len(counts), float(call["divisor_override"]))
-    note = f"the gradients of the {len(seen)} averages that read this cell, each ÷ the number of cells in its window"
-    if not len(seen) or (counts == counts[0]).all():
-        return Dot(seen, divisor=float(counts[0]) if len(seen) else 1.0, note=note, extra=len(seen) + 2)
+    note = (
+        f"the gradients of the {len(gradients)} averages that read this cell, each ÷ the number of cells in its window"
+    )
+    if not len(gradients) or (counts == counts[0]).all():
+        return Dot(gradients, divisor=float(counts[0]) if len(gradients) else 1.0, note=note, extra=len(gradients) + 2)
     source = Source("share", "computed", counts.shape)
-    shares = Cells(1 / counts, source, np.arange(len(counts))[:, None], seen.grid)
-    return Dot(seen, shares, note=note, extra=2)
+    shares = Cells(1 / counts, source, np.arange(len(counts))[:, None], gradients.grid)
+    return Dot(gradients, shares, note=note, extra=2)
 
 
 def _axes(call: Call) -> int:
@@ -365,12 +372,12 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
     pads, dilations = pair(call["padding"], axes), pair(call.get("dilation", 1), axes)
     counts_padding = bool(call.get("count_include_pad", True))
     along_axes = []
-    for at, length, many, size, step, pad, dilation in zip(
+    for index, length, many, size, step, pad, dilation in zip(
         cell[-axes:], lengths, grad[-axes:], sizes, steps, pads, dilations, strict=True
     ):
         start = np.arange(many) * step - pad
         end = np.minimum(start + size, length + pad)
-        taps, within = np.divmod(at - start, dilation)
+        taps, within = np.divmod(index - start, dilation)
         reads = np.flatnonzero((taps >= 0) & (taps < size) & (within == 0))
         counted = end - start if counts_padding else np.minimum(end, length) - np.maximum(start, 0)
         along_axes.append((reads, counted[reads]))
@@ -380,11 +387,11 @@ def _fixed(call: Call, cell: Cell, axes: int) -> list[Windows]:
 def _shares(call: Call, cell: Cell, axes: int) -> list[Windows]:
     """Adaptive windows: from floor(i·n/m) to ceil((i + 1)·n/m)."""
     along_axes = []
-    for at, length, many in zip(
+    for position, length, many in zip(
         cell[-axes:], call["self"].shape[-axes:], call["grad_output"].shape[-axes:], strict=True
     ):
         index = np.arange(many)
         start, end = index * length // many, -(-(index + 1) * length // many)
-        reads = np.flatnonzero((start <= at) & (at < end))
+        reads = np.flatnonzero((start <= position) & (position < end))
         along_axes.append((reads, (end - start)[reads]))
     return along_axes

@@ -31,8 +31,8 @@ def fake_quantize(call: Call, cell: Cell) -> Apply | Leaf:
 def _function(call: Call) -> str:
     """A zero point that is not an integer is added before rounding."""
     zero = call["zero_point"]
-    whole = not isinstance(zero, Operand) or zero.array.dtype.kind in "iu"
-    return "fake_quantize" if whole else "fake_quantize_shifted"
+    is_integer = not isinstance(zero, Operand) or zero.array.dtype.kind in "iu"
+    return "fake_quantize" if is_integer else "fake_quantize_shifted"
 
 
 def _enabled(call: Call) -> bool:
@@ -85,8 +85,8 @@ def fake_quantize_dependencies(call: Call, mask: Array, varies: frozenset[str]) 
     mask = as_mask(mask)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     if "axis" in call.arguments:
-        others = tuple(axis for axis in range(mask.ndim) if axis != call["axis"])
-        masks |= {name: mask.max(axis=others, initial=0.0) for name in varies & {"scale", "zero_point"}}
+        other_axes = tuple(axis for axis in range(mask.ndim) if axis != call["axis"])
+        masks |= {name: mask.max(axis=other_axes, initial=0.0) for name in varies & {"scale", "zero_point"}}
     return masks | ({"self": mask} if "self" in varies else {})
 
 

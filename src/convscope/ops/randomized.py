@@ -72,8 +72,8 @@ def _starts(call: Call, plane: int) -> list[Array]:
     axes = len(call["kernel_size"])
     samples = call["random_samples"].array.reshape(-1, axes)[plane]
     samples = samples[::-1] if axes == 2 else samples
-    each = zip(samples, call["self"].shape[-axes:], call["output_size"], call["kernel_size"], strict=True)
-    return [_intervals(call.dtype, *numbers) for numbers in each]
+    axis_settings = zip(samples, call["self"].shape[-axes:], call["output_size"], call["kernel_size"], strict=True)
+    return [_intervals(call.dtype, *numbers) for numbers in axis_settings]
 
 
 def _intervals(dtype: str, sample: float, length: int, count: int, size: int) -> Array:
@@ -102,8 +102,8 @@ def fractional_max_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         for cell, window in windows:
             cells = image[plane][window]
             best = np.unravel_index(int(winner_of(cells.ravel())), cells.shape)
-            at = tuple(part.start + int(i) for part, i in zip(window, best, strict=True))
-            result[(*plane, *at)] += weights[(*plane, *cell)]
+            winner = tuple(part.start + int(i) for part, i in zip(window, best, strict=True))
+            result[(*plane, *winner)] += weights[(*plane, *cell)]
     return VJP({"self": result})
 
 

@@ -47,8 +47,8 @@ def lstm(call: Call, cell: Cell) -> Expr:
     if call.output:
         (image, unit), last = cell, len(times) - 1
     else:
-        at, image, unit = cell
-        last = times.index(at)
+        time, image, unit = cell
+        last = times.index(time)
     path = path_of(call, image, unit, last)
     state = cell_state(call, path, last)
     if call.output == 2:
@@ -91,8 +91,8 @@ class Path(NamedTuple):
 
 def path_of(call: Call, image: int, unit: int, last: int) -> Path:
     """The gates and cell states of a unit up to step number `last`, with a kernel's possible errors."""
-    one = histories(call, [image], [unit], last)
-    return Path(image, unit, *(numbers[:, 0, ..., 0] for numbers in one))
+    history = histories(call, [image], [unit], last)
+    return Path(image, unit, *(numbers[:, 0, ..., 0] for numbers in history))
 
 
 class Histories(NamedTuple):
@@ -116,23 +116,23 @@ def histories(call: Call, images: Sequence[int], units: Sequence[int], last: int
     weights = np.concatenate([wide(call["weight0"])[rows], wide(call["weight1"])[rows]], axis=1)
     bias, size = np.zeros(len(rows)), np.zeros(len(rows))
     if call["has_biases"]:
-        one, other = wide(call["weight2"])[rows], wide(call["weight3"])[rows]
-        bias, size = one + other, np.abs(one) + np.abs(other)
+        input_bias, state_bias = wide(call["weight2"])[rows], wide(call["weight3"])[rows]
+        bias, size = input_bias + state_bias, np.abs(input_bias) + np.abs(state_bias)
     shape = (len(times), len(images), 4, len(units))
     arguments = (each_times(values, weights.T) + bias).reshape(shape)
     magnitudes = (each_times(np.abs(values), np.abs(weights).T) + size).reshape(shape)
-    off = gamma(values.shape[-1] + 3, u) * magnitudes
+    argument_error = gamma(values.shape[-1] + 3, u) * magnitudes
     is_tanh = (np.arange(4) == 2)[:, None]
     gates = np.where(is_tanh, np.tanh(arguments), 1 / (1 + np.exp(-arguments)))
-    errors = off * np.where(is_tanh, 1.0, 0.25) + u * np.where(is_tanh, TANH, SIGMOID) * np.abs(gates)
+    errors = argument_error * np.where(is_tanh, 1.0, 0.25) + u * np.where(is_tanh, TANH, SIGMOID) * np.abs(gates)
     states = [wide(call["cx_"])[np.ix_(images, units)]]
     state_errors = [np.zeros_like(states[0])]
     for gate, error in zip(np.moveaxis(gates, 2, 1), np.moveaxis(errors, 2, 1), strict=True):
-        kept, new = gate[1] * states[-1], gate[0] * gate[2]
+        retained, new = gate[1] * states[-1], gate[0] * gate[2]
         moved = gate[1] * state_errors[-1] + error[1] * (np.abs(states[-1]) + state_errors[-1])
         moved = moved + gate[0] * error[2] + error[0] * (np.abs(gate[2]) + error[2])
-        states.append(kept + new)
-        state_errors.append(moved + 2 * u * (np.abs(kept) + np.abs(new)))
+        states.append(retained + new)
+        state_errors.append(moved + 2 * u * (np.abs(retained) + np.abs(new)))
     return Histories(gates, errors, np.array(states), np.array(state_errors))
 
 
@@ -183,7 +183,7 @@ def cell_state(call: Call, path: Path, step: int) -> Dot:
 def gate_of(call: Call, path: Path, step: int, gate: int) -> Apply:
     """A gate: a function of the input and of the state before, each times its weights, plus their biases."""
     row = gate * call["hidden_size"] + path.unit
-    at = times_of(call)[step]
+    time = times_of(call)[step]
     inputs, hidden = call["input"].shape[2], call["hidden_size"]
     if step:
         state = outer(call.extra["states"], [times_of(call)[step - 1], path.image, range(hidden)])
@@ -198,7 +198,7 @@ def gate_of(call: Call, path: Path, step: int, gate: int) -> Apply:
             extra=inputs + hidden - count + 2,  # kernels may add all of it up in one sum
         )
         for cells, weight, bias, count, note in (
-            (outer(call["input"], [at, path.image, range(inputs)]), "weight0", "weight2", inputs, "of the input"),
+            (outer(call["input"], [time, path.image, range(inputs)]), "weight0", "weight2", inputs, "of the input"),
             (state, "weight1", "weight3", hidden, "of the previous state"),
         )
     ]
@@ -215,8 +215,8 @@ def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     x, w, r = wide(call["input"]), wide(call["weight0"]), wide(call["weight1"])
     bias = wide(call["weight2"]) + wide(call["weight3"]) if call["has_biases"] else 0.0
     h, c, times, steps = wide(call["hx_"]), wide(call["cx_"]), times_of(call), []
-    for at in times:
-        i, f, g, o = np.split(x[at] @ w.T + h @ r.T + bias, 4, axis=1)
+    for time in times:
+        i, f, g, o = np.split(x[time] @ w.T + h @ r.T + bias, 4, axis=1)
         i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
         before, c = c, f * c + i * g
         earlier, h = h, o * np.tanh(c)
@@ -226,14 +226,14 @@ def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     by_x, by_h, by_c = np.zeros_like(x), np.zeros_like(h), np.zeros_like(h)
     by_w, by_r, by_bias = np.zeros_like(w), np.zeros_like(r), np.zeros(len(w))
     by_h, by_c = (by_h + weights if call.output == 1 else by_h), (by_c + weights if call.output == 2 else by_c)
-    for at, (i, f, g, o, before, c, earlier, _) in zip(times[::-1], steps[::-1], strict=True):
-        by_h = by_h + (weights[at] if not call.output else 0.0)
+    for time, (i, f, g, o, before, c, earlier, _) in zip(times[::-1], steps[::-1], strict=True):
+        by_h = by_h + (weights[time] if not call.output else 0.0)
         squashed = np.tanh(c)
         by_c = by_c + by_h * o * (1 - squashed**2)
         slopes = (g * i * (1 - i), before * f * (1 - f), i * (1 - g * g))
         moved = np.concatenate([*(by_c * slope for slope in slopes), by_h * squashed * o * (1 - o)], axis=1)
-        by_x[at], by_h, by_c = moved @ w, moved @ r, by_c * f
-        by_w, by_r, by_bias = by_w + moved.T @ x[at], by_r + moved.T @ earlier, by_bias + moved.sum(axis=0)
+        by_x[time], by_h, by_c = moved @ w, moved @ r, by_c * f
+        by_w, by_r, by_bias = by_w + moved.T @ x[time], by_r + moved.T @ earlier, by_bias + moved.sum(axis=0)
     learnt = {"weight0": by_w, "weight1": by_r, "weight2": by_bias, "weight3": by_bias}
     gradients = {"input": by_x, "hx_": by_h, "cx_": by_c, **learnt}
     return tangent({name: gradients[name] for name in varies}, call, value)
@@ -249,13 +249,13 @@ def lstm_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[s
     mask, times = as_mask(mask), times_of(call)
     masks = {name: np.full(call[name].shape, mask.max(initial=0.0), np.float32) for name in varies}
     reached = mask.max(axis=-1, initial=0.0)  # (T, N), or (N,) of the last states
-    seen = np.broadcast_to(reached, (len(times), *reached.shape[-1:])).copy()
+    time_mask = np.broadcast_to(reached, (len(times), *reached.shape[-1:])).copy()
     if not call.output:
-        seen[times] = np.flip(np.maximum.accumulate(np.flip(reached[times], 0), axis=0), 0)
+        time_mask[times] = np.flip(np.maximum.accumulate(np.flip(reached[times], 0), axis=0), 0)
     if "input" in varies:
-        masks["input"] = np.broadcast_to(seen[..., None], call["input"].shape).copy()
+        masks["input"] = np.broadcast_to(time_mask[..., None], call["input"].shape).copy()
     for name in varies & {"hx_", "cx_"}:
-        masks[name] = np.broadcast_to(seen.max(axis=0, initial=0.0)[:, None], call[name].shape).copy()
+        masks[name] = np.broadcast_to(time_mask.max(axis=0, initial=0.0)[:, None], call[name].shape).copy()
     return masks
 
 

@@ -29,8 +29,8 @@ def total(call: Call, cell: Cell) -> Dot:
 def nansum(call: Call, cell: Cell) -> Dot:
     """The sum of the cells along the reduced axes that are not nan."""
     cells = reduced(call, cell)
-    kept = np.flatnonzero(~np.isnan(cells.values))
-    some = Cells(cells.values[kept], cells.source, cells.cells[kept], (len(kept),))
+    numbers_only = np.flatnonzero(~np.isnan(cells.values))
+    some = Cells(cells.values[numbers_only], cells.source, cells.cells[numbers_only], (len(numbers_only),))
     return Dot(some, note=f"the sum of {len(some):,} of {len(cells):,} cells, without nan", kind=call.kind)
 
 
@@ -110,10 +110,10 @@ def reduced(call: Call, cell: Cell) -> Cells:
 
 
 def _correction(call: Call) -> float:
-    given = call.get("correction")
-    if given is None:
-        given = call.get("unbiased", True)
-    return float(given)
+    correction = call.get("correction")
+    if correction is None:
+        correction = call.get("unbiased", True)
+    return float(correction)
 
 
 def total_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -140,16 +140,18 @@ def variance_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """var and std, and the mean that comes with them."""
     only(call, varies, "self")
     image, dims = wide(call["self"]), dims_of(call, call["self"])
-    kept, count = kept_weights(call, weights), float(np.prod([image.shape[d] for d in dims]))
+    kept_axes_weights, count = kept_weights(call, weights), float(np.prod([image.shape[d] for d in dims]))
     if call.output == 1:
-        return VJP({"self": np.broadcast_to(kept / count, image.shape).copy()})
-    given = call.get("correction")
-    correction = float(call.get("unbiased", True) if given is None else given)
+        return VJP({"self": np.broadcast_to(kept_axes_weights / count, image.shape).copy()})
+    setting = call.get("correction")
+    correction = float(call.get("unbiased", True) if setting is None else setting)
     far = image - image.mean(axis=dims, keepdims=True)
     var = (far**2).sum(axis=dims, keepdims=True) / (count - correction)
     root = np.sqrt(var) if call.op.startswith("std") else None
     slope = 2 * far / (count - correction) / (1 if root is None else 2 * root)
-    return tangent({"self": kept * slope}, call, float(np.sum(kept * (var if root is None else root))))
+    return tangent(
+        {"self": kept_axes_weights * slope}, call, float(np.sum(kept_axes_weights * (var if root is None else root)))
+    )
 
 
 def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -157,14 +159,14 @@ def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     image, dims = wide(call["self"]), dims_of(call, call["self"])
     result = image.prod(axis=dims, keepdims=True)
-    others = np.empty_like(image)
+    other_products = np.empty_like(image)
     for cell in np.ndindex(image.shape):
         line = tuple(slice(None) if a in dims else i for a, i in enumerate(cell))
-        kept = image[line].copy()
-        kept[tuple(i for a, i in enumerate(cell) if a in dims)] = 1.0
-        others[cell] = kept.prod()
-    kept = kept_weights(call, weights)
-    return tangent({"self": kept * others}, call, float(np.sum(kept * result)))
+        cell_line = image[line].copy()
+        cell_line[tuple(i for a, i in enumerate(cell) if a in dims)] = 1.0
+        other_products[cell] = cell_line.prod()
+    cell_line = kept_weights(call, weights)
+    return tangent({"self": cell_line * other_products}, call, float(np.sum(cell_line * result)))
 
 
 def norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -192,8 +194,8 @@ def logsumexp_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     top = image.max(axis=dims, keepdims=True)
     grown = np.exp(image - top)
     added = grown.sum(axis=dims, keepdims=True)
-    kept = kept_weights(call, weights)
-    return tangent({"self": kept * grown / added}, call, float(np.sum(kept * (top + np.log(added)))))
+    row_weights = kept_weights(call, weights)
+    return tangent({"self": row_weights * grown / added}, call, float(np.sum(row_weights * (top + np.log(added)))))
 
 
 def cumsum_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -214,8 +216,8 @@ def reduction_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> d
     if not varies:
         return {}
     shape, dims = call["self"].shape, dims_of(call, call["self"])
-    kept = as_mask(mask).reshape([1 if axis in dims else n for axis, n in enumerate(shape)])
-    return {"self": np.broadcast_to(kept, shape).copy()}
+    row_mask = as_mask(mask).reshape([1 if axis in dims else n for axis, n in enumerate(shape)])
+    return {"self": np.broadcast_to(row_mask, shape).copy()}
 
 
 def along_axis_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
@@ -224,8 +226,8 @@ def along_axis_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> 
         return {}
     shape = call["self"].shape
     axis = call["dim"] % max(len(shape), 1)
-    kept = as_mask(mask).max(axis=axis, keepdims=True) if shape else as_mask(mask)
-    return {"self": np.broadcast_to(kept, shape).copy()}
+    row_mask = as_mask(mask).max(axis=axis, keepdims=True) if shape else as_mask(mask)
+    return {"self": np.broadcast_to(row_mask, shape).copy()}
 
 
 def cumsum_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
@@ -257,17 +259,17 @@ def _run(call: Call, lead: Cell, segment: int) -> range:
 
 def segment(call: Call, cell: Cell) -> Expr:
     """All cells of one segment, and the initial value."""
-    axis, how, initial = call["axis"] % len(cell), call["reduce"], call.get("initial")
+    axis, reduce, initial = call["axis"] % len(cell), call["reduce"], call.get("initial")
     run = _run(call, cell[:axis], cell[axis])
     if not len(run):
-        return number(EMPTY[how] if initial is None else initial, "initial")
+        return number(EMPTY[reduce] if initial is None else initial, "initial")
     cells = outer(call["data"], [run if a == axis else i for a, i in enumerate(cell)])
     first = None if initial is None else number(initial, "initial")
     note = f"of the {len(cells):,} cells of this segment"
-    if how in {"sum", "mean"}:
+    if reduce in {"sum", "mean"}:
         total = Dot(cells, bias=first, note=f"the sum {note}")
-        return total if how == "sum" else Apply("div", {"x": total, "y": number(len(cells), "count")})
-    function, pair = {"prod": ("product", "mul"), "max": ("max", "maximum"), "min": ("min", "minimum")}[how]
+        return total if reduce == "sum" else Apply("div", {"x": total, "y": number(len(cells), "count")})
+    function, pair = {"prod": ("product", "mul"), "max": ("max", "maximum"), "min": ("min", "minimum")}[reduce]
     inner = Apply(function, {"cells": cells}, note)
     return Apply(pair, {"x": first, "y": inner}) if first else inner
 
@@ -283,22 +285,22 @@ def _segments(call: Call, weights: Array) -> Iterator[tuple[Cell, tuple[slice | 
 def segment_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass the weights to the cells of the segment, times the slope of the reduction."""
     only(call, varies, "data")
-    data, how, initial = wide(call["data"]), call["reduce"], call.get("initial")
+    data, reduce, initial = wide(call["data"]), call["reduce"], call.get("initial")
     gradient, value = np.zeros(data.shape), 0.0
     for cell, run in _segments(call, weights):
         row = data[run]
-        gradient[run] += weights[cell] * _slopes(how, row, initial)
+        gradient[run] += weights[cell] * _slopes(reduce, row, initial)
         value += weights[cell] * segment(call, tuple(map(int, cell))).value()
     return tangent({"data": gradient}, call, value)
 
 
-def _slopes(how: str, row: Array, initial: float | None) -> Array:
-    if how in {"sum", "mean"}:
-        return np.full(len(row), 1.0 if how == "sum" else 1 / max(len(row), 1))
-    if how == "prod":
+def _slopes(reduce: str, row: Array, initial: float | None) -> Array:
+    if reduce in {"sum", "mean"}:
+        return np.full(len(row), 1.0 if reduce == "sum" else 1 / max(len(row), 1))
+    if reduce == "prod":
         return np.array([np.delete(row, i).prod() for i in range(len(row))]) * (1 if initial is None else initial)
     every = row if initial is None else np.append(row, initial)
-    best = every == (every.max(initial=-np.inf) if how == "max" else every.min(initial=np.inf))
+    best = every == (every.max(initial=-np.inf) if reduce == "max" else every.min(initial=np.inf))
     return np.asarray(best / max(int(best.sum()), 1))[: len(row)]
 
 

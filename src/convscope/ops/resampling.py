@@ -27,7 +27,7 @@ def nearest(call: Call, cell: Cell) -> Leaf:
 
     Source: PyTorch, aten/src/ATen/native/UpSample.h, nearest_idx and nearest_exact_idx; always in float32.
     """
-    place = [_nearest_at(call, axis, at) for axis, at in _spatial(call, cell)]
+    place = [_nearest_at(call, axis, index) for axis, index in _spatial(call, cell)]
     return leaf(call["self"], (*cell[: -len(place)], *place))
 
 
@@ -49,10 +49,10 @@ def cubic(call: Call, cell: Cell) -> Dot:
 
 def interpolated(call: Call, cell: Cell, taps: Callable[..., Taps]) -> Dot:
     """The cells around a place, each times the product of its nearness along every axis."""
-    axes = [taps(call, axis, at) for axis, at in _spatial(call, cell)]
+    axes = [taps(call, axis, index) for axis, index in _spatial(call, cell)]
     window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
     if not np.isfinite(window.values).all():  # then a product with 0 counts
-        axes = [taps(call, axis, at, as_read=True) for axis, at in _spatial(call, cell)]
+        axes = [taps(call, axis, index, as_read=True) for axis, index in _spatial(call, cell)]
         window = outer(call["self"], [*cell[: -len(axes)], *(positions for positions, _, _ in axes)])
     weights: Array = np.ones(1)
     errors: Array = np.zeros(1)
@@ -76,66 +76,66 @@ def given_scale(call: Call, axis: int) -> tuple[int, int, float | None]:
     return call["self"].shape[axis - axes], call.shape[axis - axes], call.get(names[axis])
 
 
-def _nearest_at(call: Call, axis: int, at: int) -> int:
-    length, wanted, given = given_scale(call, axis)
+def _nearest_at(call: Call, axis: int, index: int) -> int:
+    length, out_length, scale = given_scale(call, axis)
     exact = "exact" in call.op
-    if not exact and wanted in {length, 2 * length}:
-        return at * length // wanted
-    step = np.float32(1 / given) if given else np.float32(length) / np.float32(wanted)
-    return min(math.floor(np.float32(at + 0.5 if exact else at) * step), length - 1)
+    if not exact and out_length in {length, 2 * length}:
+        return index * length // out_length
+    step = np.float32(1 / scale) if scale else np.float32(length) / np.float32(out_length)
+    return min(math.floor(np.float32(index + 0.5 if exact else index) * step), length - 1)
 
 
-def _settled(call: Call, axis: int, at: int, here: float) -> None:
-    """That the kernel reads the cells around `here`, whether it multiplies and adds in one rounding or in two.
+def _settled(call: Call, axis: int, index: int, coordinate: float) -> None:
+    """That the kernel reads the cells around `coordinate`, whether it multiplies and adds in one rounding or in two.
 
     Raises:
         UsageError: the two fall between other cells.
     """
-    length, wanted, given = given_scale(call, axis)
+    length, out_length, scale = given_scale(call, axis)
     if call["align_corners"] or call.dtype == "float64":
         return
-    step = np.float32(1 / given) if given else np.float32(length) / np.float32(wanted)
-    fused = float(np.float32(float(step) * (at + 0.5) - 0.5))
-    if math.floor(max(fused, 0.0)) != math.floor(max(here, 0.0)):
+    step = np.float32(1 / scale) if scale else np.float32(length) / np.float32(out_length)
+    fused = float(np.float32(float(step) * (index + 0.5) - 0.5))
+    if math.floor(max(fused, 0.0)) != math.floor(max(coordinate, 0.0)):
         raise UsageError("which cells the kernel reads depends on its rounding, and not all of them are finite.")
 
 
-def _position(call: Call, axis: int, at: int, clip: bool) -> tuple[float, float, int]:
+def _position(call: Call, axis: int, index: int, clip: bool) -> tuple[float, float, int]:
     """Where the result's cell falls on the input's axis, how inexact that is, and the axis' length."""
-    length, wanted, given = given_scale(call, axis)
-    if length == wanted and clip:  # linear kernels copy, cubic ones do not
-        return float(at), 0.0, length
+    length, out_length, scale = given_scale(call, axis)
+    if length == out_length and clip:  # linear kernels copy, cubic ones do not
+        return float(index), 0.0, length
     kind = np.float64 if call.dtype == "float64" else np.float32
     if call["align_corners"]:
-        step = kind(length - 1) / kind(wanted - 1) if wanted > 1 else kind(0)
-        here, fine = step * kind(at), float(step) * at
+        step = kind(length - 1) / kind(out_length - 1) if out_length > 1 else kind(0)
+        coordinate, fine = step * kind(index), float(step) * index
     else:
-        step = kind(1 / given) if given else kind(length) / kind(wanted)
-        here, fine = step * kind(at + 0.5) - kind(0.5), float(step) * (at + 0.5) - 0.5
-    doubt = 0.0 if float(here) == fine and kind is np.float32 else 4 * call.precision.sum * (abs(fine) + 1)
-    return (max(float(here), 0.0) if clip else float(here)), doubt, length
+        step = kind(1 / scale) if scale else kind(length) / kind(out_length)
+        coordinate, fine = step * kind(index + 0.5) - kind(0.5), float(step) * (index + 0.5) - 0.5
+    doubt = 0.0 if float(coordinate) == fine and kind is np.float32 else 4 * call.precision.sum * (abs(fine) + 1)
+    return (max(float(coordinate), 0.0) if clip else float(coordinate)), doubt, length
 
 
-def nearest_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:  # noqa: ARG001  # one cell
+def nearest_taps(call: Call, axis: int, index: int, *, as_read: bool = False) -> Taps:  # noqa: ARG001  # one cell
     """The nearest cell on one axis."""
-    return np.array([_nearest_at(call, axis, at)]), np.ones(1), np.zeros(1)
+    return np.array([_nearest_at(call, axis, index)]), np.ones(1), np.zeros(1)
 
 
-def linear_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
+def linear_taps(call: Call, axis: int, index: int, *, as_read: bool = False) -> Taps:
     """The two cells around a place on one axis.
 
     Args:
         as_read: Exactly what the kernel reads: both, also where they are the same or one has no weight.
     """
-    here, doubt, length = _position(call, axis, at, clip=True)
-    first = min(math.floor(here), length - 1)
-    share = min(here - first, 1.0)
+    coordinate, doubt, length = _position(call, axis, index, clip=True)
+    first = min(math.floor(coordinate), length - 1)
+    share = min(coordinate - first, 1.0)
     second = min(first + 1, length - 1)
     precision = call.precision
     if as_read:
         copied = length == call.shape[axis - len(call["output_size"])]
         if not copied:
-            _settled(call, axis, at, here)
+            _settled(call, axis, index, coordinate)
         spread = doubt + 2 * precision.sum + precision.inner
         return np.array([first, first if copied else second]), np.array([1 - share, share]), np.full(2, spread)
     taps = {first: 1.0} if first == second else {first: 1 - share, second: share}
@@ -149,29 +149,29 @@ def linear_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Tap
     return positions, weights, doubt + (2 * precision.sum + stored) * (weights > 0) * (share > 0)
 
 
-def cubic_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
+def cubic_taps(call: Call, axis: int, index: int, *, as_read: bool = False) -> Taps:
     """The four cells around it.
 
     Args:
         as_read: Exactly what the kernel reads: four, also where a border repeats one or it has no weight.
     """
-    here, doubt, length = _position(call, axis, at, clip=False)
-    first = math.floor(here)
+    coordinate, doubt, length = _position(call, axis, index, clip=False)
+    first = math.floor(coordinate)
     precision = call.precision
     if as_read:
-        _settled(call, axis, at, here)
+        _settled(call, axis, index, coordinate)
         near = np.arange(-1, 3)
-        weights = np.array([_cubic_weight(abs(here - first - offset)) for offset in near])
+        weights = np.array([_cubic_weight(abs(coordinate - first - offset)) for offset in near])
         inexact = 2 * doubt + 24 * precision.sum + precision.inner * np.abs(weights)
         return np.clip(first + near, 0, length - 1), weights, inexact
-    offsets = range(-2, 4) if doubt and min(here - first, 1 - here + first) < doubt else range(-1, 3)
+    offsets = range(-2, 4) if doubt and min(coordinate - first, 1 - coordinate + first) < doubt else range(-1, 3)
     taps: dict[int, float] = {}
     spread: dict[int, float] = {}
     for offset in offsets:
         position = min(max(first + offset, 0), length - 1)
-        weight = _cubic_weight(abs(here - first - offset))
+        weight = _cubic_weight(abs(coordinate - first - offset))
         taps[position] = taps.get(position, 0.0) + weight
-        rounded = (24 * precision.sum + precision.inner * abs(weight)) * (here != first)
+        rounded = (24 * precision.sum + precision.inner * abs(weight)) * (coordinate != first)
         spread[position] = spread.get(position, 0.0) + 2 * doubt + rounded
     positions = np.array(sorted(taps))
     return positions, np.array([taps[p] for p in positions]), np.array([spread[p] for p in positions])
@@ -210,11 +210,11 @@ def taps_vjp(call: Call, weights: Array, varies: Varies, taps: Callable[[Call, i
     axes = len(call["output_size"])
     matrices: list[Matrix] = []
     for axis in range(axes):
-        length, wanted = call["self"].shape[axis - axes], weights.shape[axis - axes]
-        matrix = np.zeros((wanted, length))
-        for at in range(wanted):
-            positions, shares, _ = taps(call, axis, at)
-            matrix[at, positions] = shares
+        length, out_length = call["self"].shape[axis - axes], weights.shape[axis - axes]
+        matrix = np.zeros((out_length, length))
+        for index in range(out_length):
+            positions, shares, _ = taps(call, axis, index)
+            matrix[index, positions] = shares
         matrices.append(matrix)
     return VJP({"self": along(weights, matrices)})
 
@@ -234,9 +234,9 @@ def taps_dependencies(
     matrices = []
     for axis in range(axes):
         matrix = np.zeros((call.shape[axis - axes], shape[axis]), np.float32)
-        for at in range(len(matrix)):
-            positions, shares, _ = taps(call, axis, at)
-            matrix[at, positions[shares != 0]] = 1.0
+        for index in range(len(matrix)):
+            positions, shares, _ = taps(call, axis, index)
+            matrix[index, positions[shares != 0]] = 1.0
         matrices.append(matrix)
     return {"self": through_windows(as_mask(mask), matrices, shape)} if varies else {}
 
@@ -256,7 +256,7 @@ def antialiased(call: Call, cell: Cell) -> Dot:
     return interpolated(call, cell, antialiased_taps)
 
 
-def antialiased_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -> Taps:
+def antialiased_taps(call: Call, axis: int, index: int, *, as_read: bool = False) -> Taps:
     """The cells under the filter on one axis, their weights, and how far the kernel's may be from these.
 
     Where rounding moves the end of the filter across a cell, that cell's weight is next to nothing.
@@ -264,13 +264,13 @@ def antialiased_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -
     Args:
         as_read: Exactly the cells that the kernel reads, without those that rounding might add.
     """
-    length, wanted, factor = given_scale(call, axis)
+    length, out_length, factor = given_scale(call, axis)
     kind = np.float64 if call.dtype == "float64" else np.float32
-    step = _step(length, wanted, factor, aligned=call["align_corners"], kind=kind)
+    step = _step(length, out_length, factor, aligned=call["align_corners"], kind=kind)
     width = max(step, 1.0)
     support, shape = FILTERS[call.op]
     reach = support * width
-    middle = step * (at + 0.5)
+    middle = step * (index + 0.5)
     first, end = max(int(middle - reach + 0.5), 0), min(int(middle + reach + 0.5), length)
     u = call.precision.sum
     moved = 4 * u * (middle + reach + 1)
@@ -280,26 +280,28 @@ def antialiased_taps(call: Call, axis: int, at: int, *, as_read: bool = False) -
     far = np.abs(positions - middle + 0.5) / width
     curve = shape(far)
     beyond = far > reach / width + moved / width
-    off = np.where(beyond, 0.0, SLOPE * (moved / width + 3 * u * far) + 24 * u)
-    total, off_total = float(curve.sum()), float(off.sum() + len(curve) * u * np.abs(curve).sum())
+    curve_error = np.where(beyond, 0.0, SLOPE * (moved / width + 3 * u * far) + 24 * u)
+    total, total_error = float(curve.sum()), float(curve_error.sum() + len(curve) * u * np.abs(curve).sum())
     weights = curve / total
-    errors = (off + np.abs(weights) * off_total) / abs(total) + (2 * u + call.precision.inner) * np.abs(weights)
-    kept = ~beyond
-    return positions[kept], weights[kept], errors[kept]
+    errors = (curve_error + np.abs(weights) * total_error) / abs(total) + (2 * u + call.precision.inner) * np.abs(
+        weights
+    )
+    inside = ~beyond
+    return positions[inside], weights[inside], errors[inside]
 
 
-def _step(length: int, wanted: int, factor: float | None, *, aligned: bool, kind: type[np.floating]) -> float:
+def _step(length: int, out_length: int, factor: float | None, *, aligned: bool, kind: type[np.floating]) -> float:
     """How many cells of the input a cell of the result is wide, in the kernel's type."""
     if aligned:
-        return float(kind(length - 1) / kind(wanted - 1)) if wanted > 1 else 0.0
-    return float(kind(1 / factor) if factor else kind(length) / kind(wanted))
+        return float(kind(length - 1) / kind(out_length - 1)) if out_length > 1 else 0.0
+    return float(kind(1 / factor) if factor else kind(length) / kind(out_length))
 
 
 def _cubic(far: Array) -> Array:
     """Keys' curve with A = -0.5, as image libraries have it."""
     near = (1.5 * far - 2.5) * far * far + 1.0
-    rest = ((-0.5 * far + 2.5) * far - 4.0) * far + 2.0
-    return np.where(far < 1, near, np.where(far < 2, rest, 0.0))
+    tail = ((-0.5 * far + 2.5) * far - 4.0) * far + 2.0
+    return np.where(far < 1, near, np.where(far < 2, tail, 0.0))
 
 
 def _lanczos(far: Array) -> Array:

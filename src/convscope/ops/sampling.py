@@ -51,15 +51,15 @@ def grid_sample(call: Call, cell: Cell) -> Dot | Leaf:
     taps = _taps(call, wide(grid)[position])
     if max(float(t.doubt) for t in taps) > 0.5:
         raise UsageError(f"no rule explains this sample: {call.dtype} holds its position only to half a cell.")
-    kept = [t.core | (t.errors > 0) for t in taps]
-    window = outer(image, [*cell[:2], *(t.positions[k] for t, k in zip(taps, kept, strict=True))])
+    used_taps = [t.core | (t.errors > 0) for t in taps]
+    window = outer(image, [*cell[:2], *(t.positions[k] for t, k in zip(taps, used_taps, strict=True))])
     if not np.isfinite(window.values).all():  # then a product with 0 counts
         if any(np.any(t.errors[~t.core] > 0) for t in taps):
             raise UsageError("which cells the kernel reads depends on its rounding, and not all of them are finite.")
-        kept = [t.core for t in taps]
-        window = outer(image, [*cell[:2], *(t.positions[k] for t, k in zip(taps, kept, strict=True))])
+        used_taps = [t.core for t in taps]
+        window = outer(image, [*cell[:2], *(t.positions[k] for t, k in zip(taps, used_taps, strict=True))])
     weights, errors = np.ones(1), np.zeros(1)
-    for axis, k in zip(taps, kept, strict=True):
+    for axis, k in zip(taps, used_taps, strict=True):
         weight, error = axis.weights[k], axis.errors[k]
         errors = np.outer(np.abs(weights) + errors, error).ravel() + np.outer(errors, np.abs(weight)).ravel()
         weights = np.outer(weights, weight).ravel()
@@ -83,18 +83,18 @@ def _axis_taps(call: Call, size: int, named_at: Array) -> AxisTaps:
     padding, aligned, mode = call["padding_mode"], call["align_corners"], call["interpolation_mode"]
     u = call.precision.sum
     scale = (size - 1) / 2 if aligned else size / 2
-    at = (named_at + 1) * scale - (0.0 if aligned else 0.5)
+    coordinate = (named_at + 1) * scale - (0.0 if aligned else 0.5)
     doubt = u * (4 * (np.abs(named_at) + 1) * size / 2 + 2)
-    turned = np.full_like(at, scale)
+    turned = np.full_like(coordinate, scale)
     if padding == REFLECTION and mode != BICUBIC:
-        doubt = doubt + 4 * u * (np.abs(at) + size)
-        at, sign = _reflected(at, size, aligned=aligned)
+        doubt = doubt + 4 * u * (np.abs(coordinate) + size)
+        coordinate, sign = _reflected(coordinate, size, aligned=aligned)
         turned = turned * sign
     if padding != ZEROS and mode != BICUBIC:
-        turned = np.where((at > 0) & (at < size - 1), turned, 0.0)
-        at = np.clip(at, 0, size - 1)
+        turned = np.where((coordinate > 0) & (coordinate < size - 1), turned, 0.0)
+        coordinate = np.clip(coordinate, 0, size - 1)
     shape = {BILINEAR: _bilinear, NEAREST: _nearest, BICUBIC: _bicubic}[mode]
-    taps = shape(np.asarray(at)[..., None], np.asarray(doubt)[..., None], u)
+    taps = shape(np.asarray(coordinate)[..., None], np.asarray(doubt)[..., None], u)
     positions = taps.positions
     if mode == BICUBIC and padding != ZEROS:
         reflected = _reflected(positions, size, aligned=aligned)[0] if padding == REFLECTION else positions
@@ -103,37 +103,37 @@ def _axis_taps(call: Call, size: int, named_at: Array) -> AxisTaps:
     return taps._replace(positions=far, slopes=taps.slopes * np.asarray(turned)[..., None])
 
 
-def _reflected(at: Array, size: int, *, aligned: bool) -> tuple[Array, Array]:
+def _reflected(coordinate: Array, size: int, *, aligned: bool) -> tuple[Array, Array]:
     """A coordinate mirrored at the borders until it is inside, and 1 or -1: the way it moves with the original."""
     low, span = (0.0, size - 1.0) if aligned else (-0.5, float(size))
     if span == 0:
-        return np.zeros_like(at), np.zeros_like(at)
-    distance = np.abs(at - low)
-    flips, rest = np.floor(distance / span), np.mod(distance, span)
-    sign = np.where(at < low, -1.0, 1.0) * np.where(flips % 2 == 0, 1.0, -1.0)
-    return np.where(flips % 2 == 0, rest, span - rest) + low, sign
+        return np.zeros_like(coordinate), np.zeros_like(coordinate)
+    distance = np.abs(coordinate - low)
+    flips, remainder = np.floor(distance / span), np.mod(distance, span)
+    sign = np.where(coordinate < low, -1.0, 1.0) * np.where(flips % 2 == 0, 1.0, -1.0)
+    return np.where(flips % 2 == 0, remainder, span - remainder) + low, sign
 
 
-def _bilinear(at: Array, doubt: Array, u: float) -> AxisTaps:
+def _bilinear(coordinate: Array, doubt: Array, u: float) -> AxisTaps:
     """The cell below and the cell above, weighted by nearness."""
-    first = np.floor(at)
-    share = at - first
-    nothing = np.zeros_like(at)
-    own = doubt + 2 * u
+    first = np.floor(coordinate)
+    share = coordinate - first
+    nothing = np.zeros_like(coordinate)
+    weight_error = doubt + 2 * u
     return AxisTaps(
         first + np.arange(-1, 3),
         np.concatenate([nothing, 1 - share, share, nothing], -1),
-        np.concatenate([doubt * (share < doubt), own, own, doubt * (1 - share < doubt)], -1),
+        np.concatenate([doubt * (share < doubt), weight_error, weight_error, doubt * (1 - share < doubt)], -1),
         np.concatenate([nothing, nothing - 1, nothing + 1, nothing], -1),
-        np.broadcast_to([False, True, True, False], (*at.shape[:-1], 4)),
+        np.broadcast_to([False, True, True, False], (*coordinate.shape[:-1], 4)),
         doubt[..., 0],
     )
 
 
-def _nearest(at: Array, doubt: Array, u: float) -> AxisTaps:  # noqa: ARG001  # one signature
+def _nearest(coordinate: Array, doubt: Array, u: float) -> AxisTaps:  # noqa: ARG001  # one signature
     """The nearest cell, of two equally near ones the even; both where rounding decides."""
-    nearest = np.rint(at)
-    beside = at - nearest
+    nearest = np.rint(coordinate)
+    beside = coordinate - nearest
     below, above = (0.5 + side * beside <= doubt for side in (1, -1))
     flags = np.concatenate([below, below | above, above], -1)
     return AxisTaps(
@@ -146,18 +146,18 @@ def _nearest(at: Array, doubt: Array, u: float) -> AxisTaps:  # noqa: ARG001  # 
     )
 
 
-def _bicubic(at: Array, doubt: Array, u: float) -> AxisTaps:
+def _bicubic(coordinate: Array, doubt: Array, u: float) -> AxisTaps:
     """The four cells around, weighted by Keys' curve with A = -0.75."""
-    first, offsets = np.floor(at), np.arange(-2, 4)
-    share = at - first
+    first, offsets = np.floor(coordinate), np.arange(-2, 4)
+    share = coordinate - first
     far = share - offsets
     d = np.abs(far)
-    near, rest = (1.25 * d - 2.25) * d * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3
+    near, tail = (1.25 * d - 2.25) * d * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3
     slopes = np.where(d <= 1, (3.75 * d - 4.5) * d, (-2.25 * d + 7.5) * d - 6)
     core = np.broadcast_to([False, True, True, True, True, False], d.shape)
     crossed = np.concatenate([share < doubt, *[np.ones_like(share, bool)] * 4, 1 - share < doubt], -1)
     errors = np.where(crossed, 1.5 * doubt + 24 * u * core, 0.0)
-    weights = np.where(core, np.where(d <= 1, near, rest), 0.0)
+    weights = np.where(core, np.where(d <= 1, near, tail), 0.0)
     return AxisTaps(first + offsets, weights, errors, np.where(core, slopes * np.sign(far), 0.0), core, doubt[..., 0])
 
 
@@ -216,9 +216,9 @@ def grid_sample_dependencies(call: Call, mask: Array, varies: frozenset[str]) ->
         batch = np.arange(shape[0]).reshape(-1, *[1] * (2 * axes))
         spots = [_across(t.positions + 3, axis, axes) for axis, t in enumerate(taps)]
         share = _multiplied([_across(t.weights != 0, axis, axes) for axis, t in enumerate(taps)])
-        wanted = np.moveaxis(mask, 1, -1).reshape(*share.shape[: axes + 1], *[1] * axes, -1)
-        at: Any = (batch, slice(None), *spots)  # NumPy's stubs of `ufunc.at` know no tuples
-        np.maximum.at(padded, at, (share[..., None] * wanted).astype(np.float32))
+        result_mask = np.moveaxis(mask, 1, -1).reshape(*share.shape[: axes + 1], *[1] * axes, -1)
+        index: Any = (batch, slice(None), *spots)  # NumPy's stubs of `ufunc.at` know no tuples
+        np.maximum.at(padded, index, (share[..., None] * result_mask).astype(np.float32))
         masks["input"] = padded[(slice(None), slice(None), *[slice(3, -3)] * axes)]
     if "grid" in varies:
         reached = mask.max(axis=1, initial=0.0)[..., None]
@@ -233,11 +233,17 @@ def affine_grid(call: Call, cell: Cell) -> Dot:
     """
     theta = call["theta"]
     row = outer(theta, [cell[0], cell[-1], range(theta.shape[-1])])
-    at = [*(_base(call, size)[i] for size, i in zip(call["size"][2:], cell[1:-1], strict=True))][::-1]
+    coordinates = [*(_base(call, size)[i] for size, i in zip(call["size"][2:], cell[1:-1], strict=True))][::-1]
     precision = call.precision
-    errors = np.array([8 * (precision.sum + precision.inner)] * len(at) + [0.0])
-    source = Source("place", "computed", (len(at) + 1,))
-    position = Cells(np.array([*at, 1.0]), source, np.arange(len(at) + 1)[:, None], (len(at) + 1,), errors=errors)
+    errors = np.array([8 * (precision.sum + precision.inner)] * len(coordinates) + [0.0])
+    source = Source("place", "computed", (len(coordinates) + 1,))
+    position = Cells(
+        np.array([*coordinates, 1.0]),
+        source,
+        np.arange(len(coordinates) + 1)[:, None],
+        (len(coordinates) + 1,),
+        errors=errors,
+    )
     return Dot(row, position, note="a row of the affine map, times the position between -1 and 1, and 1")
 
 

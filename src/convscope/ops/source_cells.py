@@ -36,16 +36,16 @@ def transpose(call: Call, cells: Array) -> Array:
     """Two axes exchanged."""
     order = list(range(cells.shape[1]))
     if len(order) > 1:
-        one, other = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (0, 1)
-        order[one], order[other] = order[other], order[one]
+        first, second = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (0, 1)
+        order[first], order[second] = order[second], order[first]
     return cells[:, order]
 
 
 def permute(call: Call, cells: Array) -> Array:
     """All axes in another order."""
     result = np.empty_like(cells)
-    for at, axis in enumerate(call["dims"]):
-        result[:, axis % cells.shape[1]] = cells[:, at]
+    for position, axis in enumerate(call["dims"]):
+        result[:, axis % cells.shape[1]] = cells[:, position]
     return result
 
 
@@ -90,9 +90,9 @@ def flip(call: Call, cells: Array) -> Array:
 
 def rot90(call: Call, cells: Array) -> Array:
     """A plane turned by quarters: what was a row becomes a column."""
-    one, other = (axis % cells.shape[1] for axis in call["dims"])
-    rows, columns = cells[:, one], cells[:, other]
-    last_row, last_column = (call["self"].shape[axis] - 1 for axis in (one, other))
+    first, second = (axis % cells.shape[1] for axis in call["dims"])
+    rows, columns = cells[:, first], cells[:, second]
+    last_row, last_column = (call["self"].shape[axis] - 1 for axis in (first, second))
     turns = {
         0: (rows, columns),
         1: (columns, last_column - rows),
@@ -100,7 +100,7 @@ def rot90(call: Call, cells: Array) -> Array:
         3: (last_row - columns, rows),
     }
     result = cells.copy()
-    result[:, one], result[:, other] = turns[call["k"] % 4]
+    result[:, first], result[:, second] = turns[call["k"] % 4]
     return result
 
 
@@ -133,13 +133,13 @@ def as_strided(call: Call, cells: Array) -> Array:
     array: Array = call["self"].array
     steps, first = call.extra.get("memory") or ([stride // array.itemsize for stride in array.strides], 0)
     offset = call.get("storage_offset")
-    rest = cells @ np.array(call["stride"], np.int64).reshape(-1) + ((first if offset is None else offset) - first)
+    remainder = cells @ np.array(call["stride"], np.int64).reshape(-1) + ((first if offset is None else offset) - first)
     result = np.zeros((len(cells), array.ndim), np.int64)
     for axis in sorted(range(array.ndim), key=lambda a: -steps[a]):
         if array.shape[axis] > 1 and steps[axis]:
-            result[:, axis] = np.clip(rest // steps[axis], 0, array.shape[axis] - 1)
-            rest = rest - result[:, axis] * steps[axis]
-    if rest.any():
+            result[:, axis] = np.clip(remainder // steps[axis], 0, array.shape[axis] - 1)
+            remainder = remainder - result[:, axis] * steps[axis]
+    if remainder.any():
         raise UsageError("as_strided reads memory outside its input, which is not recorded.")
     return result
 
@@ -169,11 +169,11 @@ def unfold(call: Call, cells: Array) -> Array:
 def diagonal(call: Call, cells: Array) -> Array:
     """The cells where two axes have the same index, as a new last axis."""
     count = len(call["self"].shape)
-    one, other = call["dim1"] % count, call["dim2"] % count
+    first, second = call["dim1"] % count, call["dim2"] % count
     result = np.empty((len(cells), count), np.int64)
-    result[:, [a for a in range(count) if a not in {one, other}]] = cells[:, :-1]
-    result[:, one] = cells[:, -1] + max(-call["offset"], 0)
-    result[:, other] = cells[:, -1] + max(call["offset"], 0)
+    result[:, [a for a in range(count) if a not in {first, second}]] = cells[:, :-1]
+    result[:, first] = cells[:, -1] + max(-call["offset"], 0)
+    result[:, second] = cells[:, -1] + max(call["offset"], 0)
     return result
 
 
@@ -226,8 +226,8 @@ def take(call: Call, cells: Array) -> Array:
 def masked_select(call: Call, cells: Array) -> Array:
     """The cells where a mask holds, in reading order."""
     mask, shape = call["mask"].array, call["self"].shape
-    kept = np.argwhere(np.broadcast_to(mask, np.broadcast_shapes(mask.shape, shape)))
-    return _broadcast(kept[cells[:, 0]], shape)
+    selected = np.argwhere(np.broadcast_to(mask, np.broadcast_shapes(mask.shape, shape)))
+    return _broadcast(selected[cells[:, 0]], shape)
 
 
 def embedding(call: Call, cells: Array) -> Array:
@@ -251,19 +251,19 @@ def index(call: Call, cells: Array) -> Array:
     together = axes == list(range(axes[0], axes[0] + len(axes)))
     start = axes[0] if together else 0
     place = tuple(cells[:, start : start + width].T)
-    rest = iter(np.delete(cells, np.s_[start : start + width], axis=1).T)
+    other_indices = iter(np.delete(cells, np.s_[start : start + width], axis=1).T)
     by_axis = dict(zip(axes, indices, strict=True))
     columns = []
     for axis, length in enumerate(operand.shape):
-        columns.append(by_axis[axis][place] % length if axis in by_axis else next(rest))
+        columns.append(by_axis[axis][place] % length if axis in by_axis else next(other_indices))
     return np.stack([np.broadcast_to(column, len(cells)) for column in columns], axis=1).astype(np.int64)
 
 
-def _axes_named(given: tuple[Operand | None, ...]) -> list[tuple[int, Array]]:
+def _axes_named(indices: tuple[Operand | None, ...]) -> list[tuple[int, Array]]:
     """Each indexed axis with its index; a mask names as many axes as it has."""
     named: list[tuple[int, Array]] = []
     axis = 0
-    for operand in given:
+    for operand in indices:
         if operand is None:
             axis += 1
         elif operand.array.dtype == bool:
@@ -300,8 +300,8 @@ def _unflat(flat: Array, shape: tuple[int, ...]) -> Array:
     return result
 
 
-def _relaid(cells: Array, given: tuple[int, ...], wanted: tuple[int, ...]) -> Array:
-    return _unflat(_flat(cells, given), wanted)
+def _relaid(cells: Array, shape: tuple[int, ...], new_shape: tuple[int, ...]) -> Array:
+    return _unflat(_flat(cells, shape), new_shape)
 
 
 VIEWS: Mapping[str, Move] = {

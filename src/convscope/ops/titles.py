@@ -96,8 +96,8 @@ def product(step: TitledStep) -> str:
 
 def quotient(step: TitledStep) -> str:
     """`div`; on the CPU, an active dropout divides its Bernoulli draws by 1 - p."""
-    drawn = getattr(step.arguments.get("self"), "name", "").rpartition(".")[2].startswith("bernoulli")
-    return "dropout mask: 0 or 1 ÷ (1 − p)" if drawn and step.name.endswith(".mask") else "div"
+    is_mask = getattr(step.arguments.get("self"), "name", "").rpartition(".")[2].startswith("bernoulli")
+    return "dropout mask: 0 or 1 ÷ (1 − p)" if is_mask and step.name.endswith(".mask") else "div"
 
 
 def to_size(kind: str) -> Title:
@@ -156,5 +156,5 @@ def update(step: TitledStep) -> str:
 
 def running_statistic(step: TitledStep) -> str:
     """`update of a running mean, momentum 0.1`."""
-    what = "mean" if step.op.endswith("mean") else "variance"
-    return f"update of a running {what}, momentum {step.arguments.get('momentum', 0):g}"
+    statistic = "mean" if step.op.endswith("mean") else "variance"
+    return f"update of a running {statistic}, momentum {step.arguments.get('momentum', 0):g}"

@@ -153,8 +153,8 @@ def _mean(call: Call, cell: Cell, rate: str, state: str, gradient: Expr) -> Appl
 
 def _square(call: Call, cell: Cell, rate: str, state: str, gradient: Expr) -> Apply:
     parts = {"beta": _setting(call, rate), "before": leaf(call[state], cell), "gradient": gradient}
-    what = "steps" if state == "acc_delta" else "gradients"
-    return Apply("running_square", parts, f"running mean of the {what}' squares")
+    averaged = "steps" if state == "acc_delta" else "gradients"
+    return Apply("running_square", parts, f"running mean of the {averaged}' squares")
 
 
 def _momentum(call: Call, cell: Cell, gradient: Expr, dampening: str) -> Expr:

@@ -130,7 +130,7 @@ def _combining(call: Call) -> str:
     """How several numbers in one cell are combined: the last one ("copy"), or a function of all."""
     if call.op == "index_add" or call.get("accumulate"):
         return "sum"
-    return {"add": "sum", "multiply": "prod"}.get(how := str(call.get("reduce") or "copy"), how)
+    return {"add": "sum", "multiply": "prod"}.get(reduce := str(call.get("reduce") or "copy"), reduce)
 
 
 def _keeps(call: Call) -> bool:
@@ -182,11 +182,11 @@ def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     operands, targets = call.operands(), TARGETS[call.op](call)
     gradients = {name: np.zeros(operands[name].shape) for name in ("self", *targets) if name in operands}
     if call.op not in ON_ZEROS:
-        kept = weights.reshape(-1).copy()
-        for name, at in targets.items():
+        previous_weights = weights.reshape(-1).copy()
+        for name, target in targets.items():
             if not (name in operands and _combining(call) == "sum"):
-                kept[at[at != NOWHERE]] = 0.0
-        gradients["self"] += fitted(kept.reshape(weights.shape), operands["self"].shape)
+                previous_weights[target[target != NOWHERE]] = 0.0
+        gradients["self"] += fitted(previous_weights.reshape(weights.shape), operands["self"].shape)
     for position, name, hits in _groups(weights, targets):
         if name in operands:
             _share(call, weights.reshape(-1)[position], position, gradients, (name, hits))
@@ -202,8 +202,8 @@ def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 def _groups(weights: Array, targets: Targets) -> Iterator[tuple[int, str, Array]]:
     """Each position with a weight, and the cells of an operand that are written there."""
-    for name, at in targets.items():
-        flat = at.reshape(-1)
+    for name, target in targets.items():
+        flat = target.reshape(-1)
         for position in np.flatnonzero(weights.reshape(-1)):
             hits = np.flatnonzero(flat == position)
             if len(hits):
@@ -222,10 +222,10 @@ def _share(call: Call, weight: float, position: int, gradients: dict[str, Array]
         to[hits] += weight * float(call.get("alpha", 1))
         return
     values = wide(operands[name]).reshape(-1)[hits]
-    own = wide(call["self"]).reshape(-1)[position : position + 1] if _keeps(call) else np.zeros(0)
-    slopes = weight * _slopes(mode, np.concatenate([own, values]))
-    to[hits] += slopes[len(own) :]
-    gradients["self"].reshape(-1)[position] += slopes[: len(own)].sum()
+    previous = wide(call["self"]).reshape(-1)[position : position + 1] if _keeps(call) else np.zeros(0)
+    slopes = weight * _slopes(mode, np.concatenate([previous, values]))
+    to[hits] += slopes[len(previous) :]
+    gradients["self"].reshape(-1)[position] += slopes[: len(previous)].sum()
 
 
 def _slopes(mode: str, numbers: Array) -> Array:
@@ -249,14 +249,14 @@ def written_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, A
     mask, targets, result = as_mask(mask), TARGETS[call.op](call), {}
     operands = call.operands()
     flat = np.append(mask.reshape(-1), np.float32(0))  # NOWHERE is its last cell
-    for name, at in targets.items():
+    for name, target in targets.items():
         if name in varies:
-            reached = flat[at]
-            result[name] = reached if operands[name].shape == at.shape else np.full((), reached.max(initial=0.0))
+            reached = flat[target]
+            result[name] = reached if operands[name].shape == target.shape else np.full((), reached.max(initial=0.0))
     if "self" in varies and "self" not in targets:
-        kept = mask.reshape(-1).copy()
+        previous_mask = mask.reshape(-1).copy()
         if not _keeps(call):
-            for at in targets.values():
-                kept[at[at != NOWHERE]] = 0.0
-        result["self"] = as_mask(fitted(kept.reshape(mask.shape), operands["self"].shape))
+            for target in targets.values():
+                previous_mask[target[target != NOWHERE]] = 0.0
+        result["self"] = as_mask(fitted(previous_mask.reshape(mask.shape), operands["self"].shape))
     return result
