@@ -31,16 +31,16 @@ be broadcast together with shapes (2,) (3,4).
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        given = signature.bind(*args, **kwargs).arguments  # missing or too many arguments are Python's to refuse
+        bound = signature.bind(*args, **kwargs).arguments  # missing or too many arguments are Python's to refuse
         try:
             return checked(*args, **kwargs)
         except ConvscopeError:
             raise
         except MISFITS as error:
-            *most, last = [f"{name} {_described(value)}" for name, value in given.items()]
-            what = f"{', '.join(most)} and {last}" if most else last
-            why = str(error).strip().rstrip(".") or type(error).__name__
-            raise ShapeError(f"{function.__name__} cannot calculate with {what}: {why}.") from error
+            *descriptions, last = [f"{name} {_described(value)}" for name, value in bound.items()]
+            listing = f"{', '.join(descriptions)} and {last}" if descriptions else last
+            reason = str(error).strip().rstrip(".") or type(error).__name__
+            raise ShapeError(f"{function.__name__} cannot calculate with {listing}: {reason}.") from error
 
     return call
 

@@ -69,14 +69,14 @@ def attention_error(
     parts, start = [], 0
     for p, s, v in _rows(query, key, value, attn_mask, is_causal, scale):
         rows = np.abs(query[..., start : start + p.shape[-2], :])
-        seen = np.tri(p.shape[-2], p.shape[-1], start, dtype=bool) if is_causal else True
+        attended = np.tri(p.shape[-2], p.shape[-1], start, dtype=bool) if is_causal else True
         start += p.shape[-2]
         # Kernels scale before or after the product, and overwrite the scores of masked keys.
-        sizes, unscaled = (np.where(seen, _scaled(rows, np.abs(key), factor), 0.0) for factor in (scale, 1.0))
-        scores_off = gamma(query.shape[-1] + 3, u) * sizes + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
-        weights_off = weight_error(p, s, scores_off, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p
+        sizes, unscaled = (np.where(attended, _scaled(rows, np.abs(key), factor), 0.0) for factor in (scale, 1.0))
+        scores_error = gamma(query.shape[-1] + 3, u) * sizes + 2 * u * np.where(np.isfinite(s), np.abs(s), 0.0)
+        weights_error = weight_error(p, s, scores_error, u) + (u_out + gamma(p.shape[-1] + 1, u)) * p
         overflows = np.maximum(sizes, unscaled).max(-1, keepdims=True, initial=0.0) >= largest(u)
-        parts.append(np.where(overflows, np.inf, weights_off @ np.abs(v)))
+        parts.append(np.where(overflows, np.inf, weights_error @ np.abs(v)))
     return np.concatenate(parts, axis=-2)
 
 
@@ -117,17 +117,17 @@ def weight_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
     """
     below = np.where(p > 0, scores.max(-1, keepdims=True) - scores, 0.0)
     blocks = 1 + p.shape[-1] // 16
-    off = np.where(p > 0, scores_off, 0.0) + (2 * below + FUNCTION + (FUNCTION + 1) * blocks) * u
-    bent = np.minimum(off, 1.0)  # more is beyond this formula, and must not overflow
+    score_error = np.where(p > 0, scores_off, 0.0) + (2 * below + FUNCTION + (FUNCTION + 1) * blocks) * u
+    bent = np.minimum(score_error, 1.0)  # more is beyond this formula, and must not overflow
     mean = (p * np.expm1(bent)).sum(-1, keepdims=True)
     rounded = gamma(p.shape[-1] + 4, u) * p
-    usual = p * np.expm1(bent + 2 * np.minimum(mean, 1.0)) + rounded
-    small = (mean < 0.5) & (off.max(-1, keepdims=True) < 1.0)
+    typical = p * np.expm1(bent + 2 * np.minimum(mean, 1.0)) + rounded
+    small = (mean < 0.5) & (score_error.max(-1, keepdims=True) < 1.0)
     if small.all():
-        return np.asarray(np.minimum(usual, 1.0))
-    rest = u * (FUNCTION + (FUNCTION + 1) * blocks)
-    spread = odds_error(p, scores, scores_off + rest, u) + rounded
-    return np.asarray(np.minimum(np.where(small, usual, spread), 1.0))
+        return np.asarray(np.minimum(typical, 1.0))
+    own_rounding = u * (FUNCTION + (FUNCTION + 1) * blocks)
+    spread = odds_error(p, scores, scores_off + own_rounding, u) + rounded
+    return np.asarray(np.minimum(np.where(small, typical, spread), 1.0))
 
 
 def odds_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
@@ -137,15 +137,15 @@ def odds_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
     score's error and by 2·u of its distance from the maximum, so the odds are off by a factor of at most exp(t), t the
     sum of the key's own error and of the largest of the others that count. In logarithms nothing overflows.
     """
-    seen = np.isfinite(scores)
-    level = np.where(seen, scores, -np.inf)
+    finite = np.isfinite(scores)
+    level = np.where(finite, scores, -np.inf)
     top = level.max(-1, keepdims=True)
-    off = np.where(seen, scores_off + 2 * u * np.minimum(top - level, 1e300), 0.0)
+    score_error = np.where(finite, scores_off + 2 * u * np.minimum(top - level, 1e300), 0.0)
     logs = level - top
-    others = _log_of_others(logs)
-    t = off + off.max(-1, keepdims=True)
-    odds = logs - others
-    return np.asarray(np.where(seen, np.maximum(_share(odds + t) - p, p - _share(odds - t)), 0.0))
+    log_of_others = _log_of_others(logs)
+    t = score_error + score_error.max(-1, keepdims=True)
+    odds = logs - log_of_others
+    return np.asarray(np.where(finite, np.maximum(_share(odds + t) - p, p - _share(odds - t)), 0.0))
 
 
 def _log_of_others(logs: Array) -> Array:
@@ -155,9 +155,9 @@ def _log_of_others(logs: Array) -> Array:
     without = np.where(first, -np.inf, logs)
     second = without.max(-1, keepdims=True)
     level = np.where(np.isfinite(second), second, 0.0)
-    rest = level + np.log(np.exp(without - level).sum(-1, keepdims=True))
-    others = np.exp(logs).sum(-1, keepdims=True) - np.exp(without)  # the winner's 1 and more: no cancellation to 0
-    return np.asarray(np.where(first, rest, np.log(np.maximum(others, 1.0))))
+    log_of_rest = level + np.log(np.exp(without - level).sum(-1, keepdims=True))
+    other_sum = np.exp(logs).sum(-1, keepdims=True) - np.exp(without)  # the winner's 1 and more: no cancellation to 0
+    return np.asarray(np.where(first, log_of_rest, np.log(np.maximum(other_sum, 1.0))))
 
 
 def _share(odds: Array) -> Array:
@@ -176,8 +176,8 @@ def _rows(
     step = max(1, CELLS // max(1, math.prod(query.shape[:-2]) * keys))
     for start in range(0, length, step):
         part = query[..., start : start + step, :]
-        seen = mask if mask is None or mask.shape[-2] == 1 else mask[..., start : start + step, :]
-        weights, scores = weights_of(part, key, seen, scale)
+        part_mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., start : start + step, :]
+        weights, scores = weights_of(part, key, part_mask, scale)
         yield weights, scores, _shared(value, weights)
 
 
@@ -241,25 +241,25 @@ def flash_attention_backward_error(
     those of its two sums; a gradient is a sum of products of these. Narrow types may store shares and slopes.
     """
     shares, scores, factor = _shares(query, key, logsumexp, dropout_p, is_causal, attn_mask, scale)
-    seen = shares > 0
+    attended = shares > 0
     sizes = np.abs(query) @ _turned(np.abs(key)) * factor
-    reach = np.where(seen, np.abs(np.where(seen, scores, 0.0)), 0.0) + np.abs(logsumexp)[..., None]
-    off = gamma(query.shape[-1] + 4, u) * sizes + 3 * u * reach
-    shares_off = shares * (np.expm1(np.minimum(off, 1.0)) + 5 * FUNCTION * u + u_out)
+    reach = np.where(attended, np.abs(np.where(attended, scores, 0.0)), 0.0) + np.abs(logsumexp)[..., None]
+    score_error = gamma(query.shape[-1] + 4, u) * sizes + 3 * u * reach
+    shares_error = shares * (np.expm1(np.minimum(score_error, 1.0)) + 5 * FUNCTION * u + u_out)
     far = grad_out @ _turned(value) - (grad_out * out).sum(-1, keepdims=True)
-    whole = np.abs(grad_out) @ _turned(np.abs(value)) + np.abs(grad_out * out).sum(-1, keepdims=True)
+    magnitude = np.abs(grad_out) @ _turned(np.abs(value)) + np.abs(grad_out * out).sum(-1, keepdims=True)
     slopes = np.abs(shares * far)
-    slopes_off = shares_off * np.abs(far) + (shares + shares_off) * gamma(grad_out.shape[-1] + 4, u) * whole
-    slopes_off = slopes_off + u_out * slopes
+    slopes_error = shares_error * np.abs(far) + (shares + shares_error) * gamma(grad_out.shape[-1] + 4, u) * magnitude
+    slopes_error = slopes_error + u_out * slopes
     queries, keys = shares.shape[-2:]
 
-    def total(weights: Array, weights_off: Array, other: Array, n: int) -> Array:
-        return np.asarray(((gamma(n + 3, u) + u_out) * weights + weights_off) @ np.abs(other))
+    def total(weights: Array, weights_error: Array, factors: Array, n: int) -> Array:
+        return np.asarray(((gamma(n + 3, u) + u_out) * weights + weights_error) @ np.abs(factors))
 
     return (
-        factor * total(slopes, slopes_off, key, keys),
-        factor * total(_turned(slopes), _turned(slopes_off), query, queries),
-        total(_turned(shares), _turned(shares_off), grad_out, queries),
+        factor * total(slopes, slopes_error, key, keys),
+        factor * total(_turned(slopes), _turned(slopes_error), query, queries),
+        total(_turned(shares), _turned(shares_error), grad_out, queries),
     )
 
 

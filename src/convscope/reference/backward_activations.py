@@ -17,12 +17,12 @@ from convscope.typing import Array, Numbers
 
 def sloped(
     slope: Callable[..., Array],
-    off: Callable[..., Array],
+    roundings: Callable[..., Array],
     *,
     narrow: bool = False,
     lost: Callable[..., Numbers] = lambda **_: 1.0,
 ) -> Operation:
-    """`grad_output` times a slope that a kernel may miss by `off`, in units of u.
+    """`grad_output` times a slope that a kernel may miss by `roundings`, in units of u.
 
     Where an exponential overflows or underflows, it also misses the smallest number, times `lost`.
     With `narrow`, kernels calculate in the tensors' own type also where that is float16 or bfloat16.
@@ -32,11 +32,13 @@ def sloped(
     [2.0, 6.0]
     """
 
-    def compute(grad_output: Array, **given: object) -> Array:
-        return np.asarray(grad_output * slope(**given))
+    def compute(grad_output: Array, **settings: object) -> Array:
+        return np.asarray(grad_output * slope(**settings))
 
-    def error(y: Array, u: float, grad_output: Array, **given: object) -> Array:
-        return np.asarray(2 * u * np.abs(y) + np.abs(grad_output) * (u * off(**given) + smallest(u) * lost(**given)))
+    def error(y: Array, u: float, grad_output: Array, **settings: object) -> Array:
+        return np.asarray(
+            2 * u * np.abs(y) + np.abs(grad_output) * (u * roundings(**settings) + smallest(u) * lost(**settings))
+        )
 
     return Operation(compute, error if narrow else wide(error))
 
@@ -44,8 +46,8 @@ def sloped(
 def gated(passes: Callable[..., Array], *, open_: bool = False) -> Operation:
     """The gradient where it passes, 0 elsewhere; with `open_`, kernels differ in what they do where x is NaN."""
 
-    def compute(grad_output: Array, x: Array, **given: object) -> Array:
-        return np.where(passes(x, **given), grad_output, 0.0)
+    def compute(grad_output: Array, x: Array, **settings: object) -> Array:
+        return np.where(passes(x, **settings), grad_output, 0.0)
 
     def error(_y: Array, _u: float, x: Array, **_: object) -> Numbers:
         nan = np.isnan(x)

@@ -77,19 +77,21 @@ def convolution_backward(
     bordered = transposed or np.any(padding)
     if bordered and not all(np.isfinite(array).all() for array in (grad_output, x, weight)):
         raise UsageError("the gradient of a padded convolution with infinities or NaN depends on the kernel.")
-    how: Geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    geometry: Geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     wide, narrow = (grad_output, x) if transposed else (x, grad_output)
-    made: list[Array] = []
+    gradients: list[Array] = []
     if output_mask[0]:
         spread = (
-            _gathered(wide, weight, narrow.shape, **how) if transposed else _scattered(narrow, weight, x.shape, **how)
+            _gathered(wide, weight, narrow.shape, **geometry)
+            if transposed
+            else _scattered(narrow, weight, x.shape, **geometry)
         )
-        made.append(spread)
+        gradients.append(spread)
     if output_mask[1]:
-        made.append(_kernels(wide, narrow, weight.shape, **how))
+        gradients.append(_kernels(wide, narrow, weight.shape, **geometry))
     if output_mask[2]:
-        made.append(grad_output.sum((0, *range(2, grad_output.ndim))))
-    return tuple(made)
+        gradients.append(grad_output.sum((0, *range(2, grad_output.ndim))))
+    return tuple(gradients)
 
 
 def convolution_backward_error(
@@ -121,22 +123,22 @@ def convolution_backward_error(
     sizes = _added_up(np.abs, grad_output, x, weight, arguments)
     counts = _added_up(lambda array: (array != 0).astype(np.float64), grad_output, x, weight, arguments)
     images, taps = len(x), math.prod(weight.shape[2:])
-    puts = [n for n, asked in zip((taps, images, images), output_mask, strict=True) if asked]
+    addition_counts = [n for n, is_requested in zip((taps, images, images), output_mask, strict=True) if is_requested]
     any_order = [_gamma(count, u) * size for size, count in zip(sizes, counts, strict=True)]
     if WALKS and u > 2.0**-40:
         wide, narrow = (grad_output, x) if transposed else (x, grad_output)
-        how: Geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        geometry: Geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         rows = {
-            1: lambda: _kernel_rows(wide, narrow, weight.shape, **how),
+            1: lambda: _kernel_rows(wide, narrow, weight.shape, **geometry),
             2: lambda: _bias_images(grad_output),
         }
-        for at, which in enumerate(n for n, asked in enumerate(output_mask) if asked):
-            if which in rows and counts[at].max(initial=0) > FEW:
-                walked = _walked(rows[which](), sizes[at], counts[at], u)
-                any_order[at] = np.minimum(any_order[at], walked)
+        for position, output in enumerate(n for n, is_requested in enumerate(output_mask) if is_requested):
+            if output in rows and counts[position].max(initial=0) > FEW:
+                walked = _walked(rows[output](), sizes[position], counts[position], u)
+                any_order[position] = np.minimum(any_order[position], walked)
     return tuple(
         carried(error + gamma(times + 1, u_out) * size, size, u_out or u)
-        for error, size, times in zip(any_order, sizes, puts, strict=True)
+        for error, size, times in zip(any_order, sizes, addition_counts, strict=True)
     )
 
 
@@ -147,11 +149,11 @@ def _added_up(
     changed = change(weight)
     if arguments["output_mask"][0]:
         return convolution_backward(change(grad_output), change(x), changed, **arguments)
-    each = (
+    per_image = (
         convolution_backward(change(grad_output[n : n + 1]), change(x[n : n + 1]), changed, **arguments)
         for n in range(len(x))
     )
-    return tuple(functools.reduce(np.add, made) for made in zip(*each, strict=True))
+    return tuple(functools.reduce(np.add, gradients) for gradients in zip(*per_image, strict=True))
 
 
 def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: float) -> Array:
@@ -169,8 +171,8 @@ def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: f
         u: Unit roundoff.
     """
     total, low, high, row = (np.zeros(size.shape) for _ in range(4))
-    for one, magnitude in rows:
-        total = total + one
+    for row_sum, magnitude in rows:
+        total = total + row_sum
         low, high, row = np.minimum(low, total), np.maximum(high, total), np.maximum(row, magnitude)
     share = count * u
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -193,24 +195,24 @@ def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _kernel_rows(
-    wide: Array, narrow: Array, shape: tuple[int, ...], **how: Unpack[Geometry]
+    wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]
 ) -> Iterator[tuple[Array, Array]]:
     """For each row of each image, the sum that `_kernels` adds there, and its magnitudes."""
-    groups = how["groups"]
+    groups = geometry["groups"]
     units = narrow.shape[1] // groups
     lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
-    positions = list(_positions(narrow.shape[2:], shape[2:], **how))
+    positions = list(_positions(narrow.shape[2:], shape[2:], **geometry))
     for image in range(len(wide)):
-        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **how)
-        seen, gradients = room[0], passed[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
+        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
+        inputs, gradients = room[0], passed[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
         lines_of_gradients = gradients.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
         sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
         for tap, met in positions:
-            window = seen[met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
+            window = inputs[met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
             sums[tap] = (lines_of_gradients @ window).transpose(1, 0, 2, 3)
             sizes[tap] = (np.abs(lines_of_gradients) @ np.abs(window)).transpose(1, 0, 2, 3)
-        for one, magnitude in zip(sums, sizes, strict=True):
-            yield one.reshape(shape), magnitude.reshape(shape)
+        for row_sum, magnitude in zip(sums, sizes, strict=True):
+            yield row_sum.reshape(shape), magnitude.reshape(shape)
 
 
 def _gamma(counts: Array, u: float) -> Array:
@@ -219,51 +221,51 @@ def _gamma(counts: Array, u: float) -> Array:
     return np.where(share < 1, share / np.where(share < 1, 1 - share, 1.0), np.inf)
 
 
-def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> Array:
+def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> Array:
     """(N, K, P, Q) -> (N, C, H, W): each output adds its gradient, times each kernel number, to its input cells."""
-    padded, inner = _room(shape, grad, weight, **how)
-    groups = how["groups"]
+    padded, inner = _room(shape, grad, weight, **geometry)
+    groups = geometry["groups"]
     out = np.zeros((shape[0], groups, shape[1] // groups, *padded))
     passed = grad.reshape(grad.shape[0], groups, -1, *grad.shape[2:])  # (N, G, K/G, P, Q)
     kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, K/G, C/G, R, S)
-    for tap, met in _positions(grad.shape[2:], weight.shape[2:], **how):
+    for tap, met in _positions(grad.shape[2:], weight.shape[2:], **geometry):
         out[met] += np.einsum("ngk...,gkc->ngc...", passed, kernels[tap], optimize=True)
     return np.ascontiguousarray(out.reshape(*shape[:2], *padded)[inner])
 
 
-def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> Array:
+def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> Array:
     """For transposed convolutions, (N, K, P, Q) -> (N, C, H, W): each input cell gathers from the outputs it wrote."""
-    padded, inner = _room(grad.shape, np.empty(shape), weight, **how)
-    groups = how["groups"]
+    padded, inner = _room(grad.shape, np.empty(shape), weight, **geometry)
+    groups = geometry["groups"]
     room = np.zeros((*grad.shape[:2], *padded))
     room[inner] = grad
-    seen = room.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
+    grouped = room.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
     kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, C/G, K/G, R, S)
     out = np.zeros((shape[0], groups, shape[1] // groups, *shape[2:]))
-    for tap, met in _positions(shape[2:], weight.shape[2:], **how):
-        out += np.einsum("ngk...,gck->ngc...", seen[met], kernels[tap], optimize=True)
+    for tap, met in _positions(shape[2:], weight.shape[2:], **geometry):
+        out += np.einsum("ngk...,gck->ngc...", grouped[met], kernels[tap], optimize=True)
     return out.reshape(shape)
 
 
-def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> Array:
+def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> Array:
     """For each position, what it met times what was there: `narrow` has one cell for each place of the kernel."""
-    groups = how["groups"]
+    groups = geometry["groups"]
     out = np.zeros((groups, narrow.shape[1] // groups, *shape[1:]))
     for image in range(len(wide)):  # one after the other, so that little memory is needed
-        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **how)
+        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
         still = passed[0].reshape(groups, out.shape[1], -1)  # (G, K/G, PQ)
-        for tap, met in _positions(narrow.shape[2:], shape[2:], **how):
+        for tap, met in _positions(narrow.shape[2:], shape[2:], **geometry):
             window = room[0][met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
             out[tap] += still @ window.swapaxes(1, 2)
     return out.reshape(shape)
 
 
-def _meeting(wide: Array, narrow: Array, shape: tuple[int, ...], **how: Unpack[Geometry]) -> tuple[Array, Array]:
+def _meeting(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> tuple[Array, Array]:
     """Both sides by groups, the wide one with its padding: (N, G, C/G, P', Q') and (N, G, K/G, P, Q)."""
-    padded, inner = _room(wide.shape, narrow, np.empty(shape), **how)
+    padded, inner = _room(wide.shape, narrow, np.empty(shape), **geometry)
     room = np.zeros((*wide.shape[:2], *padded))
     room[inner] = wide
-    groups = how["groups"]
+    groups = geometry["groups"]
     return room.reshape(len(wide), groups, -1, *padded), narrow.reshape(len(narrow), groups, -1, *narrow.shape[2:])
 
 
@@ -272,7 +274,7 @@ def _room(
 ) -> tuple[list[int], Index]:
     """The padded size that all kernel positions stay in, and where the tensor itself is in it."""
     rank = len(wide) - 2
-    each = zip(
+    axis_settings = zip(
         wide[2:],
         narrow.shape[2:],
         weight.shape[2:],
@@ -280,7 +282,7 @@ def _room(
         strict=True,
     )
     sizes, inner = [], []
-    for size, places, kernel, step, pad, spread in each:
+    for size, places, kernel, step, pad, spread in axis_settings:
         sizes.append(max(size + 2 * pad, (places - 1) * step + spread * (kernel - 1) + 1))
         inner.append(slice(pad, pad + size))
     return sizes, (..., *inner)
@@ -294,7 +296,7 @@ def _positions(
     step, spread = per_axis(stride, rank), per_axis(dilation, rank)
     for tap in np.ndindex(*kernel):
         met = [
-            slice(at * d, at * d + (many - 1) * s + 1, s)
-            for at, d, s, many in zip(tap, spread, step, places, strict=True)
+            slice(tap_index * d, tap_index * d + (count - 1) * s + 1, s)
+            for tap_index, d, s, count in zip(tap, spread, step, places, strict=True)
         ]
         yield (..., *tap), (..., *met)

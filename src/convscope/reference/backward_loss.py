@@ -35,11 +35,11 @@ def log_softmax_backward_error(
 ) -> Array:
     """A sum of n gradients, an exponential, a product and a difference."""
     n = grad_output.shape[dim] if grad_output.ndim else 1
-    whole = np.abs(grad_output).sum(dim, keepdims=True)
+    total = np.abs(grad_output).sum(dim, keepdims=True)
     share = np.exp(output)
     exponent = u * (5 * FUNCTION + 2)  # a fast exponential, see `softmax_error` of the forward
     passed = np.abs(share * grad_output.sum(dim, keepdims=True))
-    return np.asarray(share * gamma(n, u) * whole + (exponent + 2 * u_out) * passed + u * np.abs(y))
+    return np.asarray(share * gamma(n, u) * total + (exponent + 2 * u_out) * passed + u * np.abs(y))
 
 
 def softmax_backward(grad_output: Array, output: Array, dim: int, input_dtype: DType = None) -> Array:
@@ -59,9 +59,9 @@ def softmax_backward_error(
     """A sum of n products, a difference and a product; or y·grad and y·sum apart, each rounded."""
     n = grad_output.shape[dim] if grad_output.ndim else 1
     weighted = np.abs(output * grad_output)
-    whole = weighted.sum(dim, keepdims=True)
+    total = weighted.sum(dim, keepdims=True)
     stored = u_out * (weighted + np.abs(output) * np.abs((output * grad_output).sum(dim, keepdims=True)))
-    return np.asarray(gamma(n + 3, u) * np.abs(output) * whole + 3 * u * weighted + u * np.abs(y) + stored)
+    return np.asarray(gamma(n + 3, u) * np.abs(output) * total + 3 * u * weighted + u * np.abs(y) + stored)
 
 
 def nll_backward(

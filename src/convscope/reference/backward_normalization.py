@@ -56,7 +56,7 @@ def batch_norm_backward(
     z = (x - mean) * rate
     straight = grad_out * scale * rate
     dx = _three_paths(grad_out * scale, z, rate, axes) if train else straight
-    return _wanted((dx, (grad_out * z).sum(axes), grad_out.sum(axes)), output_mask)
+    return _requested_results((dx, (grad_out * z).sum(axes), grad_out.sum(axes)), output_mask)
 
 
 def batch_norm_backward_error(
@@ -84,7 +84,7 @@ def batch_norm_backward_error(
     stored = (
         3 * u_out * (np.abs(grad_out) + np.abs(grad_out).mean(axes, keepdims=True)) * scale * rate if train else 0.0
     )
-    return _wanted((dx + stored, dw, db), output_mask)
+    return _requested_results((dx + stored, dw, db), output_mask)
 
 
 def layer_norm_backward(
@@ -101,11 +101,11 @@ def layer_norm_backward(
         output_mask: Which of the gradients of input, weight and bias are wanted.
     """
     lead = x.ndim - len(normalized_shape)
-    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    rows, row_axes = tuple(range(lead)), tuple(range(lead, x.ndim))
     _refuse_large(grad_out, x, weight)
     z = (x - mean) * rstd
-    dx = _three_paths(grad_out * (1.0 if weight is None else weight), z, rstd, rest)
-    return _wanted((dx, (grad_out * z).sum(rows), grad_out.sum(rows)), output_mask)
+    dx = _three_paths(grad_out * (1.0 if weight is None else weight), z, rstd, row_axes)
+    return _requested_results((dx, (grad_out * z).sum(rows), grad_out.sum(rows)), output_mask)
 
 
 def layer_norm_backward_error(
@@ -115,9 +115,9 @@ def layer_norm_backward_error(
 ) -> tuple[Array, ...]:  # fmt: skip
     """The same bound as `_errors_apart`."""
     lead = x.ndim - len(normalized_shape)
-    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    rows, row_axes = tuple(range(lead)), tuple(range(lead, x.ndim))
     scale = np.asarray(1.0) if weight is None else weight
-    return _wanted(_errors_apart(grad_out, x, mean, rstd, scale, (rest, rows), u, u_out), output_mask)
+    return _requested_results(_errors_apart(grad_out, x, mean, rstd, scale, (row_axes, rows), u, u_out), output_mask)
 
 
 def group_norm_backward(
@@ -139,7 +139,7 @@ def group_norm_backward(
     _refuse_large(grad_out, x, weight)
     z = (x.reshape(shape) - centre) * rate
     dx = _three_paths(g * scale, z, rate, (2, 3)).reshape(x.shape)
-    return _wanted((dx, (g * z).sum((0, 3)).ravel(), g.sum((0, 3)).ravel()), output_mask)
+    return _requested_results((dx, (g * z).sum((0, 3)).ravel(), g.sum((0, 3)).ravel()), output_mask)
 
 
 def group_norm_backward_error(
@@ -150,16 +150,16 @@ def group_norm_backward_error(
     shape = (images, group, channels // group, cells)
     g, centre, rate, scale = _grouped(grad_out, mean, rstd, weight, shape)
     dx, dw, db = _errors_apart(g, x.reshape(shape), centre, rate, scale, ((2, 3), (0, 3)), u, u_out)
-    return _wanted((dx.reshape(x.shape), dw.ravel(), db.ravel()), output_mask)
+    return _requested_results((dx.reshape(x.shape), dw.ravel(), db.ravel()), output_mask)
 
 
 def _grouped(
     grad: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
 ) -> tuple[Array, Array, Array, Array]:
     """Gradients, means, rates and weights, shaped (N, G, C/G, cells) or to broadcast to it."""
-    images, group, each, _ = shape
+    images, group, channels_per_group, _ = shape
     centre, rate = (values.reshape(images, group, 1, 1) for values in (mean, rstd))
-    scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, each, 1)
+    scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, channels_per_group, 1)
     return grad.reshape(shape), centre, rate, scale
 
 
@@ -195,7 +195,7 @@ def _errors_apart(
 
 
 def moved(
-    op: str, arguments: Mapping[str, Any], exact: tuple[Array, Array], off: tuple[Array, Array]
+    op: str, arguments: Mapping[str, Any], exact: tuple[Array, Array], errors: tuple[Array, Array]
 ) -> tuple[Array, Array, Array]:
     """How far rounded statistics move the gradients of input, weight and bias, each of which is flattened.
 
@@ -211,7 +211,7 @@ def moved(
         op: A backward operation of a batch norm in training, of a layer norm or of a group norm.
         arguments: Its arguments, by name.
         exact: Means and rates.
-        off: How far the recorded ones are from them.
+        errors: How far the recorded ones are from them.
     """
     x, weight = arguments["input"], arguments["weight"]
     shape: Axes
@@ -226,10 +226,10 @@ def moved(
         shape, line = (len(x), groups, x.shape[1] // groups, math.prod(x.shape[2:])), (1, groups, -1, 1)
         together, shared = ((2, 3), (0, 3)) if op == "native_group_norm_backward" else ((0, 3), (0, 3))
     grad, x = arguments["grad_out"].reshape(shape), x.reshape(shape)
-    kept = tuple(1 if axis in together else n for axis, n in enumerate(x.shape))
-    mean, rate, d, off_rate = (each.reshape(kept) for each in (*exact, *off))
+    statistic_shape = tuple(1 if axis in together else n for axis, n in enumerate(x.shape))
+    mean, rate, d, rate_error = (values.reshape(statistic_shape) for values in (*exact, *errors))
     h = grad if weight is None else grad * weight.reshape(line)
-    z, e, p = (x - mean) * rate, d * rate, off_rate / rate
+    z, e, p = (x - mean) * rate, d * rate, rate_error / rate
     c = 1 + p
     average, q = np.abs(h.mean(together, keepdims=True)), (h * z).mean(together, keepdims=True)
     bent = (c * c - 1) * np.abs(z * q) + c * c * (e * np.abs(q) + e * np.abs(z) * average + e * e * average)
@@ -294,5 +294,5 @@ def _line(values: Array, x: Array) -> Array:
     return values.reshape(-1, *[1] * (x.ndim - 2))
 
 
-def _wanted(results: tuple[Array, ...], output_mask: Sequence[bool]) -> tuple[Array, ...]:
-    return tuple(result for result, asked in zip(results, output_mask, strict=True) if asked)
+def _requested_results(results: tuple[Array, ...], output_mask: Sequence[bool]) -> tuple[Array, ...]:
+    return tuple(result for result, is_requested in zip(results, output_mask, strict=True) if is_requested)

@@ -72,7 +72,7 @@ class _Backward(Layer):
         """The gradients of x, W, R, the biases, the initial h and the initial c, each with its errors."""
         w, r = self.weights[:2]
         zero = np.zeros_like(steps[0].earlier)
-        dh, dc = (Rounded.of(zero if given is None else given) for given in (by_last, by_cell))
+        dh, dc = (Rounded.of(zero if gradient is None else gradient) for gradient in (by_last, by_cell))
         sources = _Sources(zero.shape, self.u > 0)
         dx, dx_error = np.zeros((2, *x.shape))
         d, d_error = np.zeros((2, *x.shape[:2], len(w)))
@@ -90,9 +90,12 @@ class _Backward(Layer):
                 self.product(self._flat(g), i),
                 self.product(self._steep(o), step.squashed),
             )
-            parts = [self.product(by, at) for by, at in zip((dc, dc, dc, dh), slopes, strict=True)]
-            moved = Rounded(*(np.concatenate(each, 1) for each in zip(*parts, strict=True)))
-            followed = sources.moved([at.value for at in slopes])
+            parts = [
+                self.product(cotangent, slope_part)
+                for cotangent, slope_part in zip((dc, dc, dc, dh), slopes, strict=True)
+            ]
+            moved = Rounded(*(np.concatenate(components, 1) for components in zip(*parts, strict=True)))
+            followed = sources.moved([slope_part.value for slope_part in slopes])
             total = moved._replace(error=moved.error + _sum_of(followed))
             through = self._back(total, w)
             dx[step.time], dx_error[step.time] = through.value, through.error
@@ -100,10 +103,14 @@ class _Backward(Layer):
             dh, dc = self._back(moved, r), self.product(dc, f)
             sources.step_back(followed, r, f.value)
         terms = gamma(x.shape[0] * x.shape[1] + 2, self.u)
-        off = d_error + terms * np.abs(d)
-        by_w, by_r = ((np.tensordot(d, seen, ((0, 1), (0, 1))), _outer(off, seen)) for seen in (x, earlier))
-        by_bias = d.sum((0, 1)), off.sum((0, 1))
-        first = [(one.value, one.error + _sum_of(by)) for one, by in ((dh, sources.h), (dc, sources.c))]
+        gate_error = d_error + terms * np.abs(d)
+        by_w, by_r = (
+            (np.tensordot(d, values, ((0, 1), (0, 1))), _outer(gate_error, values)) for values in (x, earlier)
+        )
+        by_bias = d.sum((0, 1)), gate_error.sum((0, 1))
+        first = [
+            (state.value, state.error + _sum_of(cotangent)) for state, cotangent in ((dh, sources.h), (dc, sources.c))
+        ]
         return [(dx, dx_error), by_w, by_r, by_bias, by_bias, *first]
 
     def _back(self, x: Rounded, matrix: Array) -> Rounded:
@@ -157,12 +164,14 @@ class _Sources:
 
     def moved(self, slopes: Sequence[Array]) -> Array:
         """The errors of the four gates' gradients, shape (N, 4H, sources)."""
-        by = (self.c, self.c, self.c, self.h)
-        return np.concatenate([at[..., None] * one for at, one in zip(slopes, by, strict=True)], 1)
+        cotangents = (self.c, self.c, self.c, self.h)
+        return np.concatenate(
+            [slope_part[..., None] * cotangent for slope_part, cotangent in zip(slopes, cotangents, strict=True)], 1
+        )
 
-    def step_back(self, moved: Array, r: Array, kept: Array) -> None:
+    def step_back(self, moved: Array, r: Array, forget: Array) -> None:
         """One step back in time: dh through the recurrent weights, dc through the forget gate."""
-        self.h, self.c = r.T @ moved, kept[..., None] * self.c
+        self.h, self.c = r.T @ moved, forget[..., None] * self.c
         if self.h.shape[-1] > self.columns:
             h, c = _diagonal(_sum_of(self.h)), _diagonal(_sum_of(self.c))
             self.h, self.c = np.concatenate([h, 0 * h], -1), np.concatenate([0 * c, c], -1)
@@ -176,6 +185,6 @@ def _sum_of(sources: Array) -> Array:
     return np.abs(sources).sum(-1)
 
 
-def _outer(errors: Array, seen: Array) -> Array:
+def _outer(errors: Array, values: Array) -> Array:
     """Per row and column, the sum over all steps and sequences of errors × |what they are multiplied by|."""
-    return np.tensordot(errors, np.abs(seen), ((0, 1), (0, 1)))
+    return np.tensordot(errors, np.abs(values), ((0, 1), (0, 1)))

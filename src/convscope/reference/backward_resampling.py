@@ -21,16 +21,16 @@ def nearest_backward(shift: float = 0.0) -> Operation:
     [[[3.0]]]
     """
 
-    def cells(have: int, many: int, factor: float | None) -> Array:
-        scale = np.float32(1.0 / factor) if factor else np.float32(have) / np.float32(many)
-        at = np.floor((np.arange(many, dtype=np.float32) + np.float32(shift)) * scale).astype(np.int64)
-        return np.asarray(np.minimum(at, have - 1))
+    def cells(in_size: int, out_size: int, factor: float | None) -> Array:
+        scale = np.float32(1.0 / factor) if factor else np.float32(in_size) / np.float32(out_size)
+        cells_read = np.floor((np.arange(out_size, dtype=np.float32) + np.float32(shift)) * scale).astype(np.int64)
+        return np.asarray(np.minimum(cells_read, in_size - 1))
 
     def compute(
         grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], **scales: Unpack[Scales]
     ) -> Array:
-        for axis, have, factor in _axes(grad_output, input_size, scales):
-            grad_output = _sent(grad_output, axis, cells(have, grad_output.shape[axis], factor), have)
+        for axis, in_size, factor in _axes(grad_output, input_size, scales):
+            grad_output = _sent(grad_output, axis, cells(in_size, grad_output.shape[axis], factor), in_size)
         return grad_output
 
     def error(
@@ -57,9 +57,11 @@ def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation
         slope: The steepest change of a weight with its coordinate.
     """
 
-    def each(grad: Array, input_size: Sequence[int], align: bool, scales: Scales) -> Iterator[tuple[int, int, Taps]]:
-        for axis, have, factor in _axes(grad, input_size, scales):
-            yield axis, have, taps(have, grad.shape[axis], align, factor)
+    def taps_of_axes(
+        grad: Array, input_size: Sequence[int], align: bool, scales: Scales
+    ) -> Iterator[tuple[int, int, Taps]]:
+        for axis, in_size, factor in _axes(grad, input_size, scales):
+            yield axis, in_size, taps(in_size, grad.shape[axis], align, factor)
 
     def compute(
         grad_output: Array,
@@ -68,8 +70,8 @@ def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation
         align_corners: bool,
         **scales: Unpack[Scales],
     ) -> Array:
-        for axis, have, one in each(grad_output, input_size, align_corners, scales):
-            grad_output = _spread(grad_output, axis, one.cells, one.weights, have)
+        for axis, in_size, axis_taps in taps_of_axes(grad_output, input_size, align_corners, scales):
+            grad_output = _spread(grad_output, axis, axis_taps.cells, axis_taps.weights, in_size)
         return grad_output
 
     def error(
@@ -78,17 +80,17 @@ def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation
     ) -> Array:  # fmt: skip
         """As `resampling._resampled_error`, along the transposed matrices: sums, coordinates, and stored weights."""
         total, moved = np.abs(grad_output), np.zeros_like(grad_output)
-        for axis, have, one in each(grad_output, input_size, align_corners, scales):
-            reach = np.clip(np.stack([one.cells[:, 0] - 1, one.cells[:, -1] + 1], 1), 0, have - 1)
-            drift = u * slope * one.drift[:, None]
-            sway = drift + u * one.slack + u_out * one.stored
-            size = np.abs(one.weights)
-            most = np.bincount(one.cells.ravel(), minlength=have).max(initial=1)
-            wider = _spread(total + moved, axis, one.cells, sway, have)
-            wider = wider + _spread(total + moved, axis, reach, drift.repeat(2, 1), have)
-            moved = _spread(moved, axis, one.cells, size, have) + wider
-            total = _spread(total, axis, one.cells, size, have)
-            moved = moved + (gamma(float(most) + 2, u) + gamma(float(most), u_out)) * total
+        for axis, in_size, axis_taps in taps_of_axes(grad_output, input_size, align_corners, scales):
+            reach = np.clip(np.stack([axis_taps.cells[:, 0] - 1, axis_taps.cells[:, -1] + 1], 1), 0, in_size - 1)
+            drift = u * slope * axis_taps.drift[:, None]
+            sway = drift + u * axis_taps.slack + u_out * axis_taps.stored
+            size = np.abs(axis_taps.weights)
+            most_terms = np.bincount(axis_taps.cells.ravel(), minlength=in_size).max(initial=1)
+            wider = _spread(total + moved, axis, axis_taps.cells, sway, in_size)
+            wider = wider + _spread(total + moved, axis, reach, drift.repeat(2, 1), in_size)
+            moved = _spread(moved, axis, axis_taps.cells, size, in_size) + wider
+            total = _spread(total, axis, axis_taps.cells, size, in_size)
+            moved = moved + (gamma(float(most_terms) + 2, u) + gamma(float(most_terms), u_out)) * total
         return moved
 
     return Operation(compute, error)
@@ -105,16 +107,18 @@ def antialiased_backward(curve: Filter, support: int) -> Operation:
         curve, support: The filter, and where it ends.
     """
 
-    def each(grad: Array, input_size: Sequence[int], align: bool, scales: Scales) -> Iterator[tuple[int, Array, Array]]:
-        for axis, have, factor in _axes(grad, input_size, scales):
-            weights, slack = filter_weights(have, grad.shape[axis], factor, align, curve, support)
+    def weights_of_axes(
+        grad: Array, input_size: Sequence[int], align: bool, scales: Scales
+    ) -> Iterator[tuple[int, Array, Array]]:
+        for axis, in_size, factor in _axes(grad, input_size, scales):
+            weights, slack = filter_weights(in_size, grad.shape[axis], factor, align, curve, support)
             yield axis, weights.T, slack.T
 
     def compute(
         grad_output: Array, output_size: Sequence[int], input_size: Sequence[int], align_corners: bool,
         **scales: Unpack[Scales],
     ) -> Array:  # fmt: skip
-        for axis, weights, _ in each(grad_output, input_size, align_corners, scales):
+        for axis, weights, _ in weights_of_axes(grad_output, input_size, align_corners, scales):
             grad_output = times(grad_output, weights, axis)
         return grad_output
 
@@ -124,7 +128,7 @@ def antialiased_backward(curve: Filter, support: int) -> Operation:
     ) -> Array:  # fmt: skip
         """As `resampling.antialiased_error`, transposed; kernels add the terms of both axes in one sum."""
         total, moved, terms = np.abs(grad_output), np.zeros_like(grad_output), 1
-        for axis, weights, slack in each(grad_output, input_size, align_corners, scales):
+        for axis, weights, slack in weights_of_axes(grad_output, input_size, align_corners, scales):
             size = np.abs(weights)
             terms *= int((slack > 0).sum(1).max(initial=1))
             moved = times(moved, size, axis) + times(total + moved, u * slack + u_out * size, axis)
@@ -144,9 +148,9 @@ def bordered_backward(place: Callable[[Array, int], Array]) -> Operation:
     def compute(grad_output: Array, x: Array, padding: Sequence[int]) -> Array:
         rank = len(padding) // 2
         for back in range(rank):
-            axis, before, have = grad_output.ndim - 1 - back, padding[2 * back], x.shape[-1 - back]
-            cells = place(np.arange(grad_output.shape[axis]) - before, have)
-            grad_output = _sent(grad_output, axis, cells, have)
+            axis, before, in_size = grad_output.ndim - 1 - back, padding[2 * back], x.shape[-1 - back]
+            cells = place(np.arange(grad_output.shape[axis]) - before, in_size)
+            grad_output = _sent(grad_output, axis, cells, in_size)
         return grad_output
 
     def error(_y: Array, u: float, grad_output: Array, x: Array, padding: Sequence[int]) -> Array:
@@ -165,16 +169,18 @@ def _axes(grad: Array, input_size: Sequence[int], scales: Scales) -> Iterator[tu
         yield grad.ndim - rank + index, int(input_size[2 + index]), factor
 
 
-def _sent(grad: Array, axis: int, cells: Array, have: int) -> Array:
-    """Every number along `axis` added to one of `have` cells."""
+def _sent(grad: Array, axis: int, cells: Array, in_size: int) -> Array:
+    """Every number along `axis` added to one of `in_size` cells."""
     moved = np.moveaxis(grad, axis, 0)
-    out = np.zeros((have, *moved.shape[1:]))
+    out = np.zeros((in_size, *moved.shape[1:]))
     np.add.at(out, cells, moved)
     return np.moveaxis(out, 0, axis)
 
 
-def _spread(grad: Array, axis: int, cells: Array, weights: Array, have: int) -> Array:
+def _spread(grad: Array, axis: int, cells: Array, weights: Array, in_size: int) -> Array:
     """Every number along `axis` added to the cells of its window, times their weights."""
     shape = [-1 if a == axis else 1 for a in range(grad.ndim)]
-    parts = [_sent(grad * weights[:, tap].reshape(shape), axis, cells[:, tap], have) for tap in range(cells.shape[1])]
+    parts = [
+        _sent(grad * weights[:, tap].reshape(shape), axis, cells[:, tap], in_size) for tap in range(cells.shape[1])
+    ]
     return np.asarray(sum(parts))

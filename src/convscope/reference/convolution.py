@@ -108,16 +108,18 @@ def convolution_error(
         terms = weight.shape[0] // groups * reach
         error = gamma(terms + 1, u) * magnitude
         if u_out:
-            step, apart, extra = (per_axis(each, rank) for each in (stride, dilation, output_padding))
-            borders = borders_of(padding, weight.shape[2:], apart)
-            sums = _scatter(x, weight, step, borders, apart, extra, groups, change=np.abs)
+            step, spacing, extra = (per_axis(setting, rank) for setting in (stride, dilation, output_padding))
+            borders = borders_of(padding, weight.shape[2:], spacing)
+            sums = _scatter(x, weight, step, borders, spacing, extra, groups, change=np.abs)
             sums += 0.0 if bias is None else np.abs(bias).reshape(-1, *[1] * rank)
             error = error + gamma(reach + 1, u_out) * (sums + error)
         return carried(error, magnitude, u_out or u)
     return carried(gamma(terms + 1, u) * magnitude, magnitude, u)
 
 
-def convolution_normwise(y: Array, u: float, x: Array, weight: Array, bias: Array | None = None, **how: Sizes) -> Array:
+def convolution_normwise(
+    y: Array, u: float, x: Array, weight: Array, bias: Array | None = None, **geometry: Sizes
+) -> Array:
     """Kernels that multiply in another basis: a share of the norms, the same for a whole plane.
 
     A Fourier transform of n points is within about 6·log2(n)·u of its norm (Higham, theorem 24.2); three of them
@@ -125,11 +127,11 @@ def convolution_normwise(y: Array, u: float, x: Array, weight: Array, bias: Arra
     81 (the product of the 1-norms 3, 3 and 1.5 of its transforms, squared, is smaller) with a dozen roundings.
     Larger Winograd tiles lose more and are not covered.
     """
-    rank, groups = weight.ndim - 2, int(how.get("groups", 1))  # type: ignore[arg-type]  # groups is one int
+    rank, groups = weight.ndim - 2, int(geometry.get("groups", 1))  # type: ignore[arg-type]  # groups is one int
     n, channels = x.shape[0], x.shape[1]
     planes = np.sqrt((x.reshape(n, groups, channels // groups, -1) ** 2).sum(-1))  # (N, G, C/G)
     kernels = np.sqrt((weight.reshape(*weight.shape[:2], -1) ** 2).sum(-1))
-    if how.get("transposed"):
+    if geometry.get("transposed"):
         kernels = kernels.reshape(groups, channels // groups, -1)  # (G, C/G, K/G)
     else:
         kernels = kernels.reshape(groups, -1, channels // groups).transpose(0, 2, 1)
@@ -204,23 +206,23 @@ def _gather_inside(
 ) -> Array:
     """As `_gather`, one kernel position at a time, and only where it meets the input."""
     n, sizes, kernel = x.shape[0], x.shape[2:], weight.shape[2:]
-    each = list(zip(sizes, kernel, stride, dilation, borders, strict=True))
-    places = [(size + sum(border) - d * (k - 1) - 1) // s + 1 for size, k, s, d, border in each]
+    axis_settings = list(zip(sizes, kernel, stride, dilation, borders, strict=True))
+    places = [(size + sum(border) - d * (k - 1) - 1) // s + 1 for size, k, s, d, border in axis_settings]
     cells = x.reshape(n, groups, x.shape[1] // groups, *sizes)
     kernels = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)  # (G, K/G, C/G, RS)
     out = np.zeros((n, groups, kernels.shape[1], *places))
     lead: Index = (slice(None),) * 3
-    for tap, at in enumerate(np.ndindex(*kernel)):
+    for tap, tap_index in enumerate(np.ndindex(*kernel)):
         reads, writes = [], []
-        for i, many, (size, _, s, d, (before, _)) in zip(at, places, each, strict=True):
+        for i, many, (size, _, s, d, (before, _)) in zip(tap_index, places, axis_settings, strict=True):
             start = np.arange(many) * s + i * d - before
             met = np.flatnonzero((start >= 0) & (start < size))
             reads.append(start[met])
             writes.append(met)
         if not all(map(len, reads)):
             continue
-        read: Array = cells[(*lead, *np.ix_(*reads))]
-        added = kernels[..., tap] @ read.reshape(*read.shape[:3], -1)  # (N, G, K/G, cells)
+        cells_read: Array = cells[(*lead, *np.ix_(*reads))]
+        added = kernels[..., tap] @ cells_read.reshape(*cells_read.shape[:3], -1)  # (N, G, K/G, cells)
         out[(*lead, *np.ix_(*writes))] += added.reshape(*added.shape[:3], *map(len, writes))
     return out.reshape(n, -1, *places)
 
@@ -269,9 +271,9 @@ def _scatter(
     cells = x.reshape(n, groups, channels // groups, -1)  # (N, G, C/G, HW)
     kernels = weight.reshape(groups, channels // groups, weight.shape[1], -1)  # (G, C/G, K/G, RS)
     out = np.zeros((n, groups, weight.shape[1], *full))
-    for tap, at in enumerate(np.ndindex(*kernel)):
+    for tap, tap_index in enumerate(np.ndindex(*kernel)):
         reached: Index = tuple(
-            slice(i * d, i * d + (h - 1) * s + 1, s) for i, (h, s, d, *_) in zip(at, step, strict=True)
+            slice(i * d, i * d + (h - 1) * s + 1, s) for i, (h, s, d, *_) in zip(tap_index, step, strict=True)
         )
         added = np.swapaxes(kernels[..., tap], 1, 2) @ cells  # (N, G, K/G, HW)
         out[(..., *reached)] += change(added).reshape(*added.shape[:3], *sizes)

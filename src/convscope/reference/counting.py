@@ -20,8 +20,8 @@ def _at_rank(x: Array, dim: int | None, keepdim: bool, rank: Callable[[Array], i
         return value if dim is None else (value, np.zeros((), np.int64))
     order = np.argsort(x, axis=dim, kind="stable")
     inner = np.moveaxis(np.take_along_axis(x, order, dim), dim, -1)
-    at = np.expand_dims(np.apply_along_axis(rank, -1, inner), dim)
-    index = np.take_along_axis(order, at, dim)
+    rank_index = np.expand_dims(np.apply_along_axis(rank, -1, inner), dim)
+    index = np.take_along_axis(order, rank_index, dim)
     value = np.take_along_axis(x, index, dim)
     return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
 
@@ -154,7 +154,7 @@ def _distinct(rows: Array, *, in_turn: bool) -> tuple[Array, Array, Array]:
     return first, kinds.reshape(-1), counts
 
 
-def _unique(x: Array, dim: int | None, asked: tuple[bool, bool], *, in_turn: bool) -> tuple[Array | None, ...]:
+def _unique(x: Array, dim: int | None, requested: tuple[bool, bool], *, in_turn: bool) -> tuple[Array | None, ...]:
     if dim is None:
         rows = x.reshape(-1, 1)
         first, kinds, counts = _distinct(rows, in_turn=in_turn)
@@ -163,7 +163,7 @@ def _unique(x: Array, dim: int | None, asked: tuple[bool, bool], *, in_turn: boo
         rows = np.moveaxis(x, dim, 0).reshape(x.shape[dim], -1)
         first, kinds, counts = _distinct(rows, in_turn=in_turn)
         values = x.take(first, dim)
-    return values, kinds if asked[0] else None, counts if asked[1] else None
+    return values, kinds if requested[0] else None, counts if requested[1] else None
 
 
 def unique(x: Array, return_inverse: bool = False, return_counts: bool = False) -> tuple[Array | None, ...]:
@@ -220,14 +220,14 @@ def search(
     Source: PyTorch, aten/src/ATen/native/Bucketization.cpp, cus_lower_bound and cus_upper_bound.
     """
     rows = sorted_sequence if sorter is None else np.take_along_axis(sorted_sequence, sorter, -1)
-    wanted = np.asarray(x)
-    rows = np.broadcast_to(rows, (*wanted.shape[:-1], rows.shape[-1])) if rows.ndim == 1 and wanted.ndim else rows
-    low, high = np.zeros(wanted.shape, np.int64), np.full(wanted.shape, rows.shape[-1], np.int64)
+    values = np.asarray(x)
+    rows = np.broadcast_to(rows, (*values.shape[:-1], rows.shape[-1])) if rows.ndim == 1 and values.ndim else rows
+    low, high = np.zeros(values.shape, np.int64), np.full(values.shape, rows.shape[-1], np.int64)
     while (searching := low < high).any():
         middle = (low + high) // 2
-        at = np.minimum(middle, rows.shape[-1] - 1)
-        number = np.take_along_axis(rows, at, -1) if wanted.ndim else rows[at]
-        before = ~(number > wanted if right or side == "right" else number >= wanted)
+        probe = np.minimum(middle, rows.shape[-1] - 1)
+        number = np.take_along_axis(rows, probe, -1) if values.ndim else rows[probe]
+        before = ~(number > values if right or side == "right" else number >= values)
         low, high = np.where(searching & before, middle + 1, low), np.where(searching & ~before, middle, high)
     return _as_index(low, out_int32)
 
@@ -299,16 +299,16 @@ def histogram_error(
     edges = _all_edges(x, bins, range)
     has_edges = not isinstance(bins, int)
     size = np.abs(edges[[0, -1]]).sum()
-    off = np.zeros(edges.shape) if has_edges else np.full(edges.shape, 6 * u * size)
+    edge_error = np.zeros(edges.shape) if has_edges else np.full(edges.shape, 6 * u * size)
     near = _near(x.reshape(-1), edges, weight, u, exact=has_edges)
     if weight is not None:
         near = near + gamma(x.size, u) * _counted(x.reshape(-1), edges, np.abs(weight))
     if not density:
-        return near, off
+        return near, edge_error
     count, width = _counted(x.reshape(-1), edges, weight), np.diff(edges)
     total = np.abs(count).sum()
     lost = (near + np.abs(y[0] * width) * near.sum()) / total / width
-    return lost + np.abs(y[0]) * (6 * u + gamma(x.size, u) + 2 * off[0] / width), off
+    return lost + np.abs(y[0]) * (6 * u + gamma(x.size, u) + 2 * edge_error[0] / width), edge_error
 
 
 def _all_edges(x: Array, bins: int | Array, range: Sequence[float] | None) -> Array:  # noqa: A002
@@ -333,15 +333,15 @@ def _counted(x: Array, edges: Array, weight: Array | None) -> Array:
     """The sum of the weights in each bin; the last bin includes its upper edge."""
     inside = (x >= edges[0]) & (x <= edges[-1])
     bins = np.minimum(np.searchsorted(edges, x[inside], "right") - 1, len(edges) - 2)
-    by = None if weight is None else weight.reshape(-1)[inside]
-    return np.bincount(bins, by, len(edges) - 1).astype(np.float64)
+    bin_weights = None if weight is None else weight.reshape(-1)[inside]
+    return np.bincount(bins, bin_weights, len(edges) - 1).astype(np.float64)
 
 
 def _near(x: Array, edges: Array, weight: Array | None, u: float, *, exact: bool) -> Array:
     """For each bin, the weights of numbers within 6 roundings of one of its inner edges."""
-    by = np.ones(x.shape) if weight is None else np.abs(weight.reshape(-1))
+    cell_weights = np.ones(x.shape) if weight is None else np.abs(weight.reshape(-1))
     if exact:
         return np.zeros(len(edges) - 1)
     close = np.abs(x[:, None] - edges[1:-1]) <= 6 * u * np.abs(edges[[0, -1]]).sum()
-    at = (by[:, None] * close).sum(0)
-    return np.asarray(np.concatenate([at, [0.0]]) + np.concatenate([[0.0], at]))
+    edge_weights = (cell_weights[:, None] * close).sum(0)
+    return np.asarray(np.concatenate([edge_weights, [0.0]]) + np.concatenate([[0.0], edge_weights]))

@@ -73,12 +73,12 @@ def spaced(start: float, end: float, steps: int, dtype: DType = None) -> Array:
 
 def spaced_error(y: Array, u: float, start: float, end: float, steps: int, dtype: DType = None) -> Numbers:
     """From either end: the step is rounded three times, multiplied, and added. What is cut may jump near an integer."""
-    off = np.full(steps, 5 * u * (abs(start) + abs(end)))
+    bound = np.full(steps, 5 * u * (abs(start) + abs(end)))
     if y.dtype.kind == "f":
-        return off
-    at = np.linspace(np.trunc(start), np.trunc(end), steps)
-    apart = np.abs(at - np.round(at))
-    return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
+        return bound
+    exact_values = np.linspace(np.trunc(start), np.trunc(end), steps)
+    distance = np.abs(exact_values - np.round(exact_values))
+    return np.where((distance > 0) & (distance <= bound), 1.0, 0.0)
 
 
 def spaced_powers(start: float, end: float, steps: int, base: float = 10.0, dtype: DType = None) -> Array:
@@ -98,11 +98,11 @@ def spaced_powers_error(
         exact_power = np.abs(np.power(float(base), np.linspace(np.trunc(start), np.trunc(end), steps)))
         size = np.abs(y) if y.dtype.kind == "f" else exact_power
         written_base = np.maximum(abs(start), abs(end)) * (written(base, u) / abs(base) if base else 0.0)
-        off = size * np.expm1(exponent * log + written_base + FUNCTION * u)
+        bound = size * np.expm1(exponent * log + written_base + FUNCTION * u)
     if y.dtype.kind == "f":
-        return off
-    apart = np.abs(exact_power - np.round(exact_power))
-    return np.where((apart > 0) & (apart <= off), 1.0, 0.0)
+        return bound
+    distance = np.abs(exact_power - np.round(exact_power))
+    return np.where((distance > 0) & (distance <= bound), 1.0, 0.0)
 
 
 def identity(n: int, m: int | None = None, dtype: DType = None) -> Array:

@@ -44,9 +44,9 @@ def ctc_error(
     FUNCTION each, the shift, the score and the result by one.
     """
     del zero_infinity
-    return np.array([off for _, off in _runs(log_probs, targets, input_lengths, target_lengths, blank, u)]), np.zeros(
-        ()
-    )
+    return np.array(
+        [loss_error for _, loss_error in _runs(log_probs, targets, input_lengths, target_lengths, blank, u)]
+    ), np.zeros(())
 
 
 def _runs(
@@ -55,10 +55,10 @@ def _runs(
     """The loss of each sequence and its error."""
     start = 0
     for n, (steps, length) in enumerate(zip(np.ravel(input_lengths), np.ravel(target_lengths), strict=True)):
-        own = targets[n, :length] if targets.ndim > 1 else targets[start : start + length]
+        target = targets[n, :length] if targets.ndim > 1 else targets[start : start + length]
         start += length
         states = np.full(2 * length + 1, blank)
-        states[1::2] = own
+        states[1::2] = target
         yield _forward(log_probs[:steps, n, states], states, u)
 
 
@@ -69,26 +69,26 @@ def _forward(scores: Array, states: Array, u: float) -> tuple[float, float]:
         return (0.0 if count == 1 else np.inf), 0.0
     skips = np.zeros(count, bool)
     skips[3::2] = states[3::2] != states[1:-2:2]
-    ways, off = np.where(np.arange(count) < 2, scores[0], -np.inf), np.zeros(count)
+    ways, errors = np.where(np.arange(count) < 2, scores[0], -np.inf), np.zeros(count)
     for score in scores[1:]:
-        one, two = (np.concatenate([np.full(k, -np.inf), ways])[:count] for k in (1, 2))
-        rows = np.stack([ways, one, np.where(skips, two, -np.inf)])
-        offs = np.stack([off, *(np.concatenate([np.zeros(k), off])[:count] for k in (1, 2))])
-        total, moved = _summed(rows, offs, u)
+        previous, before_previous = (np.concatenate([np.full(k, -np.inf), ways])[:count] for k in (1, 2))
+        rows = np.stack([ways, previous, np.where(skips, before_previous, -np.inf)])
+        row_errors = np.stack([errors, *(np.concatenate([np.zeros(k), errors])[:count] for k in (1, 2))])
+        total, moved = _summed(rows, row_errors, u)
         ways = score + total
-        off = np.where(np.isfinite(ways), moved + u * np.abs(ways), 0.0)
-    total, moved = _summed(ways[-2:, None], off[-2:, None], u)
+        errors = np.where(np.isfinite(ways), moved + u * np.abs(ways), 0.0)
+    total, moved = _summed(ways[-2:, None], errors[-2:, None], u)
     return float(-total[0]), float(moved[0])
 
 
-def _summed(rows: Array, offs: Array, u: float) -> tuple[Array, Array]:
+def _summed(rows: Array, errors: Array, u: float) -> tuple[Array, Array]:
     """log of the sum of exponentials over the first axis, and its error."""
     top = rows.max(0)
     total = np.logaddexp.reduce(rows, 0)
     share = np.where(np.isfinite(rows), np.exp(rows - np.where(np.isfinite(top), top, 0.0)), 0.0)
     depth = np.where(np.isfinite(rows), np.where(np.isfinite(top), top, 0.0) - rows, 0.0)
-    own = 4 * FUNCTION + 4 + (share * depth).sum(0) + 2 * np.abs(top) + 2 * np.abs(total)
-    return total, np.where(np.isfinite(rows), offs, 0.0).max(0) + np.where(np.isfinite(top), u * own, 0.0)
+    roundings = 4 * FUNCTION + 4 + (share * depth).sum(0) + 2 * np.abs(top) + 2 * np.abs(total)
+    return total, np.where(np.isfinite(rows), errors, 0.0).max(0) + np.where(np.isfinite(top), u * roundings, 0.0)
 
 
 CTC: Mapping[str, Operation] = {"_ctc_loss": Operation(ctc, ctc_error)}

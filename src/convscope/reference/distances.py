@@ -27,11 +27,11 @@ def dist(x: Array, right: Array, p: float = 2) -> Array:
 
 def dist_error(y: Array, u: float, x: Array, right: Array, p: float = 2, u_out: float = 0.0) -> Numbers:
     """A rounding of each difference, to the type of the tensors; and `vector_norm_error` of what comes then."""
-    apart = np.asarray(x - right)
+    difference = np.asarray(x - right)
     if p == 0:
         return 0.0
-    lost = (apart.size * smallest(u)) ** (1 / max(p, 1.0)) if np.isfinite(p) else 0.0
-    return vector_norm_error(y, u, apart, p) + (2 * u + 2 * u_out) * np.abs(y) + lost
+    lost = (difference.size * smallest(u)) ** (1 / max(p, 1.0)) if np.isfinite(p) else 0.0
+    return vector_norm_error(y, u, difference, p) + (2 * u + 2 * u_out) * np.abs(y) + lost
 
 
 def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Array:  # kernels differ
@@ -63,11 +63,11 @@ def euclidean_error(y: Array, u: float, x1: Array, x2: Array, u_out: float = 0.0
     Two things cancel there, so a small distance has a large share of it: the root of a number that is e off is
     between √(d² - e) and √(d² + e). Narrow types store the squares and the sum.
     """
-    one, other = (np.square(x).sum(-1) for x in (x1, x2))
+    first_squares, second_squares = (np.square(x).sum(-1) for x in (x1, x2))
     crossed = np.matmul(np.abs(x1), np.abs(np.swapaxes(x2, -1, -2)))
-    magnitude = one[..., :, None] + other[..., None, :] + 2 * crossed
-    off = (gamma(2 * x1.shape[-1] + 4, u) + 2 * u_out) * magnitude + x1.shape[-1] * smallest(u)
-    wider = np.maximum(np.sqrt(y**2 + off) - y, y - np.sqrt(np.maximum(y**2 - off, 0.0)))
+    magnitude = first_squares[..., :, None] + second_squares[..., None, :] + 2 * crossed
+    square_error = (gamma(2 * x1.shape[-1] + 4, u) + 2 * u_out) * magnitude + x1.shape[-1] * smallest(u)
+    wider = np.maximum(np.sqrt(y**2 + square_error) - y, y - np.sqrt(np.maximum(y**2 - square_error, 0.0)))
     return carried(wider + (2 * u + u_out) * y, magnitude, u)
 
 
@@ -86,8 +86,8 @@ def pdist_error(y: Array, u: float, x: Array, p: float = 2.0) -> Numbers:
     return _length_error(y, u, x.shape[-1], p)
 
 
-def _length(apart: Array, p: float) -> Array:
-    size = np.abs(apart)
+def _length(difference: Array, p: float) -> Array:
+    size = np.abs(difference)
     if p == 0:
         return np.asarray((size > 0).sum(-1), np.float64)
     return np.asarray(size.max(-1, initial=0.0) if np.isinf(p) else (size**p).sum(-1) ** (1 / p))
@@ -103,8 +103,8 @@ def _length_error(y: Array, u: float, terms: int, p: float) -> Numbers:
     if np.isinf(p):
         return u * y
     lost = (terms * smallest(u)) ** (1 / max(p, 1.0))
-    off = (2 * u + gamma(terms + FUNCTION + 1, u) / p + FUNCTION * u) * y + lost
-    return carried(off, y**p, u)
+    bound = (2 * u + gamma(terms + FUNCTION + 1, u) / p + FUNCTION * u) * y + lost
+    return carried(bound, y**p, u)
 
 
 def weight_norm(v: Array, g: Array, dim: int = 0) -> tuple[Array, Array]:
@@ -153,10 +153,12 @@ def weight_norm_backward_error(
     sizes = np.abs(scale)
     terms = saved_v.size // max(saved_v.shape[dim], 1)
     reach = _weighed(np.abs(grad_w), np.abs(saved_v), saved_g, saved_norms, dim)[1]
-    off = gamma(terms + 2, u) * reach
-    kept, other = sizes * np.abs(grad_w), sizes * np.abs(saved_v / norms)
-    error = 3 * u * kept + other * (off + 5 * u * (np.abs(along) + off))
-    return carried(error, kept + other * reach * norms, u), carried(off, reach * norms, u).reshape(saved_g.shape)
+    along_error = gamma(terms + 2, u) * reach
+    scaled_size, along_size = sizes * np.abs(grad_w), sizes * np.abs(saved_v / norms)
+    error = 3 * u * scaled_size + along_size * (along_error + 5 * u * (np.abs(along) + along_error))
+    return carried(error, scaled_size + along_size * reach * norms, u), carried(along_error, reach * norms, u).reshape(
+        saved_g.shape
+    )
 
 
 def _weighed(grad: Array, v: Array, g: Array, norms: Array, dim: int) -> tuple[Array, Array, Array]:

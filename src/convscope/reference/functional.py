@@ -177,16 +177,16 @@ def mse(x: ArrayLike, target: ArrayLike) -> float:
     Raises:
         ShapeError: the shapes differ.
     """
-    values, wanted = np.asarray(x, np.float64), np.asarray(target, np.float64)
-    if values.shape != wanted.shape:
-        raise ShapeError(f"values and targets must have one shape, not {values.shape} and {wanted.shape}.")
-    return float(((values - wanted) ** 2).mean())
+    values, targets = np.asarray(x, np.float64), np.asarray(target, np.float64)
+    if values.shape != targets.shape:
+        raise ShapeError(f"values and targets must have one shape, not {values.shape} and {targets.shape}.")
+    return float(((values - targets) ** 2).mean())
 
 
-def _image(x: ArrayLike, what: str) -> Array:
+def _image(x: ArrayLike, function: str) -> Array:
     image = np.asarray(x, np.float64)
     if image.ndim not in {2, 3, 4}:
-        raise ShapeError(f"{what} takes the shape (H, W), (C, H, W) or (N, C, H, W), not {image.shape}.")
+        raise ShapeError(f"{function} takes the shape (H, W), (C, H, W) or (N, C, H, W), not {image.shape}.")
     return image
 
 
@@ -244,8 +244,8 @@ def conv2d_backward(
     kernels = weight.reshape(to_weight.shape)
     for i, j in np.ndindex(r, s):  # the cells that kernel cell (i, j) met
         rows, columns = (
-            slice(at * d, at * d + (many - 1) * st + 1, st)
-            for at, d, many, st in zip((i, j), spread, out, step, strict=True)
+            slice(tap_index * d, tap_index * d + (count - 1) * st + 1, st)
+            for tap_index, d, count, st in zip((i, j), spread, out, step, strict=True)
         )
         met = grouped[..., rows, columns]  # (N, G, C/G, P, Q)
         to_weight[..., i, j] = np.einsum("ngkpq,ngcpq->gkc", passed, met, optimize=True)

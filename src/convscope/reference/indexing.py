@@ -172,8 +172,8 @@ def embedding_bag_error(
     bags = list(_bags(np.abs(weight), indices, offsets, scale, include_last_offset, padding_idx))
     size = np.array([_one(rows, mode) for rows in bags]).reshape(-1, weight.shape[1])
     counts = np.array([len(rows) for rows in bags]).reshape(-1, 1)
-    off = np.vectorize(lambda count: gamma(count + 2, u), otypes=[float])(counts) * size
-    return carried(off, size * np.maximum(counts, 1), u), nothing, nothing, nothing
+    bound = np.vectorize(lambda count: gamma(count + 2, u), otypes=[float])(counts) * size
+    return carried(bound, size * np.maximum(counts, 1), u), nothing, nothing, nothing
 
 
 def _bags(
@@ -223,8 +223,8 @@ def unfold_backward(grad_in: Array, input_sizes: Sequence[int], dim: int, size: 
     out = np.zeros(tuple(input_sizes))
     lines = np.moveaxis(out, dim, 0)
     pieces = np.moveaxis(grad_in, (dim % out.ndim, -1), (0, 1))  # (pieces, size, ...)
-    for at, piece in enumerate(pieces):
-        lines[at * step : at * step + size] += piece
+    for piece_index, piece in enumerate(pieces):
+        lines[piece_index * step : piece_index * step + size] += piece
     return out
 
 

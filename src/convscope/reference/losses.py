@@ -14,30 +14,30 @@ from convscope.typing import Array
 Each = Callable[..., Array]
 
 
-def _reduced(each: Array, reduction: int) -> Array:
-    return each if reduction == 0 else np.asarray(np.divide(each.sum(), each.size if reduction == 1 else 1))
+def _reduced(losses: Array, reduction: int) -> Array:
+    return losses if reduction == 0 else np.asarray(np.divide(losses.sum(), losses.size if reduction == 1 else 1))
 
 
-def _reduced_error(each: Array, off: Array, reduction: int, u: float) -> Array:
+def _reduced_error(losses: Array, errors: Array, reduction: int, u: float) -> Array:
     """The errors of all losses added up, and the roundings of a sum of as many, and a division."""
     if reduction == 0:
-        return off
-    size, count = np.abs(each), each.size if reduction == 1 else 1
+        return errors
+    size, count = np.abs(losses), losses.size if reduction == 1 else 1
     total = size.sum()
-    return carried((off.sum() + gamma(each.size + 1, u) * (total + off.sum())) / max(count, 1), total, u)
+    return carried((errors.sum() + gamma(losses.size + 1, u) * (total + errors.sum())) / max(count, 1), total, u)
 
 
-def paired(each: Each) -> Callable[..., Array]:
+def paired(pair_loss: Each) -> Callable[..., Array]:
     """A loss of pairs, reduced."""
 
-    def loss(x: Array, target: Array, *, reduction: int = 1, **how: object) -> Array:
-        return _reduced(np.asarray(each(x, target, **how)), reduction)
+    def loss(x: Array, target: Array, *, reduction: int = 1, **settings: object) -> Array:
+        return _reduced(np.asarray(pair_loss(x, target, **settings)), reduction)
 
     return loss
 
 
 def paired_error(
-    each: Each,
+    pair_loss: Each,
     rounded: Each,
     on_the_way: Each | None = None,
     stored: Each | None = None,
@@ -50,18 +50,18 @@ def paired_error(
     Where a number `on_the_way` is beyond the type's range, nothing is known of the loss.
     """
 
-    def off(
-        _y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **how: object
+    def error(
+        _y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **settings: object
     ) -> Array:
-        losses = np.asarray(each(x, target, **how))
-        narrow = u_out * (stored or rounded)(x, target, **how) if u_out else 0.0
-        errors = np.broadcast_to(u * rounded(x, target, **how) + narrow, losses.shape)
-        errors = errors + 2 * smallest(u_out or u) * (1.0 if underflow is None else max(1.0, underflow(**how)))
+        losses = np.asarray(pair_loss(x, target, **settings))
+        narrow = u_out * (stored or rounded)(x, target, **settings) if u_out else 0.0
+        errors = np.broadcast_to(u * rounded(x, target, **settings) + narrow, losses.shape)
+        errors = errors + 2 * smallest(u_out or u) * (1.0 if underflow is None else max(1.0, underflow(**settings)))
         if on_the_way is not None:
-            errors = carried(errors, on_the_way(x, target, **how), u_out or u)
+            errors = carried(errors, on_the_way(x, target, **settings), u_out or u)
         return _reduced_error(losses, errors, reduction, u)
 
-    return off
+    return error
 
 
 def squared(x: Array, target: Array) -> Array:
@@ -80,15 +80,15 @@ def smooth(x: Array, target: Array, beta: float = 1.0) -> Array:
     >>> smooth(np.array([0.5, 3.0]), np.zeros(2)).tolist()
     [0.125, 2.5]
     """
-    apart = np.abs(x - target)
-    return np.asarray(np.where(apart < beta, np.divide(np.square(apart), 2 * beta), apart - beta / 2))
+    distance = np.abs(x - target)
+    return np.asarray(np.where(distance < beta, np.divide(np.square(distance), 2 * beta), distance - beta / 2))
 
 
 def smooth_rounded(x: Array, target: Array, beta: float = 1.0) -> Array:
     """A parabola: its difference twice, a square, two scales; a line: |x - y| minus beta, both rounded."""
-    apart = np.abs(x - target)
-    line = apart > 0.98 * beta
-    return 6 * np.abs(smooth(x, target, beta)) + np.where(line, 2 * (apart + beta), 0.0)
+    distance = np.abs(x - target)
+    line = distance > 0.98 * beta
+    return 6 * np.abs(smooth(x, target, beta)) + np.where(line, 2 * (distance + beta), 0.0)
 
 
 def _inverse_beta(beta: float = 1.0) -> float:
@@ -98,15 +98,15 @@ def _inverse_beta(beta: float = 1.0) -> float:
 
 def huber(x: Array, target: Array, delta: float = 1.0) -> Array:
     """huber_loss of one pair: a parabola up to delta, a line of slope delta beyond."""
-    apart = np.abs(x - target)
-    return np.asarray(np.where(apart <= delta, np.square(apart) / 2, delta * (apart - delta / 2)))
+    distance = np.abs(x - target)
+    return np.asarray(np.where(distance <= delta, np.square(distance) / 2, delta * (distance - delta / 2)))
 
 
 def huber_rounded(x: Array, target: Array, delta: float = 1.0) -> Array:
     """The magnitudes of `smooth_rounded`, with the line scaled by a delta that is rounded when it is written."""
-    apart = np.abs(x - target)
-    line = apart > 0.98 * delta
-    return 6 * np.abs(huber(x, target, delta)) + np.where(line, 3 * delta * (apart + delta), 0.0)
+    distance = np.abs(x - target)
+    line = distance > 0.98 * delta
+    return 6 * np.abs(huber(x, target, delta)) + np.where(line, 3 * delta * (distance + delta), 0.0)
 
 
 def soft_margin(x: Array, target: Array) -> Array:
@@ -116,15 +116,15 @@ def soft_margin(x: Array, target: Array) -> Array:
 
 def soft_margin_rounded(x: Array, target: Array) -> Array:
     """The product moves the logarithm by at most as much; so does the exponential's error, times e / (1 + e)."""
-    at = -x * target
-    part = 1 / (1 + np.exp(-at))
-    return np.asarray(part * (2.5 * np.abs(at) + FUNCTION) + (FUNCTION + 1) * soft_margin(x, target))
+    exponent = -x * target
+    part = 1 / (1 + np.exp(-exponent))
+    return np.asarray(part * (2.5 * np.abs(exponent) + FUNCTION) + (FUNCTION + 1) * soft_margin(x, target))
 
 
 def soft_margin_stored(x: Array, target: Array) -> Array:
     """A product, an exponential, a logarithm: the first two times e / (1 + e)."""
-    at = -x * target
-    return np.asarray((np.abs(at) + 1) * 1.5 / (1 + np.exp(-at)) + 2 * soft_margin(x, target))
+    exponent = -x * target
+    return np.asarray((np.abs(exponent) + 1) * 1.5 / (1 + np.exp(-exponent)) + 2 * soft_margin(x, target))
 
 
 def entropy(x: Array, target: Array, weight: Array | None = None) -> Array:
@@ -181,23 +181,23 @@ def nll(x: Array, target: Array, weight: Array | None, reduction: int, ignore_in
     >>> nll(np.array([[-1.0, -3.0]]), np.array([1]), None, 1, -100)
     (array(3.), array(1.))
     """
-    each, weights = _nll_each(x, target, weight, ignore_index)
+    losses, weights = _nll_each(x, target, weight, ignore_index)
     total = weights.sum() if reduction or not target.ndim else 0.0
     if reduction == 0:
-        return each, np.asarray(total)
-    return np.asarray(np.divide(each.sum(), total if reduction == 1 else 1.0)), np.asarray(total)
+        return losses, np.asarray(total)
+    return np.asarray(np.divide(losses.sum(), total if reduction == 1 else 1.0)), np.asarray(total)
 
 
 def nll_error(
     y: tuple[Array, Array], u: float, x: Array, target: Array, weight: Array | None, reduction: int, ignore_index: int
 ) -> tuple[Array, Array]:
     """A product each, a sum of n, and the sum of n weights that divides it; kernels add in the type of the result."""
-    each, weights = _nll_each(x, target, weight, ignore_index)
+    losses, weights = _nll_each(x, target, weight, ignore_index)
     count = int(np.count_nonzero(weights))
     total = gamma(count, u) * weights.sum() if weight is not None or count > 128 else np.zeros(())
     if reduction == 0:
-        return u * np.abs(each), np.asarray(total if not target.ndim else 0.0)
-    size = np.abs(each).sum()
+        return u * np.abs(losses), np.asarray(total if not target.ndim else 0.0)
+    size = np.abs(losses).sum()
     share, lost = size, 0.0
     if reduction == 1:  # small weights make products underflow, and divide what that loses
         share = np.divide(size, weights.sum())
@@ -224,8 +224,8 @@ def multi_margin(
     0.0
     """
     gaps, scale = _margin_gaps(x, target, margin, weight)
-    each = (_opened(gaps) ** p * scale).sum(1) / gaps.shape[1]
-    return _reduced(each if x.ndim > 1 or reduction else each.reshape(target.shape), reduction)
+    losses = (_opened(gaps) ** p * scale).sum(1) / gaps.shape[1]
+    return _reduced(losses if x.ndim > 1 or reduction else losses.reshape(target.shape), reduction)
 
 
 def multi_margin_error(
@@ -235,12 +235,12 @@ def multi_margin_error(
     """Two roundings of the gap's magnitudes, twice as much in its square; a weight, a sum of C, a division."""
     gaps, scale = _margin_gaps(x, target, margin, weight)
     rows = np.atleast_2d(x)
-    off = 3 * u * (abs(margin) + np.abs(rows) + np.abs(np.take_along_axis(rows, target.reshape(-1, 1), 1)))
-    open_, off = _opened(gaps), np.where(scale * (gaps + off) > 0, off, 0.0)
-    moved = scale * (off if p == 1 else 2 * open_ * off + off**2)
-    each, classes = (open_**p * scale).sum(1) / gaps.shape[1], gaps.shape[1]
-    errors = moved.sum(1) / classes + gamma(classes + 4, u) * (each + moved.sum(1) / classes)
-    return _reduced_error(each, errors if x.ndim > 1 or reduction else errors.reshape(target.shape), reduction, u)
+    gap_error = 3 * u * (abs(margin) + np.abs(rows) + np.abs(np.take_along_axis(rows, target.reshape(-1, 1), 1)))
+    open_, gap_error = _opened(gaps), np.where(scale * (gaps + gap_error) > 0, gap_error, 0.0)
+    moved = scale * (gap_error if p == 1 else 2 * open_ * gap_error + gap_error**2)
+    losses, classes = (open_**p * scale).sum(1) / gaps.shape[1], gaps.shape[1]
+    errors = moved.sum(1) / classes + gamma(classes + 4, u) * (losses + moved.sum(1) / classes)
+    return _reduced_error(losses, errors if x.ndim > 1 or reduction else errors.reshape(target.shape), reduction, u)
 
 
 def _margin_gaps(x: Array, target: Array, margin: float, weight: Array | None) -> tuple[Array, Array]:
@@ -263,9 +263,9 @@ def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, A
     array([1., 0., 0., 1.])
     """
     gaps, right = _label_gaps(x, target)
-    each = np.array([_opened(g).sum() for g in gaps]) / max(np.atleast_2d(x).shape[1], 1)
-    each = each if x.ndim > 1 else each.reshape(())
-    return _reduced(each, reduction), right
+    losses = np.array([_opened(g).sum() for g in gaps]) / max(np.atleast_2d(x).shape[1], 1)
+    losses = losses if x.ndim > 1 else losses.reshape(())
+    return _reduced(losses, reduction), right
 
 
 def multilabel_margin_error(_y: object, u: float, x: Array, target: Array, reduction: int) -> tuple[Array, Array]:
@@ -273,10 +273,10 @@ def multilabel_margin_error(_y: object, u: float, x: Array, target: Array, reduc
     gaps, _ = _label_gaps(x, target)
     rows, classes = np.atleast_2d(x), max(np.atleast_2d(x).shape[1], 1)
     sizes = [3 * u * (1 + 2 * np.abs(row).max(initial=0.0)) * g.size for row, g in zip(rows, gaps, strict=True)]
-    each = np.array([_opened(g).sum() for g in gaps]) / classes
-    off = np.array(sizes) / classes + np.array([gamma(g.size + 2, u) for g in gaps]) * each
-    each, off = (each, off) if x.ndim > 1 else (each.reshape(()), off.reshape(()))
-    return _reduced_error(each, off, reduction, u), np.zeros(())
+    losses = np.array([_opened(g).sum() for g in gaps]) / classes
+    errors = np.array(sizes) / classes + np.array([gamma(g.size + 2, u) for g in gaps]) * losses
+    losses, errors = (losses, errors) if x.ndim > 1 else (losses.reshape(()), errors.reshape(()))
+    return _reduced_error(losses, errors, reduction, u), np.zeros(())
 
 
 def _label_gaps(x: Array, target: Array) -> tuple[list[Array], Array]:

@@ -137,15 +137,15 @@ def trilinear(
     spread = (np.expand_dims(x, tuple(axes)) for x, axes in ((i1, expand1), (i2, expand2), (i3, expand3)))
     labels = []
     for x in spread:
-        kept = [axis for axis in range(x.ndim) if x.shape[axis] != 1]
-        labels.append((x.reshape([x.shape[axis] for axis in kept]), kept))
+        axes_kept = [axis for axis in range(x.ndim) if x.shape[axis] != 1]
+        labels.append((x.reshape([x.shape[axis] for axis in axes_kept]), axes_kept))
     rank = i1.ndim + len(expand1)
     sizes = np.ones(rank, int)
-    for x, kept in labels:
-        sizes[kept] = x.shape
+    for x, axes_kept in labels:
+        sizes[axes_kept] = x.shape
     out = [axis for axis in range(rank) if axis not in sumdim]
-    present = {axis for _, kept in labels for axis in kept}
-    flat = [part for x, kept in labels for part in (x, kept)]
+    present = {axis for _, axes_kept in labels for axis in axes_kept}
+    flat = [part for x, axes_kept in labels for part in (x, axes_kept)]
     total = np.einsum(*flat, [axis for axis in out if axis in present], optimize=False)
     return np.asarray(total).reshape([sizes[axis] for axis in out])
 

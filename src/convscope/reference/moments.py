@@ -76,19 +76,19 @@ def moments_error(
     variance = _mean((x - average) ** 2, axes)
     span = np.asarray(x.max(axes, keepdims=True) - x.min(axes, keepdims=True)) if n else np.zeros_like(average)
     depth, deviation = _depth(n, kernel), np.sqrt(variance)
-    by = _second_order(depth, u)
+    roundoff = _second_order(depth, u)
     steady = (min(depth, (n + 1) / 2) + 1) * np.abs(average)
-    off = by * (steady + (depth + 3 * _root(n, 2, 1)) * deviation + 3 * span)
+    mean_error = roundoff * (steady + (depth + 3 * _root(n, 2, 1)) * deviation + 3 * span)
     if kernel == "one pass":
         sum_of_squares = gamma(n + 4, u) * _mean(x**2, axes)
-        spread = sum_of_squares + 2 * np.abs(average) * off + off**2
+        spread = sum_of_squares + 2 * np.abs(average) * mean_error + mean_error**2
     else:
         moved = _distances(n, average, deviation, span, u, squares or kernel)
         if squares is None and kernel == "in turn":
-            moved = moved + 2 * off
-        spread = 2 * deviation * moved + moved**2 + off**2 + by * (2 * depth + 8) * variance
+            moved = moved + 2 * mean_error
+        spread = 2 * deviation * moved + moved**2 + mean_error**2 + roundoff * (2 * depth + 8) * variance
     largest_sum = n * (_mean(x**2, axes) if kernel == "one pass" else variance)
-    return off, carried(spread, largest_sum, u) * n / np.maximum(0, n - correction)
+    return mean_error, carried(spread, largest_sum, u) * n / np.maximum(0, n - correction)
 
 
 def _distances(n: int, average: Array, deviation: Array, span: Array, u: float, kernel: Kernel) -> Array:

@@ -41,9 +41,9 @@ def flatten(x: Array, start_dim: int = 0, end_dim: int = -1) -> Array:
 def unflatten(x: Array, dim: int, sizes: Sizes) -> Array:
     """unflatten: one axis becomes several."""
     axis = dim % x.ndim
-    known = -math.prod(sizes) if -1 in sizes else 1
-    whole = [x.shape[axis] // known if s == -1 else s for s in sizes]
-    return x.reshape(*x.shape[:axis], *whole, *x.shape[axis + 1 :])
+    known_size = -math.prod(sizes) if -1 in sizes else 1
+    full_sizes = [x.shape[axis] // known_size if s == -1 else s for s in sizes]
+    return x.reshape(*x.shape[:axis], *full_sizes, *x.shape[axis + 1 :])
 
 
 def squeeze(x: Array, dim: int | Sizes | None = None) -> Array:
@@ -80,8 +80,8 @@ def move_axis(x: Array, source: int | Sizes, destination: int | Sizes) -> Array:
 def expand(x: Array, size: Sizes) -> Array:
     """expand: axes of length 1 repeated; -1 keeps a length."""
     lead = len(size) - x.ndim
-    wanted = [x.shape[i - lead] if s == -1 else s for i, s in enumerate(size)]
-    return np.broadcast_to(x, wanted)
+    target_size = [x.shape[i - lead] if s == -1 else s for i, s in enumerate(size)]
+    return np.broadcast_to(x, target_size)
 
 
 def expand_as(x: Array, right: Array) -> Array:
@@ -217,20 +217,20 @@ def strided(
     """
     steps, first = memory or ([math.prod(x.shape[axis + 1 :]) for axis in range(x.ndim)], 0)
     places = _addresses(x.shape, steps, first).ravel()
-    wanted = _addresses(size, stride, first if storage_offset is None else storage_offset)
+    addresses = _addresses(size, stride, first if storage_offset is None else storage_offset)
     order = np.argsort(places, kind="stable")
-    at = np.searchsorted(places, wanted, sorter=order)
-    if (at == x.size).any() or (places[order[at]] != wanted).any():
+    positions = np.searchsorted(places, addresses, sorter=order)
+    if (positions == x.size).any() or (places[order[positions]] != addresses).any():
         raise UsageError("as_strided reads memory outside its input, which is not recorded.")
-    return np.asarray(x.reshape(-1)[order[at]])
+    return np.asarray(x.reshape(-1)[order[positions]])
 
 
 def _addresses(size: Sizes, stride: Sizes, first: int) -> Array:
     """Where each cell is in memory, in the shape `size`."""
-    at = np.full((), first, np.int64)
+    addresses = np.full((), first, np.int64)
     for n, step in zip(size, stride, strict=True):
-        at = at[..., None] + np.arange(n, dtype=np.int64) * step
-    return at
+        addresses = addresses[..., None] + np.arange(n, dtype=np.int64) * step
+    return addresses
 
 
 def windows(x: Array, dimension: int, size: int, step: int) -> Array:

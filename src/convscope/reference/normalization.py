@@ -61,17 +61,19 @@ def batch_norm_error(
     is added, the root taken and 1 divided by it with three roundings.
     """
     kernel: Kernel = "in turn" if layout != "contiguous" or u_out or u < 2.0**-40 else "chunked"
-    mean, variance, off, spread = _batch(x, running_mean, running_var, training, u, kernel)
+    mean, variance, mean_error, spread = _batch(x, running_mean, running_var, training, u, kernel)
     inside = max(u, u_out) if layout == "other" else u
     if not training:
-        rate_off = _rate_error(variance, spread, eps, u) + 3 * (inside - u) * _rate(variance, eps)
+        rate_error = _rate_error(variance, spread, eps, u) + 3 * (inside - u) * _rate(variance, eps)
         scales = _channels(weight, x), _channels(bias, x)
-        return _error(x, mean, variance, off, spread, *scales, eps, inside, rate_off), None, None
+        return _error(x, mean, variance, mean_error, spread, *scales, eps, inside, rate_error), None, None
     stored = u_out * np.abs(mean) + (smallest(u_out) if u_out else 0.0)
-    off, spread = off + stored, spread + u_out * (variance + spread) + stored**2
-    rate_off = _rate_error(variance, spread, eps, u) + u_out * _rate(variance, eps)
-    error = _error(x, mean, variance, off, spread, _channels(weight, x), _channels(bias, x), eps, inside, rate_off)
-    return error, off.ravel(), rate_off.ravel()
+    mean_error, spread = mean_error + stored, spread + u_out * (variance + spread) + stored**2
+    rate_error = _rate_error(variance, spread, eps, u) + u_out * _rate(variance, eps)
+    error = _error(
+        x, mean, variance, mean_error, spread, _channels(weight, x), _channels(bias, x), eps, inside, rate_error
+    )
+    return error, mean_error.ravel(), rate_error.ravel()
 
 
 def layer_norm(
@@ -95,8 +97,12 @@ def layer_norm_error(
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each row's own statistics."""
     axes = _last(x, normalized_shape)
-    (mean, variance), (off, spread) = moments(x, axes), moments_error(x, axes, u, kernel="chunked")
-    return _error(x, mean, variance, off, spread, weight, bias, eps, u), off, _rate_error(variance, spread, eps, u)
+    (mean, variance), (mean_error, spread) = moments(x, axes), moments_error(x, axes, u, kernel="chunked")
+    return (
+        _error(x, mean, variance, mean_error, spread, weight, bias, eps, u),
+        mean_error,
+        _rate_error(variance, spread, eps, u),
+    )
 
 
 def group_norm(
@@ -132,10 +138,10 @@ def group_norm_error(
     """As `_error`, with the errors of each group's own statistics."""
     grouped = _groups(x, group)
     kernel: Kernel = "chunked" if layout == "contiguous" else "one pass"
-    (mean, variance), (off, spread) = moments(grouped, (2,)), moments_error(grouped, (2,), u, kernel=kernel)
-    m, v, dm, dv = (_ungrouped(values, x, group) for values in (mean, variance, off, spread))
+    (mean, variance), (mean_error, spread) = moments(grouped, (2,)), moments_error(grouped, (2,), u, kernel=kernel)
+    m, v, dm, dv = (_ungrouped(values, x, group) for values in (mean, variance, mean_error, spread))
     error = _error(x, m, v, dm, dv, _channels(weight, x), _channels(bias, x), eps, u)
-    return error, off[..., 0], _rate_error(variance, spread, eps, u)[..., 0]
+    return error, mean_error[..., 0], _rate_error(variance, spread, eps, u)[..., 0]
 
 
 def rms_norm(
@@ -177,10 +183,10 @@ def _normalized(x: Array, mean: Array, variance: Array, weight: Array | None, bi
 
 
 def _error(
-    x: Array, mean: Array, variance: Array, off: Array, spread: Array, weight: Array | None, bias: Array | None,
-    eps: float, u: float, rate_off: Array | None = None,
+    x: Array, mean: Array, variance: Array, mean_error: Array, spread: Array, weight: Array | None, bias: Array | None,
+    eps: float, u: float, rate_error: Array | None = None,
 ) -> Array:  # fmt: skip
-    """How far (x - mean)·rate·weight + bias may be off, when the mean is off by `off`, the variance by `spread`.
+    """How far (x - mean)·rate·weight + bias may be off, when the mean is off by `mean_error`, the variance by `spread`.
 
     Kernels compute either that, or x·s + (bias - mean·s) with s = rate·weight. The error of the rate moves x - mean,
     that of the mean is multiplied by the rate; the roundings of s, of both products and of the sums are at most 8
@@ -188,11 +194,11 @@ def _error(
     """
     gain = 1.0 if weight is None else np.abs(weight)
     rate = _rate(variance, eps)
-    rate_off = _rate_error(variance, spread, eps, u) if rate_off is None else rate_off
-    scale = (rate + rate_off) * gain
-    moved = gain * rate_off * np.abs(x - mean) + scale * off
-    rounded = 8 * u * scale * (np.abs(x) + np.abs(mean) + off) + (0.0 if bias is None else 2 * u * np.abs(bias))
-    return np.where(np.isinf(rate_off), np.inf, moved + rounded)
+    rate_error = _rate_error(variance, spread, eps, u) if rate_error is None else rate_error
+    scale = (rate + rate_error) * gain
+    moved = gain * rate_error * np.abs(x - mean) + scale * mean_error
+    rounded = 8 * u * scale * (np.abs(x) + np.abs(mean) + mean_error) + (0.0 if bias is None else 2 * u * np.abs(bias))
+    return np.where(np.isinf(rate_error), np.inf, moved + rounded)
 
 
 def _rate(variance: Array, eps: float) -> Array:
@@ -222,5 +228,5 @@ def _groups(x: Array, group: int) -> Array:
 
 def _ungrouped(values: Array, x: Array, group: int) -> Array:
     """One number per image and group, shape (N, G, 1), as one per image and channel."""
-    each = np.repeat(values[..., 0], x.shape[1] // group, axis=1)
-    return each.reshape(*each.shape, *[1] * (x.ndim - 2))
+    per_channel = np.repeat(values[..., 0], x.shape[1] // group, axis=1)
+    return per_channel.reshape(*per_channel.shape, *[1] * (x.ndim - 2))

@@ -110,10 +110,10 @@ class Operation:
         Raises:
             UsageError: as `compute`.
         """
-        given = prepared(self.forward, arguments)
+        prepared_arguments = prepared(self.forward, arguments)
         with np.errstate(all="ignore"):
-            outputs = self._result_of(given) if result is None else result
-            return self._bound(outputs, given, u, u_out, normwise=normwise)
+            outputs = self._result_of(prepared_arguments) if result is None else result
+            return self._bound(outputs, prepared_arguments, u, u_out, normwise=normwise)
 
     def evaluate(
         self,
@@ -135,26 +135,28 @@ class Operation:
         Raises:
             UsageError: as `compute`.
         """
-        given = prepared(self.forward, arguments, widen=not (lean and self.moves))
+        prepared_arguments = prepared(self.forward, arguments, widen=not (lean and self.moves))
         with np.errstate(all="ignore"):
-            outputs = self._result_of(given)
+            outputs = self._result_of(prepared_arguments)
             values = outputs if isinstance(outputs, tuple) else (outputs,)
             bounds = {}
             for u, u_out in set(roundoffs[: len(values)]):
-                bound = self._bound(outputs, given, u, u_out, normwise=normwise)
+                bound = self._bound(outputs, prepared_arguments, u, u_out, normwise=normwise)
                 bounds[u, u_out] = bound if isinstance(bound, tuple) else (bound,)
-        made: list[tuple[Array, Array] | None] = []
-        for place, (value, by) in enumerate(zip(values, roundoffs, strict=False)):
-            limit = bounds[by][place]
-            made.append(None if value is None else (value, np.asarray(0.0 if limit is None else limit)))
-        return made
+        evaluated: list[tuple[Array, Array] | None] = []
+        for place, (value, roundoff) in enumerate(zip(values, roundoffs, strict=False)):
+            limit = bounds[roundoff][place]
+            evaluated.append(None if value is None else (value, np.asarray(0.0 if limit is None else limit)))
+        return evaluated
 
-    def _bound(self, outputs: Result, given: Mapping[str, object], u: float, u_out: float, *, normwise: bool) -> Result:
+    def _bound(
+        self, outputs: Result, prepared_arguments: Mapping[str, object], u: float, u_out: float, *, normwise: bool
+    ) -> Result:
         error_of = self.normwise if normwise and self.normwise else self.error
         if "u_out" in _signature(error_of).parameters:
-            error = error_of(outputs, u + OURS, u_out=u_out, **given)
+            error = error_of(outputs, u + OURS, u_out=u_out, **prepared_arguments)
         else:
-            error = error_of(outputs, max(u, u_out) + OURS, **given)
+            error = error_of(outputs, max(u, u_out) + OURS, **prepared_arguments)
         exact = isinstance(error, float) and error == 0.0
         if not isinstance(outputs, tuple):
             assert not isinstance(error, tuple), "one result has one error"
@@ -165,9 +167,9 @@ class Operation:
             for e, y in zip(errors, outputs, strict=True)
         )
 
-    def _result_of(self, given: Mapping[str, object]) -> Result:
+    def _result_of(self, prepared_arguments: Mapping[str, object]) -> Result:
         try:
-            return _result(self.forward(**given))
+            return _result(self.forward(**prepared_arguments))
         except ConvscopeError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -187,10 +189,10 @@ def ulps(count: float) -> Callable[..., Numbers]:
 def wide(error: Callable[..., T]) -> Callable[..., T]:
     """`error`, of kernels that calculate in float32 even where their tensors are float16 or bfloat16."""
 
-    def off(y: Result, u: float, u_out: float = 0.0, **arguments: object) -> T:
+    def wide_error(y: Result, u: float, u_out: float = 0.0, **arguments: object) -> T:
         return error(y, u, **arguments)
 
-    return off
+    return wide_error
 
 
 def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors: str) -> Callable[..., Any]:
@@ -205,19 +207,19 @@ def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors:
         *factors: The names of the arguments that are multiplied.
     """
 
-    def off(y: Any, u: float, u_out: float = 0.0, **arguments: Any) -> Any:
+    def flushing_error(y: Any, u: float, u_out: float = 0.0, **arguments: Any) -> Any:
         narrow = {"u_out": u_out} if "u_out" in _signature(error).parameters else {}
         bound = error(y, u, **narrow, **arguments)
         sizes = {name: np.abs(arguments[name]) for name in factors}
         normal = {name: np.where(size < smallest(u_out), 0.0, size) for name, size in sizes.items()}
         if u_out != 2.0**-8 or all(np.array_equal(sizes[name], normal[name], equal_nan=True) for name in factors):
             return bound
-        whole, kept = (magnitude(**{**arguments, **given}) for given in (sizes, normal))
+        full, flushed = (magnitude(**{**arguments, **factor_values}) for factor_values in (sizes, normal))
         if not isinstance(bound, tuple):
-            return bound + np.abs(whole - kept)  # which a negative alpha makes a negative number
-        return tuple(b if b is None else b + np.abs(w - k) for b, w, k in zip(bound, whole, kept, strict=True))
+            return bound + np.abs(full - flushed)  # which a negative alpha makes a negative number
+        return tuple(b if b is None else b + np.abs(w - k) for b, w, k in zip(bound, full, flushed, strict=True))
 
-    return off
+    return flushing_error
 
 
 def first(function: Callable[P, tuple[T, *tuple[object, ...]]]) -> Callable[P, T]:
@@ -234,18 +236,20 @@ def prepared(
     forward: Callable[..., object], arguments: Mapping[str, object], *, widen: bool = True
 ) -> dict[str, object]:
     """`arguments` as `forward` takes them: our names, float64, without those that change no value."""
-    takes = _signature(forward)
-    renamed = {name if name in takes.parameters else NAMES.get(name, name): value for name, value in arguments.items()}
-    taken = {n: v for n, v in renamed.items() if n in takes.parameters or n not in SILENT}
-    given = {n: _widened(v) for n, v in taken.items()} if widen else taken
+    signature = _signature(forward)
+    renamed = {
+        name if name in signature.parameters else NAMES.get(name, name): value for name, value in arguments.items()
+    }
+    accepted = {n: v for n, v in renamed.items() if n in signature.parameters or n not in SILENT}
+    prepared_arguments = {n: _widened(v) for n, v in accepted.items()} if widen else accepted
     try:
-        takes.bind(**given)
+        signature.bind(**prepared_arguments)
     except TypeError as error:
-        names = ", ".join(takes.parameters)
+        names = ", ".join(signature.parameters)
         raise UsageError(
             f"the reference {name_of(forward)} has no form for these arguments ({error}); it takes {names}."
         ) from None
-    return given
+    return prepared_arguments
 
 
 def name_of(function: Callable[..., object]) -> str:

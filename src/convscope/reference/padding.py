@@ -46,19 +46,19 @@ def bordered(place: Callable[[Array, int], Array]) -> Callable[..., Array]:
     return pad_border
 
 
-def reflected(at: Array, size: int) -> Array:
+def reflected(positions: Array, size: int) -> Array:
     """Mirrored at the border cells, which are not repeated."""
-    return np.asarray(size - 1 - np.abs(size - 1 - np.abs(at)))
+    return np.asarray(size - 1 - np.abs(size - 1 - np.abs(positions)))
 
 
-def repeated(at: Array, size: int) -> Array:
+def repeated(positions: Array, size: int) -> Array:
     """The border cell again and again."""
-    return np.clip(at, 0, size - 1)
+    return np.clip(positions, 0, size - 1)
 
 
-def circular(at: Array, size: int) -> Array:
+def circular(positions: Array, size: int) -> Array:
     """From the other end."""
-    return at % size
+    return positions % size
 
 
 def im2col(x: Array, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Array:
@@ -103,18 +103,20 @@ def col2im(
     return np.ascontiguousarray(out[..., h : h + output_size[0], w : w + output_size[1]])
 
 
-def col2im_error(_y: Array, u: float, x: Array, output_size: Sequence[int], kernel_size: Sizes, **how: Sizes) -> Array:
+def col2im_error(
+    _y: Array, u: float, x: Array, output_size: Sequence[int], kernel_size: Sizes, **settings: Sizes
+) -> Array:
     """A sum of at most R·S cells: gamma(R·S - 1) of the magnitudes; exact where windows do not overlap."""
     terms = math.prod(per_axis(kernel_size, 2))
-    count = col2im(np.ones_like(x), output_size, kernel_size, **how)
-    total = col2im(np.abs(x), output_size, kernel_size, **how)
+    count = col2im(np.ones_like(x), output_size, kernel_size, **settings)
+    total = col2im(np.abs(x), output_size, kernel_size, **settings)
     return np.where(count > 1, gamma(terms - 1, u) * total, 0.0)
 
 
 def _pairs(x: Array, padding: Sequence[int]) -> list[tuple[int, int]]:
     """(before, after) of every axis of `x`, in the order of the axes."""
-    given = list(zip(padding[0::2], padding[1::2], strict=True))
-    return [(0, 0)] * (x.ndim - len(given)) + given[::-1]
+    pairs = list(zip(padding[0::2], padding[1::2], strict=True))
+    return [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
 
 
 def _places(
@@ -122,9 +124,9 @@ def _places(
 ) -> tuple[list[Array], list[int]]:
     """Padded rows (R, P) and columns (S, Q) that each kernel cell meets, and how many windows there are (P, Q)."""
     places, sizes = [], []
-    each = [per_axis(v, 2) for v in (kernel_size, dilation, padding, stride)]
-    for size, kernel, d, pad, step in zip(image, *each, strict=True):
-        many = (size + 2 * pad - d * (kernel - 1) - 1) // step + 1
-        places.append(np.arange(kernel)[:, None] * d + np.arange(many) * step)
-        sizes.append(many)
+    axis_settings = [per_axis(v, 2) for v in (kernel_size, dilation, padding, stride)]
+    for size, kernel, d, pad, step in zip(image, *axis_settings, strict=True):
+        count = (size + 2 * pad - d * (kernel - 1) - 1) // step + 1
+        places.append(np.arange(kernel)[:, None] * d + np.arange(count) * step)
+        sizes.append(count)
     return places, sizes

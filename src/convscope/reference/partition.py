@@ -48,11 +48,11 @@ def boxes(shape: Shape, axes: Sequence[int], cells: int = CELLS) -> Iterator[Box
     if size <= cells or not axes:
         yield (ALL,) * len(shape)
         return
-    axis, *rest = axes
-    each = max(1, cells * shape[axis] // size)
-    for start in range(0, shape[axis], each):
-        length = min(each, shape[axis] - start)
-        for box in boxes((*shape[:axis], length, *shape[axis + 1 :]), rest, cells):
+    axis, *other_axes = axes
+    length_per_box = max(1, cells * shape[axis] // size)
+    for start in range(0, shape[axis], length_per_box):
+        length = min(length_per_box, shape[axis] - start)
+        for box in boxes((*shape[:axis], length, *shape[axis + 1 :]), other_axes, cells):
             yield (*box[:axis], slice(start, start + length), *box[axis + 1 :])
 
 
@@ -84,7 +84,7 @@ def _aligned(array: object, box: Box, shape: Shape) -> object:
     if not isinstance(array, np.ndarray) or not array.ndim:
         return array
     inside = box[len(shape) - array.ndim :]
-    return array[tuple(ALL if n == 1 else at for n, at in zip(array.shape, inside, strict=True))]
+    return array[tuple(ALL if n == 1 else part for n, part in zip(array.shape, inside, strict=True))]
 
 
 def _pointwise(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
@@ -130,25 +130,31 @@ def _padded(arguments: Arguments, shape: Shape) -> range:
 def _batch_norm(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """In evaluation each cell by itself; in training each channel."""
     name, x = _first(arguments)
-    own = arguments.get("training") or arguments.get("running_mean") is None or arguments.get("running_var") is None
+    uses_batch = (
+        arguments.get("training") or arguments.get("running_mean") is None or arguments.get("running_var") is None
+    )
     vectors = ("weight", "bias", "running_mean", "running_var")
-    for box in boxes(shape, [1] if own else range(len(shape)), cells):
-        given = {n: arguments[n][box[1]] for n in vectors if isinstance(arguments.get(n), np.ndarray)}
-        yield Part(box, {**arguments, name: x[box], **given}, box[1:2])
+    for box in boxes(shape, [1] if uses_batch else range(len(shape)), cells):
+        parts = {n: arguments[n][box[1]] for n in vectors if isinstance(arguments.get(n), np.ndarray)}
+        yield Part(box, {**arguments, name: x[box], **parts}, box[1:2])
 
 
 def _group_norm(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """Each image and each group by itself."""
     name, x = _first(arguments)
     key = "num_groups" if "num_groups" in arguments else "group"
-    groups, each = arguments[key], shape[1] // arguments[key]
-    for box in boxes((shape[0], groups, math.prod(shape[2:]) * each), (0, 1), cells):
+    groups, channels_per_group = arguments[key], shape[1] // arguments[key]
+    for box in boxes((shape[0], groups, math.prod(shape[2:]) * channels_per_group), (0, 1), cells):
         first, end, _ = box[1].indices(groups)
-        at = (box[0], slice(first * each, end * each))
-        given = {n: arguments[n][at[1]] for n in ("weight", "bias") if isinstance(arguments.get(n), np.ndarray)}
-        given |= {name: x[at], key: end - first}
-        given |= {n: size for n, size in (("N", len(x[at])), ("C", (end - first) * each)) if n in arguments}
-        yield Part((*at, *[ALL] * (len(shape) - 2)), {**arguments, **given}, box[:2])
+        box_index = (box[0], slice(first * channels_per_group, end * channels_per_group))
+        parts = {n: arguments[n][box_index[1]] for n in ("weight", "bias") if isinstance(arguments.get(n), np.ndarray)}
+        parts |= {name: x[box_index], key: end - first}
+        parts |= {
+            n: size
+            for n, size in (("N", len(x[box_index])), ("C", (end - first) * channels_per_group))
+            if n in arguments
+        }
+        yield Part((*box_index, *[ALL] * (len(shape) - 2)), {**arguments, **parts}, box[:2])
 
 
 def _reduced(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
@@ -157,11 +163,11 @@ def _reduced(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     dim = arguments.get("dim")
     axes = dim if isinstance(dim, list | tuple) else () if dim is None else (dim,)
     along = {axis % max(1, x.ndim) for axis in axes}
-    kept = [axis for axis in range(x.ndim) if axis not in along] if along else []
-    places = kept if len(shape) == x.ndim else range(len(kept))
+    kept_axes = [axis for axis in range(x.ndim) if axis not in along] if along else []
+    places = kept_axes if len(shape) == x.ndim else range(len(kept_axes))
     for box in boxes(shape, places, _fewer(cells, shape, x)):
         inside = [ALL] * x.ndim
-        for axis, place in zip(kept, places, strict=True):
+        for axis, place in zip(kept_axes, places, strict=True):
             inside[axis] = box[place]
         yield Part(box, {**arguments, name: x[tuple(inside)]})
 
@@ -204,12 +210,12 @@ def _put(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
         starts = [box[axis].indices(shape[axis])[:2] for axis in used]
         inside = np.logical_and.reduce([(i >= low) & (i < high) for i, (low, high) in zip(spots, starts, strict=True)])
         moved = [i[inside] - low for i, (low, _) in zip(spots, starts, strict=True)]
-        given = {
+        parts = {
             name: x[box],
             "indices": (*[None] * first, *moved),
             "values": values[(*box[:first], inside, *box[end:])],
         }
-        yield Part(box, {**arguments, **given})
+        yield Part(box, {**arguments, **parts})
 
 
 def _convolution_backward(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
@@ -225,13 +231,13 @@ def _convolution_backward(arguments: Arguments, shape: Shape, cells: int) -> Ite
     stride, padding, dilation = (per_axis(arguments[name], rank) for name in ("stride", "padding", "dilation"))
     s, before, span = stride[0], padding[0], dilation[0] * (weight.shape[2] - 1)
     for box in boxes(shape, (0,) if arguments["transposed"] else (0, 2), cells):
-        given: dict[str, object] = {"grad_output": grad[box[0]]}
+        parts: dict[str, object] = {"grad_output": grad[box[0]]}
         if not arguments["transposed"]:  # result row p reads the rows p·s - before to p·s - before + span
             first, end, _ = box[2].indices(shape[2])
             low = max(0, min(-(-(first + before - span) // s), (first + before) // s, grad.shape[2] - 1))
             high = max(low + 1, min(grad.shape[2], (end - 1 + before) // s + 1))
-            given = {"grad_output": grad[box[0], :, low:high], "padding": [first + before - low * s, *padding[1:]]}
-        yield Part(box, {**arguments, "input": x[box], **given})
+            parts = {"grad_output": grad[box[0], :, low:high], "padding": [first + before - low * s, *padding[1:]]}
+        yield Part(box, {**arguments, "input": x[box], **parts})
 
 
 def _fewer(cells: int, shape: Shape, x: Array) -> int:
@@ -247,14 +253,14 @@ def _product(left: str, right: str, arguments: Arguments, shape: Shape, cells: i
         yield Part((ALL,) * len(shape), arguments)
         return
     for box in boxes(shape, range(len(shape) - 1), _fewer(cells, shape, x)):
-        rows = tuple(ALL if n == 1 else at for n, at in zip(x.shape[:-1], box, strict=False))
+        rows = tuple(ALL if n == 1 else part for n, part in zip(x.shape[:-1], box, strict=False))
         batch = box[len(shape) - y.ndim : -2]
-        given = {
+        parts = {
             left: x[rows],
-            right: y[tuple(ALL if n == 1 else at for n, at in zip(y.shape[:-2], batch, strict=True))],
+            right: y[tuple(ALL if n == 1 else part for n, part in zip(y.shape[:-2], batch, strict=True))],
             **{n: _aligned(array, box, shape) for n, array in added.items()},
         }
-        yield Part(box, {**arguments, **given})
+        yield Part(box, {**arguments, **parts})
 
 
 def _linear(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
@@ -270,10 +276,10 @@ def _attention(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]
     same = [axis for axis in range(lead) if query.shape[axis] == key.shape[axis] == value.shape[axis]]  # type: ignore[union-attr]
     rows = [] if arguments.get("is_causal") else [lead]
     for box in boxes(shape, [*same, *rows], cells):
-        given = {"query": query[box[:-1]], "key": key[box[:lead]], "value": value[box[:lead]]}  # type: ignore[index]
+        parts = {"query": query[box[:-1]], "key": key[box[:lead]], "value": value[box[:lead]]}  # type: ignore[index]
         if mask is not None:
-            given["attn_mask"] = _aligned(mask, (*box[:-1], ALL), shape)
-        yield Part(box, {**arguments, **given}, box[:-1])
+            parts["attn_mask"] = _aligned(mask, (*box[:-1], ALL), shape)
+        yield Part(box, {**arguments, **parts}, box[:-1])
 
 
 def _joined(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
@@ -303,23 +309,25 @@ def _convolution(arguments: Arguments, shape: Shape, cells: int, transposed: boo
     s, span, (before, _) = stride[0], dilation[0] * (weight.shape[2] - 1), borders[0]
     for box in boxes(shape, (0, 2), cells):
         first, end, _ = box[2].indices(shape[2])
-        given: dict[str, object] = {}
+        parts: dict[str, object] = {}
         if transposed:  # input row i is added to rows i·s - before to i·s + span - before
             low = max(0, min(-(-(first + before - span) // s), (first + before) // s))
             high = max(low + 1, min(x.shape[2], (end - 1 + before) // s + 1))
             if low >= x.shape[2]:  # rows that output padding alone makes
                 low, high = x.shape[2] - 1, x.shape[2]
             skipped = first + before - low * s
-            rest = (high - low - 1) * s + span + 1 - skipped - (end - first)
-            pads = (skipped, max(0, rest))
-            given["output_padding"] = [max(0, -rest), *extra[1:]]
+            missing_rows = (high - low - 1) * s + span + 1 - skipped - (end - first)
+            pads = (skipped, max(0, missing_rows))
+            parts["output_padding"] = [max(0, -missing_rows), *extra[1:]]
         else:
-            low, high = (min(max(0, at), x.shape[2]) for at in (first * s - before, (end - 1) * s + span + 1 - before))
+            low, high = (
+                min(max(0, row), x.shape[2]) for row in (first * s - before, (end - 1) * s + span + 1 - before)
+            )
             pads = (low - (first * s - before), (end - 1) * s + span + 1 - before - high)
             if high == low:
                 pads = (0, span + 1 + (end - 1 - first) * s)
-        given["padding"] = [pads, *borders[1:]]
-        yield Part(box, {**arguments, name: x[box[0], :, low:high], **given})
+        parts["padding"] = [pads, *borders[1:]]
+        yield Part(box, {**arguments, name: x[box[0], :, low:high], **parts})
 
 
 _POINTWISE = (

@@ -55,8 +55,8 @@ def add_error(y: Array, u: float, x: Array, right: Numbers, alpha: float = 1) ->
     """One rounding of the sum; one more for a scaled or written operand."""
     if y.dtype.kind != "f":
         return 0.0
-    other = np.abs(alpha * np.asarray(right))
-    return u * np.abs(y) + scalar(x, u) + abs(alpha) * scalar(right, u) + (0.0 if alpha == 1 else 3 * u * other)
+    operand_size = np.abs(alpha * np.asarray(right))
+    return u * np.abs(y) + scalar(x, u) + abs(alpha) * scalar(right, u) + (0.0 if alpha == 1 else 3 * u * operand_size)
 
 
 def subtract(x: Array, right: Numbers, alpha: float = 1) -> Array:
@@ -97,8 +97,10 @@ def divide(x: Array, right: Numbers, rounding_mode: str | None = None) -> Array:
     if rounding_mode == "floor":
         return np.asarray(np.floor_divide(x, right))
     if np.asarray(x).dtype.kind in "iub" and np.asarray(right).dtype.kind in "iub":
-        down, rest = np.divmod(x, right)  # rounded down: one too small where the signs differ and something remains
-        return np.asarray(down + ((rest != 0) & ((np.asarray(x) < 0) != (np.asarray(right) < 0))))
+        down, left_over = np.divmod(
+            x, right
+        )  # rounded down: one too small where the signs differ and something remains
+        return np.asarray(down + ((left_over != 0) & ((np.asarray(x) < 0) != (np.asarray(right) < 0))))
     return np.asarray(np.trunc(x / np.asarray(right)))
 
 
@@ -242,8 +244,8 @@ def dropped(x: Array, p: float = 0.5, train: bool | None = True, mask: Array | N
     """
     if not train:
         return x, np.ones(x.shape, bool)
-    kept = np.ones(x.shape, bool) if mask is None else np.asarray(mask) != 0
-    return x * kept / (1 - p) if p < 1 else np.zeros_like(x), kept
+    is_kept = np.ones(x.shape, bool) if mask is None else np.asarray(mask) != 0
+    return x * is_kept / (1 - p) if p < 1 else np.zeros_like(x), is_kept
 
 
 def dropped_error(

@@ -172,8 +172,8 @@ def _windows(
     kernel = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
     rank = len(kernel)
     step = kernel if not isinstance(stride, int) and not len(stride) else per_axis(stride, rank)
-    each = zip(x.shape[-rank:], kernel, step, per_axis(padding, rank), per_axis(dilation, rank), strict=True)
-    return [sliding(*numbers, ceil_mode) for numbers in each]
+    axis_settings = zip(x.shape[-rank:], kernel, step, per_axis(padding, rank), per_axis(dilation, rank), strict=True)
+    return [sliding(*numbers, ceil_mode) for numbers in axis_settings]
 
 
 def _shares(x: Array, output_size: Sequence[int]) -> list[PoolWindows]:
@@ -285,16 +285,16 @@ def avg_pool_backward(
     """
     rank = _rank(kernel_size)
     step = kernel_size if not isinstance(stride, int) and not len(stride) else stride
-    each = zip(x.shape[-rank:], *(per_axis(v, rank) for v in (kernel_size, step, padding)), strict=True)
-    windows = [sliding(size, kernel, s, pad, 1, ceil_mode) for size, kernel, s, pad in each]
+    axis_settings = zip(x.shape[-rank:], *(per_axis(v, rank) for v in (kernel_size, step, padding)), strict=True)
+    windows = [sliding(size, kernel, s, pad, 1, ceil_mode) for size, kernel, s, pad in axis_settings]
     counts = [w.counts if count_include_pad else w.inside.sum(1) for w in windows]
     return _shared(grad_output / (divisor_override or math.prod(np.ix_(*counts))), windows, x.shape[-rank:])
 
 
-def avg_pool_backward_error(_y: Array, u: float, grad_output: Array, x: Array, kernel_size: Sizes, *how: object,
+def avg_pool_backward_error(_y: Array, u: float, grad_output: Array, x: Array, kernel_size: Sizes, *options: object,
                             **settings: object) -> Array:  # fmt: skip
     """A sum over the windows that read a cell, each divided once: gamma(T + 1) of the magnitudes."""
-    size = avg_pool_backward(np.abs(grad_output), x, kernel_size, *how, **settings)  # type: ignore[arg-type]
+    size = avg_pool_backward(np.abs(grad_output), x, kernel_size, *options, **settings)  # type: ignore[arg-type]
     rank = _rank(kernel_size)
     return gamma(_most_windows(grad_output.shape[-rank:], per_axis(kernel_size, rank)) + 1, u) * size
 
@@ -334,12 +334,12 @@ def _sums_error(u: float, grad: Array, winners: Array, shape: tuple[int, ...], l
 
 def _shared(grad: Array, windows: Sequence[PoolWindows], shape: Sequence[int]) -> Array:
     """Distribute each number of `grad` to all cells of its window, one axis after the other."""
-    for axis, one, size in zip(range(-len(windows), 0), windows, shape, strict=True):
+    for axis, axis_windows, size in zip(range(-len(windows), 0), windows, shape, strict=True):
         moved = np.moveaxis(grad, axis, 0)
         out = np.zeros((size, *moved.shape[1:]))
-        for tap in range(one.cells.shape[1]):
-            inside = one.inside[:, tap]
-            np.add.at(out, one.cells[inside, tap], moved[inside])
+        for tap in range(axis_windows.cells.shape[1]):
+            inside = axis_windows.inside[:, tap]
+            np.add.at(out, axis_windows.cells[inside, tap], moved[inside])
         grad = np.moveaxis(out, 0, axis)
     return grad
 

@@ -71,14 +71,14 @@ def written(value: Numbers, u: float) -> Array:
     magnitude = np.abs(np.asarray(value, dtype=np.float64))
     mantissa = np.frexp(magnitude)[0] / _unit(u)
     step = 2 * _unit(u) * (2.0**-14 if smallest(u) == 2.0**-24 else smallest(u))  # between the smallest numbers
-    held = (mantissa % 1 == 0) & (magnitude % step == 0)
-    return np.where(np.isfinite(magnitude) & ~held, np.maximum(u * magnitude, step / 2), 0.0)
+    is_exact = (mantissa % 1 == 0) & (magnitude % step == 0)
+    return np.where(np.isfinite(magnitude) & ~is_exact, np.maximum(u * magnitude, step / 2), 0.0)
 
 
 def scalar(value: Numbers, u: float) -> Array:
     """`written` for a number, a tensor without axes or one of integers; others are of the kernel's type already."""
-    whole = np.asarray(value).dtype.kind in "iub"
-    return written(value, u) if whole or np.ndim(value) == 0 else np.zeros(())
+    is_integer = np.asarray(value).dtype.kind in "iub"
+    return written(value, u) if is_integer or np.ndim(value) == 0 else np.zeros(())
 
 
 def _unit(u: float) -> float:
@@ -120,12 +120,12 @@ def cast(x: Array, dtype: DType = None) -> Array:
 def _integers(x: Array, name: str) -> Array:
     """Fractions cut to integers; uint8 takes them by way of int64, modulo 256."""
     limits = np.iinfo(np.int64 if name == "uint8" else name)
-    whole = np.trunc(x)
-    inside = (whole >= float(limits.min)) & (whole < 2.0**63) & (whole <= float(limits.max))
+    truncated = np.trunc(x)
+    inside = (truncated >= float(limits.min)) & (truncated < 2.0**63) & (truncated <= float(limits.max))
     if not inside.all():
         lost = float(x[~inside].ravel()[0])
         raise UsageError(f"what {lost:g} becomes in {name} is left open by the C standard.")
-    return whole.astype(limits.dtype).astype(name)
+    return truncated.astype(limits.dtype).astype(name)
 
 
 def wrapped(x: Array, dtype: str) -> Array:
@@ -134,8 +134,8 @@ def wrapped(x: Array, dtype: str) -> Array:
     >>> wrapped(np.array([300, -1]), "uint8")
     array([ 44, 255], dtype=uint8)
     """
-    whole = dtype.removeprefix("u") in {"int8", "int16", "int32", "int64"} and x.dtype.kind in "iub"
-    return x.astype(dtype) if whole else x
+    is_integer = dtype.removeprefix("u") in {"int8", "int16", "int32", "int64"} and x.dtype.kind in "iub"
+    return x.astype(dtype) if is_integer else x
 
 
 def type_name(dtype: DType) -> str:

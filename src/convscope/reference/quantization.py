@@ -45,12 +45,12 @@ def fake_quantize_error(
     """
     if fake_quant_enabled is not None and not fake_quant_enabled.reshape(-1)[0]:
         return np.zeros(()), np.zeros(())
-    size, zero, _, at = _steps(x, scale, zero_point, axis)
+    size, zero, _, quotient = _steps(x, scale, zero_point, axis)
     rounding = max(u, SINGLE)
-    either = np.abs(at - np.floor(at) - 0.5) <= 4 * rounding * (np.abs(at - zero) + 2 * np.abs(zero))
-    lost = ~(np.abs(at) < 2.0**62)
-    off = 2 * rounding * (np.abs(y[0]) + np.abs(zero * size)) + np.where(either, size, 0.0)
-    return np.where(lost, np.inf, off) + 0 * u_out, np.where(either | lost, 1.0, 0.0)
+    either = np.abs(quotient - np.floor(quotient) - 0.5) <= 4 * rounding * (np.abs(quotient - zero) + 2 * np.abs(zero))
+    lost = ~(np.abs(quotient) < 2.0**62)
+    bound = 2 * rounding * (np.abs(y[0]) + np.abs(zero * size)) + np.where(either, size, 0.0)
+    return np.where(lost, np.inf, bound) + 0 * u_out, np.where(either | lost, 1.0, 0.0)
 
 
 def _steps(x: Array, scale: Numbers, zero_point: Numbers, axis: int | None) -> tuple[Array, Array, Array, Array]:
@@ -59,8 +59,8 @@ def _steps(x: Array, scale: Numbers, zero_point: Numbers, axis: int | None) -> t
     size = np.asarray(scale, np.float64).astype(np.float32).astype(np.float64).reshape(shape)
     zero = np.asarray(zero_point)
     shifted, zero = zero.dtype.kind == "f", zero.astype(np.float64).reshape(shape)
-    at = x / size + (zero if shifted else 0.0)
-    return size, zero, np.rint(at) + (0.0 if shifted else zero), at
+    quotient = x / size + (zero if shifted else 0.0)
+    return size, zero, np.rint(quotient) + (0.0 if shifted else zero), quotient
 
 
 _FAKE = Operation(fake_quantize, fake_quantize_error)

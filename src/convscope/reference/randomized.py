@@ -47,13 +47,13 @@ def fractional_max_pool(
     """
     rank = len(kernel_size)
     best, index = (np.zeros((*x.shape[:-rank], *output_size), kind) for kind in (x.dtype, np.int64))
-    for plane, starts, _ in _drawn(x, kernel_size, output_size, random_samples):
+    for plane, starts, _ in _random_windows(x, kernel_size, output_size, random_samples):
         for cell in np.ndindex(*output_size):
             first = [int(start[i]) for start, i in zip(starts, cell, strict=True)]
-            window = x[plane][tuple(slice(at, at + size) for at, size in zip(first, kernel_size, strict=True))]
+            window = x[plane][tuple(slice(begin, begin + size) for begin, size in zip(first, kernel_size, strict=True))]
             odd = np.flatnonzero(np.isnan(window))
-            at = int(odd[-1]) if len(odd) else int(window.argmax())
-            inside = np.unravel_index(at, window.shape)
+            winner = int(odd[-1]) if len(odd) else int(window.argmax())
+            inside = np.unravel_index(winner, window.shape)
             best[(*plane, *cell)] = window[inside]
             where = [start + int(i) for start, i in zip(first, inside, strict=True)]
             index[(*plane, *cell)] = np.ravel_multi_index(where, x.shape[-rank:])
@@ -65,14 +65,14 @@ def fractional_max_pool_error(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Exact, but where rounding may move the start of a window to the next cell: then any number may be next."""
     open_ = np.zeros((*x.shape[: -len(kernel_size)], *output_size))
-    for plane, _, doubts in _drawn(x, kernel_size, output_size, random_samples, u):
+    for plane, _, doubts in _random_windows(x, kernel_size, output_size, random_samples, u):
         for cell in np.ndindex(*output_size):
             if any(doubt[i] for doubt, i in zip(doubts, cell, strict=True)):
                 open_[(*plane, *cell)] = np.inf
     return open_, open_
 
 
-def _drawn(
+def _random_windows(
     x: Array, kernel_size: Sequence[int], output_size: Sequence[int], random_samples: Array, u: float = 0.0
 ) -> Iterator[tuple[tuple[int, ...], Windows, Windows]]:
     """Each plane with the starts of its windows, and whether rounding may move them.
@@ -85,23 +85,25 @@ def _drawn(
     rank = len(kernel_size)
     samples = random_samples.reshape(-1, rank)
     for number, plane in enumerate(np.ndindex(*x.shape[:-rank])):
-        own = samples[number][::-1] if rank == 2 else samples[number]
+        plane_samples = samples[number][::-1] if rank == 2 else samples[number]
         starts, doubts = [], []
-        for sample, have, many, size in zip(own, x.shape[-rank:], output_size, kernel_size, strict=True):
-            step = (have - size) / max(1, many - 1)
-            at, base = (np.arange(many) + sample) * step, sample * step
-            first = np.floor(at).astype(np.int64) - int(base)
-            near = (_near(at, u) | _near(np.asarray(base), u)) if u else np.zeros(many, bool)
-            first[-1:], near = have - size, np.array(near)
+        for sample, in_size, out_size, size in zip(
+            plane_samples, x.shape[-rank:], output_size, kernel_size, strict=True
+        ):
+            step = (in_size - size) / max(1, out_size - 1)
+            positions, base = (np.arange(out_size) + sample) * step, sample * step
+            first = np.floor(positions).astype(np.int64) - int(base)
+            near = (_near(positions, u) | _near(np.asarray(base), u)) if u else np.zeros(out_size, bool)
+            first[-1:], near = in_size - size, np.array(near)
             near[-1:] = False
             starts.append(first)
             doubts.append(near)
         yield plane, starts, doubts
 
 
-def _near(at: Array, u: float) -> Array:
+def _near(positions: Array, u: float) -> Array:
     """Whether four roundings may take a number to the other side of an integer; 0 itself stays where it is."""
-    return np.asarray((np.abs(at - np.rint(at)) <= 4 * u * np.abs(at)) & (at != 0))
+    return np.asarray((np.abs(positions - np.rint(positions)) <= 4 * u * np.abs(positions)) & (positions != 0))
 
 
 _POOL = Operation(fractional_max_pool, fractional_max_pool_error)

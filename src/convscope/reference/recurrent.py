@@ -83,8 +83,8 @@ class Rounded(NamedTuple):
     @classmethod
     def of(cls, value: Array, error: Array | None = None) -> "Rounded":
         """Recorded numbers, which are exact, or numbers with an error."""
-        known = np.zeros_like(value) if error is None else error
-        return cls(value, known, np.abs(value) + known)
+        bound = np.zeros_like(value) if error is None else error
+        return cls(value, bound, np.abs(value) + bound)
 
 
 class Step(NamedTuple):
@@ -123,9 +123,9 @@ class Layer(NamedTuple):
             g = self._tanh(values[2], e_g)
             before, cell = cell, self.added(self.product(cell, f), self.product(g, i))
             squashed = self._tanh(cell.value, cell.error)
-            made = self.product(squashed, o)
-            steps.append(Step(t, (i, f, g, o), before, cell, squashed, made, state.value))
-            state = made if states is None else Rounded.of(states[t])
+            output = self.product(squashed, o)
+            steps.append(Step(t, (i, f, g, o), before, cell, squashed, output, state.value))
+            state = output if states is None else Rounded.of(states[t])
         return steps
 
     def _sigmoid(self, x: Array, error: Array) -> Rounded:

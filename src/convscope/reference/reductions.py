@@ -133,42 +133,47 @@ def var_mean_error(
     """As `moments_error`: float32 is added in float64 or in chunks, other types in turn."""
     axes, minus = _choice(x, dim, correction, unbiased)
     kernel: Kernel = "in turn" if u_out or u < 2.0**-40 else "chunked"
-    off, spread = moments_error(x, axes, u, minus, kernel)
-    return _kept(spread, axes, keepdim), _kept(off, axes, keepdim)
+    error_of_mean, spread = moments_error(x, axes, u, minus, kernel)
+    return _kept(spread, axes, keepdim), _kept(error_of_mean, axes, keepdim)
 
 
-def var(x: Array, dim: Axes = None, **how: Unpack[Degrees]) -> Array:
+def var(x: Array, dim: Axes = None, **degrees: Unpack[Degrees]) -> Array:
     """var: the first of `var_mean`."""
-    return var_mean(x, dim, **how)[0]
+    return var_mean(x, dim, **degrees)[0]
 
 
-def var_error(y: Array, u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **how: Unpack[Degrees]) -> Array:
+def var_error(y: Array, u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **degrees: Unpack[Degrees]) -> Array:
     """The same bound as `moments_error`."""
-    return var_mean_error(y, u, x, dim, u_out=u_out, **how)[0]
+    return var_mean_error(y, u, x, dim, u_out=u_out, **degrees)[0]
 
 
-def std(x: Array, dim: Axes = None, **how: Unpack[Degrees]) -> Array:
+def std(x: Array, dim: Axes = None, **degrees: Unpack[Degrees]) -> Array:
     """std: the square root of `var`."""
-    return np.sqrt(var(x, dim, **how))
+    return np.sqrt(var(x, dim, **degrees))
 
 
-def std_error(y: Array, u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **how: Unpack[Degrees]) -> Array:
+def std_error(y: Array, u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **degrees: Unpack[Degrees]) -> Array:
     """The variance may be smaller or larger: the root of the smaller is further off. And a rounding of the root."""
-    off = var_error(y, u, x, dim, u_out, **how)
-    return np.asarray(y - np.sqrt(np.maximum(0, y**2 - off)) + 2 * u * y + np.where(y**2 < off, np.sqrt(off), 0.0))
+    variance_error = var_error(y, u, x, dim, u_out, **degrees)
+    return np.asarray(
+        y
+        - np.sqrt(np.maximum(0, y**2 - variance_error))
+        + 2 * u * y
+        + np.where(y**2 < variance_error, np.sqrt(variance_error), 0.0)
+    )
 
 
-def std_mean(x: Array, dim: Axes = None, **how: Unpack[Degrees]) -> tuple[Array, Array]:
+def std_mean(x: Array, dim: Axes = None, **degrees: Unpack[Degrees]) -> tuple[Array, Array]:
     """std_mean: standard deviation and mean."""
-    variance, average = var_mean(x, dim, **how)
+    variance, average = var_mean(x, dim, **degrees)
     return np.sqrt(variance), average
 
 
 def std_mean_error(
-    y: tuple[Array, ...], u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **how: Unpack[Degrees]
+    y: tuple[Array, ...], u: float, x: Array, dim: Axes = None, u_out: float = 0.0, **degrees: Unpack[Degrees]
 ) -> tuple[Array, Array]:
     """As `std_error` and `moments_error`."""
-    return std_error(y[0], u, x, dim, u_out, **how), var_mean_error(y, u, x, dim, u_out=u_out, **how)[1]
+    return std_error(y[0], u, x, dim, u_out, **degrees), var_mean_error(y, u, x, dim, u_out=u_out, **degrees)[1]
 
 
 def vector_norm(x: Array, order: float = 2, dim: Axes = None, keepdim: bool = False) -> Array:
@@ -204,14 +209,14 @@ def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes 
         share = share + u * (logs.max(initial=0.0) + np.abs(np.log(np.where(y > 0, y, 1.0))))
     size, lost = np.abs(y), count * smallest(u)
     total = size**order
-    off = np.where(size > 0, share * size, 0.0)
+    bound = np.where(size > 0, share * size, 0.0)
     if order > 1:
-        rest = size * lost / np.where(total >= lost, total, 1.0)
-        off = off + np.where(total >= lost, rest, np.where(y != 0, lost ** (1 / order), 0.0))
+        root_error = size * lost / np.where(total >= lost, total, 1.0)
+        bound = bound + np.where(total >= lost, root_error, np.where(y != 0, lost ** (1 / order), 0.0))
     elif order != 1:
-        around = [np.abs(np.maximum(total + by, 0.0) ** (1 / order) - size) for by in (-lost, lost)]
-        off = off + np.where(y != 0, np.maximum(*around), 0.0)
-    return carried(off, total, u)
+        around = [np.abs(np.maximum(total + change, 0.0) ** (1 / order) - size) for change in (-lost, lost)]
+        bound = bound + np.where(y != 0, np.maximum(*around), 0.0)
+    return carried(bound, total, u)
 
 
 def _choice(x: Array, dim: Axes, correction: float | None, unbiased: bool | None) -> tuple[tuple[int, ...], float]:
@@ -279,9 +284,9 @@ def segment_reduce(
     assert starts is not None
     lead = starts.shape[:-1]
     result = np.empty((*lead, starts.shape[-1] - 1, *data.shape[axis + 1 :]))
-    for at in np.ndindex(lead):
-        for k, (start, end) in enumerate(zip(starts[at][:-1], starts[at][1:], strict=True)):
-            result[(*at, k)] = _reduced(data[at][start:end], reduce, initial)
+    for lead_index in np.ndindex(lead):
+        for k, (start, end) in enumerate(zip(starts[lead_index][:-1], starts[lead_index][1:], strict=True)):
+            result[(*lead_index, k)] = _reduced(data[lead_index][start:end], reduce, initial)
     return result
 
 

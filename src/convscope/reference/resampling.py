@@ -55,11 +55,11 @@ def nearest(x: Array, output_size: Sequence[int] | None, shift: float = 0.0, **s
     rounding decides which cell it is.
     """
     sizes, factors = sizes_of(x, output_size, scales)
-    for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
-        have = x.shape[axis]
-        scale = np.float32(1.0 / factor) if factor else np.float32(have) / np.float32(many)
-        cell = np.floor((np.arange(many, dtype=np.float32) + np.float32(shift)) * scale).astype(np.int64)
-        x = x.take(np.minimum(cell, have - 1), axis)
+    for axis, (out_size, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
+        in_size = x.shape[axis]
+        scale = np.float32(1.0 / factor) if factor else np.float32(in_size) / np.float32(out_size)
+        cell = np.floor((np.arange(out_size, dtype=np.float32) + np.float32(shift)) * scale).astype(np.int64)
+        x = x.take(np.minimum(cell, in_size - 1), axis)
     return x
 
 
@@ -137,62 +137,62 @@ def factors_of(scales: Scales, rank: int) -> list[float | None]:
     return [scales.get("scales_d"), scales.get("scales_h"), scales.get("scales_w")][-rank:]
 
 
-def _coordinates(have: int, many: int, align_corners: bool, factor: float | None) -> Array:
+def _coordinates(in_size: int, out_size: int, align_corners: bool, factor: float | None) -> Array:
     """Coordinate of each output cell on the input axis, shape (P,)."""
-    steps = np.arange(many, dtype=np.float64)
+    steps = np.arange(out_size, dtype=np.float64)
     if align_corners:
-        return steps * ((have - 1) / (many - 1)) if many > 1 else np.zeros(many)
-    return (steps + 0.5) * (1.0 / factor if factor else have / many) - 0.5
+        return steps * ((in_size - 1) / (out_size - 1)) if out_size > 1 else np.zeros(out_size)
+    return (steps + 0.5) * (1.0 / factor if factor else in_size / out_size) - 0.5
 
 
-def _crossing(at: Array, have: int, many: int, align_corners: bool, factor: float | None) -> Array:
-    """Where float32 coordinates, fused or not, fall between other cells than `at`, shape (P,)."""
-    steps = np.arange(many, dtype=np.float32)
+def _crossing(coordinates: Array, in_size: int, out_size: int, align_corners: bool, factor: float | None) -> Array:
+    """Where float32 coordinates, fused or not, fall between other cells than `coordinates`, shape (P,)."""
+    steps = np.arange(out_size, dtype=np.float32)
     single = np.float32
     if align_corners:
-        scale = single(have - 1) / single(max(1, many - 1))
+        scale = single(in_size - 1) / single(max(1, out_size - 1))
         forms = [steps * scale]
     else:
-        scale = single(1.0 / factor) if factor else single(have) / single(many)
+        scale = single(1.0 / factor) if factor else single(in_size) / single(out_size)
         middles = steps + single(0.5)
         forms = [middles * scale - single(0.5), (middles * np.float64(scale) - 0.5).astype(single)]
-    return np.asarray(np.any([np.floor(form) != np.floor(at) for form in forms], axis=0) & (at >= 0))
+    return np.asarray(np.any([np.floor(form) != np.floor(coordinates) for form in forms], axis=0) & (coordinates >= 0))
 
 
-def _linear_taps(have: int, many: int, align_corners: bool, factor: float | None) -> Taps:
-    if have == many:  # kernels copy such an axis, whatever factor was given
-        cells = np.arange(many)[:, None].repeat(2, 1)
-        weights = np.stack([np.ones(many), np.zeros(many)], 1)
-        return Taps(cells, weights, np.zeros(many), 0 * weights, 0 * weights, np.zeros(many, bool))
-    at = _coordinates(have, many, align_corners, factor)
-    crosses = _crossing(at, have, many, align_corners, factor)
-    at = np.maximum(at, 0.0)
-    first = np.minimum(np.floor(at).astype(np.int64), have - 1)
-    share = np.clip(at - first, 0.0, 1.0)
-    cells = np.stack([first, np.minimum(first + 1, have - 1)], 1)
+def _linear_taps(in_size: int, out_size: int, align_corners: bool, factor: float | None) -> Taps:
+    if in_size == out_size:  # kernels copy such an axis, whatever factor was given
+        cells = np.arange(out_size)[:, None].repeat(2, 1)
+        weights = np.stack([np.ones(out_size), np.zeros(out_size)], 1)
+        return Taps(cells, weights, np.zeros(out_size), 0 * weights, 0 * weights, np.zeros(out_size, bool))
+    coordinates = _coordinates(in_size, out_size, align_corners, factor)
+    crosses = _crossing(coordinates, in_size, out_size, align_corners, factor)
+    coordinates = np.maximum(coordinates, 0.0)
+    first = np.minimum(np.floor(coordinates).astype(np.int64), in_size - 1)
+    share = np.clip(coordinates - first, 0.0, 1.0)
+    cells = np.stack([first, np.minimum(first + 1, in_size - 1)], 1)
     weights = np.stack([1 - share, share], 1)
     stored = np.stack([np.where(share > 0, 1.0, 0.0), share], 1)  # share is stored, and 1 minus what was stored
-    return Taps(cells, weights, 4 * (np.abs(at) + 1), np.zeros_like(weights), stored, crosses)
+    return Taps(cells, weights, 4 * (np.abs(coordinates) + 1), np.zeros_like(weights), stored, crosses)
 
 
-def _cubic_taps(have: int, many: int, align_corners: bool, factor: float | None) -> Taps:
-    at = _coordinates(have, many, align_corners, factor)
-    first = np.floor(at).astype(np.int64)
-    distance = np.abs((at - first)[:, None] - np.arange(-1, 3))  # (P, 4)
+def _cubic_taps(in_size: int, out_size: int, align_corners: bool, factor: float | None) -> Taps:
+    coordinates = _coordinates(in_size, out_size, align_corners, factor)
+    first = np.floor(coordinates).astype(np.int64)
+    distance = np.abs((coordinates - first)[:, None] - np.arange(-1, 3))  # (P, 4)
     near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
     far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
-    cells = np.clip(first[:, None] + np.arange(-1, 3), 0, have - 1)
+    cells = np.clip(first[:, None] + np.arange(-1, 3), 0, in_size - 1)
     terms = np.where(distance <= 1, 4.5, ((distance + 5) * distance + 8) * distance * -CUBIC - 4 * CUBIC)
     weights = np.where(distance <= 1, near, far)
-    crosses = _crossing(at, have, many, align_corners, factor)
-    return Taps(cells, weights, 4 * (np.abs(at) + 1), 7 * terms, np.abs(weights), crosses)
+    crosses = _crossing(coordinates, in_size, out_size, align_corners, factor)
+    return Taps(cells, weights, 4 * (np.abs(coordinates) + 1), 7 * terms, np.abs(weights), crosses)
 
 
 def _resampled(
     x: Array, taps: Callable[..., Taps], output_size: Sequence[int] | None, align_corners: bool, scales: Scales
 ) -> Array:
-    for axis, one in _each_axis(x, taps, output_size, align_corners, scales):
-        x = _weighted(x, axis, one.cells, one.weights)
+    for axis, axis_taps in _each_axis(x, taps, output_size, align_corners, scales):
+        x = _weighted(x, axis, axis_taps.cells, axis_taps.weights)
     return x
 
 
@@ -212,16 +212,20 @@ def _resampled_error(
     UpSample.h, compute_source_index_and_lambda; native/cpu/UpSampleKernel.cpp, HelperInterpLinear, HelperInterpCubic).
     """
     total, moved = np.abs(x), np.zeros_like(x)
-    for axis, one in _each_axis(x, taps, output_size, align_corners, scales):
-        reach = np.concatenate([one.cells[:, :1] - 1, one.cells, one.cells[:, -1:] + 1], 1)
+    for axis, axis_taps in _each_axis(x, taps, output_size, align_corners, scales):
+        reach = np.concatenate([axis_taps.cells[:, :1] - 1, axis_taps.cells, axis_taps.cells[:, -1:] + 1], 1)
         reach = np.clip(reach, 0, x.shape[axis] - 1)
-        drift = u * slope * one.drift[:, None]
-        sway = drift + u * one.slack + u_out * one.stored
-        size = np.abs(one.weights)
-        share = gamma(one.cells.shape[1] + 2, u)
-        beside = _beside(total + moved, axis, reach[:, [0, -1]], drift.repeat(2, 1), one.crosses)
-        moved = _weighted(moved, axis, one.cells, size) + _weighted(total + moved, axis, one.cells, sway) + beside
-        total = _weighted(total, axis, one.cells, size)
+        drift = u * slope * axis_taps.drift[:, None]
+        sway = drift + u * axis_taps.slack + u_out * axis_taps.stored
+        size = np.abs(axis_taps.weights)
+        share = gamma(axis_taps.cells.shape[1] + 2, u)
+        beside = _beside(total + moved, axis, reach[:, [0, -1]], drift.repeat(2, 1), axis_taps.crosses)
+        moved = (
+            _weighted(moved, axis, axis_taps.cells, size)
+            + _weighted(total + moved, axis, axis_taps.cells, sway)
+            + beside
+        )
+        total = _weighted(total, axis, axis_taps.cells, size)
         moved = moved + share * total
     return np.where(np.isnan(moved), np.inf, moved)
 
@@ -240,8 +244,8 @@ def _each_axis(
     x: Array, taps: Callable[..., Taps], output_size: Sequence[int] | None, align_corners: bool, scales: Scales
 ) -> Iterator[tuple[int, Taps]]:
     sizes, factors = sizes_of(x, output_size, scales)
-    for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
-        yield axis, taps(x.shape[axis], many, align_corners, factor)
+    for axis, (out_size, factor) in enumerate(zip(sizes, factors, strict=True), start=x.ndim - len(sizes)):
+        yield axis, taps(x.shape[axis], out_size, align_corners, factor)
 
 
 def _weighted(x: Array, axis: int, cells: Array, weights: Array) -> Array:
@@ -278,8 +282,8 @@ def keys(d: Array, a: float = -0.5) -> Array:
 def lanczos(d: Array, a: int = 3) -> Array:
     """The sinc function under its own main lobe, stretched to a; 0 from there on."""
     near = np.abs(d) < a
-    at = np.pi * np.where(near & (d != 0), d, 1.0)
-    return np.where(near, np.where(d == 0, 1.0, a * np.sin(at) * np.sin(at / a) / at**2), 0.0)
+    angle = np.pi * np.where(near & (d != 0), d, 1.0)
+    return np.where(near, np.where(d == 0, 1.0, a * np.sin(angle) * np.sin(angle / a) / angle**2), 0.0)
 
 
 def antialiased(
@@ -301,8 +305,8 @@ def antialiased(
         output_size, align_corners, scales: As for `resampling.linear`.
     """
     sizes, factors = sizes_of(x, output_size, scales)
-    for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=2):
-        weights, _ = filter_weights(x.shape[axis], many, factor, align_corners, curve, support)
+    for axis, (out_size, factor) in enumerate(zip(sizes, factors, strict=True), start=2):
+        weights, _ = filter_weights(x.shape[axis], out_size, factor, align_corners, curve, support)
         x = times(x, weights, axis)
     return x
 
@@ -314,8 +318,8 @@ def antialiased_error(
     """Per axis: a sum of T products, the weights' own error (`filter_weights`), and narrow types' store in between."""
     sizes, factors = sizes_of(x, output_size, scales)
     total, moved = np.abs(x), np.zeros_like(x)
-    for axis, (many, factor) in enumerate(zip(sizes, factors, strict=True), start=2):
-        weights, slack = filter_weights(x.shape[axis], many, factor, align_corners, curve, support)
+    for axis, (out_size, factor) in enumerate(zip(sizes, factors, strict=True), start=2):
+        weights, slack = filter_weights(x.shape[axis], out_size, factor, align_corners, curve, support)
         size = np.abs(weights)
         terms = int((slack > 0).sum(1).max(initial=1))
         moved = times(moved, size, axis) + times(total + moved, u * slack + u_out * size, axis)
@@ -325,7 +329,7 @@ def antialiased_error(
 
 
 def filter_weights(
-    have: int, many: int, factor: float | None, align_corners: bool, curve: Filter, support: int
+    in_size: int, out_size: int, factor: float | None, align_corners: bool, curve: Filter, support: int
 ) -> tuple[Array, Array]:
     """(P, H): the weight of each input cell, and how far it may be off, in units of u.
 
@@ -333,11 +337,11 @@ def filter_weights(
     (the steepest slope of these filters); the curve itself rounds 24 times 1; the sum that divides carries all of this.
     Cells where the filter ends may enter or leave: their weight is as small as that error.
     """
-    apart = (have - 1) / (many - 1) if many > 1 else 0.0
-    step = apart if align_corners else 1.0 / (factor or many / have)
+    aligned_step = (in_size - 1) / (out_size - 1) if out_size > 1 else 0.0
+    step = aligned_step if align_corners else 1.0 / (factor or out_size / in_size)
     width = max(1.0, step)
-    middle = (step * (np.arange(many) + 0.5))[:, None]
-    far = (np.arange(have) + 0.5 - middle) / width
+    middle = (step * (np.arange(out_size) + 0.5))[:, None]
+    far = (np.arange(in_size) + 0.5 - middle) / width
     raw = curve(far)
     error = 6 * (middle + support * width + 1) / width
     near = np.abs(far) <= support + 2.0**-24 * error

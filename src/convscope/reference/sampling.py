@@ -33,7 +33,7 @@ def grid_sample(x: Array, grid: Array, interpolation_mode: int, padding_mode: in
     Raises:
         UsageError: a coordinate is not finite.
     """
-    places = [at for at, _ in _places(x, grid, interpolation_mode, padding_mode, align_corners)]
+    places = [coordinate for coordinate, _ in _places(x, grid, interpolation_mode, padding_mode, align_corners)]
     total = np.zeros(())
     for cells, weight, _ in _taps(x, places, interpolation_mode, padding_mode, align_corners):
         with np.errstate(invalid="ignore"):
@@ -53,18 +53,24 @@ def grid_sample_error(
 
     Kernels do all of this in the type of the tensors, narrow ones too.
     """
-    both = _places(x, grid, interpolation_mode, padding_mode, align_corners)
-    places, doubts = [at for at, _ in both], [u * doubt for _, doubt in both]
+    coordinates_and_errors = _places(x, grid, interpolation_mode, padding_mode, align_corners)
+    places, doubts = (
+        [coordinate for coordinate, _ in coordinates_and_errors],
+        [u * doubt for _, doubt in coordinates_and_errors],
+    )
     if interpolation_mode == 1:
-        ties = [np.abs(np.abs(at - np.rint(at)) - 0.5) <= doubt for at, doubt in zip(places, doubts, strict=True)]
+        ties = [
+            np.abs(np.abs(coordinate - np.rint(coordinate)) - 0.5) <= doubt
+            for coordinate, doubt in zip(places, doubts, strict=True)
+        ]
         return np.where(np.any(ties, axis=0)[:, None], np.inf, np.zeros(x.shape[1:2] + (1,) * len(ties)))
-    size, own = np.abs(x), 24 * u if interpolation_mode == 2 else 2 * u
-    sways = [1.5 * doubt + own for doubt in doubts]
+    size, weight_error = np.abs(x), 24 * u if interpolation_mode == 2 else 2 * u
+    sways = [1.5 * doubt + weight_error for doubt in doubts]
     terms = (4 if interpolation_mode == 2 else 2) ** len(places) + 2 * len(places) + 2
     error = np.zeros(())
     for cells, weight, moved in _taps(size, places, interpolation_mode, padding_mode, align_corners, sways):
-        off = gamma(terms, u) * np.abs(weight) + 1.01 * (moved - np.abs(weight))
-        error = error + np.where(cells.inside, off * cells.values, 0)
+        cell_error = gamma(terms, u) * np.abs(weight) + 1.01 * (moved - np.abs(weight))
+        error = error + np.where(cells.inside, cell_error * cells.values, 0)
     coarse = np.any([doubt > 0.5 for doubt in doubts], axis=0)[:, None]
     return np.where(np.isnan(error) | coarse, np.inf, error)
 
@@ -74,9 +80,11 @@ class _Cells:
 
     def __init__(self, x: Array, cells: Sequence[Array]) -> None:
         sizes = x.shape[2:]
-        within = [(at >= 0) & (at < n) for at, n in zip(cells, sizes, strict=True)]
+        within = [(coordinate >= 0) & (coordinate < n) for coordinate, n in zip(cells, sizes, strict=True)]
         self.inside = np.all(within, axis=0)[:, None]
-        reachable = [np.clip(at, 0, n - 1).astype(np.int64)[:, None] for at, n in zip(cells, sizes, strict=True)]
+        reachable = [
+            np.clip(coordinate, 0, n - 1).astype(np.int64)[:, None] for coordinate, n in zip(cells, sizes, strict=True)
+        ]
         batch = np.arange(len(x)).reshape(-1, *[1] * (1 + len(sizes)))
         channel = np.arange(x.shape[1]).reshape(1, -1, *[1] * len(sizes))
         self.values = x[(batch, channel, *reachable)]
@@ -89,21 +97,21 @@ def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool)
     places = []
     for axis, n in enumerate(x.shape[2:]):
         coordinate = grid[..., grid.shape[-1] - 1 - axis]
-        at = (coordinate + 1) / 2 * (n - 1) if align_corners else ((coordinate + 1) * n - 1) / 2
+        position = (coordinate + 1) / 2 * (n - 1) if align_corners else ((coordinate + 1) * n - 1) / 2
         doubt = 2 * (np.abs(coordinate) + 1) * n + 2
         if padding and mode != 2:
-            doubt = doubt + (4 * (np.abs(at) + n) if padding == 2 else 0)
-            at = np.clip(_mirrored(at, n, align_corners) if padding == 2 else at, 0, n - 1)
-        places.append((at, doubt))
+            doubt = doubt + (4 * (np.abs(position) + n) if padding == 2 else 0)
+            position = np.clip(_mirrored(position, n, align_corners) if padding == 2 else position, 0, n - 1)
+        places.append((position, doubt))
     return places
 
 
-def _mirrored(at: Array, n: int, align_corners: bool) -> Array:
+def _mirrored(coordinate: Array, n: int, align_corners: bool) -> Array:
     """Coordinates reflected at the middles, or the outer edges, of the border cells: a wave of period 2·span."""
     low, span = (0.0, n - 1.0) if align_corners else (-0.5, float(n))
     if not span:
-        return np.zeros_like(at)
-    wave = np.mod(at - low, 2 * span)
+        return np.zeros_like(coordinate)
+    wave = np.mod(coordinate - low, 2 * span)
     return np.minimum(wave, 2 * span - wave) + low
 
 
@@ -121,20 +129,20 @@ def _taps(
         sways: How far the weights of each axis may be off; then also the cells on either side, with weight 0.
     """
     curve, reach = ((_triangle, range(2)), (_one, range(1)), (_keys, range(-1, 3)))[mode]
-    start = [np.rint(at) if mode == 1 else np.floor(at) for at in places]
+    start = [np.rint(coordinate) if mode == 1 else np.floor(coordinate) for coordinate in places]
     more = sways is not None
     for steps in product(range(reach[0] - more, reach[-1] + 1 + more), repeat=len(places)):
         cells = [first + step for first, step in zip(start, steps, strict=True)]
         weight, moved = np.ones(()), np.ones(())
-        for axis, (at, cell, step) in enumerate(zip(places, cells, steps, strict=True)):
-            one = curve(np.abs(at - cell)) if step in reach else np.zeros_like(at)
-            weight, moved = weight * one, moved * (np.abs(one) + (0.0 if sways is None else sways[axis]))
+        for axis, (coordinate, cell, step) in enumerate(zip(places, cells, steps, strict=True)):
+            factor = curve(np.abs(coordinate - cell)) if step in reach else np.zeros_like(coordinate)
+            weight, moved = weight * factor, moved * (np.abs(factor) + (0.0 if sways is None else sways[axis]))
         if mode == 2 and padding:
             cells = [
                 np.clip(_mirrored(cell, n, align_corners) if padding == 2 else cell, 0, n - 1)
                 for cell, n in zip(cells, x.shape[2:], strict=True)
             ]
-        full = [np.broadcast_to(one, places[0].shape)[:, None] for one in (weight, moved)]
+        full = [np.broadcast_to(factor, places[0].shape)[:, None] for factor in (weight, moved)]
         yield _Cells(x, cells), full[0], full[1]
 
 

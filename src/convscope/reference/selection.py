@@ -122,8 +122,8 @@ def top_error(
 
 def compare_error(_y: Array, u: float, x: Array, right: Numbers) -> Numbers:
     """eq, ne, lt, le, gt, ge: exact between tensors; a number, once written, may have crossed a cell."""
-    off = scalar(right, u)
-    return np.where((np.abs(x - right) <= off) & (off > 0), 1.0, 0.0)
+    written_error = scalar(right, u)
+    return np.where((np.abs(x - right) <= written_error) & (written_error > 0), 1.0, 0.0)
 
 
 def choose(condition: Array, x: Numbers, right: Numbers) -> Array:

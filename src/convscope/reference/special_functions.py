@@ -50,9 +50,9 @@ def without_nan(
     if x.dtype.kind != "f":
         return x
     largest = {"bfloat16": 3.3895313892515355e38, "float16": 65504.0, "float32": float(np.finfo(np.float32).max)}
-    most = largest.get(result_type, float(np.finfo(np.float64).max))
+    type_maximum = largest.get(result_type, float(np.finfo(np.float64).max))
     limits = [cast(np.asarray(usual if v is None else v, np.float64), result_type)
-              for v, usual in ((nan, 0.0), (posinf, most), (neginf, -most))]  # fmt: skip
+              for v, usual in ((nan, 0.0), (posinf, type_maximum), (neginf, -type_maximum))]  # fmt: skip
     return np.nan_to_num(x, nan=float(limits[0]), posinf=float(limits[1]), neginf=float(limits[2]))
 
 
@@ -101,14 +101,14 @@ def log_add_2_error(y: Array, u: float, x: Array, right: Array) -> Array:
 
 def times_log(x: Numbers, right: Numbers) -> Array:
     """xlogy: x · log(right), 0 where x is 0 and `right` a number."""
-    base, by = floating(x), floating(right)
-    return np.where(np.isnan(by), np.nan, np.where(base == 0, 0.0, base * np.log(by)))
+    base, argument = floating(x), floating(right)
+    return np.where(np.isnan(argument), np.nan, np.where(base == 0, 0.0, base * np.log(argument)))
 
 
 def times_log_error(y: Array, u: float, x: Numbers, right: Numbers) -> Array:
     """A function call and a product; a number is written, and the logarithm moves by what it loses relatively."""
-    base, by = np.abs(floating(x)), np.abs(floating(right))
-    lost = np.where(by > 0, scalar(right, u) / np.where(by > 0, by, 1.0), 0.0)
+    base, argument = np.abs(floating(x)), np.abs(floating(right))
+    lost = np.where(argument > 0, scalar(right, u) / np.where(argument > 0, argument, 1.0), 0.0)
     return np.where(base == 0, 0.0, u * (FUNCTION + 2) * np.abs(y) + base * lost)
 
 
@@ -119,10 +119,10 @@ def scaled_by_power(x: Array, right: Array) -> Array:
 
 def scaled_by_power_error(y: Array, u: float, x: Array, right: Array) -> Array:
     """A power and a product; where the power leaves the type on its way, anything may come out."""
-    off = u * (FUNCTION + 2) * np.abs(y)
+    bound = u * (FUNCTION + 2) * np.abs(y)
     with np.errstate(over="ignore"):
         power = np.exp2(floating(right))
-    return np.where((power >= 2.0**127) | (power <= 2.0**-126), np.where(x == 0, 0.0, np.inf), off)
+    return np.where((power >= 2.0**127) | (power <= 2.0**-126), np.where(x == 0, 0.0, np.inf), bound)
 
 
 def step_function(x: Array, values: Array) -> Array:

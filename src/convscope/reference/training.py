@@ -113,8 +113,8 @@ def backward(layers: Sequence[Layer], params: Params, values: Sequence[Array], g
     """
     results: dict[str, Array] = {}
     for layer, x, y in zip(reversed(layers), reversed(values[:-1]), reversed(values[1:]), strict=True):
-        grad, *own = _kind(layer).backward(grad, x, y, _own(layer, params), layer.settings)
-        results |= dict(zip(_names(layer, params), own, strict=False))  # a layer without bias drops its gradient
+        grad, *gradients = _kind(layer).backward(grad, x, y, _own(layer, params), layer.settings)
+        results |= dict(zip(_names(layer, params), gradients, strict=False))  # a layer without bias drops its gradient
     return results
 
 

@@ -148,7 +148,7 @@ def values_of(update: Callable[P, tuple[Inexact | None, ...]]) -> Callable[P, tu
 
     @wraps(update)
     def forward(*arguments: P.args, **named: P.kwargs) -> tuple[Array | None, ...]:
-        return tuple(None if made is None else made.value for made in update(*arguments, **named))
+        return tuple(None if number is None else number.value for number in update(*arguments, **named))
 
     return forward
 
@@ -157,7 +157,7 @@ def errors_of(update: Callable[..., tuple[Inexact | None, ...]]) -> Callable[...
     """How far a kernel's numbers may be off."""
 
     def error(_result: object, u: float, **arguments: object) -> tuple[Array | None, ...]:
-        return tuple(None if made is None else made.error for made in update(**arguments, u=u))
+        return tuple(None if number is None else number.error for number in update(**arguments, u=u))
 
     return error
 
@@ -181,9 +181,9 @@ def running_statistic(
     axes = (0, *range(2, x.ndim))
     kernel: Kernel = "chunked" if layout == "contiguous" and u > 2.0**-40 else "in turn"
     batch = moments(x, axes, correction=1)[spread].ravel()
-    off = moments_error(x, axes, u, 1, kernel, "chunked")[spread].ravel()
-    kept, new = Inexact.of(running).times(1 - momentum, 2 * u), Inexact(batch, off).times(momentum, 2 * u)
-    mixed = kept.plus(new, u)
+    batch_error = moments_error(x, axes, u, 1, kernel, "chunked")[spread].ravel()
+    previous, new = Inexact.of(running).times(1 - momentum, 2 * u), Inexact(batch, batch_error).times(momentum, 2 * u)
+    mixed = previous.plus(new, u)
     return Inexact(mixed.value, mixed.error + u * abs(mixed.value) + 2 * u * momentum * abs(running))
 
 

@@ -93,9 +93,9 @@ def scatter_reduced_error(
         return 0.0
     terms = (index.shape[dim] if np.ndim(index) else 1) + 2
     if reduce == "prod":
-        own, sent = (np.where(each == 0, 1.0, np.abs(each)) for each in (x, src))
+        sizes, sent = (np.where(values == 0, 1.0, np.abs(values)) for values in (x, src))
         low, high = (
-            scatter_reduced(limit(own, 1.0), dim, index, limit(sent, 1.0), "prod", include_self)
+            scatter_reduced(limit(sizes, 1.0), dim, index, limit(sent, 1.0), "prod", include_self)
             for limit in (np.minimum, np.maximum)
         )
         return gamma(terms, u) * np.abs(y) + np.where(low < smallest(u), terms * smallest(u) * high, 0.0)
@@ -120,11 +120,11 @@ def put(x: Array, index: Array, source: Array, accumulate: bool = False) -> Arra
     """put: numbers written, or added, to cells at flat indices."""
     out = np.array(x, order="C")
     flat = out.reshape(-1)
-    at = np.asarray(index).reshape(-1)
+    positions = np.asarray(index).reshape(-1)
     if accumulate:
-        np.add.at(flat, at, np.asarray(source).reshape(-1))
+        np.add.at(flat, positions, np.asarray(source).reshape(-1))
     else:
-        flat[at] = np.asarray(source).reshape(-1)
+        flat[positions] = np.asarray(source).reshape(-1)
     return out
 
 
@@ -138,8 +138,8 @@ def put_error(_y: Array, u: float, x: Array, index: Array, source: Array, accumu
 def write_masked(x: Array, mask: Array, source: Array) -> Array:
     """masked_scatter: the first numbers of `source`, in row-major order, where the mask is true."""
     shape = np.broadcast_shapes(x.shape, mask.shape)
-    out, at = np.array(np.broadcast_to(x, shape)), np.broadcast_to(mask, shape)
-    out[at] = np.asarray(source).reshape(-1)[: int(at.sum())]
+    out, full_mask = np.array(np.broadcast_to(x, shape)), np.broadcast_to(mask, shape)
+    out[full_mask] = np.asarray(source).reshape(-1)[: int(full_mask.sum())]
     return out
 
 
@@ -163,9 +163,9 @@ def write_strided(
     if not x.flags.c_contiguous:
         raise UsageError("the reference knows as_strided_scatter for tensors that are laid out row by row.")
     out = np.array(x, order="C")
-    at = sum((np.arange(n)[(slice(None), *(None,) * (len(size) - 1 - i))] * stride[i] for i, n in enumerate(size)),
-             start=np.asarray(storage_offset or 0))  # fmt: skip
-    out.reshape(-1)[at] = src
+    along_axes = (np.arange(n)[(slice(None), *(None,) * (len(size) - 1 - i))] * stride[i] for i, n in enumerate(size))
+    positions = sum(along_axes, start=np.asarray(storage_offset or 0))
+    out.reshape(-1)[positions] = src
     return out
 
 
