@@ -104,7 +104,7 @@ class Chain:
             if numbers.updated and numbers.step is not None:
                 for leaf in settings_read(self.expression(numbers, 0), numbers.step):
                     name, value = leaf.source.name, float(leaf.number)
-                    key = Key("number", name, sum(other == name for other, _ in settings))
+                    key = Key("number", name, sum(setting_name == name for setting_name, _ in settings))
                     settings.setdefault((name, value), Numbers(key, (), np.zeros(1, np.int64), np.array([value])))
         return settings
 
@@ -114,9 +114,9 @@ class Chain:
 
     def locate(self, numbers: Numbers, part: Leaf | Cells) -> Located:
         """Where the numbers of a part of an expression are."""
-        kept = self._located.get(id(part))
-        if kept is not None and kept[0] is part:
-            return kept[1]
+        cached = self._located.get(id(part))
+        if cached is not None and cached[0] is part:
+            return cached[1]
         located = self._locate(numbers, part)
         self._located[id(part)] = part, located
         return located
@@ -146,8 +146,8 @@ class Chain:
         flat = np.ravel_multi_index(tuple(part.cells.T), part.source.shape) if part.source.shape else np.zeros(1, int)
         return numbers, np.searchsorted(numbers.flat, flat)
 
-    def calculate(self, each: Callable[[Numbers, int, Expr], None] = lambda *_: None) -> None:
-        """Calculate every number from the image, with its bound; `each` is called with each expression on the way."""
+    def calculate(self, visit: Callable[[Numbers, int, Expr], None] = lambda *_: None) -> None:
+        """Calculate every number from the image, with its bound; `visit` is called with each expression on the way."""
         self.ties.clear()
         for numbers in self.calculated:
             assert numbers.step is not None
@@ -157,7 +157,7 @@ class Chain:
                 self._located.clear()
                 try:
                     self._calculate(numbers, index, expr, call)
-                    each(numbers, index, expr)
+                    visit(numbers, index, expr)
                 except UsageError as error:
                     raise unwritable(numbers, index, error) from None
         self.finished = True
@@ -168,10 +168,10 @@ class Chain:
         value, error = map(float, walk.result(expr))
         bound = whole_bound(value, error, call.precision)
         if mixes(call):
-            exact, off = map(float, expr.result(call.precision))
-            own = whole_bound(exact, off, call.precision)
+            exact, exact_error = map(float, expr.result(call.precision))
+            exact_bound = whole_bound(exact, exact_error, call.precision)
             cell = tuple(map(int, numbers.cells[index]))
-            if not agree(value, float(numbers.recorded[index]), own, call.dtype):
+            if not agree(value, float(numbers.recorded[index]), exact_bound, call.dtype):
                 bound += convolution.normwise(call, cell)
         numbers.bound[index] = math.inf if math.isnan(bound) else bound  # 0 times an input without a bound
         tie = walk.tie(expr) if isinstance(expr, Apply) and expr.function in CHOICES else walk.jumped
@@ -243,9 +243,9 @@ class _Walk:
     def _jump(self, expr: Apply, values: list[float | Array], errors: list[float | Array]) -> float:
         """Added to the bound where a gradient may be passed in only one of the two calculations: the whole gradient."""
         names = [*expr.arguments]
-        at, limit = names.index("x"), names.index(JUMPS[expr.function]) if JUMPS[expr.function] else None
-        recorded = float(values[at]) - (0.0 if limit is None else float(values[limit]))
-        allowed = float(errors[at]) + (0.0 if limit is None else float(errors[limit]))
+        position, limit = names.index("x"), names.index(JUMPS[expr.function]) if JUMPS[expr.function] else None
+        recorded = float(values[position]) - (0.0 if limit is None else float(values[limit]))
+        allowed = float(errors[position]) + (0.0 if limit is None else float(errors[limit]))
         candidates = [self._single(expr.arguments[name]) for name in ("x", JUMPS[expr.function]) if name]
         live = candidates[0] - sum(candidates[1:])
         near = 0 < abs(live) <= ALIKE * max(map(abs, candidates))
@@ -274,10 +274,10 @@ class _Walk:
         sign = -1.0 if expr.function in {"min", "minimum"} else 1.0
         order = sorted(range(len(values)), key=lambda i: -sign * values[i])
         best = order[0]
-        for other in order[1:]:
-            apart, allowed = abs(values[best] - values[other]), errors[best] + errors[other]
-            if 0 < apart <= allowed:  # equal numbers may change places without a difference
-                return NearTie(self.label, apart, allowed)
+        for candidate in order[1:]:
+            distance, allowed = abs(values[best] - values[candidate]), errors[best] + errors[candidate]
+            if 0 < distance <= allowed:  # equal numbers may change places without a difference
+                return NearTie(self.label, distance, allowed)
         return None
 
     def _live(self, part: Leaf | Cells) -> Array:
@@ -297,19 +297,19 @@ class _Walk:
         return np.where(located.places < 0, 0.0, located.numbers.bound[located.places])
 
 
-def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int, *, whole: bool = False) -> Chain:
+def below(trace: Trace, roots: Iterable[tuple[Key, Array]], limit: int, *, everything: bool = False) -> Chain:
     """Everything that some numbers depend on, down to pixels and parameters.
 
     Args:
-        whole: Take all numbers of each step and input involved, including those that nothing reads.
+        everything: Take all numbers of each step and input involved, including those that nothing reads.
         roots: Tensors, each with the places of some of its numbers in the flattened tensor.
-        most: The maximum number of numbers.
+        limit: The maximum number of numbers.
 
     Raises:
         TooLarge: there are more.
         UsageError: an operation that cannot be explained, or a number that is not finite.
     """
-    search = _Search(trace, most, whole)
+    search = _Search(trace, limit, everything)
     for key, flat in roots:
         search.wanted.setdefault(key, []).append((flat, None))
     tensors = [numbers for step in reversed(trace.all_steps) for numbers in search.step(step)]
@@ -322,8 +322,8 @@ def below(trace: Trace, roots: Iterable[tuple[Key, Array]], most: int, *, whole:
 class _Search:
     """The search for everything that some numbers depend on, from the last step to the first."""
 
-    def __init__(self, trace: Trace, most: int, whole: bool) -> None:
-        self.trace, self.most, self.whole, self.count, self.room = trace, most, whole, 0, [KEPT]
+    def __init__(self, trace: Trace, limit: int, everything: bool) -> None:
+        self.trace, self.most, self.whole, self.count, self.room = trace, limit, everything, 0, [KEPT]
         self.wanted: dict[Key, list[tuple[Array, Array | None]]] = {}  # places, and their numbers where they were read
         self.readers: dict[int, StepReader] = {}
 

@@ -171,10 +171,14 @@ class StepReader:
 
 def _origins(trace: Trace, ref: Ref, cells: Array) -> Iterator[tuple[Key, Array, Array]]:
     for part in provenance(trace, ref, cells):
-        source, at = part.source, part.cells
+        source, source_cells = part.source, part.cells
         if source.kind not in {"step", "parameter", "constant", "input"}:
             raise UsageError(f"{source.name} has no cells.")
-        flat = np.ravel_multi_index(tuple(at.T), source.shape) if at.shape[1] else np.zeros(len(at), np.int64)
+        flat = (
+            np.ravel_multi_index(tuple(source_cells.T), source.shape)
+            if source_cells.shape[1]
+            else np.zeros(len(source_cells), np.int64)
+        )
         yield Key(source.kind, source.name, source.output), part.which, flat
 
 

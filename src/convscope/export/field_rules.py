@@ -151,14 +151,14 @@ def _padded(step: Step, operands: Operands) -> State | None:
     )
 
 
-def _reduced(names: Sequence[str], *, kept: bool = False) -> Rule:
-    """A mean or a softmax reads whole axes; `kept` if the result still has them."""
+def _reduced(names: Sequence[str], *, keeps_axes: bool = False) -> Rule:
+    """A mean or a softmax reads whole axes; `keeps_axes` if the result still has them."""
 
     def rule(step: Step, operands: Operands) -> State | None:
         ref, state = operands[0]
         axes = next((_listed(step.arguments[n]) for n in names if step.arguments.get(n) is not None), [])
         places = {int(a) % len(ref.shape) for a in axes} or set(range(len(ref.shape)))
-        keep = kept or bool(step.arguments.get("keepdim"))
+        keep = keeps_axes or bool(step.arguments.get("keepdim"))
         return tuple(replace(r, loose=False) for r in _without(state, places, keep=keep))
 
     return rule
@@ -200,16 +200,18 @@ def _product(left: str, right: str) -> Rule:
     def rule(step: Step, operands: Operands) -> State | None:
         by_id = {id(ref): state for ref, state in operands}
         a, b = step.arguments[left], step.arguments[right]
-        mine, theirs = by_id[id(a)], by_id[id(b)]
-        if mine and theirs:  # a number of both; exact once either was read wholly
-            rows, columns = (tuple(r.together() for r in state) for state in (mine, theirs))
-            read = any(r.place == len(a.shape) - 1 for r in mine) or any(r.place == len(b.shape) - 2 for r in theirs)
-            fixed = all(r.place is None for r in (*mine, *theirs))
+        left_state, right_state = by_id[id(a)], by_id[id(b)]
+        if left_state and right_state:  # a number of both; exact once either was read wholly
+            rows, columns = (tuple(r.together() for r in state) for state in (left_state, right_state))
+            is_read_whole = any(r.place == len(a.shape) - 1 for r in left_state) or any(
+                r.place == len(b.shape) - 2 for r in right_state
+            )
+            fixed = all(r.place is None for r in (*left_state, *right_state))
             joined = _joined([rows, columns])
-            return joined and tuple(replace(r, loose=not (read or fixed)) for r in joined)
-        if mine:
-            return _without(mine, {len(a.shape) - 1}, keep=True)
-        return _without(theirs, {len(b.shape) - 2}, keep=True)
+            return joined and tuple(replace(r, loose=not (is_read_whole or fixed)) for r in joined)
+        if left_state:
+            return _without(left_state, {len(a.shape) - 1}, keep=True)
+        return _without(right_state, {len(b.shape) - 2}, keep=True)
 
     return rule
 
@@ -231,8 +233,8 @@ def _moved(axes: Callable[[Step, int], Sequence[int | None]]) -> Rule:
 
 def _swapped(step: Step, rank: int) -> list[int | None]:
     order: list[int | None] = [*range(rank)]
-    one, two = (int(step.arguments.get(n, i)) % rank for i, n in enumerate(("dim0", "dim1")))
-    order[one], order[two] = order[two], order[one]
+    first, second = (int(step.arguments.get(n, i)) % rank for i, n in enumerate(("dim0", "dim1")))
+    order[first], order[second] = order[second], order[first]
     return order
 
 
@@ -250,14 +252,14 @@ def _reshaped(step: Step, operands: Operands) -> State | None:
     """Axes of equal products; several that become one are merged, one that becomes several is lost."""
     ref, state = operands[0]
     places = dict[int, tuple[int, bool]]()
-    at = 0
+    axis_offset = 0
     for sizes, axes in regrouped(ref.shape, step.shape):
-        real = [at + i for i, n in enumerate(sizes) if n != 1]
+        real = [axis_offset + i for i, n in enumerate(sizes) if n != 1]
         target = [axis for axis in axes if step.shape[axis] != 1] or list(axes[:1])
-        for axis in range(at, at + len(sizes)):
+        for axis in range(axis_offset, axis_offset + len(sizes)):
             if len(target) == 1:
                 places[axis] = target[0], len(real) > 1
-        at += len(sizes)
+        axis_offset += len(sizes)
     result = []
     for reach in state:
         if reach.place is None:
@@ -283,13 +285,17 @@ def _concatenated(step: Step, operands: Operands) -> State | None:
 def _sliced(step: Step, operands: Operands) -> State | None:
     (ref, state), a = operands[0], step.arguments
     axis = int(a.get("dim") or 0) % len(ref.shape)
-    start, by = int(a.get("start") or 0), int(a.get("step") or 1)
+    start, step_size = int(a.get("start") or 0), int(a.get("step") or 1)
     start = start + ref.shape[axis] if start < 0 else start
     return tuple(
         r
         if r.place != axis or r.merged
         else replace(
-            r, first=r.first + start * r.jump, last=r.last + start * r.jump, jump=r.jump * by, count=step.shape[axis]
+            r,
+            first=r.first + start * r.jump,
+            last=r.last + start * r.jump,
+            jump=r.jump * step_size,
+            count=step.shape[axis],
         )
         for r in state
     )
@@ -329,7 +335,7 @@ RULES: Mapping[str, Rule] = {
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     **dict.fromkeys(("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm"), _reduced(("dim",))),
-    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _reduced(("dim",), kept=True)),
+    **dict.fromkeys(("_softmax", "_log_softmax", "_safe_softmax"), _reduced(("dim",), keeps_axes=True)),
     "mm": _product("self", "mat2"),
     "bmm": _product("self", "mat2"),
     "addmm": _product("mat1", "mat2"),
@@ -353,6 +359,6 @@ RULES: Mapping[str, Rule] = {
 
 def rule_of(op: str) -> Rule | None:
     """The rule of an operation; None where window arithmetic does not describe it."""
-    known = OPS.get(op)
-    pointwise = known is not None and known.dependencies is pointwise_dependencies
+    entry = OPS.get(op)
+    pointwise = entry is not None and entry.dependencies is pointwise_dependencies
     return RULES.get(op, _cell_by_cell if pointwise else None)

@@ -83,8 +83,8 @@ class _Writer:
         if dot.right is None:
             text = f"SUM({self._cells(rows[inside])})" if inside.any() else "0"
         else:
-            both = np.stack([rows, self._positions(dot.right)], axis=1)[inside]  # (T, 2, 3)
-            text = "+".join(self._products(part) for part in rectangles(both)) or "0"
+            position_pairs = np.stack([rows, self._positions(dot.right)], axis=1)[inside]  # (T, 2, 3)
+            text = "+".join(self._products(part) for part in rectangles(position_pairs)) or "0"
         text = self._scaled(dot, text if dot.right is None else f"({text})", text)
         return text if dot.bias is None else f"{text}+{self._atom(dot.bias)}"
 

@@ -116,8 +116,8 @@ class _Front:
         return top + len(numbers)
 
     def _numbers_of(self, top: int, numbers: Numbers) -> int:
-        known = self.chain.trace.card.classes
-        classes = known if numbers.shape == (1, len(known)) == (1, len(numbers)) else ()
+        class_names = self.chain.trace.card.classes
+        classes = class_names if numbers.shape == (1, len(class_names)) == (1, len(numbers)) else ()
         self._heads(top, [plain(numbers.key.name), "number"])
         for index, row in enumerate(range(top + 1, top + 1 + len(numbers))):
             self.page.write_string(row, 0, plain(classes[index] if classes else numbers.label(index)))
@@ -134,8 +134,8 @@ class _Front:
     def _live(self, row: int, column: int, numbers: Numbers, index: int, form: Format) -> None:
         """A number of another sheet."""
         sheet, block = self.layout.blocks[numbers.key]
-        at = address(int(block.rows[index]), int(block.columns[index]))
-        text = f"={quoted(self.layout.names[sheet])}!{at}"
+        cell_address = address(int(block.rows[index]), int(block.columns[index]))
+        text = f"={quoted(self.layout.names[sheet])}!{cell_address}"
         self.page.write_formula(row, column, text, form, float(numbers.recorded[index]))
 
     def _heads(self, row: int, heads: list[str]) -> None:

@@ -132,9 +132,13 @@ def multiply_adds(step: Step) -> Sum:
 def _convolution_cost(step: Step) -> Sum:
     weight, shape = _shape(step, "weight"), step.shape
     if step.arguments.get("transposed"):  # each input cell is spread by a whole kernel
-        read = _shape(step, "input")
+        input_shape = _shape(step, "input")
         per_cell = (*weight[2:], weight[1])
-        return multiplied(read[len(read) - len(weight) + 1 :], per_cell, read[: len(read) - len(weight) + 1])
+        return multiplied(
+            input_shape[len(input_shape) - len(weight) + 1 :],
+            per_cell,
+            input_shape[: len(input_shape) - len(weight) + 1],
+        )
     return convolution_cost(shape, weight)
 
 
@@ -281,12 +285,12 @@ def field_sums(trace: Trace) -> dict[int, FieldSum | None]:
     states, result = dict[int, State | None](), dict[int, FieldSum | None]()
     for step in trace.all_steps:
         before = [(ref, _state(ref, states, start)) for _, _, ref in step.refs()]
-        known = [state for _, state in before if state not in (None, ())]
+        known_states = [state for _, state in before if state not in (None, ())]
         lost = any(state is None for _, state in before)
-        state = None if not start or lost or not step.arguments else _after(step, before) if known else ()
+        state = None if not start or lost or not step.arguments else _after(step, before) if known_states else ()
         states[step.id] = state
         loose = any(reach.loose for reach in state or ())
-        result[step.id] = _field(state, known) if state and not loose else None
+        result[step.id] = _field(state, known_states) if state and not loose else None
     return result
 
 
@@ -299,11 +303,13 @@ def _state(ref: Ref, states: Mapping[int, State | None], start: State) -> State 
 
 def _field(state: State, before: Sequence[State]) -> FieldSum:
     widened = [reach for reach in state if reach.sum]
-    whole = all(reach.whole for reach in state)
+    sees_all = all(reach.whole for reach in state)
     sizes = tuple(reach.size for reach in state)
-    same = any(sizes == tuple(reach.size for reach in other) for other in before)
-    changes = not same and not (whole and any(all(reach.whole for reach in other) for other in before))
-    return FieldSum(sizes, whole, changes, widened[0].sum if widened and changes else "")
+    same = any(sizes == tuple(reach.size for reach in earlier_state) for earlier_state in before)
+    changes = not same and not (
+        sees_all and any(all(reach.whole for reach in earlier_state) for earlier_state in before)
+    )
+    return FieldSum(sizes, sees_all, changes, widened[0].sum if widened and changes else "")
 
 
 def _after(step: Step, before: Sequence[tuple[Ref, State | None]]) -> State | None:

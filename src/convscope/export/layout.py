@@ -58,8 +58,8 @@ class Layout:
         step = chain.trace.training_step
         for numbers in chain.tensors.values():
             if numbers.key.kind == "input":
-                what = "what the loss compares the output with" if step and numbers.key.name == "target" else ""
-                self._alone(numbers, f"{numbers.key.name}: {what or INPUTS}")
+                description = "what the loss compares the output with" if step and numbers.key.name == "target" else ""
+                self._alone(numbers, f"{numbers.key.name}: {description or INPUTS}")
         updates: dict[str, list[Numbers]] = {}
         for numbers in chain.tensors.values():
             if numbers.updated:
@@ -81,8 +81,8 @@ class Layout:
         None for a number that is part of the formula, and for a part that has no cell of its own.
         """
         if isinstance(part, Apply):
-            made = self._made(numbers, part)
-            return None if made is None else self._position(made, index)
+            result_numbers = self._made(numbers, part)
+            return None if result_numbers is None else self._position(result_numbers, index)
         if isinstance(part, Leaf) and part.source.kind == "number":
             setting = self.chain.setting(numbers, part)
             return None if setting is None else self._position(setting, 0)
@@ -100,11 +100,11 @@ class Layout:
 
     def _made(self, numbers: Numbers, part: Apply) -> Numbers | None:
         """The result of the same update that a part of its expression is: Adam's running means."""
-        for other in self._results.get(id(numbers), []):
-            if other is not numbers and len(other) == len(numbers):
-                expr = self.chain.expression(other, 0)
+        for result in self._results.get(id(numbers), []):
+            if result is not numbers and len(result) == len(numbers):
+                expr = self.chain.expression(result, 0)
                 if isinstance(expr, Apply) and (expr.function, expr.note) == (part.function, part.note):
-                    return other
+                    return result
         return None
 
     def _sheet(self, name: str, title: str) -> tuple[int, StepSheet]:
@@ -129,11 +129,11 @@ class Layout:
         result = f", result {numbers.key.output}" if numbers.key.output else ""
         index, sheet = self._sheet(step.name, f"{step.name}: {step.says}{result}")
         block = self._add(index, sheet, numbers)
-        mine = [(self._add(index, sheet, p), p) for p in parameters if p.key not in self.blocks]
-        if len(numbers.shape) > 2 and (max(numbers.shape[2:]) > 1 or any(len(p.shape) > 2 for _, p in mine)):
-            self._banded(block, [b for b, _ in mine])
+        own_blocks = [(self._add(index, sheet, p), p) for p in parameters if p.key not in self.blocks]
+        if len(numbers.shape) > 2 and (max(numbers.shape[2:]) > 1 or any(len(p.shape) > 2 for _, p in own_blocks)):
+            self._banded(block, [b for b, _ in own_blocks])
         else:
-            self._listed(block, [b for b, _ in mine])
+            self._listed(block, [b for b, _ in own_blocks])
 
     def _settings(self, settings: list[Numbers]) -> None:
         """Write the optimizer's settings below each other, each beside its name."""
@@ -146,7 +146,7 @@ class Layout:
             block.planes.append(Plane("", row, SETTINGS, 1, 1))
             sheet.labels.append((row, 1, numbers.key.name))
 
-    def _update(self, results: list[Numbers], given: list[Numbers]) -> None:
+    def _update(self, results: list[Numbers], parameters: list[Numbers]) -> None:
         """Write the update of one parameter: the optimizer's old state, its new state, the new parameter."""
         step = results[0].step
         assert step is not None
@@ -156,7 +156,7 @@ class Layout:
         for row, result in enumerate(results, 1):
             sheet.labels.append((row, 0, f"{_title(result)} = {self._words(result, self.chain.expression(result, 0))}"))
         top, column = TOP + len(results) - 1, 1
-        for numbers in [*(p for p in given if p.key not in self.blocks), *results]:
+        for numbers in [*(p for p in parameters if p.key not in self.blocks), *results]:
             title = _title(numbers)
             block = self._add(index, sheet, numbers)
             place(block, top, column, title=title)
@@ -170,9 +170,9 @@ class Layout:
         parts = {}
         for name, part in expr.arguments.items():
             assert not isinstance(part, Cells)
-            made = self._made(numbers, part) if isinstance(part, Apply) else None
-            inner = self._words(numbers, part) if made is None else _title(made)
-            parts[name] = f"({inner})" if isinstance(part, Apply) and made is None else inner
+            result_numbers = self._made(numbers, part) if isinstance(part, Apply) else None
+            inner = self._words(numbers, part) if result_numbers is None else _title(result_numbers)
+            parts[name] = f"({inner})" if isinstance(part, Apply) and result_numbers is None else inner
         return PRIMITIVES[expr.function].formula.format(**parts)
 
     def _banded(self, block: PlacedTensor, parameters: list[PlacedTensor]) -> None:
@@ -203,15 +203,15 @@ class Layout:
         """Write units below each other, with their biases beside them and the weights of each unit to the right."""
         place(block, TOP, 1)
         width = plane_size(block.numbers)[1]
-        column, rest = 1 + width + 1, []
+        column, unplaced = 1 + width + 1, []
         for b in sorted(parameters, key=lambda b: len(b.numbers.shape)):
             if len(b.numbers.shape) == 1 and width == 1:
                 column = place_beside(b, block, column)
             elif len(b.numbers.shape) == 2 and (like := self._like(block.numbers, b.numbers)) is not None:
                 column = place_weights(b, like, column)
             else:
-                rest.append(b)
-        self._rest(rest, column + 1)
+                unplaced.append(b)
+        self._rest(unplaced, column + 1)
 
     def _rest(self, blocks: list[PlacedTensor], column: int) -> None:
         row = TOP
@@ -224,15 +224,15 @@ class Layout:
         if not isinstance(expr, Dot) or expr.right is None:
             return None
         across = self.chain.locate(numbers, expr.right)
-        at = self.positions(numbers, expr.left)
-        assert at is not None
-        if across.numbers is not weight or len({*at[:, 0]}) != 1 or len(at) != weight.shape[1]:
+        positions = self.positions(numbers, expr.left)
+        assert positions is not None
+        if across.numbers is not weight or len({*positions[:, 0]}) != 1 or len(positions) != weight.shape[1]:
             return None
         units, places = np.divmod(weight.flat[across.places], weight.shape[1])
         if len({*units}) != 1:
             return None
         like = np.empty((weight.shape[1], 2), np.int64)
-        like[places] = at[:, 1:] - at[:, 1:].min(axis=0)
+        like[places] = positions[:, 1:] - positions[:, 1:].min(axis=0)
         return like
 
     def _check(self) -> None:
@@ -245,15 +245,15 @@ class Layout:
                     )
 
 
-def sheet_name(name: str, taken: list[str]) -> str:
-    """A name that a sheet may have: at most 31 characters, none that formulas reserve, and not one of `taken`.
+def sheet_name(name: str, used_names: list[str]) -> str:
+    """A name that a sheet may have: at most 31 characters, none that formulas reserve, and not one of `used_names`.
 
     >>> sheet_name("layer1.0/relu", []), sheet_name("Conv1", ["conv1"]), sheet_name("'", [])
     ('layer1.0_relu', 'Conv1~2', '_')
     """
     name = re.sub(r"[^\w .#~=+@%$-]", "_", spelled(name)).strip("'").strip() or "_"
     name = f"{name}_" if name.lower() == "history" else name  # a name that Excel keeps for itself
-    used = {other.lower() for other in taken}
+    used = {used_name.lower() for used_name in used_names}
     result, number = name[:31], 2
     while result.lower() in used:
         result = f"{name[: 30 - len(str(number))]}~{number}"
@@ -271,13 +271,13 @@ def _title(numbers: Numbers) -> str:
 
 def _owners(chain: Chain) -> dict[Key, list[Numbers]]:
     """The parameters that each step reads first."""
-    seen: set[str] = set()
+    assigned: set[str] = set()
     result: dict[Key, list[Numbers]] = {}
     for numbers in chain.calculated:
         assert numbers.step is not None
         for _, _, ref in numbers.step.refs():
             for key in chain.sources(numbers, ref):
-                if key.kind == "parameter" and key.name not in seen:
-                    seen.add(key.name)
+                if key.kind == "parameter" and key.name not in assigned:
+                    assigned.add(key.name)
                     result.setdefault(numbers.key, []).append(chain.tensors[key])
     return result

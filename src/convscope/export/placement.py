@@ -52,12 +52,12 @@ class _View(NamedTuple):
         """
         count = len(shape)
         axes = [axis for axis in range(count) if axis != skip]
-        drawn = [axis for axis in axes if axis >= count - 2] if count > 2 else []
-        drawn = drawn if any(shape[axis] > 1 for axis in drawn) else []
-        leading = [axis for axis in axes if axis not in drawn and shape[axis] > 1]
-        if not drawn:
-            drawn, leading = leading[-2 if count == 2 else -1 :], leading[: -2 if count == 2 else -1]
-        return cls(leading, drawn)
+        plane = [axis for axis in axes if axis >= count - 2] if count > 2 else []
+        plane = plane if any(shape[axis] > 1 for axis in plane) else []
+        leading = [axis for axis in axes if axis not in plane and shape[axis] > 1]
+        if not plane:
+            plane, leading = leading[-2 if count == 2 else -1 :], leading[: -2 if count == 2 else -1]
+        return cls(leading, plane)
 
     def grid(self, numbers: Numbers) -> tuple[Array, Array]:
         """The row and column of every number within its plane."""
@@ -105,8 +105,8 @@ def place(
         which = chosen[inverse.reshape(-1) == position]
         block.rows[which] = row + above + rows[which] - down.start
         block.columns[which] = column + columns[which] - beside.start
-        at = {axis: lead, **dict(zip(view.leading, map(int, index), strict=True))}
-        heading = plane_heading(numbers, at, title)
+        plane_index = {axis: lead, **dict(zip(view.leading, map(int, index), strict=True))}
+        heading = plane_heading(numbers, plane_index, title)
         block.planes.append(
             Plane(
                 heading,
@@ -152,10 +152,10 @@ def short_name(numbers: Numbers) -> str:
 
 def plane_heading(numbers: Numbers, index: dict[int, int | None], title: str = "") -> str:
     """The heading of a plane: `channel 3`, `kernel 0, channel 1`, `bias 2`; axes without an index are whole."""
-    at = {axis: i for axis, i in index.items() if i is not None}
+    fixed = {axis: i for axis, i in index.items() if i is not None}
     axes = len(numbers.shape)
     if numbers.key.kind == "parameter" and axes < 3:
-        return f"{title or short_name(numbers)} {', '.join(map(str, at.values()))}".strip()
+        return f"{title or short_name(numbers)} {', '.join(map(str, fixed.values()))}".strip()
     words = {0: "kernel" if numbers.of_parameter else "image", 1: "channel"}
-    where = [f"{words.get(axis, f'axis {axis}')} {i}" for axis, i in sorted(at.items())]
+    where = [f"{words.get(axis, f'axis {axis}')} {i}" for axis, i in sorted(fixed.items())]
     return ", ".join([title, *where] if title else where)

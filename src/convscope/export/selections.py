@@ -25,9 +25,15 @@ def label_loss(call: Call, _: Cell) -> Expr:
         return number(float(target.array.size), "images")
     chosen = [
         Apply(
-            "neg", {"x": Apply("number_at", {"cells": row(scores, at, [len(at) - 1]), "index": leaf(target, at[:-1])})}
+            "neg",
+            {
+                "x": Apply(
+                    "number_at",
+                    {"cells": row(scores, score_cell, [len(score_cell) - 1]), "index": leaf(target, score_cell[:-1])},
+                )
+            },
         )
-        for at in ((*image, 0) for image in np.ndindex(target.shape))
+        for score_cell in ((*image, 0) for image in np.ndindex(target.shape))
     ]
     return _sum(chosen, "the losses", len(chosen) if call["reduction"] == MEAN else 1)
 
@@ -71,10 +77,10 @@ def _from_window(call: Call, cell: Cell, window: Cell) -> Apply | Leaf:
     image, grad = call["self"], call["grad_output"]
     result: Apply | Leaf = leaf(grad, window)
     candidates = _candidates(call, window)
-    here = int(np.flatnonzero((candidates.cells == cell).all(axis=1))[0])
-    for function, part in (("pass_from", slice(here + 1, None)), ("pass_above", slice(here))):
-        if len(others := candidates.cells[part]):
-            cells = Cells(candidates.values[part], image.source, others, (len(others),))
+    position = int(np.flatnonzero((candidates.cells == cell).all(axis=1))[0])
+    for function, part in (("pass_from", slice(position + 1, None)), ("pass_above", slice(position))):
+        if len(other_cells := candidates.cells[part]):
+            cells = Cells(candidates.values[part], image.source, other_cells, (len(other_cells),))
             parts = {"grad": result, "x": leaf(image, cell), "threshold": Apply("max", {"cells": cells})}
             result = Apply(function, parts)
     return result

@@ -175,11 +175,11 @@ class _Drawing:
         for numbers in self.chain.calculated:
             sheet, block = self.layout.blocks[numbers.key]
             name = quoted(self.layout.names[sheet])
-            at = [address(r, c) for r, c in zip(block.rows.tolist(), block.columns.tolist(), strict=True)]
+            addresses = [address(r, c) for r, c in zip(block.rows.tolist(), block.columns.tolist(), strict=True)]
             differences = (numbers.live - numbers.recorded).tolist()
             for index, bound in enumerate(numbers.bound.tolist()):
                 self._names(page, row, numbers, index)
-                live = f"={name}!{at[index]}-{RECORDED}!C{row + 1}"
+                live = f"={name}!{addresses[index]}-{RECORDED}!C{row + 1}"
                 page.write_formula(row, 2, live, self.formats.small, differences[index])
                 if math.isfinite(bound):
                     page.write_number(row, 3, bound, self.formats.small)

@@ -21,11 +21,11 @@ LONGEST = 100_000
 """Terms that a sum sheet may have."""
 
 
-def save_sum(why: Explanation, path: str | Path) -> None:
+def save_sum(explanation: Explanation, path: str | Path) -> None:
     """Write the calculation of one number: its terms, their products, the sum, and the comparison with PyTorch's.
 
     Args:
-        why: The explanation.
+        explanation: The explanation.
         path: Where to write it: a file .xlsx.
 
     Raises:
@@ -33,15 +33,17 @@ def save_sum(why: Explanation, path: str | Path) -> None:
             is not installed.
         ConvscopeError: the file cannot be written.
     """
-    expr = why.expr
+    expr = explanation.expr
     if expr is None:
-        raise UsageError(f"{why.name} has no calculation to write: no rule explains {why.step.op!r}.")
+        raise UsageError(f"{explanation.name} has no calculation to write: no rule explains {explanation.step.op!r}.")
     content = BytesIO()
     book: Book = xlsxwriter().Workbook(content, {"in_memory": True, "default_format_properties": {"font_color": INK}})
     try:
-        _Sheet(book, why).draw()
+        _Sheet(book, explanation).draw()
     except UsageError as error:
-        raise UsageError(f"{why.name} ({why.step.op}) cannot be written as a formula: {error}") from None
+        raise UsageError(
+            f"{explanation.name} ({explanation.step.op}) cannot be written as a formula: {error}"
+        ) from None
     book.close()
     save(path, content.getvalue())
 
@@ -49,8 +51,8 @@ def save_sum(why: Explanation, path: str | Path) -> None:
 class _Sheet:
     """The one sheet."""
 
-    def __init__(self, book: Book, why: Explanation) -> None:
-        self.why, self.page = why, book.add_worksheet(SHEET)
+    def __init__(self, book: Book, explanation: Explanation) -> None:
+        self.why, self.page = explanation, book.add_worksheet(SHEET)
         self.title = book.add_format({"bold": True, "font_size": 13})
         self.head = book.add_format({"bold": True, "bottom": 1})
         self.faint = book.add_format({"font_color": FAINT})
@@ -61,9 +63,9 @@ class _Sheet:
         self.cells: dict[int, Array] = {}  # (T, 3) sheet, row, column, by the identity of a part of the expression
 
     def draw(self) -> None:
-        expr, why = self.why.expr, self.why
+        expr, explanation = self.why.expr, self.why
         assert expr is not None
-        if not np.isfinite([why.value, why.recorded]).all():
+        if not np.isfinite([explanation.value, explanation.recorded]).all():
             raise UsageError("it is nan or infinite, which a spreadsheet cannot hold.")
         count = sum(len(part) if isinstance(part, Cells) else 1 for part in parts_read(expr))
         if count > LONGEST:
@@ -73,16 +75,16 @@ class _Sheet:
         self.page.set_column(1, 1, 14)
         self.page.set_column(2, 2, 26)
         self.page.set_column(3, 4, 14)
-        self.page.write_string(0, 0, plain(why.name), self.title)
+        self.page.write_string(0, 0, plain(explanation.name), self.title)
         self.page.write_string(1, 0, plain(headline(expr)))
         self.page.write_string(2, 0, "Blue numbers can be changed.", self.given)
         text = self._dot(expr) if isinstance(expr, Dot) else self._terms(expr)
         self.row += 1
-        calculated = self._line("calculated", f"={text}", why.value, self.made)
-        recorded = self._line("recorded by PyTorch", None, why.recorded, self.made)
-        self._line("difference", f"={recorded}-{calculated}", why.difference, self.small)
-        self._line("allowed", None, why.bound, self.small)
-        self.page.write_string(self.row + 1, 0, plain(why.says), self.faint)
+        calculated = self._line("calculated", f"={text}", explanation.value, self.made)
+        recorded = self._line("recorded by PyTorch", None, explanation.recorded, self.made)
+        self._line("difference", f"={recorded}-{calculated}", explanation.difference, self.small)
+        self._line("allowed", None, explanation.bound, self.small)
+        self.page.write_string(self.row + 1, 0, plain(explanation.says), self.faint)
 
     def _dot(self, dot: Dot) -> str:
         """A line for each product; the sum, the scale, the bias."""

@@ -216,13 +216,13 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
                 memory.by_step[step.id],
             )
         )
-    read = {name for fresh, _ in counted.values() for name in fresh}
+    read_names = {name for fresh, _ in counted.values() for name in fresh}
     return Summary(
         trace.card.name,
         {name: ref.shape for ref in trace.outside.values() if ref.kind == "input" for name in [ref.name]},
         tuple(layers),
         sum(map(math.prod, shapes.values())),
-        {name: math.prod(shape) for name, shape in shapes.items() if name not in read},
+        {name: math.prod(shape) for name, shape in shapes.items() if name not in read_names},
         sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
         memory,
         failure,
@@ -230,23 +230,23 @@ def _summary(model: Any, trace: Trace, failure: ShapeFailure | None) -> Summary:
     )
 
 
-def _counted(trace: Trace, known: Mapping[str, object]) -> dict[int, tuple[list[str], list[str]]]:
+def _counted(trace: Trace, parameters: Mapping[str, object]) -> dict[int, tuple[list[str], list[str]]]:
     """For each visible step, the parameters that it reads first, and those counted before.
 
     A parameter that only hidden steps prepare is counted where a visible step reads the result.
     """
-    carried, seen, result = dict[int, list[str]](), set[str](), {}
+    carried, counted, result = dict[int, list[str]](), set[str](), {}
     for step in trace.all_steps:
         names = list[str]()
         for _, _, ref in step.refs():
-            if ref.kind == "parameter" and ref.name in known:
+            if ref.kind == "parameter" and ref.name in parameters:
                 names.append(ref.name)
             elif ref.kind == "step" and trace.all_steps[ref.id].hidden:
                 names += carried[ref.id]
         carried[step.id] = names = list(dict.fromkeys(names))
         if not step.hidden:
-            result[step.id] = [n for n in names if n not in seen], [n for n in names if n in seen]
-            seen.update(names)
+            result[step.id] = [n for n in names if n not in counted], [n for n in names if n in counted]
+            counted.update(names)
     return result
 
 
@@ -264,8 +264,8 @@ def _noise(card: Card, size: Size | Mapping[str, Size]) -> Array | dict[str, Arr
     if isinstance(size, Mapping):
         return {str(name): _one(card, part) for name, part in size.items()}
     if len(card.inputs) > 1:
-        wanted = ", ".join(f"{name!r}: (3, 64, 64)" for name in card.inputs)
-        raise UsageError(f"{card.name} takes several inputs; give the size of each: size={{{wanted}}}.")
+        sizes = ", ".join(f"{name!r}: (3, 64, 64)" for name in card.inputs)
+        raise UsageError(f"{card.name} takes several inputs; give the size of each: size={{{sizes}}}.")
     return _one(card, size)
 
 
@@ -304,7 +304,7 @@ def _long(layers: Sequence[LayerSummary]) -> list[str]:
     lines = list[str]()
     for layer, line in zip(layers, table(rows, "<<<>"), strict=True):
         lines.append(line.rstrip())
-        lines += [f"    {what:<14} {text}" for what, text in layer.sums()]
+        lines += [f"    {heading:<14} {text}" for heading, text in layer.sums()]
     return lines
 
 

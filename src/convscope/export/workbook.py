@@ -182,7 +182,7 @@ def workbook(
             raise _too_large(title, f"{size:,}", recorded)
     name = title if at is None else f"the part of {title} below {at[0]}"
     try:
-        chain = below(recorded, roots if at is not None else [*roots, *_state(recorded)], MOST, whole=at is None)
+        chain = below(recorded, roots if at is not None else [*roots, *_state(recorded)], MOST, everything=at is None)
     except TooLarge as large:
         raise _too_large(name, f"{large.count:,} or more", recorded, at) from None
     book = Workbook(recorded, title, roots, chain)
@@ -200,12 +200,12 @@ def _traced(model: Model | Run, image: Inputs | str | Path | None, step: Mapping
     return trace(model, image, **step), image if isinstance(image, str) else ""
 
 
-def _cell(trace: Trace, at: tuple[str, Cell]) -> tuple[Key, Array]:
+def _cell(trace: Trace, number: tuple[str, Cell]) -> tuple[Key, Array]:
     """One number."""
-    pair: object = at
+    pair: object = number
     if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[1], str):
         raise UsageError(f"at is a step and a cell, such as ('conv1', (0, 1, 1)), not {kind_of(pair)}.")
-    name, cell = at
+    name, cell = number
     step = trace[name]
     full = full_cell(cell, step.shape, step.name)
     flat = int(np.ravel_multi_index(full, step.shape)) if full else 0
@@ -243,12 +243,12 @@ def _size_of_all(trace: Trace) -> int:
     return steps + sum(math.prod(ref.shape) for (kind, _), ref in trace.outside.items() if kind != "constant")
 
 
-def _too_large(name: str, size: str, trace: Trace, at: tuple[str, Cell] | None = None) -> UsageError:
+def _too_large(name: str, size: str, trace: Trace, number: tuple[str, Cell] | None = None) -> UsageError:
     step = next((s for s in trace.steps if s.op in {"convolution", "relu"}), trace.steps[0])
     cell = ",".join("0" for _ in step.shape[1:])
-    what = "one number, to write only what it depends on" if at is None else "a number of an earlier step"
-    what = what if trace.training_step is None else f"a smaller network, fewer images, or {what}"
+    advice = "one number, to write only what it depends on" if number is None else "a number of an earlier step"
+    advice = advice if trace.training_step is None else f"a smaller network, fewer images, or {advice}"
     return UsageError(
-        f"{name} has {size} numbers, and a workbook holds {MOST:,}; choose {what}: --at {step.name}:{cell}, "
+        f"{name} has {size} numbers, and a workbook holds {MOST:,}; choose {advice}: --at {step.name}:{cell}, "
         f"in Python at=({step.name!r}, ({', '.join('0' for _ in step.shape[1:])}))."
     )

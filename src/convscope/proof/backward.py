@@ -68,12 +68,12 @@ def backward(trace: Trace, step: Step, cell: Cell, output: int = 0, ops: Mapping
     flow = Backward(trace, varying(trace, step.id), ops)
     flow.tainted = broken_before(trace, step.id)
     flow.weights[step.id, output] = one_at(step, cell, output)
-    for at in range(step.id, -1, -1):
-        here = trace.all_steps[at]
-        for index in range(len(here.results)):
-            weights = flow.weights.pop((at, index), None)
+    for step_id in range(step.id, -1, -1):
+        earlier = trace.all_steps[step_id]
+        for index in range(len(earlier.results)):
+            weights = flow.weights.pop((step_id, index), None)
             if weights is not None and weights.any():
-                through(flow, here, index, weights)
+                through(flow, earlier, index, weights)
     return flow
 
 
@@ -91,7 +91,7 @@ def varying(trace: Trace, last: int) -> frozenset[Result]:
         if is_constant(step) or step.overridden:
             continue
         if any(_varies(varies, ref) for name, ref in operands_of(step) if not (step.op in WRITES and name == "self")):
-            varies |= {(step.id, i) for i, made in enumerate(step.results) if _is_number(made)}
+            varies |= {(step.id, i) for i, result in enumerate(step.results) if _is_number(result)}
     return frozenset(varies)
 
 
@@ -108,12 +108,12 @@ def broken_before(trace: Trace, last: int) -> dict[Result, frozenset[str]]:
     for step in trace.all_steps[: last + 1]:
         if step.overridden:
             continue
-        here = frozenset([step.name] if step.broken else [])
+        breaking = frozenset([step.name] if step.broken else [])
         for name, ref in operands_of(step):
             if not (step.op in WRITES and name == "self"):
-                here |= broken_behind(broken, ref)
-        if here:
-            broken |= {(step.id, index): here for index in range(len(step.results))}
+                breaking |= broken_behind(broken, ref)
+        if breaking:
+            broken |= {(step.id, index): breaking for index in range(len(step.results))}
     return broken
 
 
@@ -150,9 +150,9 @@ def through(flow: Backward, step: Step, output: int, weights: Array) -> None:
         return
     vjp = flow.ops[step.op].vjp if step.op in flow.ops else None
     if vjp is None or step.is_complex:
-        of = " of complex numbers" if step.is_complex else ""
+        note = " of complex numbers" if step.is_complex else ""
         raise UsageError(
-            f"{step.name} is a {step.op}{of}, which has no vector-Jacobian product, so the number cannot be followed "
+            f"{step.name} is a {step.op}{note}, which has no vector-Jacobian product, so the number cannot be followed "
             "through it; explain it step by step instead."
         )
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
@@ -179,16 +179,16 @@ def _count_broken(flow: Backward, step: Step, output: int) -> None:
 
 def _count_rounding(flow: Backward, step: Step, output: int, weights: Array) -> None:
     """The bound of this step's rounding in the weighted sum, and the rounding itself."""
-    made = step.results[output]
+    result = step.results[output]
     moved = step.arguments[SOURCES.get(step.op, "self")] if step.op in MOVES else None
-    if isinstance(moved, Ref) and moved.dtype == made.dtype:
+    if isinstance(moved, Ref) and moved.dtype == result.dtype:
         return
     witness = recomputed(flow.trace, step, output)
     if witness is None:
         flow.bound = flow.rounding = flow.slack = np.nan
         return
     bound = _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
-    precision = Precision.of(made.dtype)
+    precision = Precision.of(result.dtype)
     flow.bound += bound
     recorded = step.outputs[output]
     with np.errstate(invalid="ignore"):
@@ -206,23 +206,23 @@ def onto(flow: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> No
     addresses = ref.offset + cells @ np.array(ref.stride, np.int64).reshape(-1)
     left = np.ones(len(cells), bool)
     for writer in reversed(ref.rewritten):
-        for output, made in enumerate(flow.trace.all_steps[writer].results):
-            if made.memory == ref.memory:
-                at, hit = made.cells_at(addresses)
+        for output, result in enumerate(flow.trace.all_steps[writer].results):
+            if result.memory == ref.memory:
+                made_cells, hit = result.cells_at(addresses)
                 hit &= left
-                _add(flow.weights, (writer, output), _scattered(made.shape, at[hit], numbers[hit]))
+                _add(flow.weights, (writer, output), _scattered(result.shape, made_cells[hit], numbers[hit]))
                 left &= ~hit
     _onto_whole(flow, step, name, ref, (cells[left], addresses[left], numbers[left]))
 
 
-def _onto_whole(flow: Backward, step: Step, name: str, ref: Ref, rest: tuple[Array, Array, Array]) -> None:
+def _onto_whole(flow: Backward, step: Step, name: str, ref: Ref, remaining: tuple[Array, Array, Array]) -> None:
     """The source of cells that no later write covered: the step, the input, or a constant."""
-    cells, addresses, numbers = rest
+    cells, addresses, numbers = remaining
     if ref.kind == "step":
         _add(flow.weights, (ref.id, ref.output), _scattered(ref.shape, cells, numbers))
     elif ref.kind == "input":
-        at, _ = flow.trace.outside[ref.kind, ref.id].cells_at(addresses)
-        np.add.at(flow.inputs[ref.name], tuple(at.T), numbers)
+        outside_cells, _ = flow.trace.outside[ref.kind, ref.id].cells_at(addresses)
+        np.add.at(flow.inputs[ref.name], tuple(outside_cells.T), numbers)
     else:
         values = flow.trace.operand(step, name.partition(".")[0])
         array = values[int(name.partition(".")[2])] if "." in name else values

@@ -81,9 +81,9 @@ def call_of(trace: Trace, step: Step, output: int = 0, ops: Mapping[str, Op] = O
         output: Which result, of a step that has several.
     """
     arguments = {name: _argument(trace, step, name, value) for name, value in step.arguments.items()}
-    made = step.results[output]
+    result = step.results[output]
     rounding = ops[step.op].rounding if step.op in ops else "wide"
-    return Call(step.op, arguments, made.shape, made.dtype, step.position + output, _extra(trace, step), rounding)
+    return Call(step.op, arguments, result.shape, result.dtype, step.position + output, _extra(trace, step), rounding)
 
 
 def _argument(trace: Trace, step: Step, name: str, value: object) -> object:

@@ -31,7 +31,9 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
     gradients = {ref.name: np.zeros(ref.shape) for ref in leaves.values()}
     arrived: dict[Tensor, Array] = {key_of(step.loss): np.ones(step.loss.shape)}
     for node in step.nodes:  # in the order in which they ran: all that meets in a result has arrived before it is used
-        arriving = {key_of(made): arrived.pop(key_of(made)) for made, _ in node.received if key_of(made) in arrived}
+        arriving = {
+            key_of(result): arrived.pop(key_of(result)) for result, _ in node.received if key_of(result) in arrived
+        }
         if not arriving and node.kind == SLICES:
             raise UsageError(
                 "an operation wrote into a part of a tensor that other steps read too, which is not followed."
@@ -77,7 +79,7 @@ class _Arrived:
 
 
 @np.errstate(all="ignore")  # a gradient may be infinite or nan
-def unexplained(held: Derivatives) -> dict[str, Array]:
+def unexplained(derivatives: Derivatives) -> dict[str, Array]:
     """Recorded gradient minus chain, of every parameter and input, without the known roundings of all nodes.
 
     The rounding of a node is the difference between the gradients that it returned and its forward step's derivative
@@ -88,7 +90,7 @@ def unexplained(held: Derivatives) -> dict[str, Array]:
     Raises:
         ConvscopeError: a step on the way has no vector-Jacobian product.
     """
-    trace, step = held.trace, held.trace.training_step
+    trace, step = derivatives.trace, derivatives.trace.training_step
     assert step is not None
     leaves = _leaves(trace)
     ends = {ref.name: _Arrived.none(ref.shape) for ref in leaves.values()}
@@ -96,17 +98,17 @@ def unexplained(held: Derivatives) -> dict[str, Array]:
     arrived[key_of(step.loss)].add(np.ones(step.loss.shape), np.zeros(step.loss.shape))
     for place, node in enumerate(step.nodes):
         received = dict[Tensor, Array]()
-        for made, ref in node.received:
+        for result, ref in node.received:
             recorded = numbers_of(trace, ref)
-            left = arrived.pop(key_of(made), _Arrived.none(ref.shape)).left(recorded, ref.dtype)
+            left = arrived.pop(key_of(result), _Arrived.none(ref.shape)).left(recorded, ref.dtype)
             if left.any():
-                received[key_of(made)] = left
-        propagated = _through(trace, node, received, held.ops)
-        for one in held.of_node(place):
-            if one.expected is None:
+                received[key_of(result)] = left
+        propagated = _through(trace, node, received, derivatives.ops)
+        for derivative in derivatives.of_node(place):
+            if derivative.expected is None:
                 raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
-            gradient, target = numbers_of(trace, one.gradient), target_of(trace, one.of)
-            left = _beyond(gradient, one.expected, held.allowed(one)) + propagated.pop(target, 0.0)
+            gradient, target = numbers_of(trace, derivative.gradient), target_of(trace, derivative.of)
+            left = _beyond(gradient, derivative.expected, derivatives.allowed(derivative)) + propagated.pop(target, 0.0)
             leaf = leaves.get(target[:2])
             if leaf is not None:
                 ends[leaf.name].add(_onto(leaf, target[3], gradient), _onto(leaf, target[3], left))
@@ -118,8 +120,8 @@ def unexplained(held: Derivatives) -> dict[str, Array]:
 
 def _beyond(recorded: Array, exact: Array, allowed: Array) -> Array:
     """The part of a difference that exceeds what is allowed; all of it where that is nan."""
-    apart = np.where(recorded == exact, 0.0, recorded - exact)
-    return np.where(np.abs(apart) <= allowed, 0.0, apart - np.sign(apart) * np.nan_to_num(allowed))
+    difference = np.where(recorded == exact, 0.0, recorded - exact)
+    return np.where(np.abs(difference) <= allowed, 0.0, difference - np.sign(difference) * np.nan_to_num(allowed))
 
 
 def _leaves(trace: Trace) -> dict[tuple[str, int], Ref]:
@@ -140,7 +142,7 @@ def _through(
     """
     if not arriving:
         return {}
-    targets = {target_of(trace, of) for of, _ in node.gave}
+    targets = {target_of(trace, operand) for operand, _ in node.gave}
     pulled = pull(trace, arriving, targets.__contains__, through=node.custom or node.kind == SLICES, ops=ops)
     missing = targets - pulled.keys()
     if missing:
@@ -148,12 +150,12 @@ def _through(
     return {target: np.asarray(sum(parts[1:], parts[0])) for target, parts in pulled.items()}
 
 
-def _onto(whole: Ref, layout: Layout | None, gradient: Array) -> Array:
+def _onto(parameter: Ref, layout: Layout | None, gradient: Array) -> Array:
     """The gradient of a view of a parameter as one of the whole parameter, matched by memory addresses."""
-    if layout in {None, layout_of(whole)}:
+    if layout in {None, layout_of(parameter)}:
         return gradient
     assert layout is not None
-    addresses, cells = (addresses_of(each) for each in (layout, layout_of(whole)))
+    addresses, cells = (addresses_of(one_layout) for one_layout in (layout, layout_of(parameter)))
     memory = np.zeros(max(int(addresses.max(initial=0)), int(cells.max(initial=0))) + 1)
     np.add.at(memory, addresses, gradient)
     return np.asarray(memory[cells])

@@ -22,14 +22,14 @@ CELLS = 2**14
 """Cells that are added up again, at most: what has a direction shows in a part of them."""
 
 
-def drift(op: str, arguments: Arguments, channel: int, held: Array, cells: Array, *, dtype: str) -> float:
+def drift(op: str, arguments: Arguments, channel: int, stored_values: Array, cells: Array, *, dtype: str) -> float:
     """The largest distance of a mean over `cells` that rounding alone makes, in any of the orders.
 
     Args:
         op: A convolution.
         arguments: As its ATen schema names them.
         channel: Which output channel.
-        held: Its expected values as their type holds them, flattened.
+        stored_values: Its expected values as their type holds them, flattened.
         cells: Which of them count.
         dtype: Their type.
     """
@@ -45,7 +45,7 @@ def drift(op: str, arguments: Arguments, channel: int, held: Array, cells: Array
         ]
         if arguments.get("transposed") and dtype in {"bfloat16", "float16"}:
             orders += _columns(list(arguments["weight"].shape[2:]), _terms(op, arguments, channel, chosen), last, dtype)
-        return max(abs(float(np.mean(cast(total, dtype) - held[chosen]))) for total in orders)
+        return max(abs(float(np.mean(cast(total, dtype) - stored_values[chosen]))) for total in orders)
 
 
 def _totals(
@@ -87,20 +87,20 @@ def _terms(
     """The input that each kernel number is multiplied by in these cells, and the number itself."""
     x, weight, groups = arguments["input"], arguments["weight"], int(arguments.get("groups", 1))
     transposed = bool(arguments.get("transposed"))
-    each = x.shape[1] // groups
+    channels_per_group = x.shape[1] // groups
     group, within = divmod(channel, weight.shape[1] if transposed else weight.shape[0] // groups)
     kernel = weight.shape[2:]
     taps = int(np.prod(kernel))
     probe = np.eye(taps).reshape(1, taps, *kernel) if transposed else np.eye(taps).reshape(taps, 1, *kernel)
     order = slice(None, None, -1 if backward else 1)
-    for at in range(each)[order]:
-        row = group * each + at
+    for channel_index in range(channels_per_group)[order]:
+        row = group * channels_per_group + channel_index
         plane = x[:, row : row + 1]
-        seen = OPERATIONS[op].compute(**{**arguments, "input": plane, "weight": probe, "bias": None, "groups": 1})
-        assert isinstance(seen, np.ndarray)
-        numbers = (weight[row, within] if transposed else weight[channel, at]).reshape(-1)
+        tap_inputs = OPERATIONS[op].compute(**{**arguments, "input": plane, "weight": probe, "bias": None, "groups": 1})
+        assert isinstance(tap_inputs, np.ndarray)
+        numbers = (weight[row, within] if transposed else weight[channel, channel_index]).reshape(-1)
         for tap in range(taps)[order]:
-            yield seen[:, tap].reshape(-1)[cells], float(numbers[tap])
+            yield tap_inputs[:, tap].reshape(-1)[cells], float(numbers[tap])
 
 
 CONVOLUTIONS = frozenset(["convolution", "_convolution", "conv1d", "conv2d", "conv3d"])
@@ -183,12 +183,12 @@ def offset(
     addition is none of those tried.
     """
     with np.errstate(all="ignore"):
-        held = cast(values, dtype)
-        error, bound = (recorded - held).reshape(-1), bounds.reshape(-1)
+        stored_values = cast(values, dtype)
+        error, bound = (recorded - stored_values).reshape(-1), bounds.reshape(-1)
     differ = _different(op, arguments, channel, len(values))
     mean, allowed = error[differ].mean(), _allowed(bound[differ])
     if abs(mean) > allowed:
-        allowed += 2 * drift(op, arguments, channel, held.reshape(-1), differ, dtype=dtype)
+        allowed += 2 * drift(op, arguments, channel, stored_values.reshape(-1), differ, dtype=dtype)
     if abs(mean) > allowed:
         return Offset(channel, float(mean), float(allowed), float(values.reshape(-1)[differ].mean()))
     return None
@@ -215,19 +215,25 @@ def _different(op: str, arguments: Arguments, channel: int, images: int) -> Arra
     """
     x, weight, groups = arguments["input"], arguments["weight"], int(arguments.get("groups", 1))
     transposed = bool(arguments.get("transposed"))
-    each = x.shape[1] // groups
+    channels_per_group = x.shape[1] // groups
     group = channel // (weight.shape[1] if transposed else weight.shape[0] // groups)
-    seen = x[:, group * each : (group + 1) * each]
-    tests = (each, 3, *weight.shape[2:]) if transposed else (each * 3, 1, *weight.shape[2:])
+    seen = x[:, group * channels_per_group : (group + 1) * channels_per_group]
+    tests = (channels_per_group, 3, *weight.shape[2:]) if transposed else (channels_per_group * 3, 1, *weight.shape[2:])
     random = np.random.default_rng(0).uniform(0.5, 1.5, tests)
-    sums = OPERATIONS[op].compute(**{**arguments, "input": seen, "weight": random, "bias": None, "groups": each})
+    sums = OPERATIONS[op].compute(
+        **{**arguments, "input": seen, "weight": random, "bias": None, "groups": channels_per_group}
+    )
     assert isinstance(sums, np.ndarray)
-    marks = sums.reshape(images, each, 3, -1).transpose(1, 0, 3, 2).reshape(each, -1, 3)  # (C, N·P·Q, 3)
-    kept = np.ones(marks.shape[1], bool)
+    marks = (
+        sums.reshape(images, channels_per_group, 3, -1).transpose(1, 0, 3, 2).reshape(channels_per_group, -1, 3)
+    )  # (C, N·P·Q, 3)
+    distinct = np.ones(marks.shape[1], bool)
     for mark in marks:
         largest = np.abs(mark).max()
-        whole = np.round(mark / (GRAIN * largest)).astype(np.int64) if largest > 0 else np.zeros(mark.shape, np.int64)
-        first = np.zeros(len(kept), bool)
-        first[np.unique(whole @ np.array([1, 2**20, 2**40]), return_index=True)[1]] = True
-        kept &= first | ~mark.any(1)
-    return np.flatnonzero(kept) if kept.any() else np.array([0])
+        rounded_marks = (
+            np.round(mark / (GRAIN * largest)).astype(np.int64) if largest > 0 else np.zeros(mark.shape, np.int64)
+        )
+        first = np.zeros(len(distinct), bool)
+        first[np.unique(rounded_marks @ np.array([1, 2**20, 2**40]), return_index=True)[1]] = True
+        distinct &= first | ~mark.any(1)
+    return np.flatnonzero(distinct) if distinct.any() else np.array([0])

@@ -155,12 +155,12 @@ def _page(answer: Contributions) -> list[str]:
     every = np.concatenate([p.reshape(-1) for p in answer.pixels.values()])
     parts = [float(every[every > 0].sum()), float(every[every < 0].sum()), answer.constant]
     scale = NumberScale.of([*parts, answer.value])
-    rest = scale.units(total) - sum(map(scale.units, parts)) if np.isfinite([*parts, total]).all() else 0
+    rounding = scale.units(total) - sum(map(scale.units, parts)) if np.isfinite([*parts, total]).all() else 0
     rows: list[Row | str] = [
         Row(f"{np.count_nonzero(every > 0):,} cells of the input that add", scale.show(parts[0])),
         Row(f"{np.count_nonzero(every < 0):,} cells that take away", scale.show(parts[1])),
         Row("constant: biases and shifts" + ", and what is unknown" * bool(answer.broken), scale.show(parts[2])),
-        *([Row("rounding of the numbers shown", scale.text(rest))] if rest else []),
+        *([Row("rounding of the numbers shown", scale.text(rounding))] if rounding else []),
         RULE,
         Row("added up", scale.show(total)),
         Row("recorded", scale.show(answer.value)),

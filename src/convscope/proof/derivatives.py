@@ -111,10 +111,10 @@ class Derivatives:
 
     def status(self, step: Step) -> tuple[StepStatus | None, Mismatch | None]:
         """The status that the derivatives give a step: None if it has no gradient, or the correct one."""
-        held = self.of_step(step)
-        open_ = any(one.expected is None for one in held)
-        for one in held:
-            mismatch, left = self._judged(one) if one.expected is not None else (None, False)
+        derivatives = self.of_step(step)
+        open_ = any(derivative.expected is None for derivative in derivatives)
+        for derivative in derivatives:
+            mismatch, left = self._judged(derivative) if derivative.expected is not None else (None, False)
             if mismatch is not None:
                 return "wrong derivative", mismatch
             open_ = open_ or left
@@ -145,51 +145,54 @@ class Derivatives:
             if witness is None:
                 continue
             with np.errstate(all="ignore"):
-                own: Array = np.minimum(np.abs(step.output - witness.values), witness.bounds)
+                own_rounding: Array = np.minimum(np.abs(step.output - witness.values), witness.bounds)
             terms = [
                 ref for _, _, ref in step.refs() if step.op == "add" and ref.kind == "step" and ref.id > self._first
             ]
             for term in terms:
-                own = own + self.rounding(term)
-            if number == gradient.id and own.shape == gradient.shape and step.op not in MOVES:
-                return own
-            largest = max(largest, float(np.max(own, initial=0.0)))
+                own_rounding = own_rounding + self.rounding(term)
+            if number == gradient.id and own_rounding.shape == gradient.shape and step.op not in MOVES:
+                return own_rounding
+            largest = max(largest, float(np.max(own_rounding, initial=0.0)))
         return largest
 
-    def allowed(self, one: Derivative) -> Array:
+    def allowed(self, derivative: Derivative) -> Array:
         """How far a recorded gradient may be from its derivative, with everything that `status` allows."""
-        assert one.expected is not None
-        least = one.allowed(0.0)
-        if (np.abs(self._numbers(one.gradient) - one.expected) <= least).all():
+        assert derivative.expected is not None
+        least = derivative.allowed(0.0)
+        if (np.abs(self._numbers(derivative.gradient) - derivative.expected) <= least).all():
             return least
-        bounds = self._bounds(one.gradient) + self._moved(one.gradient)
-        return one.allowed(bounds + range_of(self.trace, one.node, one.gradient).lost)
+        bounds = self._bounds(derivative.gradient) + self._moved(derivative.gradient)
+        return derivative.allowed(bounds + range_of(self.trace, derivative.node, derivative.gradient).lost)
 
-    def _judged(self, one: Derivative) -> tuple[Mismatch | None, bool]:
+    def _judged(self, derivative: Derivative) -> tuple[Mismatch | None, bool]:
         """The first cell that is not the derivative, and whether some left the type and stay undecided.
 
         The step's own bounds, and what underflows on the way, are found only where they are needed.
         """
-        recorded = self._numbers(one.gradient)
-        if not one.disagrees(recorded, 0.0).any():
+        recorded = self._numbers(derivative.gradient)
+        if not derivative.disagrees(recorded, 0.0).any():
             return None, False
-        bounds = self._bounds(one.gradient)
-        left = bool(np.any(one.disagrees(recorded, 0.0) & np.isinf(bounds)))
-        if not one.disagrees(recorded, bounds).any():
+        bounds = self._bounds(derivative.gradient)
+        left = bool(np.any(derivative.disagrees(recorded, 0.0) & np.isinf(bounds)))
+        if not derivative.disagrees(recorded, bounds).any():
             return None, left
-        bounds = bounds + self._moved(one.gradient)
-        if not one.disagrees(recorded, bounds).any():
+        bounds = bounds + self._moved(derivative.gradient)
+        if not derivative.disagrees(recorded, bounds).any():
             return None, left
-        assert one.expected is not None
-        numbers = range_of(self.trace, one.node, one.gradient)
+        assert derivative.expected is not None
+        numbers = range_of(self.trace, derivative.node, derivative.gradient)
         bounds = bounds + numbers.lost
-        wrong, apart = one.disagrees(recorded, bounds), ~np.isfinite(recorded) | ~np.isfinite(one.expected)
-        unsettled = wrong & apart & numbers.overflows
+        wrong, not_finite = (
+            derivative.disagrees(recorded, bounds),
+            ~np.isfinite(recorded) | ~np.isfinite(derivative.expected),
+        )
+        unsettled = wrong & not_finite & numbers.overflows
         if (wrong & ~unsettled).any():
             cell = tuple(int(i) for i in np.unravel_index(int((wrong & ~unsettled).argmax()), wrong.shape))
-            limit = float(np.broadcast_to(one.allowed(bounds), wrong.shape)[cell])
-            return Mismatch(cell, float(recorded[cell]), float(one.expected[cell]), limit, "derivative"), False
-        return None, left or bool(unsettled.any()) or numbers.lost > RESOLVED * one.typical
+            limit = float(np.broadcast_to(derivative.allowed(bounds), wrong.shape)[cell])
+            return Mismatch(cell, float(recorded[cell]), float(derivative.expected[cell]), limit, "derivative"), False
+        return None, left or bool(unsettled.any()) or numbers.lost > RESOLVED * derivative.typical
 
     def _moved(self, gradient: Ref) -> Array | float:
         """How far saved statistics, which are rounded, move a gradient; of one behind views, at most."""
@@ -206,7 +209,12 @@ class Derivatives:
     def of_step(self, step: Step) -> tuple[Derivative, ...]:
         """The derivatives whose gradients a step of the backward pass contains, if any."""
         places = self._nodes_of.get(step.id, ())
-        alike = [one for index in places for one in self.of_node(index) if step.id in self.behind(one.gradient)]
+        alike = [
+            derivative
+            for index in places
+            for derivative in self.of_node(index)
+            if step.id in self.behind(derivative.gradient)
+        ]
         return tuple(alike)
 
     def behind(self, gradient: Ref) -> Iterator[int]:
@@ -223,7 +231,7 @@ class Derivatives:
 
     @cached_property
     def _first(self) -> int:
-        return max((made.id for node in self.nodes for made, _ in node.received), default=-1)
+        return max((result.id for node in self.nodes for result, _ in node.received), default=-1)
 
     @cached_property
     def _nodes_of(self) -> dict[int, tuple[int, ...]]:
@@ -236,8 +244,8 @@ class Derivatives:
         return nodes
 
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
-        targets = {target_of(self.trace, of) for of, _ in node.gave}
-        weights = {key_of(made): self._numbers(gradient) for made, gradient in node.received}
+        targets = {target_of(self.trace, operand) for operand, _ in node.gave}
+        weights = {key_of(result): self._numbers(gradient) for result, gradient in node.received}
         of_result = node.kind.rstrip("0123456789").removesuffix("Backward") in OF_RESULT
         received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
         pulled: dict[Tensor, list[Array]]
@@ -247,29 +255,31 @@ class Derivatives:
                 pulled = pull(self.trace, weights, targets.__contains__, through=through, ops=self.ops)
         except UNABLE:
             pulled = {}
-        for target in dict.fromkeys(target_of(self.trace, of) for of, _ in node.gave):
-            pairs = [(of, gradient) for of, gradient in node.gave if target_of(self.trace, of) == target]
+        for target in dict.fromkeys(target_of(self.trace, operand) for operand, _ in node.gave):
+            pairs = [(operand, gradient) for operand, gradient in node.gave if target_of(self.trace, operand) == target]
             parts = pulled.get(target, [])
             if len(pairs) == 1 and parts:
                 parts = [sum(parts[1:], parts[0])]
-            for index, (of, gradient) in enumerate(pairs):
+            for index, (operand, gradient) in enumerate(pairs):
                 fits = len(parts) == len(pairs) and parts[index].shape == gradient.shape
-                yield Derivative(gradient, of, node, parts[index] if fits else None, received if of_result else 0.0)
+                yield Derivative(
+                    gradient, operand, node, parts[index] if fits else None, received if of_result else 0.0
+                )
 
     def withheld(self) -> Iterator[tuple[BackwardNode, Ref]]:
         """The gradients that custom functions should have given: they gave none, and the derivative is not zero."""
         for node in self.nodes:
-            weights = {key_of(made): self._numbers(gradient) for made, gradient in node.received}
-            for of in node.withheld:
+            weights = {key_of(result): self._numbers(gradient) for result, gradient in node.received}
+            for operand in node.withheld:
                 try:
                     parts = pull(
-                        self.trace, weights, {target_of(self.trace, of)}.__contains__, through=True, ops=self.ops
+                        self.trace, weights, {target_of(self.trace, operand)}.__contains__, through=True, ops=self.ops
                     )
-                    zero = not any(part.any() for each in parts.values() for part in each)
+                    zero = not any(part.any() for gradients in parts.values() for part in gradients)
                 except UNABLE:
                     zero = False
                 if not zero:
-                    yield node, of
+                    yield node, operand
 
     def _numbers(self, ref: Ref) -> Array:
         return numbers_of(self.trace, ref)
@@ -281,10 +291,10 @@ def numbers_of(trace: Trace, ref: Ref) -> Array:
     Raises:
         UsageError: not all of them are recorded.
     """
-    whole = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
-    if whole is None:
+    numbers = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
+    if numbers is None:
         raise UsageError(f"{ref.name} was written into by an operation that no step records.")
-    return whole.astype(np.float64)
+    return numbers.astype(np.float64)
 
 
 def derivatives_of(trace: Trace, ops: Mapping[str, Op] = OPS) -> Derivatives:

@@ -197,9 +197,9 @@ class Explanation(RichDisplay):
         yield 0, self
         if depth > 1:
             for part in self.parts():
-                why = self.follow(part) if isinstance(part, Leaf) else None
-                if why is not None:
-                    yield from ((level + 1, inner) for level, inner in why.walk(depth - 1))
+                explanation = self.follow(part) if isinstance(part, Leaf) else None
+                if explanation is not None:
+                    yield from ((level + 1, inner) for level, inner in explanation.walk(depth - 1))
 
     @takes()
     def to_text(self, *, all: bool = False, depth: int = 1, short: bool = False) -> str:  # noqa: A002 - the command's

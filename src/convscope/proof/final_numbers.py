@@ -16,30 +16,30 @@ def final(trace: Trace, ref: Ref) -> Array | None:
 
     None where they are not recorded: writes that are not a step's result, or that have another data type.
     """
-    whole, base = _made(trace, ref)
+    base_numbers, base = _made(trace, ref)
     if not ref.rewritten and (ref.kind == "step" or _lie_alike(base, ref)):
-        return whole
+        return base_numbers
     addresses = _addresses(ref)
-    numbers, known = np.zeros(len(addresses), whole.dtype), np.zeros(len(addresses), bool)
-    written = [(base, whole)]
+    numbers, is_known = np.zeros(len(addresses), base_numbers.dtype), np.zeros(len(addresses), bool)
+    written = [(base, base_numbers)]
     for writer in map(trace.all_steps.__getitem__, ref.rewritten):
-        results = [made for made in writer.results if made.memory == ref.memory]
+        results = [result for result in writer.results if result.memory == ref.memory]
         if not results:
             return None
-        written += [(made, writer.outputs[made.output]) for made in results]
-    if any(made.dtype != ref.dtype for made, _ in written):
+        written += [(result, writer.outputs[result.output]) for result in results]
+    if any(result.dtype != ref.dtype for result, _ in written):
         return None
-    for made, array in written:
+    for result, array in written:
         for start in range(0, len(addresses), CHUNK):
             part = slice(start, start + CHUNK)
-            cells, inside = made.cells_at(addresses[part])
+            cells, inside = result.cells_at(addresses[part])
             numbers[part][inside] = array[tuple(cells[inside].T)]
-            known[part] |= inside
-    return numbers.reshape(ref.shape) if known.all() else None
+            is_known[part] |= inside
+    return numbers.reshape(ref.shape) if is_known.all() else None
 
 
-def _lie_alike(one: Ref, other: Ref) -> bool:
-    return (one.shape, one.stride, one.offset) == (other.shape, other.stride, other.offset)
+def _lie_alike(first: Ref, second: Ref) -> bool:
+    return (first.shape, first.stride, first.offset) == (second.shape, second.stride, second.offset)
 
 
 def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
@@ -47,8 +47,8 @@ def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
     if ref.kind == "step":
         step = trace.all_steps[ref.id]
         return step.outputs[ref.output], step.results[ref.output]
-    whole = trace.outside[ref.kind, ref.id]
-    return outside_numbers(trace, whole), whole
+    outside = trace.outside[ref.kind, ref.id]
+    return outside_numbers(trace, outside), outside
 
 
 def outside_numbers(trace: Trace, ref: Ref) -> Array:

@@ -64,20 +64,20 @@ def check_gradients(
     """
     step = trace.training_step
     assert step is not None
-    held = derivatives_of(trace, ops)
-    names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(held.behind(ref))]
+    derivatives = derivatives_of(trace, ops)
+    names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(derivatives.behind(ref))]
     if undecided:
         names = [name for name in names if np.isfinite(numbers_of(trace, step.gradients[name])).all()]
     expected, far, unable = dict[str, Array](), dict[str, float](), ""
     try:
-        expected, far = _chained(held, names)
+        expected, far = _chained(derivatives, names)
     except UNABLE as error:
         unable = _reason(error, "product of the chain")
     else:
         names = [*far]
     moved, flipped, lost, furthest, worst = 0, 0, 0, 0.0, ""
     try:
-        for name, cell, difference in _differences(held, names, expected, np.random.default_rng(seed)):
+        for name, cell, difference in _differences(derivatives, names, expected, np.random.default_rng(seed)):
             moved += 1
             flipped += difference is FLIPPED
             lost += difference is LOST
@@ -88,8 +88,8 @@ def check_gradients(
     last = max(far, key=lambda name: far[name], default="")
     withheld = next(
         (
-            f"{node.kind} gives no gradient of {of.name}, though its result depends on it"
-            for node, of in held.withheld()
+            f"{node.kind} gives no gradient of {operand.name}, though its result depends on it"
+            for node, operand in derivatives.withheld()
         ),
         "",
     )
@@ -108,7 +108,7 @@ def check_gradients(
     )
 
 
-def _chained(held: Derivatives, names: Collection[str]) -> tuple[dict[str, Array], dict[str, float]]:
+def _chained(derivatives: Derivatives, names: Collection[str]) -> tuple[dict[str, Array], dict[str, float]]:
     """What a finite difference must equal, and how far each gradient is from the product of the chain.
 
     If a gradient is further away than `AGREES`, the known roundings of the backward pass are subtracted. One that then
@@ -117,14 +117,14 @@ def _chained(held: Derivatives, names: Collection[str]) -> tuple[dict[str, Array
     Raises:
         ConvscopeError: a step on the way has no vector-Jacobian product.
     """
-    trace, step = held.trace, held.trace.training_step
+    trace, step = derivatives.trace, derivatives.trace.training_step
     assert step is not None
     floor = _floor(trace)
-    chained = {name: gradient for name, gradient in chain(trace, held.ops).items() if name in names}
+    chained = {name: gradient for name, gradient in chain(trace, derivatives.ops).items() if name in names}
     recorded = {name: numbers_of(trace, step.gradients[name]) for name in chained}
     far = {name: _furthest(recorded[name], gradient, floor) for name, gradient in chained.items()}
     parted = [name for name, share in far.items() if not share <= AGREES]
-    left = unexplained(held) if parted else {}
+    left = unexplained(derivatives) if parted else {}
     for name in parted:
         rounded = _furthest(recorded[name], chained[name] + left[name], floor)
         far[name] = _share(float(np.max(np.abs(left[name]), initial=0.0)), chained[name], floor)
@@ -134,8 +134,8 @@ def _chained(held: Derivatives, names: Collection[str]) -> tuple[dict[str, Array
     return chained, far
 
 
-def _reason(error: Exception, what: str) -> str:
-    return f"the {what}, because {str(error).rstrip('.') if isinstance(error, ConvscopeError) else 'a step lacks it'}"
+def _reason(error: Exception, method: str) -> str:
+    return f"the {method}, because {str(error).rstrip('.') if isinstance(error, ConvscopeError) else 'a step lacks it'}"
 
 
 def _floor(trace: Trace) -> float:
@@ -165,15 +165,15 @@ def _share(difference: float, gradient: Array, floor: float) -> float:
 @np.errstate(invalid="ignore")  # infinities
 def _furthest(recorded: Array, exact: Array, floor: float) -> float:
     """The largest difference between two gradients, as a share of the exact one's size."""
-    apart = np.where(recorded == exact, 0.0, np.abs(recorded - exact))
-    return _share(float(np.max(apart, initial=0.0)), exact, floor)
+    difference = np.where(recorded == exact, 0.0, np.abs(recorded - exact))
+    return _share(float(np.max(difference, initial=0.0)), exact, floor)
 
 
 def _differences(
-    held: Derivatives, names: Collection[str], expected: Mapping[str, Array], random: np.random.Generator
+    derivatives: Derivatives, names: Collection[str], expected: Mapping[str, Array], random: np.random.Generator
 ) -> Iterator[tuple[str, Cell, float | str]]:
     """Parameter, cell and how far the finite difference is from the gradient, or why there is none."""
-    trace = held.trace
+    trace = derivatives.trace
     step = trace.training_step
     assert step is not None
     floor, roundings = _floor(trace), Roundings()
@@ -189,11 +189,11 @@ def _differences(
         if len(slopes) < len(tried):
             yield ref.name, cell, FLIPPED
             continue
-        known: Array | float = 0.0 if ref.name in expected else held.rounding(step.gradients[ref.name])
+        known_rounding: Array | float = 0.0 if ref.name in expected else derivatives.rounding(step.gradients[ref.name])
         exact = expected.get(ref.name, recorded)
-        apart = abs(slopes[0] - exact[cell]) - np.broadcast_to(known, exact.shape)[cell]
+        difference = abs(slopes[0] - exact[cell]) - np.broadcast_to(known_rounding, exact.shape)[cell]
         blur = _share(3 * float(np.ptp(slopes)), exact, floor)
-        share = _share(float(np.maximum(0.0, apart)), exact, floor)  # infinite where apart is nan
+        share = _share(float(np.maximum(0.0, difference)), exact, floor)  # infinite where apart is nan
         if math.isfinite(blur):  # otherwise the gradient is zero, and no rounding excuses a slope
             share = max(0.0, share - blur)
         yield ref.name, cell, LOST if AGREES < blur < math.inf and share <= AGREES else share
@@ -224,17 +224,19 @@ def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -
     assert step is not None
     trained = [ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names]
     pairs = [(ref, cell) for ref in trained for cell in _cells(numbers_of(trace, step.gradients[ref.name]), random)]
-    numbers = sum(math.prod(made.shape) for each in trace.all_steps[: step.loss.id] for made in each.results)
-    most = max(2, min(COST // max(1, numbers), STEPS // step.loss.id))
-    if len(pairs) <= most:
+    numbers = sum(
+        math.prod(result.shape) for forward_step in trace.all_steps[: step.loss.id] for result in forward_step.results
+    )
+    limit = max(2, min(COST // max(1, numbers), STEPS // step.loss.id))
+    if len(pairs) <= limit:
         return pairs
-    return [pairs[int(index)] for index in np.linspace(len(pairs) - 1, len(pairs) // 2, most)]
+    return [pairs[int(index)] for index in np.linspace(len(pairs) - 1, len(pairs) // 2, limit)]
 
 
 def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
     """The cell with the largest gradient, and random others."""
-    drawn = random.choice(gradient.size, min(EACH, gradient.size), replace=False).tolist()
-    places = dict.fromkeys([int(np.abs(gradient).argmax()), *drawn])
+    random_indices = random.choice(gradient.size, min(EACH, gradient.size), replace=False).tolist()
+    places = dict.fromkeys([int(np.abs(gradient).argmax()), *random_indices])
     return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in [*places][:EACH]]
 
 
@@ -248,11 +250,11 @@ def _state_of(trace: Trace) -> frozenset[int]:
     buffers = {
         ref.memory for ref in trace.outside.values() if ref.kind == "parameter" and ref.name not in step.gradients
     }
-    differentiated = {made.id for node in step.nodes for made, _ in node.received}
+    differentiated = {result.id for node in step.nodes for result, _ in node.received}
     return frozenset(
-        each.id
-        for each in trace.all_steps[: step.loss.id]
-        if each.id not in differentiated and any(made.memory in buffers for made in each.results)
+        forward_step.id
+        for forward_step in trace.all_steps[: step.loss.id]
+        if forward_step.id not in differentiated and any(result.memory in buffers for result in forward_step.results)
     )
 
 
@@ -270,15 +272,15 @@ class Roundings:
         """The rounding of each result of a step; None where it is unknown."""
         if step.id not in self._known:
             pairs = zip(step.outputs, _results(operation, arguments), strict=False)
-            self._known[step.id] = [self._between(recorded, made) for recorded, made in pairs]
+            self._known[step.id] = [self._between(recorded, exact) for recorded, exact in pairs]
         return self._known[step.id]
 
-    def _between(self, recorded: Array, made: Array | None) -> Array | None:
-        if made is None or made.dtype.kind != "f" or made.shape != recorded.shape:
+    def _between(self, recorded: Array, exact: Array | None) -> Array | None:
+        if exact is None or exact.dtype.kind != "f" or exact.shape != recorded.shape:
             return None
         with np.errstate(all="ignore"):
-            off = recorded - made
-        return np.where(np.isfinite(off), off, 0.0).astype(np.float32)
+            rounding = recorded - exact
+        return np.where(np.isfinite(rounding), rounding, 0.0).astype(np.float32)
 
 
 def _results(operation: Operation, arguments: Arguments) -> tuple[Array | None, ...]:
@@ -306,10 +308,10 @@ class Forward:
         """
         step = self._trace.training_step
         assert step is not None
-        for each in self._trace.all_steps[: step.loss.id + 1]:
-            changed = {name: array for name, ref in operands_of(each) for array in self._changed(ref)}
-            if changed and each.role != "random" and each.id not in self._state:
-                self._run(each, changed)
+        for forward_step in self._trace.all_steps[: step.loss.id + 1]:
+            changed = {name: array for name, ref in operands_of(forward_step) for array in self._changed(ref)}
+            if changed and forward_step.role != "random" and forward_step.id not in self._state:
+                self._run(forward_step, changed)
         if (step.loss.id, step.loss.output) not in self._made:
             return float(numbers_of(self._trace, step.loss))
         return float(self._made[step.loss.id, step.loss.output])
@@ -321,7 +323,7 @@ class Forward:
             yield self._made[number, output]
         elif kind == "parameter" and number in self._new:
             parameter, value = self._new[number]
-            memory = np.zeros(int(max(addresses_of(layout_of(each)).max() for each in (parameter, ref))) + 1)
+            memory = np.zeros(int(max(addresses_of(layout_of(tensor)).max() for tensor in (parameter, ref))) + 1)
             memory[addresses_of(layout_of(parameter))] = value
             yield memory[addresses_of(layout_of(ref))]
 
@@ -331,20 +333,20 @@ class Forward:
             raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
         arguments = arguments_of(self._trace, step)
         arguments.pop("states", None)  # an LSTM's recorded states would hide what the change does to later ones
-        off = [] if self._roundings is None else self._roundings.of(step, operation, arguments)
+        roundings = [] if self._roundings is None else self._roundings.of(step, operation, arguments)
         for name, array in changed.items():
-            whole, _, position = name.partition(".")
+            argument, _, position = name.partition(".")
             if position:
-                items = list(arguments[whole])
+                items = list(arguments[argument])
                 items[int(position)] = array
-                arguments[whole] = tuple(items)
+                arguments[argument] = tuple(items)
             else:
                 arguments[name] = array
-        for output, (made, rounded) in enumerate(zip_longest(_results(operation, arguments), off)):
-            if made is not None:
-                self._made[step.id, output] = made if rounded is None else made + rounded
-                if made.dtype.kind in "iub":
-                    self.pattern.append(made.tobytes())
+        for output, (result, rounded) in enumerate(zip_longest(_results(operation, arguments), roundings)):
+            if result is not None:
+                self._made[step.id, output] = result if rounded is None else result + rounded
+                if result.dtype.kind in "iub":
+                    self.pattern.append(result.tobytes())
         for kink in KINKS.get(step.op, ()):
             limit = arguments.get(kink) if isinstance(kink, str) else kink
             if limit is not None:

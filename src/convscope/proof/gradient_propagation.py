@@ -61,14 +61,14 @@ def pull(
         key = max(pending, key=lambda result: result[1])
         weight, step = pending.pop(key), trace.all_steps[key[1]]
         sources = {name: source_of_operand(trace, ref) for name, ref in operands_of(step) if _counts(step, name, ref)}
-        wanted = {name: s for name, s in sources.items() if is_target(s) or (s[0] == "step" and s[1:3] in varies)}
-        if not wanted or step.op in STOPS:
+        followed = {name: s for name, s in sources.items() if is_target(s) or (s[0] == "step" and s[1:3] in varies)}
+        if not followed or step.op in STOPS:
             continue
         op = ops.get(step.op)
         if op is None or op.vjp is None:
             raise UsageError(f"{step.name} is a {step.op}, which has no vector-Jacobian product.")
-        pulled = op.vjp(call_of(trace, step, key[2]), weight, frozenset(wanted))
-        for name, source in wanted.items():
+        pulled = op.vjp(call_of(trace, step, key[2]), weight, frozenset(followed))
+        for name, source in followed.items():
             if name not in pulled.gradients:
                 continue
             gradient = pulled.gradients[name]
@@ -87,7 +87,7 @@ def _varying(trace: Trace, is_target: Callable[[Tensor], bool]) -> frozenset[tup
             continue
         sources = [source_of_operand(trace, ref, partly=True) for n, ref in operands_of(step) if _counts(step, n, ref)]
         if any(is_target(source) or (source[0] == "step" and source[1:3] in varies) for source in sources):
-            varies |= {(step.id, output) for output, made in enumerate(step.results) if "float" in made.dtype}
+            varies |= {(step.id, output) for output, result in enumerate(step.results) if "float" in result.dtype}
     return frozenset(varies)
 
 
@@ -95,13 +95,13 @@ def _counts(step: Step, name: str, ref: Ref) -> bool:
     return "float" in ref.dtype and not (step.op in WRITES and name == "self")
 
 
-def target_of(trace: Trace, of: Ref) -> Tensor:
+def target_of(trace: Trace, operand: Ref) -> Tensor:
     """The tensor of a gradient as the forward steps read it: a view of a parameter counts as that parameter."""
-    if of.kind == "step" and trace.all_steps[of.id].view:
-        viewed = next(ref for _, _, ref in trace.all_steps[of.id].refs())
+    if operand.kind == "step" and trace.all_steps[operand.id].view:
+        viewed = next(ref for _, _, ref in trace.all_steps[operand.id].refs())
         if viewed.kind == "parameter":
-            return ("parameter", viewed.id, 0, layout_of(of))
-    return key_of(of)
+            return ("parameter", viewed.id, 0, layout_of(operand))
+    return key_of(operand)
 
 
 def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor:
@@ -114,20 +114,20 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
     if not ref.rewritten:
         return key_of(ref)
     for number in reversed(ref.rewritten):
-        written = [made for made in trace.all_steps[number].results if made.memory == ref.memory]
-        for made in written:
-            if partly or layout_of(made) == layout_of(ref):
-                return ("step", number, made.output, None)
-        if not written or any(_overlap(made, ref) for made in written):
+        written = [result for result in trace.all_steps[number].results if result.memory == ref.memory]
+        for result in written:
+            if partly or layout_of(result) == layout_of(ref):
+                return ("step", number, result.output, None)
+        if not written or any(_overlap(result, ref) for result in written):
             break
     else:  # only other parts of this memory were written, such as the other gates of a GRU
         return key_of(ref)
     raise UsageError(f"{ref.name} was written into in parts, which is not followed.")
 
 
-def _overlap(one: Ref, other: Ref) -> bool:
+def _overlap(first: Ref, second: Ref) -> bool:
     """Whether two tensors of the same memory share a cell."""
-    return bool(np.intersect1d(addresses_of(layout_of(one)), addresses_of(layout_of(other))).size)
+    return bool(np.intersect1d(addresses_of(layout_of(first)), addresses_of(layout_of(second))).size)
 
 
 def _before_idle(trace: Trace, ref: Ref) -> Ref:

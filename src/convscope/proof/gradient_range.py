@@ -52,7 +52,7 @@ def _power(largest: float, factors: int) -> float:
 
 def range_of(trace: Trace, node: BackwardNode, gradient: Ref) -> GradientRange:
     """The range of one gradient that a node gave: what it received, and what its forward operation read and made."""
-    refs = [*(ref for pair in node.received for ref in pair), *(of for of, _ in node.gave)]
+    refs = [*(ref for pair in node.received for ref in pair), *(operand for operand, _ in node.gave)]
     arrays = [_numbers(trace, ref) for ref in refs]
     finite = [np.isfinite(array) for array in arrays]
     largest = max(
@@ -86,13 +86,15 @@ def moved_by_statistics(trace: Trace, step: Step, output: int) -> Array | None:
     arguments = arguments_of(trace, step) if len(refs) == 2 else {}
     if not arguments.get("train", bool(arguments)):
         return None
-    exact, off = list[Array](), list[Array]()
+    exact, errors = list[Array](), list[Array]()
     for name in SAVED[step.op]:
         witness = recomputed(trace, trace.all_steps[refs[name].id], refs[name].output)
         if witness is None:
             return None
         exact.append(witness.values)
-        off.append(np.minimum(np.abs(arguments[name] - witness.values), witness.bounds))
-    gradients = moved(step.op, arguments, (exact[0], exact[1]), (off[0], off[1]))
-    wanted = [each for each, asked in zip(gradients, arguments["output_mask"], strict=True) if asked]
-    return wanted[output].reshape(step.results[output].shape)
+        errors.append(np.minimum(np.abs(arguments[name] - witness.values), witness.bounds))
+    gradients = moved(step.op, arguments, (exact[0], exact[1]), (errors[0], errors[1]))
+    requested = [
+        gradient for gradient, is_requested in zip(gradients, arguments["output_mask"], strict=True) if is_requested
+    ]
+    return requested[output].reshape(step.results[output].shape)

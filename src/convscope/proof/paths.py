@@ -81,23 +81,27 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
     if minus is not None:
         start[minus] -= 1.0
     onto_last = _followed(trace, {(step.id, 0): start}, last)
-    whole = onto_last.weights.pop((last.id, 0), np.zeros(last.results[0].shape))
-    paths = [path for channel in range(whole.shape[1]) for path in _through(trace, first, last, whole, channel)]
-    passed = _followed(trace, {(last.id, 0): whole})
-    rest = _added(trace, onto_last) + _added(trace, passed) - sum(path.value for path in paths)
+    last_weights = onto_last.weights.pop((last.id, 0), np.zeros(last.results[0].shape))
+    paths = [
+        path for channel in range(last_weights.shape[1]) for path in _through(trace, first, last, last_weights, channel)
+    ]
+    passed = _followed(trace, {(last.id, 0): last_weights})
+    remainder = _added(trace, onto_last) + _added(trace, passed) - sum(path.value for path in paths)
     bent = dict.fromkeys(reversed([*onto_last.bent, *passed.bent]))
     paths.sort(key=lambda path: -abs(path.value))
-    return Paths(tuple(paths), rest, onto_last.constant + passed.constant, tuple(bent))
+    return Paths(tuple(paths), remainder, onto_last.constant + passed.constant, tuple(bent))
 
 
 def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:
     """The first and the last convolution before a step."""
-    before = [each for each in trace.all_steps[: step.id] if each.op == "convolution" and len(each.shape) == 4]
+    before = [
+        earlier for earlier in trace.all_steps[: step.id] if earlier.op == "convolution" and len(earlier.shape) == 4
+    ]
     if not before:
         raise UsageError(f"no convolution comes before {step.name}, so there are no paths through feature maps.")
     first, last = before[0], before[-1]
     count = last.shape[1] * (1 if first is last else first.shape[1])
-    cells = sum(int(np.prod(each.shape)) for each in trace.all_steps[: step.id + 1]) * last.shape[1]
+    cells = sum(int(np.prod(earlier.shape)) for earlier in trace.all_steps[: step.id + 1]) * last.shape[1]
     if count > MOST or cells > LARGEST * 8 or first.shape[0] != 1:
         raise UsageError(
             f"{first.name} and {last.name} make {count:,} paths through {cells:,} cells, too many to follow; "
@@ -106,19 +110,19 @@ def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:
     return first, last
 
 
-def _through(trace: Trace, first: Step, last: Step, whole: Array, channel: int) -> list[Path]:
+def _through(trace: Trace, first: Step, last: Step, last_weights: Array, channel: int) -> list[Path]:
     """The paths through one channel of the last convolution."""
-    only = np.zeros_like(whole)
-    only[:, channel] = whole[:, channel]
+    only = np.zeros_like(last_weights)
+    only[:, channel] = last_weights[:, channel]
     best = np.unravel_index(int(np.abs(only * np.nan_to_num(last.output)).argmax()), only.shape)
-    at = tuple(map(int, best))
+    best_cell = tuple(map(int, best))
     if first is last:
-        return [Path((last,), (channel,), _added(trace, _followed(trace, {(last.id, 0): only})), at)]
+        return [Path((last,), (channel,), _added(trace, _followed(trace, {(last.id, 0): only})), best_cell)]
     onto_first = _followed(trace, {(last.id, 0): only}, first).weights.get((first.id, 0))
     if onto_first is None:
         return []
     values = [_added(trace, _followed(trace, {(first.id, 0): _only(onto_first, k)})) for k in range(first.shape[1])]
-    return [Path((first, last), (k, channel), value, at) for k, value in enumerate(values) if value != 0.0]
+    return [Path((first, last), (k, channel), value, best_cell) for k, value in enumerate(values) if value != 0.0]
 
 
 def _only(weights: Array, channel: int) -> Array:
@@ -131,12 +135,12 @@ def _followed(trace: Trace, start: Mapping[Result, Array], until: Step | None = 
     """Follow weights back to the inputs, or only as far as a step, whose weights then remain."""
     last = max(step for step, _ in start)
     backward = Backward(trace, varying(trace, last), weights=dict(start), counts_rounding=False)
-    for at, index in product(range(last, -1, -1), range(8)):
-        if until is not None and at == until.id:
+    for step_id, index in product(range(last, -1, -1), range(8)):
+        if until is not None and step_id == until.id:
             continue
-        weights = backward.weights.pop((at, index), None)
+        weights = backward.weights.pop((step_id, index), None)
         if weights is not None and weights.any():
-            through(backward, trace.all_steps[at], index, weights)
+            through(backward, trace.all_steps[step_id], index, weights)
     return backward
 
 
@@ -183,7 +187,7 @@ def walk_along(trace: Trace, places: Sequence[tuple[Step | None, Cell]]) -> Walk
     return Walk(tuple(slopes), float(tensor[cell]))
 
 
-def _slope(trace: Trace, step: Step | None, cell: Cell, earlier: Step | None, at: Cell) -> float:
+def _slope(trace: Trace, step: Step | None, cell: Cell, earlier: Step | None, source_cell: Cell) -> float:
     """How a number changes with another that its own step reads, as it is or moved by views and copies."""
     if step is None or (earlier is not None and earlier.id >= step.id):
         raise UsageError("a walk goes from a number to one that it is calculated from; the last one may be a pixel.")
@@ -193,21 +197,23 @@ def _slope(trace: Trace, step: Step | None, cell: Cell, earlier: Step | None, at
     else:
         weights = flow.weights.get((earlier.id, 0))
     if weights is None:
-        read = "the image" if earlier is None else earlier.name
-        raise UsageError(f"{step.name} does not read {read} directly, so a walk cannot go from one to the other.")
-    return float(weights[at])
+        source_name = "the image" if earlier is None else earlier.name
+        raise UsageError(
+            f"{step.name} does not read {source_name} directly, so a walk cannot go from one to the other."
+        )
+    return float(weights[source_cell])
 
 
 def _onto_operands(trace: Trace, step: Step, start: Array) -> Backward:
     """Weights on what a step reads; numbers that were only moved are followed to where they were made."""
     first: Mapping[Result, Array] = {(step.id, 0): start}
     flow = Backward(trace, varying(trace, step.id), weights=dict(first), counts_rounding=False)
-    visible = {each.id for each in trace.steps}
-    for at in range(step.id, -1, -1):
-        here = trace.all_steps[at]
-        passes = at == step.id or at not in visible or here.op in MOVES
-        for index in range(len(here.results) if passes else 0):
-            weights = flow.weights.get((at, index))
+    visible = {visible_step.id for visible_step in trace.steps}
+    for step_id in range(step.id, -1, -1):
+        current = trace.all_steps[step_id]
+        passes = step_id == step.id or step_id not in visible or current.op in MOVES
+        for index in range(len(current.results) if passes else 0):
+            weights = flow.weights.get((step_id, index))
             if weights is not None and weights.any():
-                through(flow, here, index, weights)
+                through(flow, current, index, weights)
     return flow

@@ -73,8 +73,8 @@ def _with_provenance(trace: Trace, refs: Mapping[str, Ref], expr: Expr) -> Expr:
 
 def _cells(trace: Trace, refs: Mapping[str, Ref], cells: Cells) -> Cells:
     if cells.derive is not None:
-        made = cells.derive
-        return replace(cells, derive=lambda index: _with_provenance(trace, refs, made(index)))
+        derive = cells.derive
+        return replace(cells, derive=lambda index: _with_provenance(trace, refs, derive(index)))
     ref = refs.get(cells.source.argument)
     if ref is None:
         return cells
@@ -106,13 +106,13 @@ def _provenance(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[
     left = np.ones(len(cells), bool)
     for writer in reversed(ref.rewritten):
         maker = trace.all_steps[writer]
-        for made in maker.results:
-            if made.memory != ref.memory or not left.any():
+        for result in maker.results:
+            if result.memory != ref.memory or not left.any():
                 continue
-            at, hit = made.cells_at(addresses[left])
-            taken = np.flatnonzero(left)[hit]
-            yield from _made(trace, maker, made, at[hit], which[taken])
-            left[taken] = False
+            made_cells, hit = result.cells_at(addresses[left])
+            hit_indices = np.flatnonzero(left)[hit]
+            yield from _made(trace, maker, result, made_cells[hit], which[hit_indices])
+            left[hit_indices] = False
     if left.any():
         yield from _behind(trace, ref, cells[left], addresses[left], which[left])
 
@@ -120,16 +120,16 @@ def _provenance(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[
 def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array) -> Iterator[Provenance]:
     """The base of a view, or the step that made the tensor."""
     if ref.kind != "step":
-        whole = trace.outside[ref.kind, ref.id]
-        at, hit = whole.cells_at(addresses)
-        yield Provenance(which, source_of(whole if hit.all() else ref), at if hit.all() else cells)
+        outside = trace.outside[ref.kind, ref.id]
+        source_cells, hit = outside.cells_at(addresses)
+        yield Provenance(which, source_of(outside if hit.all() else ref), source_cells if hit.all() else cells)
         return
     maker = trace.all_steps[ref.id]
     if maker.view:
         viewed = next(r for _, _, r in maker.refs())
-        at, hit = viewed.cells_at(addresses)
+        source_cells, hit = viewed.cells_at(addresses)
         if hit.all() and (viewed.memory, viewed.dtype) == (ref.memory, ref.dtype):  # addresses count in units of it
-            yield from _provenance(trace, viewed, at, which)
+            yield from _provenance(trace, viewed, source_cells, which)
             return
     yield from _made(trace, maker, ref, cells, which)
 
@@ -144,5 +144,5 @@ def _made(trace: Trace, maker: Step, ref: Ref, cells: Array, which: Array) -> It
         if isinstance(moved, Ref) and moved.dtype == ref.dtype:
             yield from _provenance(trace, moved, MOVES[maker.op](call_of(trace, maker, ref.output), cells), which)
             return
-    made = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output)
-    yield Provenance(which, made, cells)
+    source = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output)
+    yield Provenance(which, source, cells)

@@ -90,15 +90,15 @@ def recomputed(
     """
     key = (step.id, normwise, references.get(step.op))
     with _KEEPING:
-        kept = _KEPT.setdefault(trace, OrderedDict())
-        results = kept.get(key)
+        cache = _KEPT.setdefault(trace, OrderedDict())
+        results = cache.get(key)
     if results is None:  # in several threads, each recomputes
         results = recompute(trace, step, normwise=normwise, references=references)
     with _KEEPING:
-        kept[key] = results
-        kept.move_to_end(key)
-        while len(kept) > KEPT:
-            kept.popitem(last=False)
+        cache[key] = results
+        cache.move_to_end(key)
+        while len(cache) > KEPT:
+            cache.popitem(last=False)
     return results.get(output)
 
 
@@ -195,13 +195,13 @@ def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
 def _evaluate(
     operation: Operation, step: Step, arguments: Arguments, *, normwise: bool, lean: bool = False
 ) -> dict[int, Recomputation]:
-    roundoffs = [ROUNDOFF.get(made.dtype, (2.0**-24, 0.0)) for made in step.results]
+    roundoffs = [ROUNDOFF.get(evaluated.dtype, (2.0**-24, 0.0)) for evaluated in step.results]
     before = roundoffs[:1] * step.position  # results that are other steps
-    made = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
+    evaluated = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
     return {
-        output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
-        for output, one in enumerate(made[step.position :])
-        if one is not None
+        output: Recomputation(wrapped(pair[0], step.results[output].dtype), pair[1])
+        for output, pair in enumerate(evaluated[step.position :])
+        if pair is not None
     }
 
 
@@ -221,10 +221,10 @@ def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: 
     if not x.ndim or dim is None or recorded.shape != indices.values.shape or recorded.dtype.kind != "i":
         return Recomputation(indices.values, np.zeros(())) if not x.ndim else indices
     dropped = recorded.ndim < x.ndim
-    at, number = (np.expand_dims(a, dim) if dropped else a for a in (recorded, chosen))
-    pointed = np.take_along_axis(x, np.clip(at, 0, x.shape[dim] - 1), dim)
-    right = (at >= 0) & (at < x.shape[dim]) & ((pointed == number) | (np.isnan(pointed) & np.isnan(number)))
-    row = np.sort(at, dim)
+    indexed, number = (np.expand_dims(a, dim) if dropped else a for a in (recorded, chosen))
+    pointed = np.take_along_axis(x, np.clip(indexed, 0, x.shape[dim] - 1), dim)
+    right = (indexed >= 0) & (indexed < x.shape[dim]) & ((pointed == number) | (np.isnan(pointed) & np.isnan(number)))
+    row = np.sort(indexed, dim)
     twice = (np.diff(row, axis=dim) == 0).any(dim, keepdims=True)
     right = (right & ~twice).squeeze(dim) if dropped else right & ~twice
     open_ = np.isinf(np.broadcast_to(indices.bounds, recorded.shape))

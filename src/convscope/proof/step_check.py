@@ -73,7 +73,7 @@ class StepCheck:
 
     def _keep(self, box: Box, bounds: Array) -> None:
         """Keep the bounds of a box until the end: their median is asked for."""
-        if bounds.shape == self.recorded.shape or all(at == slice(None) for at in box):
+        if bounds.shape == self.recorded.shape or all(part == slice(None) for part in box):
             self._bounds = bounds
         elif bounds.any() or self._bounds.ndim:
             if not self._bounds.ndim:
@@ -86,8 +86,8 @@ class StepCheck:
         ratio = self._ratio(recorded, expected, bounds)
         cell = np.unravel_index(int(ratio.argmax()), ratio.shape)
         starts = ((o.start or 0) + (i.start or 0) for o, i in zip(box, inner, strict=True))
-        whole = tuple(int(start + at) for start, at in zip(starts, cell, strict=True))
-        share = float(ratio[cell]), -int(np.ravel_multi_index(whole, self.recorded.shape)) if whole else 0
+        full_cell = tuple(int(start + inner_offset) for start, inner_offset in zip(starts, cell, strict=True))
+        share = float(ratio[cell]), -int(np.ravel_multi_index(full_cell, self.recorded.shape)) if full_cell else 0
         if share > self._worst:
             self._worst, self._expected = share, (float(expected[cell]), float(bounds[cell]))
 
@@ -123,9 +123,9 @@ class StepCheck:
         for channel in suspects:
             values, bounds = np.zeros((2, len(self.recorded), *self.recorded.shape[2:]))
             for box, part in again():
-                at = (box[0], *box[2:])
-                values[at] = part.values[:, channel]
-                bounds[at] = np.broadcast_to(part.bounds, part.values.shape)[:, channel]
+                image_box = (box[0], *box[2:])
+                values[image_box] = part.values[:, channel]
+                bounds[image_box] = np.broadcast_to(part.bounds, part.values.shape)[:, channel]
             bias = offset(
                 self.call.op,
                 arguments,
@@ -155,11 +155,11 @@ class StepCheck:
         able &= self._bounded(values, recorded, bounds)
         count = len(cells) if able.all() else int(np.argmin(able))  # up to the first that the rule leaves open
         self.explained += count
-        for at in np.flatnonzero(~agree(values, recorded, bounds, self.call.dtype)[:count]):
-            value, bound = float(values[at]), float(bounds[at])
-            share = abs(value - recorded[at]) / bound if bound else np.inf
+        for index in np.flatnonzero(~agree(values, recorded, bounds, self.call.dtype)[:count]):
+            value, bound = float(values[index]), float(bounds[index])
+            share = abs(value - recorded[index]) / bound if bound else np.inf
             if self.mismatch is None or share > self.worst:
-                self._contradict(tuple(map(int, cells[at])), value, bound, "expression")
+                self._contradict(tuple(map(int, cells[index])), value, bound, "expression")
             self.worst = max(self.worst, 1.0 if np.isnan(share) else float(share))
         return count == len(cells)
 
@@ -195,9 +195,9 @@ class StepCheck:
         landmarks = {*map(int, np.ravel_multi_index(tuple(_landmarks(shape).T), shape))}
         worst = () if self.worst_cell is None else (int(np.ravel_multi_index(self.worst_cell, shape)),)
         marked = np.array(sorted(landmarks.union(worst)))
-        drawn = random.choice(size, min(size, count + len(marked)), replace=False)
-        others = drawn[~(drawn[:, None] == marked).any(1)][: max(0, count - len(marked))]
-        return np.stack(np.unravel_index(np.concatenate([marked, others]), shape), -1).astype(np.int64)
+        random_indices = random.choice(size, min(size, count + len(marked)), replace=False)
+        unmarked = random_indices[~(random_indices[:, None] == marked).any(1)][: max(0, count - len(marked))]
+        return np.stack(np.unravel_index(np.concatenate([marked, unmarked]), shape), -1).astype(np.int64)
 
     def _contradict(self, cell: Cell, expected: float, allowed: float, witness: Witness) -> None:
         self.mismatch = Mismatch(cell, float(self.recorded[cell]), expected, allowed, witness, self.call.output)
@@ -271,8 +271,8 @@ def groups(rule: Rule, call: Call, cells: Array) -> list[Array] | None:
     parts = []
     for number in range(int(group.max()) + 1):
         members = np.flatnonzero(group == number)
-        each = max(1, TERMS // max(1, _terms(rule(call, _cell(cells[members[0]])))))
-        parts += [members[start : start + each] for start in range(0, len(members), each)]
+        cells_per_group = max(1, TERMS // max(1, _terms(rule(call, _cell(cells[members[0]])))))
+        parts += [members[start : start + cells_per_group] for start in range(0, len(members), cells_per_group)]
     return parts
 
 

@@ -59,15 +59,15 @@ def step_effect(trace: Trace, times: float = 1.0) -> StepEffect:
     Raises:
         UsageError: the trace has no update, or a step of its forward pass has no reference.
     """
-    made = trace.training_step
-    if made is None or not made.updated:
+    training_step = trace.training_step
+    if training_step is None or not training_step.updated:
         raise UsageError(
             "this trace has no update; record one with cs.trace(model, images, target=..., optimizer=...)."
         )
     if not math.isfinite(times):
         raise UsageError(f"times is a multiple of the learning rate, not {times}.")
     parameters = {ref.name: ref for ref in trace.outside.values() if ref.kind == "parameter"}
-    changed = {parameters[name]: updated(trace, name, times) for name in made.updated if name in parameters}
+    changed = {parameters[name]: updated(trace, name, times) for name in training_step.updated if name in parameters}
     with np.errstate(all="ignore"):  # a huge step may overflow: that is the answer
         after = Forward(trace, changed).loss()
     return StepEffect(times, _loss(trace), after)
@@ -113,16 +113,16 @@ def image_losses(trace: Trace) -> Array | None:
     >>> bool(np.isclose(image_losses(step).mean(), step["loss"].output))
     True
     """
-    made = trace.training_step
-    if made is None:
+    training_step = trace.training_step
+    if training_step is None:
         raise UsageError("this trace has no loss; record one with cs.trace(model, images, target=labels).")
-    step = trace.all_steps[made.loss.id]
+    step = trace.all_steps[training_step.loss.id]
     arguments = arguments_of(trace, step)
     losses = None
     if step.op == "nll_loss_forward" and arguments.get("weight") is None:
         scores, target = np.asarray(arguments["self"], np.float64), np.asarray(arguments["target"])
-        kept = target != arguments["ignore_index"]
-        if scores.ndim == 2 and kept.all():
+        is_counted = target != arguments["ignore_index"]
+        if scores.ndim == 2 and is_counted.all():
             losses = -scores[np.arange(len(target)), target]
     elif step.op == "mse_loss":
         squares = (np.asarray(arguments["self"], np.float64) - np.asarray(arguments["target"], np.float64)) ** 2
@@ -134,11 +134,11 @@ def image_losses(trace: Trace) -> Array | None:
 
 
 def _update(trace: Trace, parameter: str) -> Step:
-    made = trace.training_step
-    if made is None or parameter not in made.updated:
-        known = ", ".join(made.updated) if made is not None and made.updated else "none"
-        raise UsageError(f"this trace has no update of {parameter!r}; updated parameters: {known}.")
-    return trace.all_steps[made.updated[parameter].id]
+    training_step = trace.training_step
+    if training_step is None or parameter not in training_step.updated:
+        names = ", ".join(training_step.updated) if training_step is not None and training_step.updated else "none"
+        raise UsageError(f"this trace has no update of {parameter!r}; updated parameters: {names}.")
+    return trace.all_steps[training_step.updated[parameter].id]
 
 
 def _stepped(step: Step, arguments: Mapping[str, object]) -> Array:
@@ -148,6 +148,6 @@ def _stepped(step: Step, arguments: Mapping[str, object]) -> Array:
 
 
 def _loss(trace: Trace) -> float:
-    made = trace.training_step
-    assert made is not None
-    return float(trace.all_steps[made.loss.id].outputs[made.loss.output])
+    training_step = trace.training_step
+    assert training_step is not None
+    return float(trace.all_steps[training_step.loss.id].outputs[training_step.loss.output])

@@ -231,20 +231,20 @@ def undecided(call: Call, values: Numbers, recorded: Numbers, reach: Reach | Non
     precision = Precision.of(call.dtype)
     with np.errstate(all="ignore"):
         beyond = np.isinf(recorded) & (np.sign(recorded) * values >= 0.999 * precision.largest)
-    apart = (none[0] | none[1]) & ~(beyond | (values == recorded) | (np.isnan(values) & np.isnan(recorded)))
-    if not apart.any() or math.isinf(precision.largest) or _settled(call.op):
-        return np.zeros(apart.shape, bool)
+    one_not_finite = (none[0] | none[1]) & ~(beyond | (values == recorded) | (np.isnan(values) & np.isnan(recorded)))
+    if not one_not_finite.any() or math.isinf(precision.largest) or _settled(call.op):
+        return np.zeros(one_not_finite.shape, bool)
     reach = reach or reach_of(call)
     if reach.size >= precision.largest:
-        return np.asarray(apart)
+        return np.asarray(one_not_finite)
     if not reach.special:
-        return np.zeros(apart.shape, bool)
+        return np.zeros(one_not_finite.shape, bool)
     if call.op in SUMS:
         filled = call.op in CONVOLUTIONS and precision.stored > 0
-        return np.asarray(apart & np.isnan(recorded) & filled)
+        return np.asarray(one_not_finite & np.isnan(recorded) & filled)
     lost = np.isnan(values) & (call.op in COMPARING | COUNTING)
     won = np.isnan(recorded) & (call.op in COUNTING)
-    return np.asarray(apart & (lost | won | (none[0] & none[1])))
+    return np.asarray(one_not_finite & (lost | won | (none[0] & none[1])))
 
 
 def _settled(op: str) -> bool:

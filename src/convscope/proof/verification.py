@@ -71,12 +71,16 @@ def verify(
     if cells < 0:
         raise UsageError(f"cells is how many cells of each result are explained, 0 or more, not {cells}.")
     reports = []
-    read, tables = _read(trace), Tables(ops, references)
+    read_results, tables = _read(trace), Tables(ops, references)
     total = len(trace.all_steps)
     for done, step in enumerate(trace.all_steps):
         progress("verifying", done, total)
         with np.errstate(all="ignore"):  # memory that nothing has written yet holds anything
-            reports.append(_verify_step(trace, step, cells, np.random.default_rng((seed, step.id)), tables, read=read))
+            reports.append(
+                _verify_step(
+                    trace, step, cells, np.random.default_rng((seed, step.id)), tables, read_results=read_results
+                )
+            )
     progress("verifying", total, total)
     broken = tuple(broken_chains(trace.all_steps))
     remarks = tuple(note for note in trace.notes if note not in broken)
@@ -111,7 +115,7 @@ def _verify_step(
     random: np.random.Generator,
     tables: Tables,
     *,
-    read: Collection[tuple[int, int]],
+    read_results: Collection[tuple[int, int]],
 ) -> StepReport:
     def report(finding: StepStatus, checks: Sequence[StepCheck] = ()) -> StepReport:
         wrong = max((check for check in checks if check.mismatch), key=lambda check: check.worst, default=None)
@@ -120,10 +124,10 @@ def _verify_step(
             step.name,
             step.op,
             finding,
-            sum(c.recorded.size for c in checks) if checks else sum(math.prod(made.shape) for made in step.results),
+            sum(c.recorded.size for c in checks) if checks else sum(math.prod(result.shape) for result in step.results),
             explained=sum(check.explained for check in checks),
             worst=max((check.worst for check in checks), default=0.0),
-            resolution=max((c.resolution for c in checks if _is_read(step, c, read)), default=0.0),
+            resolution=max((c.resolution for c in checks if _is_read(step, c, read_results)), default=0.0),
             mismatch=None if wrong is None else _with_reason(wrong.mismatch, trace, step, tables),
             hidden=step.hidden,
             says=step.says,
@@ -141,10 +145,10 @@ def _verify_step(
         return report("unsupported")
     if not checks:
         return report("unsupported")
-    read_checks = [check for check in checks if _is_read(step, check, read)]
+    read_checks = [check for check in checks if _is_read(step, check, read_results)]
     open_ = [check.unbounded > 0 and check not in read_checks for check in checks]
-    whole = all(done or left for done, left in zip(explained, open_, strict=True))
-    finding = _finding(checks, read_checks, proved if whole else "recomputed")
+    all_explained = all(is_explained or left for is_explained, left in zip(explained, open_, strict=True))
+    finding = _finding(checks, read_checks, proved if all_explained else "recomputed")
     if trace.training_step is None or finding not in PROVED:
         return report(finding, checks)
     derived, wrong = derivatives_of(trace, tables.ops).status(step)
@@ -152,7 +156,7 @@ def _verify_step(
     return result if wrong is None else replace(result, mismatch=wrong)
 
 
-def _finding(checks: Sequence[StepCheck], read: Sequence[StepCheck], otherwise: StepStatus) -> StepStatus:
+def _finding(checks: Sequence[StepCheck], read_checks: Sequence[StepCheck], otherwise: StepStatus) -> StepStatus:
     """The finding of a step, from its checks, and from those of the results that something reads.
 
     A number without a finite bound is not a mismatch, because the kernel may be right; nor is it proved, because any
@@ -160,14 +164,14 @@ def _finding(checks: Sequence[StepCheck], read: Sequence[StepCheck], otherwise: 
     """
     if any(check.mismatch for check in checks):
         return "mismatch"
-    if any(check.unbounded for check in read):
+    if any(check.unbounded for check in read_checks):
         return "unsupported"
-    return "unresolved" if any(check.resolution > RESOLVED for check in read) else otherwise
+    return "unresolved" if any(check.resolution > RESOLVED for check in read_checks) else otherwise
 
 
-def _is_read(step: Step, check: StepCheck, read: Collection[tuple[int, int]]) -> bool:
+def _is_read(step: Step, check: StepCheck, read_results: Collection[tuple[int, int]]) -> bool:
     """Whether a result matters: it is the step's first, or something reads it."""
-    return (step.id, check.call.output - step.position) in read
+    return (step.id, check.call.output - step.position) in read_results
 
 
 def _check(
@@ -284,9 +288,9 @@ def _wrote(step: Step, memory: int) -> bool:
     return not step.view and any(ref.memory == memory for ref in step.results)
 
 
-def _same(one: Array, other: Array) -> bool:
+def _same(first: Array, second: Array) -> bool:
     """Whether two arrays have the same shape, type and bits: NaN is the same NaN, 0.0 is not -0.0."""
-    return one.shape == other.shape and one.dtype == other.dtype and bool((_bits(one) == _bits(other)).all())
+    return first.shape == second.shape and first.dtype == second.dtype and bool((_bits(first) == _bits(second)).all())
 
 
 def _bits(array: Array) -> Array:

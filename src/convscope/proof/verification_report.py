@@ -146,14 +146,14 @@ class GradientCheck:
         moved = f"finite difference: {compared} weights moved, largest difference {self.furthest:.1g} of the gradient"
         if not compared:
             moved = "finite difference: no weight could be compared"
-        whole = (
+        chain_line = (
             f"product of the chain in float64: {self.chained} gradients, largest difference {self.chain_furthest:.1g}"
         )
         unlike = f" ({self.worst})" if self.worst and self.furthest > AGREES else ""
         parted = f" ({self.chain_worst})" if self.chain_worst and self.chain_furthest > AGREES else ""
         lines = [moved + unlike + skipped] if self.moved else []
         left_out = f"; {self.left_out} left out, unresolved" if self.left_out else ""
-        lines += [whole + parted + left_out] if self.chained else []
+        lines += [chain_line + parted + left_out] if self.chained else []
         lines += [self.withheld] if self.withheld else []
         return (*lines, *([f"not compared: {self.unable}"] if self.unable else []))
 
@@ -262,9 +262,9 @@ class Verification(RichDisplay):
 
     def _share(self, findings: Collection[str]) -> float:
         """The share of the calculated numbers; without any, 1 if a step without numbers is among the findings."""
-        kept = sum(step.numbers for step in self.steps if step.finding in findings)
+        counted = sum(step.numbers for step in self.steps if step.finding in findings)
         calculated = self.numbers - self.given
-        return kept / calculated if calculated else float(any(step.finding in findings for step in self.steps))
+        return counted / calculated if calculated else float(any(step.finding in findings for step in self.steps))
 
     def summary(self) -> str:
         """The report in a line or two; what speaks against the whole comes first."""

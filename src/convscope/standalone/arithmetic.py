@@ -90,21 +90,21 @@ class _Operands:
         if not isinstance(ref, Ref) or ref.dtype not in TYPES or not math.prod(ref.shape):
             raise NotEmbedded
         source = provenance(self._trace, ref, np.zeros((1, len(ref.shape)), np.int64))[0].source
-        found = self._find(source)
-        if found is None:
+        tensor_index = self._find(source)
+        if tensor_index is None:
             raise NotEmbedded
         array = self._trace.operand(self._step, name)
-        made = self._made(source)
+        made_array = self._made(source)
         parts = provenance(self._trace, ref, np.indices(ref.shape).reshape(len(ref.shape), -1).T)
-        if len(parts) != 1 or made.size != array.size or not np.isfinite(array).all():
+        if len(parts) != 1 or made_array.size != array.size or not np.isfinite(array).all():
             raise NotEmbedded
         flat = np.ravel_multi_index(tuple(parts[0].cells.T), source.shape)
         transposed = self._transposed(ref, flat)
-        if not np.array_equal((made.T if transposed else made).ravel(), array.ravel()):  # overwritten since
+        if not np.array_equal((made_array.T if transposed else made_array).ravel(), array.ravel()):  # overwritten since
             raise NotEmbedded
         return {
             "name": source.name, "kind": source.kind, "output": source.output, "shape": list(ref.shape),
-            "made": list(source.shape), "tensor": found, "transposed": transposed,
+            "made": list(source.shape), "tensor": tensor_index, "transposed": transposed,
         }  # fmt: skip
 
     def _made(self, source: Source) -> Array:
@@ -150,7 +150,7 @@ def _narrow(recomputation: Recomputation, recorded: Array, bounds: Array) -> Arr
 
 def _bits(mask: Array) -> str | None:
     """One digit for each number; None if all are true."""
-    return None if mask.all() else "".join("1" if each else "0" for each in mask.ravel())
+    return None if mask.all() else "".join("1" if is_set else "0" for is_set in mask.ravel())
 
 
 def _convolution(operand: _Operands, step: Step) -> Rule:

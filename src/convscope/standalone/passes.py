@@ -77,14 +77,14 @@ class PassWriter:
         self._unanswered = False
         self._seconds = 0.0
 
-    def add(self, ref: InputRef, done: TracePass) -> bool:
+    def add(self, ref: InputRef, trace_pass: TracePass) -> bool:
         """Add a pass; returns False, and adds nothing, if there is no room for its description."""
-        info = trace_info(done).model_dump()
+        info = trace_info(trace_pass).model_dump()
         if not self._contents.room_for(info):
             return False
         if not self._parameters:
-            self._add_parameters(done)
-        array, shown = done.model_input.array, done.model_input.picture
+            self._add_parameters(trace_pass)
+        array, shown = trace_pass.model_input.array, trace_pass.model_input.picture
         entry: PassJson = {
             "ref": ref.model_dump(),
             "info": info,
@@ -96,16 +96,16 @@ class PassWriter:
             "thumbnails": {},
         }
         self._passes[key_of(ref)] = entry
-        for step in done.trace.steps:
-            self._add_step(done, step, entry)
-        self._add_answers(done)
-        for step in done.trace.steps:
-            self._add_arithmetic(done, step, entry)
+        for step in trace_pass.trace.steps:
+            self._add_step(trace_pass, step, entry)
+        self._add_answers(trace_pass)
+        for step in trace_pass.trace.steps:
+            self._add_arithmetic(trace_pass, step, entry)
         return True
 
-    def _add_parameters(self, done: TracePass) -> None:
-        for name in done.trace.parameters:
-            array = np.asarray(done.trace.parameters[name])
+    def _add_parameters(self, trace_pass: TracePass) -> None:
+        for name in trace_pass.trace.parameters:
+            array = np.asarray(trace_pass.trace.parameters[name])
             index = self._contents.tensor(array, HALF)
             low, high = extent(array)
             if index is None:
@@ -113,73 +113,75 @@ class PassWriter:
             else:
                 self._parameters[name] = {"tensor": index, "low": number(low), "high": number(high)}
 
-    def _add_step(self, done: TracePass, step: cs.Step, entry: PassJson) -> None:
-        low, high = done.extent(step)
+    def _add_step(self, trace_pass: TracePass, step: cs.Step, entry: PassJson) -> None:
+        low, high = trace_pass.extent(step)
         entry["ranges"][step.id] = [number(low), number(high)]
         index = self._contents.tensor(step.output[0] if _alone(step) else step.output)
         if index is not None:
             entry["outputs"][step.id] = index
             return
         self._short[f"the numbers of {step.name}"] = None
-        about, picture = thumbnail(done, step, slice(0, THUMBNAILS), SIDE)
+        about, picture = thumbnail(trace_pass, step, slice(0, THUMBNAILS), SIDE)
         small = self._contents.tensor(picture)
         if small is not None:
             entry["thumbnails"][step.id] = {"about": {**about, "shape": list(picture.shape)}, "tensor": small}
 
-    def _add_arithmetic(self, done: TracePass, step: cs.Step, entry: PassJson) -> None:
-        outputs = {each.name: entry["outputs"].get(each.id) for each in done.trace.steps}
+    def _add_arithmetic(self, trace_pass: TracePass, step: cs.Step, entry: PassJson) -> None:
+        outputs = {traced_step.name: entry["outputs"].get(traced_step.id) for traced_step in trace_pass.trace.steps}
 
         def find(source: Source) -> int | None:
             if source.kind == "parameter":
-                known = self._parameters.get(source.name)
-                return None if known is None else known["tensor"]
+                parameter = self._parameters.get(source.name)
+                return None if parameter is None else parameter["tensor"]
             if source.kind == "step" and source.output == 0:
                 return outputs.get(source.name)
-            return entry["input"] if source.kind == "input" and len(done.trace.inputs) == 1 else None
+            return entry["input"] if source.kind == "input" and len(trace_pass.trace.inputs) == 1 else None
 
-        how = arithmetic_of(done.trace, step, find)
-        if how is not None and self._contents.room_for(how):
-            entry["arithmetic"][step.id] = how
+        arithmetic = arithmetic_of(trace_pass.trace, step, find)
+        if arithmetic is not None and self._contents.room_for(arithmetic):
+            entry["arithmetic"][step.id] = arithmetic
             return
         self._recorded[step.name] = None
         if step.output.size and step.output.dtype.kind == "f":
             sizes = np.nan_to_num(np.abs(step.output), nan=-1.0)
             cell = tuple(int(i) for i in np.unravel_index(int(np.argmax(sizes)), step.shape))
-            self._record(done, step, cell[1:] if _alone(step) else cell)
+            self._record(trace_pass, step, cell[1:] if _alone(step) else cell)
 
-    def _record(self, done: TracePass, step: cs.Step, cell: tuple[int, ...]) -> None:
+    def _record(self, trace_pass: TracePass, step: cs.Step, cell: tuple[int, ...]) -> None:
         """Keep the server's own answer for one cell, with the largest terms of a long sum."""
         with np.errstate(all="ignore"):
-            answer = explained(done, step, cell)
+            answer = explained(trace_pass, step, cell)
         if answer.proof is None:
             return
-        self._keep(f"traces/{done.id}/steps/{step.id}/explain?cell={','.join(map(str, cell))}", answer.model_dump())
+        self._keep(
+            f"traces/{trace_pass.id}/steps/{step.id}/explain?cell={','.join(map(str, cell))}", answer.model_dump()
+        )
 
-    def _add_answers(self, done: TracePass) -> None:
+    def _add_answers(self, trace_pass: TracePass) -> None:
         """Why the classes with the largest scores: probabilities, contributions of pixels, and paths."""
-        info = trace_info(done)
+        info = trace_info(trace_pass)
         if info.output is None or not info.answers:
             return
-        step, best = done.step(info.output), [answer.index for answer in info.answers[:BEST]]
+        step, best = trace_pass.step(info.output), [answer.index for answer in info.answers[:BEST]]
         if info.answers[0].probability is not None:
             softmax = softmax_of(step)
             for answer in info.answers:
-                path = f"traces/{done.id}/probability/explain?cell={answer.index}"
-                self._keep(path, probability(done, step, answer.index, softmax).model_dump())
+                path = f"traces/{trace_pass.id}/probability/explain?cell={answer.index}"
+                self._keep(path, probability(trace_pass, step, answer.index, softmax).model_dump())
         if info.input.form != "picture" or len(info.answers) < 2:
             return
-        if sum(math.prod(each.shape) for each in done.trace.steps) > QUICK:
+        if sum(math.prod(traced_step.shape) for traced_step in trace_pass.trace.steps) > QUICK:
             self._unanswered = True
             return
-        base = f"traces/{done.id}/steps/{step.id}"
+        base = f"traces/{trace_pass.id}/steps/{step.id}"
         for index in best:
-            self._add_contributions(done, step, index, f"{base}/contributions?cell={index}")
+            self._add_contributions(trace_pass, step, index, f"{base}/contributions?cell={index}")
         for index, minus in [*((index, None) for index in best), (best[0], best[1])]:
-            self._add_paths(done, step, (index, minus), base)
+            self._add_paths(trace_pass, step, (index, minus), base)
 
-    def _add_contributions(self, done: TracePass, step: cs.Step, index: int, path: str) -> None:
+    def _add_contributions(self, trace_pass: TracePass, step: cs.Step, index: int, path: str) -> None:
         try:
-            header, numbers = contributions_of(done, step, (index,))
+            header, numbers = contributions_of(trace_pass, step, (index,))
         except cs.ConvscopeError as error:
             self._refusals[path] = str(error)
             return
@@ -189,14 +191,14 @@ class PassWriter:
         else:
             self._contributions[path] = {"header": header, "tensor": tensor}
 
-    def _add_paths(self, done: TracePass, step: cs.Step, classes: Sequence[int | None], base: str) -> None:
+    def _add_paths(self, trace_pass: TracePass, step: cs.Step, classes: Sequence[int | None], base: str) -> None:
         index, minus = classes
         path = f"{base}/paths?cell={index}" + ("" if minus is None else f"&minus={minus}")
         if self._seconds > PATIENCE:
             self._unanswered = True
             return
         before = time.monotonic()
-        self._keep(path, paths_info(done, step, (int(index or 0),), minus).model_dump())
+        self._keep(path, paths_info(trace_pass, step, (int(index or 0),), minus).model_dump())
         self._seconds += time.monotonic() - before
 
     def _keep(self, path: str, answer: dict[str, object]) -> None:

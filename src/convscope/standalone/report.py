@@ -189,7 +189,7 @@ def _lacking(passes: Sequence[TracePass], refs: Sequence[InputRef]) -> Iterator[
     """Sentences on images that do not fit, and on the steps of a model that failed."""
     if len(passes) < len(refs):
         yield f"{len(refs) - len(passes)} of {len(refs)} images."
-    failed = next((done for done in passes if done.error is not None), None)
+    failed = next((trace_pass for trace_pass in passes if trace_pass.error is not None), None)
     if failed is not None:
         yield spelled(f"The steps that did not run: {failed.error}")
 
@@ -238,10 +238,10 @@ def _passes(workspace: Workspace, handle: ModelHandle, refs: Sequence[InputRef],
     """The passes of the first images, as many as fit."""
     passes: list[TracePass] = []
     for ref in refs:
-        done = workspace.traces.make(handle, workspace.picture, TraceRequest(model=handle.id, input=ref), NOBODY)
-        if not writer.add(ref, done):
+        trace_pass = workspace.traces.make(handle, workspace.picture, TraceRequest(model=handle.id, input=ref), NOBODY)
+        if not writer.add(ref, trace_pass):
             break
-        passes.append(done)
+        passes.append(trace_pass)
     if not passes:
         raise UsageError("not even the first image fits into the report; use a larger limit.")
     return passes
@@ -263,9 +263,9 @@ def _page(run: Run | None, probes: Sequence[object]) -> tuple[PageJson, list[str
 
 def _session(workspace: Workspace, handle: ModelHandle, first: InputRef) -> dict[str, object]:
     """The description of the one model, whose inputs are those of the report."""
-    whole = workspace.session()
+    full_session = workspace.session()
     model = handle.info().model_copy(update={"source": None, "start": first, "history": []})
-    return whole.model_copy(update={"models": [model], "sources": []}).model_dump()
+    return full_session.model_copy(update={"models": [model], "sources": []}).model_dump()
 
 
 # beside the numbers: the training, the confusion matrix, one training step, results of probes
@@ -308,22 +308,24 @@ def confusion_of(run: Run) -> ConfusionJson | str:
     }
 
 
-def step_of(run: Run, contents: PageContents, taken: Sequence[TracePass]) -> StepJson | str:
+def step_of(run: Run, contents: PageContents, passes: Sequence[TracePass]) -> StepJson | str:
     """One training step on the report's images; a sentence where there is none.
 
     Args:
         run: Brings the loss, the optimizer and its rate.
         contents: What the page carries.
-        taken: The passes of the report; images without a class are left out.
+        passes: The passes of the report; images without a class are left out.
     """
-    known = [(each.model_input.array, each.model_input.label) for each in taken if each.model_input.label is not None][
-        :EXAMPLES
-    ]
-    if not known or len({image.shape for image, _ in known}) > 1:
+    labelled = [
+        (trace_pass.model_input.array, trace_pass.model_input.label)
+        for trace_pass in passes
+        if trace_pass.model_input.label is not None
+    ][:EXAMPLES]
+    if not labelled or len({image.shape for image, _ in labelled}) > 1:
         return "A training step is left out: it needs images of one size whose classes are known."
     try:
-        step = trace(run, np.stack([image for image, _ in known]), target=[label for _, label in known])
-        return training_step(contents, taken[0], step) or "A training step: it does not fit."
+        step = trace(run, np.stack([image for image, _ in labelled]), target=[label for _, label in labelled])
+        return training_step(contents, passes[0], step) or "A training step: it does not fit."
     except ConvscopeError as error:
         return spelled(f"A training step is left out: {error}")
 

@@ -52,16 +52,16 @@ def training_step(contents: PageContents, example: TracePass, trace: Trace) -> S
         trace: The step.
     """
     images = trace.input
-    taken = PageInput("the images of this report", images[0], images[0], None, (), images)
-    done = TracePass("step", example.opened, None, example.request, taken, trace, None, (), frozenset())
-    info = step_answer(done, 0)
+    page_input = PageInput("the images of this report", images[0], images[0], None, (), images)
+    trace_pass = TracePass("step", example.opened, None, example.request, page_input, trace, None, (), frozenset())
+    info = step_answer(trace_pass, 0)
     if not contents.room_for(described := info.model_dump()):
         return None
     outputs: dict[int, int] = {}
     ranges: dict[int, list[object]] = {}
     directions: dict[str, int] = {}
     for update in info.updates:
-        for step in (done.step(update.gradient), done.step(update.updated)):
+        for step in (trace_pass.step(update.gradient), trace_pass.step(update.updated)):
             index = contents.tensor(step.output[0] if len(step.shape) > 1 and step.shape[0] == 1 else step.output)
             if index is not None:
                 outputs[step.id] = index
@@ -70,34 +70,34 @@ def training_step(contents: PageContents, example: TracePass, trace: Trace) -> S
         if along is not None:
             directions[update.name] = along
     answers: dict[str, dict[str, object]] = {}
-    for made, cell in dict.fromkeys(_numbers(done, info.updates)):
-        answer = _explanation(done, trace.all_steps[made], cell)
+    for step_id, cell in dict.fromkeys(_numbers(trace_pass, info.updates)):
+        answer = _explanation(trace_pass, trace.all_steps[step_id], cell)
         if not contents.room_for(answer, SHARE):
             break
-        answers[f"traces/{done.id}/steps/{made}/explain?cell={','.join(map(str, cell))}"] = answer
+        answers[f"traces/{trace_pass.id}/steps/{step_id}/explain?cell={','.join(map(str, cell))}"] = answer
     return {"info": described, "outputs": outputs, "ranges": ranges, "directions": directions, "answers": answers}
 
 
-def _explanation(done: TracePass, step: cs.Step, cell: Cell) -> dict[str, object]:
+def _explanation(trace_pass: TracePass, step: cs.Step, cell: Cell) -> dict[str, object]:
     """The server's answer for a number, with its proof."""
     with np.errstate(all="ignore"):
-        answer = explained(done, step, cell)
+        answer = explained(trace_pass, step, cell)
         if answer.proof is None:
-            answer = answer.model_copy(update={"proof": proved(done, explanation_of(done, step, cell))})
+            answer = answer.model_copy(update={"proof": proved(trace_pass, explanation_of(trace_pass, step, cell))})
     return answer.model_dump()
 
 
-def _numbers(done: TracePass, updates: Sequence[ParameterUpdate]) -> Iterator[tuple[int, Cell]]:
+def _numbers(trace_pass: TracePass, updates: Sequence[ParameterUpdate]) -> Iterator[tuple[int, Cell]]:
     """The numbers to explain, the most important first: the loss, what the page shows first, and the ways to the loss.
 
     The numbers of one step follow each other, as its recomputation is kept for the next one.
     """
-    trace = done.trace
+    trace = trace_pass.trace
     assert trace.training_step is not None
     loss = trace.training_step.loss
     if loss.id is not None and not loss.shape:
         yield loss.id, ()
-    first = {update.name: _shown(update, done.step(update.gradient).output) for update in updates}
+    first = {update.name: _shown(update, trace_pass.step(update.gradient).output) for update in updates}
     for update in updates:
         yield from ((update.updated, cell) for cell in first[update.name])
         yield from ((update.gradient, cell) for cell in first[update.name])
@@ -114,26 +114,26 @@ def _shown(update: ParameterUpdate, gradient: Array) -> list[Cell]:
     if flat.shape[1] > WHOLE:
         order = np.argsort(-planes[:KERNELS, channel], axis=1, kind="stable")[:, :LARGEST]
         flat = np.take_along_axis(flat, order, 1)
-    chosen = sorted(flat.ravel().tolist(), key=lambda at: -sizes.ravel()[at])
-    return [tuple(map(int, np.unravel_index(at, shape))) for at in chosen]
+    chosen = sorted(flat.ravel().tolist(), key=lambda index: -sizes.ravel()[index])
+    return [tuple(map(int, np.unravel_index(index, shape))) for index in chosen]
 
 
 def _ways(trace: Trace, step: int, cell: Cell) -> Iterator[tuple[int, Cell]]:
     """The numbers that a number's largest term refers to, and so on, breadth first."""
-    ids = {each.name: each.id for each in trace.steps}
+    ids = {traced_step.name: traced_step.id for traced_step in trace.steps}
     queue = [(step, cell)]
-    seen = {*queue}
+    visited = {*queue}
     while queue:
-        at, where = queue.pop(0)
-        yield at, where
-        expr = cs.explain(trace, trace.all_steps[at], where).expr
+        step_id, position = queue.pop(0)
+        yield step_id, position
+        expr = cs.explain(trace, trace.all_steps[step_id], position).expr
         for leaf in () if expr is None else _largest(expr):
             target = ids.get(leaf.source.name)
             if leaf.source.kind == "step" and not leaf.source.output and target is not None:
-                found = (target, tuple(map(int, leaf.cell)))
-                if found not in seen:
-                    seen.add(found)
-                    queue.append(found)
+                next_number = (target, tuple(map(int, leaf.cell)))
+                if next_number not in visited:
+                    visited.add(next_number)
+                    queue.append(next_number)
 
 
 def _largest(expr: Expr) -> Iterator[Leaf]:
@@ -142,9 +142,9 @@ def _largest(expr: Expr) -> Iterator[Leaf]:
         yield expr
     elif isinstance(expr, Dot):
         if len(expr.left):
-            most = int(np.argmax(np.abs(expr.products)))
-            sides = [side for side in (expr.left, expr.right) if side is not None and not side.is_padding(most)]
-            yield from (side.leaf(most) for side in sides if side.derive is None)
+            largest_term = int(np.argmax(np.abs(expr.products)))
+            sides = [side for side in (expr.left, expr.right) if side is not None and not side.is_padding(largest_term)]
+            yield from (side.leaf(largest_term) for side in sides if side.derive is None)
     else:
         for part in expr.arguments.values():
             if not isinstance(part, Cells):
