@@ -93,9 +93,9 @@ def test_what_was_kept_is_said_by_trace_report_and_print(deep: Deep, picture: Te
     scarce(2)
     trace = cs.trace(deep, picture)
     recorder = trace._source._recorder  # type: ignore[attr-defined]
-    assert 0 < recorder.kept <= 2 * MEGABYTE
+    assert 0 < recorder.kept_bytes <= 2 * MEGABYTE
     (note,) = trace.notes
-    assert note == f"kept {recorder.kept / 1e6:.2g} of 4.8 MB of results; other steps are recomputed on demand."
+    assert note == f"kept {recorder.kept_bytes / 1e6:.2g} of 4.8 MB of results; other steps are recomputed on demand."
     assert note in str(trace)
     assert note in cs.verify(trace).notes
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 INPUT = -1
 
 
-class _Wanted(NamedTuple):
+class _WatchedStep(NamedTuple):
     """A chosen step, and the operation of the call that makes its result."""
 
     step: Step
@@ -49,7 +49,7 @@ class ActivationWatch:
         self._model = model
         self._inner = ModelState.of(model).model
         self._names = tuple(names)
-        self._calls: dict[bool, Mapping[int, Sequence[_Wanted]]] = {}
+        self._calls: dict[bool, Mapping[int, Sequence[_WatchedStep]]] = {}
 
     @overload
     def __call__(self, images: Tensor, read: Callable[[Step, Tensor], T]) -> dict[str, T]: ...
@@ -76,28 +76,28 @@ class ActivationWatch:
             self._calls[several] = _calls(self._model, images[:2], self._names)
         calls = self._calls[several]
         watcher = _ActivationRecorder(calls, read, whole)
-        watcher.found.update({step.name: read(step, images) for step, _ in calls.get(INPUT, ())})
+        watcher.results.update({step.name: read(step, images) for step, _ in calls.get(INPUT, ())})
         try:
             with watcher:
                 output = self._inner(images)
         except StopRecording:
             output = None
-        missing = [step.name for watched in calls.values() for step, _ in watched if step.name not in watcher.found]
+        missing = [step.name for watched in calls.values() for step, _ in watched if step.name not in watcher.results]
         if missing:
             steps = ", ".join(missing)
             raise TraceError(f"the model did not run {steps} for this batch; its control flow depends on the input.")
-        return {**watcher.found, **({"": output} if whole else {})}
+        return {**watcher.results, **({"": output} if whole else {})}
 
 
 class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
     """Counts the calls and hands out the results of the chosen ones."""
 
     def __init__(
-        self, watched: Mapping[int, Sequence[_Wanted]], read: Callable[[Step, Tensor], object], to_end: bool
+        self, watched: Mapping[int, Sequence[_WatchedStep]], read: Callable[[Step, Tensor], object], to_end: bool
     ) -> None:
         super().__init__()
-        self.found: dict[str, object] = {}
-        self._wanted = watched
+        self.results: dict[str, object] = {}
+        self._watched = watched
         self._read = read
         self._last = float("inf") if to_end else max(watched, default=-1)
         self._count = 0
@@ -106,7 +106,7 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
         """Nothing is stored, so nothing needs to be copied."""
 
     def _note(self, call: Call) -> None:
-        watched, call_index = self._wanted.get(self._count, ()), self._count
+        watched, call_index = self._watched.get(self._count, ()), self._count
         self._count += 1
         for step, op in watched:
             if signature_of(call[0]).op != op:
@@ -114,19 +114,19 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
                     f"the model ran {signature_of(call[0]).op} where it ran {step.name} ({op}) before; its "
                     "control flow depends on the input, so its steps cannot be compared between images."
                 )
-            self.found[step.name] = self._read(step, results_of(call)[0])
+            self.results[step.name] = self._read(step, results_of(call)[0])
         if call_index >= self._last:
             raise StopRecording
 
 
-def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Sequence[_Wanted]]:
+def _calls(model: nn.Module, images: Tensor, names: Iterable[str]) -> Mapping[int, Sequence[_WatchedStep]]:
     """The calls behind the steps, by their number in the pass; `INPUT` for steps that return the images."""
     sketch = trace(model, images, keep=0)
-    calls: dict[int, list[_Wanted]] = {}
+    calls: dict[int, list[_WatchedStep]] = {}
     for step in map(sketch.__getitem__, names):
         made_by = _before_idle(sketch, step)
         index = INPUT if made_by is None else _dispatch_index(made_by)
-        calls.setdefault(index, []).append(_Wanted(step, "" if made_by is None else made_by.op))
+        calls.setdefault(index, []).append(_WatchedStep(step, "" if made_by is None else made_by.op))
     return calls
 
 

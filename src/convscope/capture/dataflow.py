@@ -91,7 +91,7 @@ class Linker:
         since = place if kind == "step" else -1
         return TensorLink(kind, place, output, slot, tuple(row for row in writers if row > since))
 
-    def seen(self, slot: TensorMeta) -> TensorLink | None:
+    def link_if_known(self, slot: TensorMeta) -> TensorLink | None:
         """The source of a tensor without reading it; None if it has never been read."""
         is_known = slot.serial in self._made or (slot.memory not in self._writers and self._parameter(slot) is not None)
         return self.link(slot, -1, "", 0) if is_known else None

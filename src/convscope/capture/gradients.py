@@ -65,7 +65,7 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         self.nested = False
         """Whether the forward pass or the loss ran a backward pass of its own."""
         self._nodes: dict[int, _Watched] = {}
-        self._seen = -1
+        self._handled = -1
         self._handles: list[RemovableHandle] = []
 
     def __torch_dispatch__(
@@ -84,8 +84,8 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
     def watch_last(self) -> None:
         """Find the node of the latest call; autograd adds it only after the call has returned."""
         time = len(self.tape.calls) - 1
-        call = self.tape.calls[time] if time > self._seen else None
-        self._seen = time
+        call = self.tape.calls[time] if time > self._handled else None
+        self._handled = time
         for index, tensor in enumerate(results_of(call)) if call is not None else ():
             node = tensor.grad_fn
             if node is not None:

@@ -41,7 +41,7 @@ class SavedState:
     """Each dictionary with its copy."""
     empty: list[dict[str, object]] = field(default_factory=list)
     """Registries that were empty."""
-    held: list[Restore] = field(default_factory=list)
+    restorers: list[Restore] = field(default_factory=list)
     """Restore the containers and objects that modules hold."""
 
 
@@ -83,8 +83,8 @@ class ModelState:
         """A model whose parameters get their shapes from its first input; usable only to convert that input."""
         return cls(model, dict(model.named_modules()), {}, _MAIN, torch.float32, False)
 
-    def found(self) -> "SavedState":
-        """Save everything that a pass may change in the modules, for `leave_as` to restore."""
+    def save(self) -> "SavedState":
+        """Save everything that a pass may change in the modules, for `restore` to restore."""
         saved = SavedState([(tensor, tensor.grad) for tensor in self.parameters.values()])
         objects: list[object] = []
         for module in self.modules.values():
@@ -102,10 +102,10 @@ class ModelState:
                     own_attributes = [value for name, value in attributes.items() if name not in OF_MODULES]
                     objects += [value for value in own_attributes if holds(type(value))]  # type: ignore[arg-type]  # classes hash
         if objects:
-            saved.held = saved_states(objects)
+            saved.restorers = saved_states(objects)
         return saved
 
-    def leave_as(self, saved: "SavedState") -> None:
+    def restore(self, saved: "SavedState") -> None:
         """Restore the modules' attributes: flags, hooks, registries, caches, gradients, `forward`."""
         for mapping, contents in saved.mappings:
             mapping.update(contents)
@@ -114,7 +114,7 @@ class ModelState:
         for registry in saved.empty:
             if registry:
                 registry.clear()
-        for restore in saved.held:
+        for restore in saved.restorers:
             restore()
         for tensor, grad in saved.grads:
             if tensor.grad is not grad:
@@ -126,12 +126,12 @@ class ModelState:
             module.__dict__["training"] = False
 
     def uncompile(self) -> None:
-        """Disable compiled forwards of all modules; call between `found` and `leave_as`."""
+        """Disable compiled forwards of all modules; call between `save` and `restore`."""
         for module in self.modules.values():
             module.__dict__["_compiled_call_impl"] = None
 
     def put(self, name: str, value: Tensor) -> Tensor:
-        """Replace the parameter `name` by `value` wherever the model holds it; call between `found` and `leave_as`."""
+        """Replace the parameter `name` by `value` wherever the model holds it; call between `save` and `restore`."""
         before = self.parameters[name]
         after = nn.Parameter(value, requires_grad=False) if isinstance(before, nn.Parameter) else value
         for module in self.modules.values():

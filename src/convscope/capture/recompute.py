@@ -39,7 +39,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     def _leave_out(
         self, session: TracingSession, is_kept: Callable[[int], bool], budget: float, *, enough: bool = False
     ) -> None:
-        self.whole = False
+        self.is_complete = False
         """Whether nothing was left out so far."""
         self.window: float = WINDOW
         """Maximum bytes of recomputed calls to hold."""
@@ -49,25 +49,25 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         self._unwritten: set[int] = set()
         self.numbers: dict[int, complex] = {}
         """Serial -> value of a single-number tensor that entered during the pass."""
-        self.kept = 0
+        self.kept_bytes = 0
         """Bytes of the tensors held."""
         self.census = TensorIds(weak=True)
         self.outside: tuple[dict[str, TensorMeta], dict[str, TensorMeta]] = ({}, {})
         self._session = session
-        self._wanted = is_kept
+        self._is_kept = is_kept
         self._left = budget
         self._full = False
         self._enough = enough
-        self._given: set[int] = set()
+        self._existing: set[int] = set()
         self.born: set[int] = set()
-        self._held: set[int] = set()
+        self._held_memories: set[int] = set()
         self._last: Call | None = None
 
     def begin(self) -> None:
         """Record the state before the pass; overrides have already replaced parameters."""
         self.outside = outside_slots(self._session, self.census)
         existing = (*self._session.tensors.values(), *self._session.intake.tensors.values())
-        self._given = set(map(memory, existing))
+        self._existing = set(map(memory, existing))
 
     def departs(self, tensor: Tensor, way: str, number: complex | None = None) -> None:
         """Record the departure with the tensor's slot, because the tensor may not be kept."""
@@ -77,10 +77,10 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Copy memory about to be overwritten, if it is held, will be, or existed before the pass."""
         address = memory(tensor)
-        if address in self._held or address not in self.born or (self._wanted(now) and not self._full):
+        if address in self._held_memories or address not in self.born or (self._is_kept(now) and not self._full):
             super().about_to_write(tensor, now)
             self._left -= size_of(tensor)
-            self.kept += size_of(tensor)
+            self.kept_bytes += size_of(tensor)
 
     def _note(self, call: Call) -> None:
         self._last = call  # torch calls `detach` on new tensors that are referenced, so hold each one briefly
@@ -88,17 +88,17 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         _, args, kwargs, result, _ = call
         if self.tape.departures:
             self._note_numbers([*args, *(kwargs or {}).values()])
-        self._given.update(
+        self._existing.update(
             memory(t) for t in tensors_in([*args, *(kwargs or {}).values()]) if memory(t) not in self.born
         )
-        self.born.update(memory(t) for t in tensors_in(result) if memory(t) not in self._given)
+        self.born.update(memory(t) for t in tensors_in(result) if memory(t) not in self._existing)
         if results_of(call):
             entry = describe(call, time, self.tape, self.census)
             self.entries.append(entry)
             if not entry.view and self._is_written(entry):
                 with torch._C._DisableTorchDispatch():
-                    self.sums[time] = sum_of_bits(self.tape.at(results_of(call)[0], time + 1))
-        self.tape.calls.append(call if self._wanted(time) and self._holds(call) else None)
+                    self.sums[time] = sum_of_bits(self.tape.numbers_at(results_of(call)[0], time + 1))
+        self.tape.calls.append(call if self._is_kept(time) and self._holds(call) else None)
         if self._full and self._enough:
             raise StopRecording
 
@@ -117,7 +117,7 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
     def _note_numbers(self, arguments: list[object]) -> None:
         """Record numbers that enter as tensors, because the tensors may not be kept."""
         for tensor in tensors_in(arguments):
-            if not tensor.dim() and memory(tensor) not in self.born and memory(tensor) not in self._given:
+            if not tensor.dim() and memory(tensor) not in self.born and memory(tensor) not in self._existing:
                 with torch._C._DisableTorchDispatch():
                     self.numbers[self.census.slot(tensor).serial] = tensor.item()
 
@@ -125,14 +125,14 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         """Whether the budget has room for the call's results; the call that a pass is repeated for always fits."""
         _, args, kwargs, result, _ = call
         sizes = {memory(t): size_of(t) for t in tensors_in([*args, *(kwargs or {}).values(), result])}
-        added = {p: size for p, size in sizes.items() if p not in self._held and p not in self._given}
-        if sum(added.values()) > self._left and not (self._enough and not self._held):
+        added = {p: size for p, size in sizes.items() if p not in self._held_memories and p not in self._existing}
+        if sum(added.values()) > self._left and not (self._enough and not self._held_memories):
             self._full = True
         if self._full:
             return False
         self._left -= sum(added.values())
-        self.kept += sum(added.values())
-        self._held |= added.keys()
+        self.kept_bytes += sum(added.values())
+        self._held_memories |= added.keys()
         return True
 
 
@@ -191,7 +191,7 @@ class Recomputing(Recording):
     def notes(self) -> tuple[str, ...]:
         """A note on how much was kept."""
         total_bytes = sum(math.prod(s.shape) * bytes_of(s.dtype) for e in self.entries if not e.view for s in e.results)
-        note = f"kept {readable(self._recorder.kept, total_bytes)} of {readable(total_bytes)}"
+        note = f"kept {readable(self._recorder.kept_bytes, total_bytes)} of {readable(total_bytes)}"
         return (f"{note} of results; other steps are recomputed on demand.", *super().notes)
 
     def _slots_outside(self) -> tuple[dict[str, TensorMeta], dict[str, TensorMeta]]:
@@ -266,10 +266,10 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
 
     def __init__(self, session: TracingSession) -> None:
         Recorder.__init__(self, session.results)
-        self.whole = True
-        self.kept = 0
+        self.is_complete = True
+        self.kept_bytes = 0
         self._session = session
-        self._held = set()
+        self._held_memories = set()
         self._uncounted = 0
         self._counted = self._looked = 0  # calls
         self._large = False
@@ -282,19 +282,19 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
 
     def begin(self) -> None:
         """Do nothing yet: the state before the pass is needed only once calls are no longer kept."""
-        if not self.whole:
+        if not self.is_complete:
             super().begin()
 
     def departs(self, tensor: Tensor, way: str, number: complex | None = None) -> None:
         """Record the departure with its tensor, as long as all tensors are kept."""
-        if self.whole:
+        if self.is_complete:
             self.tape.departures.append(Departure(len(self.tape.calls), tensor, way, number))
         else:
             super().departs(tensor, way, number)
 
     def about_to_write(self, tensor: Tensor, now: int) -> None:
         """Copy the memory that is about to be overwritten."""
-        if self.whole:
+        if self.is_complete:
             self.tape.save_memory(tensor, now)
             self._copied += size_of(tensor)
             self._uncounted += tensor.numel()
@@ -302,7 +302,7 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
             super().about_to_write(tensor, now)
 
     def _note(self, call: Call) -> None:
-        if not self.whole:
+        if not self.is_complete:
             super()._note(call)
             return
         calls = self.tape.calls
@@ -327,11 +327,11 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         for call in self.tape.calls[self._counted :]:
             for tensor in tensors_in([*call[1], *(call[2] or {}).values(), call[3]] if call else []):
                 address = memory(tensor)
-                if address not in self._held:
-                    self._held.add(address)
-                    self.kept += size_of(tensor)
+                if address not in self._held_memories:
+                    self._held_memories.add(address)
+                    self.kept_bytes += size_of(tensor)
         self._counted = len(self.tape.calls)
-        held_bytes = self.kept + self._copied
+        held_bytes = self.kept_bytes + self._copied
         if held_bytes < self._ask_at:
             return
         free = free_memory(self._session.subject.device)
@@ -356,9 +356,9 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
             else:
                 super()._note(call)
         for address in [*self.tape.writes]:
-            if address in self.born and address not in self._held:
+            if address in self.born and address not in self._held_memories:
                 del self.tape.writes[address]
-        self.kept += sum(size_of(copy) for written in self.tape.writes.values() for _, copy in written.copies)
+        self.kept_bytes += sum(size_of(copy) for written in self.tape.writes.values() for _, copy in written.copies)
 
 
 def free_memory(device: torch.device) -> int:

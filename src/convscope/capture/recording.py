@@ -127,7 +127,7 @@ class Recording:
         for number, entry in enumerate(self.entries):
             while waiting and waiting[0][1].time <= entry.time:
                 place, departure = waiting.pop(0)
-                link = linker.seen(self._slot_of(departure))
+                link = linker.link_if_known(self._slot_of(departure))
                 if link is not None:
                     left.append(Left(departure.time, link, departure.way, departure.number, place in self.tape.changed))
             rows.append(linker.row(entry, number))
@@ -139,7 +139,7 @@ class Recording:
 
     def _before(self, outside: OutsideTensors) -> Before:
         """Tensors and numbers known before the pass; needed only if numbers left during it."""
-        earlier = self.session.known
+        earlier = self.session.earlier
         if earlier is None:
             return Before()
         memories = {self._census.slot(tensor).memory for tensor in earlier.tensors}
@@ -194,7 +194,7 @@ class Recording:
         """Result `index` of a step."""
         time = self.entries[step].time
         tape, call = self.fetch(time)
-        return array_of(tape.at(results_of(call)[index], time + 1))
+        return array_of(tape.numbers_at(results_of(call)[index], time + 1))
 
     def operand(self, step: int, name: str, item: int) -> Array:
         """The value of an argument when the step ran."""
@@ -202,7 +202,7 @@ class Recording:
 
     def _argument(self, time: int, name: str, item: int) -> Array:
         tape, call = self.fetch(time)
-        return array_of(tape.at(argument_of(call, name, item), time))
+        return array_of(tape.numbers_at(argument_of(call, name, item), time))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -221,7 +221,7 @@ class Recording:
 
     def input(self, name: str) -> Array:
         """An input as it was given to the model."""
-        return array_of(self.tape.at(self.session.intake.tensors[name], 0))
+        return array_of(self.tape.numbers_at(self.session.intake.tensors[name], 0))
 
     def parameter(self, name: str) -> Array:
         """A parameter or buffer: its current numbers, or its override."""
@@ -232,12 +232,12 @@ class Recording:
         time, _, name, item = self.linked.outside.constants[place]
         if time < len(self.tape.calls):
             return self._argument(time, name, item)
-        return array_of(self.tape.at(list(tensors_of(self._result))[item], time))  # returned but never read
+        return array_of(self.tape.numbers_at(list(tensors_of(self._result))[item], time))  # returned but never read
 
     def result(self) -> object:
         """The model's return value, with tensors as arrays."""
         end = len(self.tape.calls)
-        return in_structure(self._result, lambda tensor: array_of(self.tape.at(tensor, end)))
+        return in_structure(self._result, lambda tensor: array_of(self.tape.numbers_at(tensor, end)))
 
     def returned(self) -> tuple[Ref, ...]:
         """The reference of each tensor in the result."""

@@ -168,7 +168,7 @@ class TracingSession:
     """Parameter name -> its memory and its count of writes."""
     start: RandomState | None = None
     """The random state at the start of the first run."""
-    known: KnownConstants | None = None
+    earlier: KnownConstants | None = None
     """The model's constants before the pass; needed only if numbers left PyTorch during it."""
     progress: Progress | None = None
     """Called when a module starts; an exception from it ends the run."""
@@ -193,16 +193,16 @@ class TracingSession:
 
     def _run(self, recorder: Recorder) -> object:
         with _alone(self.subject):
-            result, gradients = self.subject.found(), torch.is_grad_enabled()
+            result, gradients = self.subject.save(), torch.is_grad_enabled()
             torch._C._set_grad_enabled(False)
             try:
                 with _without_fused_transformers():
                     return self._prepared(recorder)
             finally:
                 torch._C._set_grad_enabled(gradients)
-                self.subject.leave_as(result)
-                if recorder.tape.departures and self.known is None:
-                    self.known = known_to(self.subject.modules.values())
+                self.subject.restore(result)
+                if recorder.tape.departures and self.earlier is None:
+                    self.earlier = known_to(self.subject.modules.values())
 
     def _prepared(self, recorder: Recorder) -> object:
         subject = self.subject

@@ -45,7 +45,7 @@ class Break:
     """An argument that may hold numbers from outside."""
 
     argument: str
-    how: str
+    cause: str
     """How the argument is affected: `holds`, `may hold`, `was written into`, `unwritten`."""
     left: Left | None = None
     """The departure of these numbers."""
@@ -54,11 +54,11 @@ class Break:
         """The break as a sentence; `name` is the step or input at which the numbers left."""
         if self.left is None:
             return f"{self.argument} holds numbers that were not written by a PyTorch operation"
-        if self.how == "was written into":
+        if self.cause == "was written into":
             return (
                 f"{self.argument} was written into outside PyTorch, which got its memory at {name} by {self.left.way}"
             )
-        return f"{self.argument} {self.how} numbers that left PyTorch at {name} by {self.left.way}"
+        return f"{self.argument} {self.cause} numbers that left PyTorch at {name} by {self.left.way}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class Before:
     """Numbers that the model holds or its code contains."""
     scalars: Callable[[int], complex | None] = lambda _: None
     """Constant -> its number if it holds exactly one, else None."""
-    own: Callable[[int], bool] = lambda _: False
+    is_plain_layer: Callable[[int], bool] = lambda _: False
     """Visit -> whether a built-in torch layer ran, whose numbers come from its settings alone."""
 
 
@@ -142,7 +142,7 @@ def _breaks(chain: _Chain, row: LinkedCall) -> Iterator[Break]:
             yield from _of_number(chain, name, chain.before.scalars(link.id))
     if chain.left:
         for name in entry.scalars:
-            yield from _of_number(chain, name, entry.arguments[name], inside=chain.before.own(entry.visit))
+            yield from _of_number(chain, name, entry.arguments[name], inside=chain.before.is_plain_layer(entry.visit))
 
 
 PLACES = frozenset({"copy"})

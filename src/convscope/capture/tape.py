@@ -69,7 +69,7 @@ class Tape:
     changed: set[int] = field(default_factory=set)
     """Departures after which other code wrote to that memory; known once the tape is finalized."""
 
-    def at(self, tensor: Tensor, time: int) -> Tensor:
+    def numbers_at(self, tensor: Tensor, time: int) -> Tensor:
         """`tensor` with the numbers it held when call `time` began."""
         if self.moves:
             tensor = self.shaped(tensor, time)
@@ -77,7 +77,7 @@ class Tape:
         if written is not None:
             for t, copy in written.copies:
                 if t >= time:
-                    return _seen(tensor, copy)
+                    return _as_view(tensor, copy)
         return tensor
 
     def shaped(self, tensor: Tensor, time: int) -> Tensor:
@@ -204,7 +204,7 @@ def flat(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
 
 
-def _seen(tensor: Tensor, copy: Tensor) -> Tensor:
+def _as_view(tensor: Tensor, copy: Tensor) -> Tensor:
     """A view of a copied memory with the shape and strides of `tensor`."""
     if tensor.layout is not torch.strided:
         return copy

@@ -273,7 +273,7 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
     try:
         result = session.run(recorder)
     except Exception as error:
-        raise failure(session, error, recorder, _told(session, recorder, None)) from error
+        raise failure(session, error, recorder, _trace_of(session, recorder, None)) from error
     try:
         empty = not isinstance(result, Tensor) and next(tensors_of(result), None) is None
     except RecursionError:
@@ -282,15 +282,15 @@ def _recorded(session: TracingSession, recorder: Recorder) -> Trace:
             "the model returned containers that hold themselves, or thousands within each other; return its tensors."
         )
         raise TraceError(message, "", None) from None
-    recorded = _told(session, recorder, result)
+    recorded = _trace_of(session, recorder, result)
     if empty:
         kind = "nothing" if result is None else f"{kind_of(result)} without tensors"
         raise TraceError(f"the model returned {kind}; its forward must return a tensor.", "", recorded)
     return recorded
 
 
-def _told(session: TracingSession, recorder: Recorder, result: object) -> Trace:
-    if isinstance(recorder, SparseRecorder) and not recorder.whole:
+def _trace_of(session: TracingSession, recorder: Recorder, result: object) -> Trace:
+    if isinstance(recorder, SparseRecorder) and not recorder.is_complete:
         return Trace(Recomputing(session, recorder, result))
     return Trace(Recording(session, recorder, result))
 

@@ -100,7 +100,7 @@ class TrainingRecording(Recording):
                 assert call is not None
                 for argument in ("running_mean", "running_var"):
                     tensor = argument_of(call, argument, 0)
-                    after = self.tape.at(tensor, entry.time + 1)
+                    after = self.tape.numbers_at(tensor, entry.time + 1)
                     name = names.get(id(tensor))
                     if name is not None:  # else a copy, which instance norm makes: its mean is written back by a call
                         yield RunningStatistic(name, row, after, self._census.slot(after), argument, entry, rate)
@@ -124,7 +124,7 @@ class TrainingRecording(Recording):
         tape, call = self.fetch(entry.time)
         tensor = returned_by(call)[entry.position]
         assert isinstance(tensor, Tensor)
-        return array_of(tape.at(tensor, entry.time + 1))
+        return array_of(tape.numbers_at(tensor, entry.time + 1))
 
     @cached_property
     def linked(self) -> RecordedPass:

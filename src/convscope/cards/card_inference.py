@@ -203,7 +203,7 @@ def infer_card(model: object, folder: Path | None = None) -> Card:
     if expected.size or expected.channels:
         note = "its config says no mean and standard deviation: pixels are scaled to 0..1, no more"
         return Card(name, expected, classes, notes=(note,))
-    form, preprocess, notes = _found(model)
+    form, preprocess, notes = _detected(model)
     result = preprocess.size is not None and not hasattr(model, "graph")
     return Card(name, preprocess, classes, notes=notes, form=form, inputs=_inputs(model), size_found=result)
 
@@ -233,7 +233,7 @@ def _other_filter(settings: Mapping[str, Any]) -> tuple[str, ...]:
 Found = tuple[Form, Preprocess, tuple[str, ...]]
 
 
-def _found(model: object) -> Found:
+def _detected(model: object) -> Found:
     """The form, channels and size of a model's input without a config."""
     declared = _declared(model)
     if declared is not None:

@@ -61,13 +61,13 @@ class _Best:
     attempt: TrialRun = field(default_factory=lambda: TrialRun(False, -1, ()))
     form: Form = "any"
     channels: int = 0
-    rest: tuple[int, ...] = ()
+    other_axes: tuple[int, ...] = ()
     """The edges of its input."""
 
     def better(self, attempt: TrialRun, form: Form, channels: int, rest: tuple[int, ...]) -> bool:
         """Take note of an attempt; whether it came to its end."""
         if (attempt.ran, attempt.calls) > (self.attempt.ran, self.attempt.calls):
-            self.attempt, self.form, self.channels, self.rest = attempt, form, channels, rest
+            self.attempt, self.form, self.channels, self.other_axes = attempt, form, channels, rest
         return attempt.ran
 
 
@@ -99,7 +99,7 @@ def expectation(model: object) -> Expectation | None:
     if not isinstance(model, nn.Module):
         return None
     module: nn.Module = getattr(model, "_orig_mod", model)  # inside of torch.compile's wrapper
-    trials = _known(module)
+    trials = _trials_of(module)
     if not trials.looked:
         trials.expectation, trials.looked = _unless_unrunnable(lambda: _look(TrialCopies(module))), True
     return trials.expectation
@@ -123,7 +123,7 @@ def runs(model: nn.Module, arguments: Sequence[object], keywords: Mapping[str, o
         keywords: Its inputs by name.
     """
     model = getattr(model, "_orig_mod", model)
-    trials, stamp = _known(model), f"{_described(arguments)} {_described(keywords)}"
+    trials, stamp = _trials_of(model), f"{_described(arguments)} {_described(keywords)}"
     if stamp not in trials.runs:
         trials.runs[stamp] = _unless_unrunnable(lambda: TrialCopies(model).call(arguments, keywords).ran)
     return trials.runs[stamp]
@@ -146,7 +146,7 @@ def _unless_unrunnable(action: Callable[[], T]) -> T | None:
         return None
 
 
-def _known(model: nn.Module) -> _Known:
+def _trials_of(model: nn.Module) -> _Known:
     stamp = hash(tuple((name, type(m), tuple(_shapes(m))) for name, m in model.named_modules()))
     try:
         trials = _KNOWN.get(model)
@@ -226,10 +226,10 @@ def _try(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], 
                 best.better(trial_copies.attempt((batch, TOKENS, width)), form, 0, ()) for width in widths
             )
         case "picture":
-            return _tried(trial_copies, best, form, counts, (batch, EDGE, EDGE)) or any(
+            return _try_form(trial_copies, best, form, counts, (batch, EDGE, EDGE)) or any(
                 _sized(trial_copies, best, batch, _squares(best))
             )
-    return _tried(trial_copies, best, form, counts, (batch, STEPS) if form == "signal" else (batch, *(VOXELS,) * 3))
+    return _try_form(trial_copies, best, form, counts, (batch, STEPS) if form == "signal" else (batch, *(VOXELS,) * 3))
 
 
 def _picture(trial_copies: TrialCopies, best: _Best, batch: int, counts: list[int]) -> Expectation:
@@ -239,7 +239,7 @@ def _picture(trial_copies: TrialCopies, best: _Best, batch: int, counts: list[in
         edges = USUAL if reached and reached[0].kind == "numbers" else EDGES
         tried = [best.channels] if reached else counts[:3]  # a forward may compare sizes before any layer
         any(_sized(trial_copies, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in tried)))
-    attempt, edge = best.attempt, (*best.rest, 0)[0]
+    attempt, edge = best.attempt, (*best.other_axes, 0)[0]
     named = any(layer.kind == "channels" for layer in attempt.layers) and not trial_copies.lazy
     if not attempt.ran:
         return Expectation(False, "picture", best.channels if named else None, None, attempt.layers)
@@ -255,12 +255,12 @@ def _runs(trial_copies: TrialCopies, best: _Best, batch: int, edge: int) -> bool
 
 def _only(trial_copies: TrialCopies, best: _Best, batch: int) -> bool:
     """Whether other channels than those of the best attempt do not run."""
-    if not best.channels or not best.rest:
+    if not best.channels or not best.other_axes:
         return False
-    return not best.attempt.ran or not trial_copies.attempt((batch, best.channels + 2, *best.rest)).ran
+    return not best.attempt.ran or not trial_copies.attempt((batch, best.channels + 2, *best.other_axes)).ran
 
 
-def _tried(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], shape: tuple[int, ...]) -> bool:
+def _try_form(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], shape: tuple[int, ...]) -> bool:
     """Try one form with several numbers of channels, those too that the layers turn out to take."""
     (batch, *rest), waiting, tried_counts = shape, list(counts), set[int]()
     while waiting and len(tried_counts) < MOST:

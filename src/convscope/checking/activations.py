@@ -5,7 +5,18 @@ from collections.abc import Callable
 import numpy as np
 
 from convscope.checking.mistakes import result, wrong_sign
-from convscope.checking.operation import PLANES, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    PLANES,
+    Case,
+    Form,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.checking.signature import GRADIENT, INPUT
 from convscope.reference import relu, relu_backward, softmax
 from convscope.render.numbers import short
@@ -32,7 +43,7 @@ def _relu_cases(limits: Limits) -> list[Case]:
 
 def _relu_backward_cases(limits: Limits) -> list[Case]:
     rng = np.random.default_rng(5)
-    return [Case({"dout": whole(rng, *c.values["x"].shape), **c.values}) for c in _relu_cases(limits)]
+    return [Case({"dout": small_integers(rng, *c.values["x"].shape), **c.values}) for c in _relu_cases(limits)]
 
 
 def _cellwise(function: Callable[[Array], Array]) -> Callable[[Values], Results]:
@@ -167,7 +178,12 @@ def _softmax(values: Values) -> Results:
 def _softmax_cases(limits: Limits) -> list[Case]:
     rng = np.random.default_rng(7)
     n = min(2, limits.images)
-    inputs = [np.array([[1.0, 2, 0]]), whole(rng, n, 3), whole(rng, n, 4), rng.standard_normal((min(3, n + 1), 5))]
+    inputs = [
+        np.array([[1.0, 2, 0]]),
+        small_integers(rng, n, 3),
+        small_integers(rng, n, 4),
+        rng.standard_normal((min(3, n + 1), 5)),
+    ]
     return [Case({"x": x}) for x in [*inputs, np.array([[1000.0, 1001, 999]]), np.array([[-1000.0, -1001, -999]])]]
 
 

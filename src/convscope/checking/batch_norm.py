@@ -6,7 +6,18 @@ from itertools import permutations
 import numpy as np
 
 from convscope.checking.mistakes import changed
-from convscope.checking.operation import PLANES, Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    PLANES,
+    Case,
+    Form,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.checking.signature import INPUT
 from convscope.render.numbers import short
 from convscope.typing import Array
@@ -66,8 +77,10 @@ def cases(limits: Limits) -> list[Case]:
         h, w = (h, w) if limits.square is False else (1, 1)
         if limits.square and (h, w) != (shape[2], shape[3]):
             n *= shape[2]
-        real = whole(rng, n, c, h, w) + rng.standard_normal((n, c, h, w)) / 4
-        out.append(Case({"x": real, "gamma": whole(rng, c, low=1), "beta": whole(rng, c), "eps": eps}))
+        real = small_integers(rng, n, c, h, w) + rng.standard_normal((n, c, h, w)) / 4
+        out.append(
+            Case({"x": real, "gamma": small_integers(rng, c, low=1), "beta": small_integers(rng, c), "eps": eps})
+        )
     return out
 
 

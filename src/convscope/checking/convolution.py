@@ -25,7 +25,17 @@ from convscope.checking.mistakes import (
     set_to,
     without_last_windows,
 )
-from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    CONVOLUTIONS,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.checking.signature import BIAS, DILATION, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d
 from convscope.typing import Array
@@ -76,7 +86,7 @@ def _arrays(rng: np.random.Generator, shape: tuple[int, ...], limits: Limits, *,
     c = c if limits.channels > 1 else 1
 
     def draw(*size: int) -> Array:
-        return rng.standard_normal(size) if real else whole(rng, *size)
+        return rng.standard_normal(size) if real else small_integers(rng, *size)
 
     return {"x": draw(n, c, h, w), "weight": draw(k, c if c < 4 else 2, r, s), "bias": draw(k)}
 

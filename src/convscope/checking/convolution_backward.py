@@ -6,7 +6,17 @@ import numpy as np
 
 from convscope.checking import convolution as forward
 from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, changed, only, padded, set_to, wrong_sign
-from convscope.checking.operation import CONVOLUTIONS, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    CONVOLUTIONS,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.checking.signature import BIAS, DILATION, GRADIENT, INPUT, PADDING, STRIDE, WEIGHT
 from convscope.reference import conv2d_backward
 from convscope.typing import Array
@@ -26,7 +36,7 @@ def cases(limits: Limits) -> list[Case]:
     for case in forward.cases(limits):
         shape = forward.reference(case.values)["out"].shape
         real = not (case.values["x"] == np.rint(case.values["x"])).all()
-        dout = rng.standard_normal(shape) if real else whole(rng, *shape, low=1, high=6)
+        dout = rng.standard_normal(shape) if real else small_integers(rng, *shape, low=1, high=6)
         out.append(Case({"dout": dout, **case.values}, case.optional))
     return out
 

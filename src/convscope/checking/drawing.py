@@ -36,7 +36,7 @@ def label(name: str, cell: Sequence[int], shape: Sequence[int]) -> str:
     return f"{name}[{', '.join(str(int(i)) for i in cell[lead:])}]"
 
 
-def drawn(arrays: dict[str, Array], marks: dict[str, Array] | None = None) -> list[str]:
+def array_lines(arrays: dict[str, Array], marks: dict[str, Array] | None = None) -> list[str]:
     """Small arrays next to each other, plane by plane, each under its name; wrong cells are marked with a star."""
     blocks = []
     for name, array in arrays.items():

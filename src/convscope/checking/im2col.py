@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from convscope.checking.mistakes import ONE_SIDE, PAD, borders, padded
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, pair, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, pair, small_integers
 from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.typing import Array
 
@@ -62,7 +62,7 @@ def cases(limits: Limits) -> list[Case]:
     ]
     out = [Case(first)]
     for (n, c, h, w), (size, stride, padding) in shapes:
-        x = whole(rng, min(n, limits.images), c if limits.channels > 1 else 1, h, w)
+        x = small_integers(rng, min(n, limits.images), c if limits.channels > 1 else 1, h, w)
         out.append(Case({"x": x, "kernel_size": size, "stride": stride, "padding": padding}))
     real = rng.standard_normal((min(2, limits.images), 2 if limits.channels > 1 else 1, 5, 6))
     return [*out, Case({"x": real, "kernel_size": 3, "stride": 1, "padding": 0})]

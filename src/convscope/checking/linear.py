@@ -3,7 +3,7 @@
 import numpy as np
 
 from convscope.checking.mistakes import changed, first_image_alone, result
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, small_integers
 from convscope.checking.signature import BIAS, INPUT, WEIGHT
 from convscope.reference import linear
 from convscope.typing import Array
@@ -18,8 +18,8 @@ def _linear_cases(limits: Limits) -> list[Case]:
     first = {"x": np.array([[1.0, 2]]), "weight": np.array([[1.0, 2], [3, -1]]), "bias": np.array([1.0, -2])}
     out = [Case(first)]
     for n, inputs, units in ((1, 3, 2), (2, 3, 3), (3, 2, 4)):
-        x = whole(rng, min(n, limits.images), inputs)
-        out.append(Case({"x": x, "weight": whole(rng, units, inputs), "bias": whole(rng, units)}))
+        x = small_integers(rng, min(n, limits.images), inputs)
+        out.append(Case({"x": x, "weight": small_integers(rng, units, inputs), "bias": small_integers(rng, units)}))
     real = rng.standard_normal
     return [*out, Case({"x": real((min(3, limits.images), 7)), "weight": real((4, 7)), "bias": real(4)})]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from convscope.checking.mistakes import wrong_sign
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, small_integers
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.attention import log_softmax
 from convscope.reference.functional import cross_entropy_backward, mse_backward
@@ -26,7 +26,7 @@ def _cases(_limits: Limits) -> list[Case]:
     inputs: list[tuple[Array, list[int]]] = [
         (np.array([[1.0, 2, 0]]), [1]),
         (np.array([[2.0, 0], [1, 3]]), [0, 0]),
-        (whole(rng, 3, 4), [3, 0, 2]),
+        (small_integers(rng, 3, 4), [3, 0, 2]),
         (rng.standard_normal((5, 3)), [0, 1, 2, 2, 1]),
     ]
     out = [Case({"x": x, "labels": np.array(labels)}) for x, labels in inputs]
@@ -223,7 +223,9 @@ def _mse(values: Values) -> Results:
 def _mse_cases(_limits: Limits) -> list[Case]:
     rng = np.random.default_rng(10)
     out = [Case({"x": np.array([[3.0], [1]]), "target": np.array([[1.0], [4]])})]
-    out += [Case({"x": whole(rng, n, c), "target": whole(rng, n, c)}) for n, c in ((1, 3), (2, 3), (4, 2))]
+    out += [
+        Case({"x": small_integers(rng, n, c), "target": small_integers(rng, n, c)}) for n, c in ((1, 3), (2, 3), (4, 2))
+    ]
     return [*out, Case({"x": rng.standard_normal((5, 3)), "target": rng.standard_normal((5, 3))})]
 
 

@@ -162,7 +162,7 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def whole(rng: np.random.Generator, *shape: int, low: int = -4, high: int = 5) -> Array:
+def small_integers(rng: np.random.Generator, *shape: int, low: int = -4, high: int = 5) -> Array:
     """Small integers, easy to add on paper."""
     return rng.integers(low, high, shape).astype(np.float64)
 

@@ -18,7 +18,17 @@ from convscope.checking.mistakes import (
     set_to,
     without_last_windows,
 )
-from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    PLANES,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d, max_pool2d
 from convscope.typing import Array
@@ -59,7 +69,7 @@ def cases(limits: Limits) -> list[Case]:
     for (n, c, h, w), (size, stride, padding) in shapes:
         shape = (min(n, limits.images), c if limits.channels > 1 else 1, h, w)
         low = -9 if padding else -4
-        x = whole(rng, *shape, low=low, high=0 if padding else 10)
+        x = small_integers(rng, *shape, low=low, high=0 if padding else 10)
         out.append(Case({"x": x, "kernel_size": size, "stride": stride, "padding": padding}))
     shape = (min(2, limits.images), 3 if limits.channels > 1 else 1, 7, 8)
     for size, stride in ((2, 2), (3, 2)):

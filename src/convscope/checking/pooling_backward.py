@@ -6,7 +6,17 @@ import numpy as np
 
 from convscope.checking import pooling as forward
 from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, only, wrong_sign
-from convscope.checking.operation import PLANES, Case, Limits, Mistake, Operation, Results, Values, names, whole
+from convscope.checking.operation import (
+    PLANES,
+    Case,
+    Limits,
+    Mistake,
+    Operation,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.checking.signature import GRADIENT, INPUT, PADDING, SIZE, STRIDE
 from convscope.reference import avg_pool2d_backward, max_pool2d_backward
 from convscope.typing import Array
@@ -38,7 +48,7 @@ def cases(limits: Limits) -> list[Case]:
         x, shape = case.values["x"], forward.maximum(case.values)["out"].shape
         if (x == np.rint(x)).all():  # no ties before the case that is about them
             x = (rng.permutation(x.size) - x.size // 2).reshape(x.shape).astype(np.float64)
-            dout = whole(rng, *shape, low=1, high=8)
+            dout = small_integers(rng, *shape, low=1, high=8)
         else:
             dout = rng.standard_normal(shape)
         out.append(Case({"dout": dout, **case.values, "x": x}))

@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from convscope.checking.comparison import Term
-from convscope.checking.drawing import CELLS, drawn, label, plural, side_by_side, sum_lines
+from convscope.checking.drawing import CELLS, array_lines, label, plural, side_by_side, sum_lines
 from convscope.checking.operation import Values
 from convscope.errors import ConvscopeError
 from convscope.render.numbers import short
@@ -164,7 +164,7 @@ class Check:
         )
         if sum(array.size for array in arrays.values()) > 3 * CELLS:
             return [head, "  " + ", ".join(f"{name} {_shape(array)}" for name, array in arrays.items())]
-        return [head, *(f"  {line}".rstrip() for line in drawn(arrays))]
+        return [head, *(f"  {line}".rstrip() for line in array_lines(arrays))]
 
     def _results(self, yours: Array, expected: Array) -> list[str]:
         name = self.result
@@ -174,12 +174,12 @@ class Check:
                 return shapes
             return [
                 *shapes,
-                *(f"  {line}".rstrip() for line in drawn({f"{name} expected": expected, f"{name} yours": yours})),
+                *(f"  {line}".rstrip() for line in array_lines({f"{name} expected": expected, f"{name} yours": yours})),
             ]
         if expected.size > CELLS or not expected.ndim:
             return []
         far = {f"{name} yours": ~np.isclose(yours, expected, rtol=1e-5, atol=1e-6, equal_nan=True)}
-        drawing = drawn({f"{name} expected": expected, f"{name} yours": yours}, far)
+        drawing = array_lines({f"{name} expected": expected, f"{name} yours": yours}, far)
         return [f"  {line}".rstrip() for line in drawing]
 
     def _arithmetic(self) -> list[str]:

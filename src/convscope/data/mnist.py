@@ -249,7 +249,8 @@ def at_hand(request: DatasetOptions) -> bool:
     splits = ("train", "test") if request.split == "all" else (request.split,)
     folder = cache_folder() / request.name
     return all(
-        _given(request, family.files[split]) or all((folder / f"{f.name}.gz").is_file() for f in family.files[split])
+        _user_files(request, family.files[split])
+        or all((folder / f"{f.name}.gz").is_file() for f in family.files[split])
         for split in splits
     )
 
@@ -257,7 +258,7 @@ def at_hand(request: DatasetOptions) -> bool:
 def _pair(request: DatasetOptions, family: Family, split: str) -> tuple[Array, Array]:
     """The images (N, 28, 28) and the labels (N,) of one split."""
     files = family.files[split]
-    paths = _given(request, files)
+    paths = _user_files(request, files)
     if paths:
         contents = [_checked(request.name, path, file) for path, file in zip(paths, files, strict=True)]
     else:
@@ -266,7 +267,7 @@ def _pair(request: DatasetOptions, family: Family, split: str) -> tuple[Array, A
     return parse_idx(contents[0], 3, where[0]), parse_idx(contents[1], 1, where[1])
 
 
-def _given(request: DatasetOptions, files: tuple[File, File]) -> list[Path]:
+def _user_files(request: DatasetOptions, files: tuple[File, File]) -> list[Path]:
     """The paths of both files in the first of the user's folders that has them; empty where none has."""
     for folder in _folders(request):
         paths = [path for file in files if (path := _spelled(folder, file))]

@@ -59,7 +59,7 @@ class DatasetOptions:
             raise UnknownName("fit", self.fit, get_args(Fit))
         object.__setattr__(self, "seed", check_seed(self.seed))
         if self.size is not None:
-            object.__setattr__(self, "size", _whole("size (a number of images)", self.size, 2))
+            object.__setattr__(self, "size", _checked_integer("size (a number of images)", self.size, 2))
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _size(self.image_size))
 
@@ -100,13 +100,13 @@ def check_seed(seed: object) -> int:
     Raises:
         UsageError: it is not an integer, or outside the range of PyTorch's generators.
     """
-    number = _whole("seed", seed, 0)
+    number = _checked_integer("seed", seed, 0)
     if number > MOST_SEED:
         raise UsageError(f"seed must be at most {MOST_SEED}, not {number}.")
     return number
 
 
-def _whole(name: str, value: object, minimum: int) -> int:
+def _checked_integer(name: str, value: object, minimum: int) -> int:
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # raises TypeError unless it is an integer
     except TypeError:
@@ -119,7 +119,9 @@ def _whole(name: str, value: object, minimum: int) -> int:
 def _size(value: object) -> tuple[int, int]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise UsageError(f"image_size must be (height, width), not {value!r}.")
-    return _whole("the height of image_size", value[0], 1), _whole("the width of image_size", value[1], 1)
+    return _checked_integer("the height of image_size", value[0], 1), _checked_integer(
+        "the width of image_size", value[1], 1
+    )
 
 
 TEST_SHARE = 0.2

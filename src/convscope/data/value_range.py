@@ -89,7 +89,7 @@ def white_of(name: str, low: float, high: float, kind: str, stated: str | None) 
         DataError: the range is unknown, or two are plausible.
     """
     if stated is not None:
-        return _said(stated), ""
+        return _stated_white(stated), ""
     white = _whole(low, high) if kind in "bui" else _floating(name, low, high)
     if white is None:
         raise DataError(
@@ -104,7 +104,7 @@ def white_of(name: str, low: float, high: float, kind: str, stated: str | None) 
     return white, f"values from {low:g} to {high:g} {reading}; if another value is white, add white=VALUE."
 
 
-def _said(text: str) -> float:
+def _stated_white(text: str) -> float:
     try:
         white = float(text)
     except ValueError:

@@ -323,7 +323,7 @@ class _Search:
     """The search for everything that some numbers depend on, from the last step to the first."""
 
     def __init__(self, trace: Trace, limit: int, everything: bool) -> None:
-        self.trace, self.most, self.whole, self.count, self.room = trace, limit, everything, 0, [KEPT]
+        self.trace, self.limit, self.everything, self.count, self.room = trace, limit, everything, 0, [KEPT]
         self.wanted: dict[Key, list[tuple[Array, Array | None]]] = {}  # places, and their numbers where they were read
         self.readers: dict[int, StepReader] = {}
 
@@ -356,7 +356,7 @@ class _Search:
             values = [values for _, values in lists if values is not None]  # fewer than lists for a root, a step
             self.wanted[key] = [(flat, np.concatenate(values)[first] if len(values) == len(lists) else None)]
         count = self.count + sum(len(flat) for lists in self.wanted.values() for flat, _ in lists)
-        if count > self.most:
+        if count > self.limit:
             raise TooLarge(count)
 
     def gathered(self, key: Key) -> Numbers | None:
@@ -368,15 +368,15 @@ class _Search:
         step = self.trace[key.name] if key.kind == "step" else None
         if step is not None and step.is_complex:
             raise UsageError(f"{step.name} contains complex numbers, which a spreadsheet cannot represent.")
-        if step is not None or (self.whole and key.kind == "input"):
+        if step is not None or (self.everything and key.kind == "input"):
             array = self.trace.inputs[key.name] if step is None else step.outputs[key.output]
-            flat = np.arange(array.size) if self.whole else flat
+            flat = np.arange(array.size) if self.everything else flat
             shape, recorded = array.shape, array.reshape(-1)[flat].astype(np.float64)
         else:
             shape = _outside(self.trace, key)
             recorded = np.concatenate([values for _, values in lists if values is not None])[first].astype(np.float64)
         self.count += len(flat)
-        if self.count > self.most:
+        if self.count > self.limit:
             raise TooLarge(self.count)
         if not np.isfinite(recorded).all():
             raise UsageError(f"{key.name} contains nan or infinity, which spreadsheets lack; choose another step.")

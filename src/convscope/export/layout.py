@@ -81,7 +81,7 @@ class Layout:
         None for a number that is part of the formula, and for a part that has no cell of its own.
         """
         if isinstance(part, Apply):
-            result_numbers = self._made(numbers, part)
+            result_numbers = self._result_of(numbers, part)
             return None if result_numbers is None else self._position(result_numbers, index)
         if isinstance(part, Leaf) and part.source.kind == "number":
             setting = self.chain.setting(numbers, part)
@@ -98,7 +98,7 @@ class Layout:
         sheet, block = self.blocks[numbers.key]
         return np.array([[sheet, block.rows[index], block.columns[index]]])
 
-    def _made(self, numbers: Numbers, part: Apply) -> Numbers | None:
+    def _result_of(self, numbers: Numbers, part: Apply) -> Numbers | None:
         """The result of the same update that a part of its expression is: Adam's running means."""
         for result in self._results.get(id(numbers), []):
             if result is not numbers and len(result) == len(numbers):
@@ -170,7 +170,7 @@ class Layout:
         parts = {}
         for name, part in expr.arguments.items():
             assert not isinstance(part, Cells)
-            result_numbers = self._made(numbers, part) if isinstance(part, Apply) else None
+            result_numbers = self._result_of(numbers, part) if isinstance(part, Apply) else None
             inner = self._words(numbers, part) if result_numbers is None else _title(result_numbers)
             parts[name] = f"({inner})" if isinstance(part, Apply) and result_numbers is None else inner
         return PRIMITIVES[expr.function].formula.format(**parts)
@@ -197,7 +197,7 @@ class Layout:
                     below, across = place(b, row, across, lead=channel, across=True)
                     bottom = max(bottom, below)
             row = max(under, bottom) + bool(parameters)
-        self._rest([b for b in parameters if b not in fits], offset + width + 2)
+        self._place_remaining([b for b in parameters if b not in fits], offset + width + 2)
 
     def _listed(self, block: PlacedTensor, parameters: list[PlacedTensor]) -> None:
         """Write units below each other, with their biases beside them and the weights of each unit to the right."""
@@ -211,9 +211,9 @@ class Layout:
                 column = place_weights(b, like, column)
             else:
                 unplaced.append(b)
-        self._rest(unplaced, column + 1)
+        self._place_remaining(unplaced, column + 1)
 
-    def _rest(self, blocks: list[PlacedTensor], column: int) -> None:
+    def _place_remaining(self, blocks: list[PlacedTensor], column: int) -> None:
         row = TOP
         for block in blocks:
             row = place(block, row, column)[0]

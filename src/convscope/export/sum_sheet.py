@@ -52,18 +52,18 @@ class _Sheet:
     """The one sheet."""
 
     def __init__(self, book: Book, explanation: Explanation) -> None:
-        self.why, self.page = explanation, book.add_worksheet(SHEET)
+        self.explanation, self.page = explanation, book.add_worksheet(SHEET)
         self.title = book.add_format({"bold": True, "font_size": 13})
         self.head = book.add_format({"bold": True, "bottom": 1})
         self.faint = book.add_format({"font_color": FAINT})
-        self.given = book.add_format({"font_color": GIVEN, "num_format": "0.0000000"})
-        self.made = book.add_format({"num_format": "0.0000000"})
+        self.input_format = book.add_format({"font_color": GIVEN, "num_format": "0.0000000"})
+        self.formula_format = book.add_format({"num_format": "0.0000000"})
         self.small = book.add_format({"num_format": "0.0E+00"})
         self.row = TOP
         self.cells: dict[int, Array] = {}  # (T, 3) sheet, row, column, by the identity of a part of the expression
 
     def draw(self) -> None:
-        expr, explanation = self.why.expr, self.why
+        expr, explanation = self.explanation.expr, self.explanation
         assert expr is not None
         if not np.isfinite([explanation.value, explanation.recorded]).all():
             raise UsageError("it is nan or infinite, which a spreadsheet cannot hold.")
@@ -77,11 +77,11 @@ class _Sheet:
         self.page.set_column(3, 4, 14)
         self.page.write_string(0, 0, plain(explanation.name), self.title)
         self.page.write_string(1, 0, plain(headline(expr)))
-        self.page.write_string(2, 0, "Blue numbers can be changed.", self.given)
+        self.page.write_string(2, 0, "Blue numbers can be changed.", self.input_format)
         text = self._dot(expr) if isinstance(expr, Dot) else self._terms(expr)
         self.row += 1
-        calculated = self._line("calculated", f"={text}", explanation.value, self.made)
-        recorded = self._line("recorded by PyTorch", None, explanation.recorded, self.made)
+        calculated = self._line("calculated", f"={text}", explanation.value, self.formula_format)
+        recorded = self._line("recorded by PyTorch", None, explanation.recorded, self.formula_format)
         self._line("difference", f"={recorded}-{calculated}", explanation.difference, self.small)
         self._line("allowed", None, explanation.bound, self.small)
         self.page.write_string(self.row + 1, 0, plain(explanation.says), self.faint)
@@ -105,10 +105,12 @@ class _Sheet:
             if dot.right is not None:
                 self._number(2, dot.right.leaf(index).label, dot.right.values[index])
                 product = f"=B{self.row + 1}*D{self.row + 1}"
-                self.page.write_formula(self.row, 4, product, self.made, float(dot.products[index]))
+                self.page.write_formula(self.row, 4, product, self.formula_format, float(dot.products[index]))
             self.row += 1
         text = f"SUM({column}{first + 1}:{column}{self.row})" if len(dot.left) else "0"
-        text = self._line("sum of the products" if dot.right is not None else "sum", f"={text}", dot.total(), self.made)
+        text = self._line(
+            "sum of the products" if dot.right is not None else "sum", f"={text}", dot.total(), self.formula_format
+        )
         text += f"*{literal(dot.scale)}" if dot.scale != 1 else ""
         text += f"/{literal(dot.divisor)}" if dot.divisor != 1 else ""
         if isinstance(dot.bias, Leaf):
@@ -134,7 +136,7 @@ class _Sheet:
 
     def _number(self, column: int, label: str, value: float) -> None:
         self.page.write_string(self.row, column, plain(label))
-        self.page.write_number(self.row, column + 1, float(value), self.given)
+        self.page.write_number(self.row, column + 1, float(value), self.input_format)
 
     def _line(self, label: str, text: str | None, value: float, form: Format) -> str:
         """Write a summary line; returns the address of its number."""

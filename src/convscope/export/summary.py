@@ -262,14 +262,14 @@ def _notes(trace: Trace) -> tuple[str, ...]:
 def _noise(card: Card, size: Size | Mapping[str, Size]) -> Array | dict[str, Array]:
     """Random inputs of a size, or a sentence that says why they cannot be made."""
     if isinstance(size, Mapping):
-        return {str(name): _one(card, part) for name, part in size.items()}
+        return {str(name): _random_input(card, part) for name, part in size.items()}
     if len(card.inputs) > 1:
         sizes = ", ".join(f"{name!r}: (3, 64, 64)" for name in card.inputs)
         raise UsageError(f"{card.name} takes several inputs; give the size of each: size={{{sizes}}}.")
-    return _one(card, size)
+    return _random_input(card, size)
 
 
-def _one(card: Card, size: Size) -> Array:
+def _random_input(card: Card, size: Size) -> Array:
     shape = _whole(card, size)
     if card.form == "tokens":
         return np.zeros(shape, np.int64)

@@ -234,7 +234,7 @@ def _from_name(
     if colon and (name in DATASETS or name.partition(":")[0] in PLACES):
         data, index = _find(name, image, data_dir, expected)
         result = _from_dataset(data, index, expected, like)
-        return replace(result, label=_known(int(data.labels[index]), data.classes, model_classes))
+        return replace(result, label=_model_class(int(data.labels[index]), data.classes, model_classes))
     if colon and not {"/", "."} & set(name) and not image.startswith("\\"):  # the start of C:\photo.jpg
         raise UnknownName("data set", name, DATASETS, "An image is a file, mnist:test/7 or crosses:damaged-plus.")
     raise ImageError(f"there is no file {source}; check the path, or name a data set's image, such as mnist:test/7.")
@@ -282,11 +282,13 @@ def _resized(expected: Preprocess, raw: Array) -> tuple[str, ...]:
     return replace(expected, background=None, binary=False).changes(raw)
 
 
-def _known(label: int, classes: tuple[str, ...], model_classes: tuple[str, ...]) -> int | None:
+def _model_class(label: int, classes: tuple[str, ...], model_classes: tuple[str, ...]) -> int | None:
     """The number that a model has for the class of a data set's image; None where it does not know the class.
 
-    >>> _known(0, ("circle", "square"), ("square", "circle")), _known(3, ("0", "1", "2", "3"), ("square", "circle"))
-    (1, None)
+    >>> _model_class(0, ("circle", "square"), ("square", "circle"))
+    1
+    >>> _model_class(3, ("0", "1", "2", "3"), ("square", "circle")) is None
+    True
     """
     if not model_classes or model_classes == classes:
         return label
@@ -317,7 +319,7 @@ def prepare_batch(source: str, like: object = None, *, data_dir: str | Path | No
     if last >= len(data):
         raise UsageError(f"{name}:{split} has images 0 to {len(data) - 1}, not up to {last}.")
     images = [_from_dataset(data, index, expected, like) for index in range(first, last + 1)]
-    return [replace(image, label=_known(int(image.label or 0), data.classes, model_classes)) for image in images]
+    return [replace(image, label=_model_class(int(image.label or 0), data.classes, model_classes)) for image in images]
 
 
 BATCH = re.compile(r"(?P<name>.+):(?P<split>train|test|all)/(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})")

@@ -133,7 +133,7 @@ def build(name: str, factory: object, args: Mapping[str, object], path: Path | N
             f"{name} is of type {type(factory).__name__}, neither an nn.Module nor something that makes one."
         )
     check_arguments(name, factory, args)
-    with _apart(path and path.parent):
+    with _isolated(path and path.parent):
         try:
             module = as_module(_call(_called(name, args), lambda: factory(**args)))
         except ModelError as error:
@@ -172,7 +172,7 @@ def _module_of_file(path: Path) -> ModuleType:
     if spec is None:
         raise UsageError(f"{path} cannot be imported as Python code.")
     look_in(path.parent)
-    with _apart(path.parent):
+    with _isolated(path.parent):
         loader = checked(spec).loader
         assert loader is not None, "a file's module has a loader"
         module = importlib.util.module_from_spec(spec)
@@ -193,7 +193,7 @@ def _module(name: str) -> ModuleType:
     folder = _working_folder_of(name)
     if folder is not None:
         look_in(folder)
-    with _apart(folder):
+    with _isolated(folder):
         try:
             imported: ModuleType = _call(name, lambda: importlib.import_module(name))
         except ModelError as error:
@@ -229,7 +229,7 @@ def _working_folder_of(name: str) -> Path | None:
 
 
 @contextmanager
-def _apart(folder: Path | None) -> Iterator[None]:
+def _isolated(folder: Path | None) -> Iterator[None]:
     """Make the modules of a folder importable even if others of the same name are already imported."""
     if folder is None:
         yield

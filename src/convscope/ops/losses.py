@@ -123,7 +123,7 @@ def nll(call: Call, cell: Cell) -> Expr:
             else Dot(weights, note="the sum of the weights of these classes")
         )
     if per_sample:
-        return _one(call, cell)
+        return _cell_loss(call, cell)
     total = float(picked.weights.sum())
     scores, weights = _score_cells(call, picked), _weight_cells(call, picked, sign=-1.0)
     averaged = call["reduction"] == MEAN
@@ -167,7 +167,7 @@ def _weight_cells(call: Call, picked: _Picked, sign: float = 1.0) -> Cells:
     return Cells(sign * picked.weights, source, picked.classes[:, None], (len(picked.classes),))
 
 
-def _one(call: Call, cell: Cell) -> Expr:
+def _cell_loss(call: Call, cell: Cell) -> Expr:
     target = int(call["target"].array[cell])
     if target == call["ignore_index"]:
         return number(0, "ignored")

@@ -35,7 +35,7 @@ def batch_norm(call: Call, cell: Cell) -> Expr:
         var: Leaf | Apply = variance_of(cells, kernel=kernel)
     else:
         mean, var = leaf(call["running_mean"], (channel,)), leaf(call["running_var"], (channel,))
-    statistics = (_kept(mean, call), _kept(var, call)) if training else (mean, var)
+    statistics = (_stored(mean, call), _stored(var, call)) if training else (mean, var)
     if call.output:
         return _statistic(call, *statistics)
     if _is_narrow(call) and call.extra.get("layout") == "other":
@@ -87,7 +87,7 @@ def _normalized(call: Call, x: Expr, mean: Expr, var: Expr, place: Cell) -> Appl
     return _affine(parts, call["weight"], call["bias"], place)
 
 
-def _kept(part: Expr, call: Call) -> Expr:
+def _stored(part: Expr, call: Call) -> Expr:
     """A statistic as batch norm stores it between its two passes: in the narrow type, where its weights are narrow."""
     return Apply("stored", {"x": part}) if _is_narrow(call) else part
 

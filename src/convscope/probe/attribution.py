@@ -162,7 +162,7 @@ def attribution(
     exact = contributions.pixels[next(iter(contributions.pixels))][0]
     with in_eval_mode(model):
         methods_done = list[Attributed]()
-        call = _asked(
+        call = _method_call(
             model, prepared.array, output_index, traced, lambda: progress("methods", len(methods_done), len(names))
         )
         baseline = _output_for_zeros(call)
@@ -215,7 +215,7 @@ def _chosen(model: nn.Module, values: Array, output: int | str | None) -> int:
     return int(output)
 
 
-def _asked(
+def _method_call(
     model: nn.Module, image: NDArray[np.float32], which: int, traced: Trace, going_on: Callable[[], None]
 ) -> MethodCall:
     first: Tensor = next(model.parameters(), torch.empty(0))

@@ -139,10 +139,10 @@ class Compare(RichDisplay):
         ]
         size = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
-        message = [line for pair in self.pairs for line in self._said(pair)]
+        message = [line for pair in self.pairs for line in self._pair_lines(pair)]
         return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), message)
 
-    def _said(self, pair: Pair) -> list[str]:
+    def _pair_lines(self, pair: Pair) -> list[str]:
         first, second = self.models[pair.one], self.models[pair.other]
         shift, low, high = (100 * value for value in pair.difference)
         lines = [

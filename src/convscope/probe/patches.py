@@ -99,7 +99,7 @@ class Patches(RichDisplay):
         rows = []
         for unit, result in self.most.items():
             highest, lowest = result[0], self.least[unit][0]
-            ends = [(f"{patch.value:.4g}", str(patch.image), _at(patch)) for patch in (highest, lowest)]
+            ends = [(f"{patch.value:.4g}", str(patch.image), _position_text(patch)) for patch in (highest, lowest)]
             rows.append((str(unit), *ends[0], *ends[1]))
         shown = len(self.most)
         remaining = f"and {self.units - shown:,} more channels" if shown < self.units else ""
@@ -260,7 +260,7 @@ def _plain(patch: Patch) -> dict[str, object]:
     }
 
 
-def _at(patch: Patch) -> str:
+def _position_text(patch: Patch) -> str:
     return f"({', '.join(map(str, patch.place))})" if patch.place else ""
 
 

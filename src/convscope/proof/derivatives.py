@@ -86,7 +86,7 @@ class Derivatives:
 
     def __init__(self, trace: Trace, ops: Mapping[str, Op] = OPS) -> None:
         self._trace, self.ops = weak(trace), ops  # a trace holds on to its derivatives, not they to it
-        self._found: dict[int, tuple[Derivative, ...]] = {}
+        self._derivatives_of: dict[int, tuple[Derivative, ...]] = {}
 
     @property
     def trace(self) -> Trace:
@@ -103,11 +103,11 @@ class Derivatives:
 
     def of_node(self, place: int) -> tuple[Derivative, ...]:
         """Every gradient that one node gave."""
-        if place not in self._found:
-            while len(self._found) >= KEPT:
-                self._found.pop(next(iter(self._found)))
-            self._found[place] = tuple(self._derivatives(self.nodes[place]))
-        return self._found[place]
+        if place not in self._derivatives_of:
+            while len(self._derivatives_of) >= KEPT:
+                self._derivatives_of.pop(next(iter(self._derivatives_of)))
+            self._derivatives_of[place] = tuple(self._derivatives(self.nodes[place]))
+        return self._derivatives_of[place]
 
     def status(self, step: Step) -> tuple[StepStatus | None, Mismatch | None]:
         """The status that the derivatives give a step: None if it has no gradient, or the correct one."""

@@ -16,7 +16,7 @@ def final(trace: Trace, ref: Ref) -> Array | None:
 
     None where they are not recorded: writes that are not a step's result, or that have another data type.
     """
-    base_numbers, base = _made(trace, ref)
+    base_numbers, base = _numbers_made(trace, ref)
     if not ref.rewritten and (ref.kind == "step" or _lie_alike(base, ref)):
         return base_numbers
     addresses = _addresses(ref)
@@ -42,7 +42,7 @@ def _lie_alike(first: Ref, second: Ref) -> bool:
     return (first.shape, first.stride, first.offset) == (second.shape, second.stride, second.offset)
 
 
-def _made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
+def _numbers_made(trace: Trace, ref: Ref) -> tuple[Array, Ref]:
     """The numbers of the whole tensor that a reference refers to, and a reference that gives their memory layout."""
     if ref.kind == "step":
         step = trace.all_steps[ref.id]

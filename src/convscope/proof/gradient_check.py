@@ -295,7 +295,7 @@ class Forward:
         self._trace = trace
         self._new = {ref.id: (ref, value) for ref, value in changed.items()}
         self._roundings = roundings
-        self._made: dict[tuple[int, int], Array] = {}
+        self._results: dict[tuple[int, int], Array] = {}
         self._state = _state_of(trace)
         self.pattern: list[bytes] = []
         """The active cells of each piecewise linear operation, and the maxima of each pooling."""
@@ -312,15 +312,15 @@ class Forward:
             changed = {name: array for name, ref in operands_of(forward_step) for array in self._changed(ref)}
             if changed and forward_step.role != "random" and forward_step.id not in self._state:
                 self._run(forward_step, changed)
-        if (step.loss.id, step.loss.output) not in self._made:
+        if (step.loss.id, step.loss.output) not in self._results:
             return float(numbers_of(self._trace, step.loss))
-        return float(self._made[step.loss.id, step.loss.output])
+        return float(self._results[step.loss.id, step.loss.output])
 
     def _changed(self, ref: Ref) -> Iterator[Array]:
         """An operand's numbers, if the change reaches it."""
         kind, number, output, _ = source_of_operand(self._trace, ref)
-        if kind == "step" and (number, output) in self._made:
-            yield self._made[number, output]
+        if kind == "step" and (number, output) in self._results:
+            yield self._results[number, output]
         elif kind == "parameter" and number in self._new:
             parameter, value = self._new[number]
             memory = np.zeros(int(max(addresses_of(layout_of(tensor)).max() for tensor in (parameter, ref))) + 1)
@@ -344,7 +344,7 @@ class Forward:
                 arguments[name] = array
         for output, (result, rounded) in enumerate(zip_longest(_results(operation, arguments), roundings)):
             if result is not None:
-                self._made[step.id, output] = result if rounded is None else result + rounded
+                self._results[step.id, output] = result if rounded is None else result + rounded
                 if result.dtype.kind in "iub":
                     self.pattern.append(result.tobytes())
         for kink in KINKS.get(step.op, ()):

@@ -111,7 +111,7 @@ def _provenance(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[
                 continue
             made_cells, hit = result.cells_at(addresses[left])
             hit_indices = np.flatnonzero(left)[hit]
-            yield from _made(trace, maker, result, made_cells[hit], which[hit_indices])
+            yield from _result_provenance(trace, maker, result, made_cells[hit], which[hit_indices])
             left[hit_indices] = False
     if left.any():
         yield from _behind(trace, ref, cells[left], addresses[left], which[left])
@@ -131,10 +131,10 @@ def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array
         if hit.all() and (viewed.memory, viewed.dtype) == (ref.memory, ref.dtype):  # addresses count in units of it
             yield from _provenance(trace, viewed, source_cells, which)
             return
-    yield from _made(trace, maker, ref, cells, which)
+    yield from _result_provenance(trace, maker, ref, cells, which)
 
 
-def _made(trace: Trace, maker: Step, ref: Ref, cells: Array, which: Array) -> Iterator[Provenance]:
+def _result_provenance(trace: Trace, maker: Step, ref: Ref, cells: Array, which: Array) -> Iterator[Provenance]:
     """The result of a step; for a hidden move, the tensor that it moved."""
     if not len(cells):
         return

@@ -241,7 +241,7 @@ def returned(trace: Trace) -> tuple[Returned, ...]:
             plain.append(name)
     refs = trace.returned
     results = [
-        _held(trace, name, array) if refs is None else _compared(trace, name, array, refs[place])
+        _matching_tensor(trace, name, array) if refs is None else _compared(trace, name, array, refs[place])
         for place, (name, array) in enumerate(tensors)
     ]
     results += [Returned(name, "", False, "is a plain number that no step holds") for name in plain]
@@ -268,7 +268,7 @@ def _compared(trace: Trace, name: str, array: Array, ref: Ref) -> Returned:
     return Returned(name, ref.name, _same(array, numbers))
 
 
-def _held(trace: Trace, name: str, array: Array) -> Returned:
+def _matching_tensor(trace: Trace, name: str, array: Array) -> Returned:
     """A tensor of the output against all that a trace holds, the latest first: the first format does not say more."""
     for step in reversed(trace.all_steps):
         for ref in step.results:

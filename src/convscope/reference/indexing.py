@@ -157,7 +157,7 @@ def embedding_bag(
         Shape (B, D); and three results that only a backward pass reads, as None.
     """
     bags = _bags(weight, indices, offsets, per_sample_weights, include_last_offset, padding_idx)
-    return np.array([_one(rows, mode) for rows in bags]).reshape(-1, weight.shape[1]), None, None, None
+    return np.array([_reduced_bag(rows, mode) for rows in bags]).reshape(-1, weight.shape[1]), None, None, None
 
 
 def embedding_bag_error(
@@ -170,7 +170,7 @@ def embedding_bag_error(
         return nothing, nothing, nothing, nothing
     scale = None if per_sample_weights is None else np.abs(per_sample_weights)
     bags = list(_bags(np.abs(weight), indices, offsets, scale, include_last_offset, padding_idx))
-    size = np.array([_one(rows, mode) for rows in bags]).reshape(-1, weight.shape[1])
+    size = np.array([_reduced_bag(rows, mode) for rows in bags]).reshape(-1, weight.shape[1])
     counts = np.array([len(rows) for rows in bags]).reshape(-1, 1)
     bound = np.vectorize(lambda count: gamma(count + 2, u), otypes=[float])(counts) * size
     return carried(bound, size * np.maximum(counts, 1), u), nothing, nothing, nothing
@@ -194,7 +194,7 @@ def _bags(
         yield rows if scale is None else rows * scale[part][counts][:, None]
 
 
-def _one(rows: Array, mode: int) -> Array:
+def _reduced_bag(rows: Array, mode: int) -> Array:
     if not len(rows):
         return np.zeros(rows.shape[1])
     return np.asarray((rows.sum(0), rows.mean(0), rows.max(0))[mode])

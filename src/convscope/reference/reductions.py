@@ -123,7 +123,7 @@ def var_mean(
     """
     axes, minus = _choice(x, dim, correction, unbiased)
     average, variance = moments(x, axes, minus)
-    return _kept(variance, axes, keepdim), _kept(average, axes, keepdim)
+    return _with_axes(variance, axes, keepdim), _with_axes(average, axes, keepdim)
 
 
 def var_mean_error(
@@ -134,7 +134,7 @@ def var_mean_error(
     axes, minus = _choice(x, dim, correction, unbiased)
     kernel: Kernel = "in turn" if u_out or u < 2.0**-40 else "chunked"
     error_of_mean, spread = moments_error(x, axes, u, minus, kernel)
-    return _kept(spread, axes, keepdim), _kept(error_of_mean, axes, keepdim)
+    return _with_axes(spread, axes, keepdim), _with_axes(error_of_mean, axes, keepdim)
 
 
 def var(x: Array, dim: Axes = None, **degrees: Unpack[Degrees]) -> Array:
@@ -226,7 +226,7 @@ def _choice(x: Array, dim: Axes, correction: float | None, unbiased: bool | None
     return axes_of(dim, x.ndim), 1.0 if correction is None else correction
 
 
-def _kept(values: Array, axes: tuple[int, ...], keepdim: bool) -> Array:
+def _with_axes(values: Array, axes: tuple[int, ...], keepdim: bool) -> Array:
     return values if keepdim else np.asarray(values.squeeze(axes))
 
 

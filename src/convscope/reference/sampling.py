@@ -128,7 +128,7 @@ def _taps(
     Args:
         sways: How far the weights of each axis may be off; then also the cells on either side, with weight 0.
     """
-    curve, reach = ((_triangle, range(2)), (_one, range(1)), (_keys, range(-1, 3)))[mode]
+    curve, reach = ((_triangle, range(2)), (_constant_curve, range(1)), (_keys, range(-1, 3)))[mode]
     start = [np.rint(coordinate) if mode == 1 else np.floor(coordinate) for coordinate in places]
     more = sways is not None
     for steps in product(range(reach[0] - more, reach[-1] + 1 + more), repeat=len(places)):
@@ -150,7 +150,7 @@ def _triangle(d: Array) -> Array:
     return 1 - d
 
 
-def _one(d: Array) -> Array:
+def _constant_curve(d: Array) -> Array:
     return np.ones_like(d)
 
 

@@ -91,7 +91,7 @@ def forward(layers: Sequence[Layer], params: Params, x: Array) -> list[Array]:
     """
     values = [np.asarray(x, np.float64)]
     for layer in layers:
-        values.append(_kind(layer).forward(values[-1], _own(layer, params), layer.settings))
+        values.append(_kind(layer).forward(values[-1], _parameters_of(layer, params), layer.settings))
     return values
 
 
@@ -113,7 +113,7 @@ def backward(layers: Sequence[Layer], params: Params, values: Sequence[Array], g
     """
     results: dict[str, Array] = {}
     for layer, x, y in zip(reversed(layers), reversed(values[:-1]), reversed(values[1:]), strict=True):
-        grad, *gradients = _kind(layer).backward(grad, x, y, _own(layer, params), layer.settings)
+        grad, *gradients = _kind(layer).backward(grad, x, y, _parameters_of(layer, params), layer.settings)
         results |= dict(zip(_names(layer, params), gradients, strict=False))  # a layer without bias drops its gradient
     return results
 
@@ -228,7 +228,7 @@ def _names(layer: Layer, params: Params) -> list[str]:
     return [name for name in names if name in params]
 
 
-def _own(layer: Layer, params: Params) -> list[Array]:
+def _parameters_of(layer: Layer, params: Params) -> list[Array]:
     return [params[name] for name in _names(layer, params)]
 
 

@@ -230,7 +230,7 @@ def _terms(dot: Dot, scale: NumberScale, detail: Detail) -> list[Row | str]:
         Row(text, scale.show(float(p)), term=int(i)) for i, text, p in zip(order, texts, products, strict=True)
     ]
     if len(order) < len(dot.left):
-        rows_of_sum.append(Row(f"{len(dot.left) - len(order):,} others", scale.show(_others(dot, order))))
+        rows_of_sum.append(Row(f"{len(dot.left) - len(order):,} others", scale.show(_sum_of_others(dot, order))))
     return rows_of_sum
 
 
@@ -242,7 +242,7 @@ def _bracket(text: str) -> str:
     return f"({text})" if text.startswith("−") else text
 
 
-def _others(dot: Dot, order: Array) -> float:
+def _sum_of_others(dot: Dot, order: Array) -> float:
     return exact_sum(np.delete(dot.products, order))
 
 
@@ -254,7 +254,7 @@ def _totals(dot: Dot, scale: NumberScale, detail: Detail, *, drawn: bool) -> lis
     order = np.arange(len(dot.left)) if drawn else chosen(dot, detail)
     shown = sum(scale.units(float(p)) for p in dot.products[order])
     if len(order) < len(dot.left):
-        shown += scale.units(_others(dot, order))
+        shown += scale.units(_sum_of_others(dot, order))
     return closing(dot, scale, shown, drawn=drawn)
 
 
@@ -270,9 +270,9 @@ def closing(dot: Dot, scale: NumberScale, shown: int, *, drawn: bool) -> list[Ro
     lines: list[Row | str] = [Row(f"sum of the {len(dot.left):,} {word}", scale.text(shown))] if drawn else []
     if dot.factor == 1:
         bias = 0 if dot.bias is None else scale.units(dot.bias.value())
-        return [*lines, *_rest(scale.units(dot.value()) - bias - shown, scale), *_bias(dot, scale)]
+        return [*lines, *_rounding_row(scale.units(dot.value()) - bias - shown, scale), *_bias(dot, scale)]
     total = scale.units(dot.total())
-    lines += _rest(total - shown, scale)
+    lines += _rounding_row(total - shown, scale)
     if not drawn or total != shown:
         lines.append(Row("sum", scale.text(total)))
     return [*lines, *_scaled(dot, scale.number(total))]
@@ -283,7 +283,7 @@ def _scaled(dot: Dot, total: float) -> list[Row | str]:
     scale = result_scale(dot)
     bias = 0 if dot.bias is None else scale.units(dot.bias.value())
     factored = scale.units((total if np.isfinite(total) else dot.total()) * dot.factor)  # 1.7977e308 is too large
-    rounding_rows = _rest(scale.units(dot.value()) - bias - factored, scale)
+    rounding_rows = _rounding_row(scale.units(dot.value()) - bias - factored, scale)
     return [Row(_factor(dot), scale.text(factored)), *rounding_rows, *_bias(dot, scale)]
 
 
@@ -292,7 +292,7 @@ def _factor(dot: Dot) -> str:
     return f"{scaled} ÷ {dot.divisor:,.9g}".strip() if dot.divisor != 1 else scaled
 
 
-def _rest(units: int, scale: NumberScale) -> list[Row | str]:
+def _rounding_row(units: int, scale: NumberScale) -> list[Row | str]:
     return [Row(ROUNDING, scale.text(units))] if units else []
 
 

@@ -182,9 +182,9 @@ class Asker:
     def ask(self, method: str, path: str, body: bytes = b"") -> WidgetResponse:
         """The answer to a request for `path`, with its query, below /api/."""
         self.start()
-        return asyncio.run_coroutine_threadsafe(self._asked(method, path, body), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._request(method, path, body), self._loop).result()
 
-    async def _asked(self, method: str, path: str, body: bytes) -> WidgetResponse:
+    async def _request(self, method: str, path: str, body: bytes) -> WidgetResponse:
         if self._app is None:
             message = {"message": "the widget could not be made; the kernel's log has the error."}
             return WidgetResponse(500, {"content-type": "application/json"}, json.dumps(message).encode())

@@ -95,7 +95,7 @@ class Loop:
     interrupt: Interrupt
     snapshot_seconds: float = 10.0
     position: Position = field(default_factory=Position)
-    kept: frozenset[int] = field(init=False)
+    kept_steps: frozenset[int] = field(init=False)
     saved: int = -1
     """The step of the newest snapshot; -1 before there is one."""
     agreed: bool = field(init=False, default=False)
@@ -113,7 +113,7 @@ class Loop:
     """Seconds that it took to write the newest snapshot."""
 
     def __post_init__(self) -> None:
-        self.kept = frozenset(history_steps(self.model, self.total))
+        self.kept_steps = frozenset(history_steps(self.model, self.total))
         self.room = len(history_steps(self.model, MANY)) // STEPPED
         if not self.position.sums:
             self.position = replace(self.position, sums=dict.fromkeys(ALL_SUMS, 0.0))
@@ -145,7 +145,7 @@ class Loop:
         Raises:
             TrainingError: the loss or a weight is no longer a finite number; the last good weights are kept.
         """
-        self.room -= self.writer.begin(self.position, self.kept, self.room)
+        self.room -= self.writer.begin(self.position, self.kept_steps, self.room)
         if self.saved < 0:
             self._keep()
             self._save()
@@ -208,7 +208,7 @@ class Loop:
     def _until_next(self) -> int:
         step = self.position.step
         stops = [self.log_every - step % self.log_every, self.batches - self.position.batch]
-        stops += [point - step for point in self.kept if point > step]
+        stops += [point - step for point in self.kept_steps if point > step]
         return min(stops)
 
     def _set_lr(self, step: int) -> None:
@@ -342,7 +342,7 @@ class Loop:
 
     def _keep(self) -> None:
         """Add the weights to the history, at its points and whenever the watcher single-steps."""
-        point = self.position.step in self.kept
+        point = self.position.step in self.kept_steps
         if point or (self.pace == 0 and self.room):
             self.room -= not point
             self.writer.keep(self.position.step, self.model)

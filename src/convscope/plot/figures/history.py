@@ -58,7 +58,7 @@ def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
     events: Events = list(result)
     epochs = [e for e in events if e.get("event") == "epoch"]
     batches = [e for e in events if e.get("event") == "train"]
-    shown = [key for key in ("loss", "accuracy") if any(_known(e.get(key)) for e in events)]
+    shown = [key for key in ("loss", "accuracy") if any(_is_number(e.get(key)) for e in events)]
     if not shown:
         raise RunError("the run has reported no loss yet, so there is no history to draw; train it first.")
     wide = 4.6
@@ -78,9 +78,9 @@ def history(run: RunHistory | Events | str | Path, *, name: str = "") -> Figure:
 
 def _facts(events: Events, epochs: Events, batches: Events) -> str:
     caption = [f"{len(epochs)} epoch{'s' if len(epochs) != 1 else ''}"] if epochs else []
-    steps = [e["step"] for e in events if _known(e.get("step"))]
+    steps = [e["step"] for e in events if _is_number(e.get("step"))]
     caption += [f"{max(steps):,} steps"] if steps else []
-    seconds = [e["seconds"] for e in events if _known(e.get("seconds"))]
+    seconds = [e["seconds"] for e in events if _is_number(e.get("seconds"))]
     caption += [f"{compact(max(seconds), 3)} s"] if seconds else []
     together = -(-len(batches) // DENSE)
     caption += [f"grey: {'batches' if together == 1 else f'means of {together} batches'}"] if batches and epochs else []
@@ -112,12 +112,12 @@ def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
 
 def _points(events: Events, key: str, epochs: Events) -> tuple[Curve, Curve]:
     """Epochs and values of one curve; batches stand between the epochs by their step."""
-    last_epoch = max((e["epoch"] for e in epochs if _known(e.get("epoch"))), default=0)
-    last_step = max((e["step"] for e in epochs if _known(e.get("step"))), default=0)
+    last_epoch = max((e["epoch"] for e in epochs if _is_number(e.get("epoch"))), default=0)
+    last_step = max((e["step"] for e in epochs if _is_number(e.get("step"))), default=0)
     per_step = last_epoch / last_step if last_epoch and last_step else 0
-    results = [e for e in events if _known(e.get(key)) and np.isfinite(e[key])]
+    results = [e for e in events if _is_number(e.get(key)) and np.isfinite(e[key])]
     positions = [
-        e["step"] * per_step if per_step and _known(e.get("step")) else e.get("epoch") or e.get("step") or i
+        e["step"] * per_step if per_step and _is_number(e.get("step")) else e.get("epoch") or e.get("step") or i
         for i, e in enumerate(results)
     ]
     return np.array(positions, np.float64), np.array([e[key] for e in results], np.float64)
@@ -178,5 +178,5 @@ def _value(value: float, key: str) -> str:
     return f"{value:.2f} %" if key == "accuracy" else compact(value)
 
 
-def _known(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

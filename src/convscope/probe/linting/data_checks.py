@@ -204,7 +204,7 @@ def images_in_both(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "test-in-training",
             evidence.test.name,
-            f"{observation}{_known(evidence, evidence.test, shared_indices)}",
+            f"{observation}{_accuracy_note(evidence, evidence.test, shared_indices)}",
             numbers,
         )
 
@@ -277,7 +277,7 @@ def own_scales(figure: Any) -> Iterator[Finding]:
         yield Finding("own-scales", "", evidence, {"limits": [list(pair) for pair in fitted]})
 
 
-def _known(evidence: Evidence, test: Dataset, shared_indices: NDArray[np.intp]) -> str:
+def _accuracy_note(evidence: Evidence, test: Dataset, shared_indices: NDArray[np.intp]) -> str:
     """The accuracy on test images that the model was trained on, and on the others."""
     if evidence.evaluation.error or len(shared_indices) == len(test):
         return ""

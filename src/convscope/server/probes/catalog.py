@@ -23,7 +23,7 @@ class CommandSubject:
     models: list[str]
     data: str | None
     """The data's name; None where there is more to say than a name."""
-    own: bool
+    owns_data: bool
     """Whether they are those that the first model was trained on, so that nothing has to be said."""
     image: str | None
     """The image's name; None where it has none, or was changed."""
@@ -32,7 +32,7 @@ class CommandSubject:
         """An argument as it is typed; None where no word gives it."""
         if argument.noun in {"model", "models"}:
             return self.models
-        if argument.noun == "dataset" and self.own and not argument.required:
+        if argument.noun == "dataset" and self.owns_data and not argument.required:
             return []
         word = self.data if argument.noun == "dataset" else self.image
         if word is None:

@@ -116,11 +116,11 @@ def copies(arguments: ProbeArguments) -> list[tuple[str, Callable[[], cs.Module]
         return []
     first, *others = arguments.opened
     factories: list[tuple[str, Callable[[], cs.Module]]] = [(first.id, partial(_edited, first, request))]
-    return [*factories, *((handle.id, partial(handle.own, request.other_at)) for handle in others)]
+    return [*factories, *((handle.id, partial(handle.working_copy, request.other_at)) for handle in others)]
 
 
 def _edited(opened: ModelHandle, request: ProbeRequest) -> cs.Module:
-    model = opened.own(request.at)
+    model = opened.working_copy(request.at)
     put(model, edited(request.edits, {**dict(model.named_parameters()), **dict(model.named_buffers())}))
     return model
 

@@ -124,7 +124,7 @@ class ProbeService:
     """All questions of a server."""
 
     def __init__(self, at_once: int = AT_ONCE, waiting: int = WAITING) -> None:
-        self._free, self._most = at_once, waiting
+        self._free, self._limit = at_once, waiting
         self._all: dict[str, RunningProbe] = {}
         """Id -> question, in the order in which they were asked."""
         self._waiting: deque[RunningProbe] = deque()
@@ -167,7 +167,7 @@ class ProbeService:
         """
         if self._closed:
             raise HTTPException(503, "the server is ending; start it again.")
-        if len(self._waiting) >= self._most:
+        if len(self._waiting) >= self._limit:
             raise HTTPException(
                 409, f"{len(self._waiting)} questions wait for their answers already; cancel one, or come back later."
             )

@@ -95,7 +95,7 @@ class ModelHandle:
         """The name of the data set that the run was trained on."""
         return None if self.run is None else self.run.config["dataset"]["source"]
 
-    def own(self, step: int | None) -> cs.Module:
+    def working_copy(self, step: int | None) -> cs.Module:
         """A copy of the model for work that sets hooks and modes, with the newest weights or those of step `step`.
 
         No pass through the model may be running meanwhile, as its hooks would be copied with the model.

@@ -142,7 +142,7 @@ class Trainings:
 
     def __init__(self, workspace: TrainableModels, folder: Path, networks: Networks = MappingProxyType({})) -> None:
         self.workspace, self.folder = workspace, Path(os.path.realpath(folder))
-        self.own = OwnNetworks(networks)
+        self.user_networks = OwnNetworks(networks)
         self._all: dict[str, Training] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -152,7 +152,8 @@ class Trainings:
         sources = [source for source in self.workspace.sources() if source.trainable]
         fitting = {source.id: [*self._fitting(source)] for source in sources}
         problems_by_source = {
-            source.id: {name: self.own.problem(name, source) for name in self.own.networks} for source in sources
+            source.id: {name: self.user_networks.problem(name, source) for name in self.user_networks.networks}
+            for source in sources
         }
         return TrainOptions(
             models={name: models for name, models in fitting.items() if models},
@@ -192,7 +193,7 @@ class Trainings:
         with self._lock:
             self._check_room()
             name = self._free_name(request.model)
-            model, _ = self.own.networks.get(request.model, (request.model, {}))
+            model, _ = self.user_networks.networks.get(request.model, (request.model, {}))
             order: TrainingOrder = {
                 "dataset": dataset,
                 "model": model,
@@ -240,7 +241,10 @@ class Trainings:
         fits = models_for((source.channels, source.height, source.width), len(source.classes))
         best = cs.DEFAULT_MODELS.get(dataset, ANY_DATA)
         built_in = sorted(fits, key=lambda name: (name != best, dataset not in cs.MODELS[name].data))
-        return (*built_in, *(name for name in self.own.networks if not self.own.problem(name, source)))
+        return (
+            *built_in,
+            *(name for name in self.user_networks.networks if not self.user_networks.problem(name, source)),
+        )
 
     def _check(self, request: TrainRequest) -> None:
         sources = {source.id: source for source in self.workspace.sources() if source.trainable}
@@ -258,8 +262,8 @@ class Trainings:
         Raises:
             UsageError: the blocks cannot be built, or do not fit the classes.
         """
-        if request.model in self.own.networks:
-            return {"model_args": dict(self.own.networks[request.model][1])}
+        if request.model in self.user_networks.networks:
+            return {"model_args": dict(self.user_networks.networks[request.model][1])}
         if request.model != BLOCKS:
             return {}
         result = planned(source_of(self.workspace, request.source), request.blocks or [])

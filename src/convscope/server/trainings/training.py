@@ -49,7 +49,7 @@ class Training:
         self.name, self.request, self.path, self._on_first_weights = name, request, Path(order["out"]), on_first_weights
         self.state: State = "starting"
         self.message = ""
-        self.now: PacedEvent | None = None
+        self.latest: PacedEvent | None = None
         """The latest progress event."""
         self.total = self.epochs = 0
         self.points: list[Point] = []
@@ -79,12 +79,12 @@ class Training:
     @property
     def step(self) -> int:
         """The number of steps taken."""
-        return 0 if self.now is None else self.now["step"]
+        return 0 if self.latest is None else self.latest["step"]
 
     def info(self) -> TrainingInfo:
         """The training's current state and progress."""
         with self._lock:
-            event = self.now
+            event = self.latest
             return TrainingInfo(
                 id=self.name,
                 source=self.request.source,
@@ -171,7 +171,7 @@ class Training:
                 self.total, self.epochs = event["total"], event["recipe"]["epochs"]
                 self.state, self.message = "running", ""
             elif event["event"] == "progress":
-                self.now, self.state = event, event["state"]
+                self.latest, self.state = event, event["state"]
             elif event["event"] == "reading":
                 self.message = event["message"]
             elif event["event"] == "end":

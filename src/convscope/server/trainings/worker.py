@@ -40,7 +40,7 @@ class TrainingWorker:
         """Number of steps to take before waiting; infinite while running."""
         self.stop = False
         self.stopping = False
-        self.kept = True
+        self.is_kept = True
         """Whether the weights of the current step are in the history; the initial ones always are."""
         self.every = {"train": 1, "epoch": 1}
         self.total = 0
@@ -112,7 +112,7 @@ class TrainingWorker:
             over = self.step >= self.total
             if "step_loss" in event:
                 self._tell_step(event)
-            if self.steps == 0 and self.kept and not (over or self.stop):
+            if self.steps == 0 and self.is_kept and not (over or self.stop):
                 self.tell({**event, "state": "paused"})
                 self.changed.wait_for(lambda: self.steps > 0 or self.stop)
                 if self.steps == math.inf:
@@ -120,10 +120,10 @@ class TrainingWorker:
             else:
                 self._tell_at_intervals({**event, "state": "running"}, at_once=over or self.stop)
             self._obey_stop()
-            self.kept = self.steps < math.inf
-            if self.kept:
+            self.is_kept = self.steps < math.inf
+            if self.is_kept:
                 self.steps = max(self.steps - 1, 0)
-            return 0.0 if self.kept else None
+            return 0.0 if self.is_kept else None
 
     def _tell_step(self, event: cs.ProgressEvent) -> None:
         """Report the loss of a step that was taken alone, as a point of the curves."""
