@@ -93,7 +93,7 @@ class DataWarning(UserWarning):
 
 
 class DownloadError(ConvscopeError, OSError):
-    """A data set that is neither here nor reachable; the message says where to put its files."""
+    """A data set that is neither on this machine nor reachable; the message says where to put its files."""
 
 
 class ModelError(ConvscopeError):

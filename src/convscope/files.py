@@ -217,7 +217,7 @@ def _overwrite(target: Path, content: bytes) -> None:
 
 
 def _reserve(file: BinaryIO, size: int, needed: int) -> None:
-    """Make sure that a file of `size` bytes can hold `needed`; its content and its position stay as they are."""
+    """Make sure that a file of `size` bytes can hold `needed`; its content and position do not change."""
     if sys.platform == "linux":
         os.posix_fallocate(file.fileno(), 0, needed)
     else:

@@ -171,7 +171,7 @@ def _annotated(signature: inspect.Signature) -> dict[str, tuple[str, ...]]:
 
 
 def _kind_of_annotation(annotation: object) -> str | None:
-    """The kind that an annotation such as `int` or `Mapping[str, Op]` names; None where it is of no plain kind."""
+    """The kind that an annotation such as `int` or `Mapping[str, Op]` names; None if it is not a plain kind."""
     if get_origin(annotation) is Literal:  # the function itself asks which of them it is
         types = {type(option).__name__ for option in get_args(annotation)}
         return types.pop() if len(types) == 1 else None
@@ -264,7 +264,7 @@ def _path_problem(path: str | bytes) -> str:
 
 
 def _refusal(function: str, name: str, arguments: Mapping[str, object], allowed: Mapping[str, tuple[str, ...]]) -> str:
-    """What was wanted, what was given, what to do."""
+    """The error message: what was expected, what was passed, what to do."""
     value, kinds = arguments[name], allowed[name]
     kinds = ("Path",) if set(kinds) == {"str", "Path"} else kinds
     named = [ARTICLES.get(kind, _article(kind)) for kind in kinds if kind not in {*CONTAINERS, "integer"}]

@@ -110,7 +110,7 @@ def _sums(planned: PlannedBlock) -> str:
 
 
 def _by_hand(blocks: tuple[PlannedBlock, ...]) -> list[str]:
-    """The lines that set numbers given by hand."""
+    """The lines that set the numbers typed in for a block."""
     lines = [
         f"            self.{planned.name}.{name}.copy_(torch.tensor({values.nested(_shape(planned, name))}))"
         for planned in blocks

@@ -192,7 +192,7 @@ def _parameters(placed: Placed, weight: Shape) -> Sum:
 
 
 def _unfitting(placed: Placed, weight: Shape) -> Problem | None:
-    """Why the numbers that were given by hand do not fit."""
+    """Why the typed-in numbers of a block do not fit."""
     for name, shape in (("weight", weight), ("bias", weight[:1])):
         values = placed.block.values.get(name)
         if values is not None and not values.fits(shape):

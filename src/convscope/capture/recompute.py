@@ -28,7 +28,7 @@ WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
-    """Describes every call, and holds the tensors of those that `wanted` accepts, up to `budget` bytes."""
+    """Describes every call, and holds the tensors of those that `is_kept` accepts, up to `budget` bytes."""
 
     def __init__(
         self, session: TracingSession, is_kept: Callable[[int], bool], budget: float, *, enough: bool = False

@@ -220,7 +220,7 @@ class Recording:
         return len(self.linked.outside.constants)
 
     def input(self, name: str) -> Array:
-        """An input as it was given to the model."""
+        """An input as the model received it."""
         return array_of(self.tape.numbers_at(self.session.intake.tensors[name], 0))
 
     def parameter(self, name: str) -> Array:

@@ -172,7 +172,7 @@ PROCESSOR = "preprocessor_config.json"
 
 
 def card_of(model: object) -> Card:
-    """The card that a model carries, else what its own config says, or what runs of a copy of it show.
+    """A model's card: the one attached to it, else from its own config, else from runs of a copy of it.
 
     >>> card_of(object()).name
     'object'
@@ -258,7 +258,7 @@ def _detected(model: object) -> Found:
 
 
 def entering(model: object) -> list[InputLayer]:
-    """Layers by which to say what a model takes: those that runs of a copy reach, in that order, or all.
+    """The layers that determine a model's input: those that runs of a copy reach, in that order, or all.
 
     A card that a model carries says what it takes already; then nothing is run.
     """
@@ -286,7 +286,7 @@ def _expectation(model: object) -> "Expectation | None":
 
 
 def _inputs(model: object) -> tuple[str, ...]:
-    """The names of a model's inputs, where it wants several."""
+    """The names of a model's inputs, if it has several."""
     if not is_module(model):
         return ()
     from convscope.cards.trial_copy import required_inputs  # noqa: PLC0415 - so that pictures alone do not load torch

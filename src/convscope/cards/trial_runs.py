@@ -65,7 +65,7 @@ class _Best:
     """The edges of its input."""
 
     def better(self, attempt: TrialRun, form: Form, channels: int, rest: tuple[int, ...]) -> bool:
-        """Take note of an attempt; whether it came to its end."""
+        """Keep an attempt if it got further than the best one; returns whether it ran to the end."""
         if (attempt.ran, attempt.calls) > (self.attempt.ran, self.attempt.calls):
             self.attempt, self.form, self.channels, self.other_axes = attempt, form, channels, rest
         return attempt.ran

@@ -266,7 +266,7 @@ def _kinds(function: Callable[..., object]) -> tuple[str, ...]:
 
 
 def convert(value: object, kind: str, dtype: str) -> object:
-    """A copy of an array in the type that the function takes; numbers stay numbers."""
+    """A copy of an array in the type that the function expects; scalars are returned unchanged."""
     if not isinstance(value, np.ndarray):
         return value
     array = np.array(value, dtype if value.dtype.kind == "f" else value.dtype)

@@ -51,7 +51,7 @@ class Images:
     strict: Strict = False
 
     def options(self) -> dict[str, Any]:
-        """Those that are given, as `cs.load_dataset` takes them."""
+        """The options that are set, as keyword arguments of `cs.load_dataset`."""
         selected = {"data_dir": self.data_dir, "image_size": parse_size(self.size), "grey": self.grey}
         return {name: value for name, value in {**selected, "strict": self.strict}.items() if value}
 

@@ -197,7 +197,7 @@ class TrainingData:
     strict: Strict = False
 
     def options(self) -> dict[str, object]:
-        """Those that are given, as `cs.load_dataset` takes them."""
+        """The options that are set, as keyword arguments of `cs.load_dataset`."""
         size = parse_size(self.size)
         selected = {"size": self.images, "data_dir": self.data_dir, "image_size": size, "grey": self.grey}
         return {name: value for name, value in {**selected, "strict": self.strict}.items() if value}

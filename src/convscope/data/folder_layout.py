@@ -138,7 +138,7 @@ def _inside(layout: FolderLayout, base: Path, root: Path) -> FolderLayout:
 
 
 def _by_names(root: Path) -> FolderLayout | None:
-    """The layout where sub-folders are called as splits are and hold class folders; else None.
+    """The layout if sub-folders are named like splits and contain class folders; else None.
 
     Raises:
         DataError: it is not clear which is the training split, or whether the others are classes.

@@ -198,7 +198,7 @@ def indices(cells: Array) -> tuple[Array, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """The cells at all combinations of positions on each axis, written out when they are asked for.
+    """The cells at all combinations of positions on each axis, computed on access.
 
     >>> Places((np.array([0]), np.array([2, 3]))).cells().tolist()
     [[0, 2], [0, 3]]

@@ -151,7 +151,7 @@ def _alpha(expected: Preprocess | None) -> bool:
 
 
 def check_input(like: object, array: Array, remedy: str = PREPARES) -> None:
-    """Refuse an array that a model cannot take, before it fails somewhere inside.
+    """Reject an array that does not fit a model, before the model fails on it.
 
     What only a forward pass can tell is let through: another size than the card says, unless the card knows it as
     the only one.
@@ -283,7 +283,7 @@ def _resized(expected: Preprocess, raw: Array) -> tuple[str, ...]:
 
 
 def _model_class(label: int, classes: tuple[str, ...], model_classes: tuple[str, ...]) -> int | None:
-    """The number that a model has for the class of a data set's image; None where it does not know the class.
+    """The index of a data set's class among a model's classes; None if the model lacks the class.
 
     >>> _model_class(0, ("circle", "square"), ("square", "circle"))
     1

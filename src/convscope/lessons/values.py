@@ -123,7 +123,7 @@ def in_words(value: object) -> str:
 
 
 def signed_number(text: str) -> str:
-    """A formatted number with a true minus sign; other text stays as it is."""
+    """A formatted number with a true minus sign; other text is returned unchanged."""
     return signed(text) if re.fullmatch(r"\s*-?[\d.,_]+(e[-+]?\d+)?%?\s*", text) else text
 
 

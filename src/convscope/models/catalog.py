@@ -74,7 +74,7 @@ class ModelEntry:
         return Card(self.name, preprocess, source=self.name, fixed_size=height > 0, notes=notes)
 
     def fits(self, shape: tuple[int, int, int], classes: int) -> dict[str, object]:
-        """The arguments with which it takes images of another shape, or tells other classes apart, than it is made for.
+        """The arguments that adapt the network to another image shape or number of classes.
 
         >>> MODELS["simple-cnn"].fits((3, 32, 32), 10)
         {'channels': 3, 'size': 32}

@@ -296,7 +296,7 @@ LAYERS: Mapping[str, Callable[[Placed], nn.Module]] = {
 
 
 def _fill(parameter: nn.Parameter, values: GivenValues) -> None:
-    """Write numbers given by hand into a parameter."""
+    """Write typed-in numbers into a parameter."""
     if parameter.is_meta:
         return
     with torch.no_grad():

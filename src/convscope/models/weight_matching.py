@@ -181,7 +181,7 @@ def _common_prefixes(module_weights: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _without_wrappers(entries: Mapping[str, CheckpointEntry]) -> dict[str, str]:
-    """The dotted names by themselves without the parts that wrappers add; those that would collide stay as they are."""
+    """The dotted names by themselves without the parts that wrappers add; those that would collide are unchanged."""
     short = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in entries}
     once = defaultdict(list)
     for name, shortened in short.items():

@@ -61,7 +61,7 @@ def adaptive_max_pool(call: Call, cell: Cell) -> Apply:
 
 
 def max_unpool(call: Call, cell: Cell) -> Dot:
-    """What max pooling took from this cell, put back to where it stood; 0 where it took nothing."""
+    """The maximum that max pooling took from this cell, at its former position; 0 if it took none."""
     axes = len(call["output_size"])
     values, places = call["self"], call["indices"]
     plane = tuple(cell[:-axes])
@@ -248,7 +248,7 @@ def adaptive_avg_pool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def max_unpool_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Each value takes the weight of the cell it was put to."""
+    """Each value has the weight of the cell that it was written to."""
     only(call, varies, "self")
     axes = len(call["output_size"])
     places = call["indices"].array

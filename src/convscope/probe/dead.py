@@ -47,7 +47,7 @@ HEAD = ("step", "operation", "units", "dead", "saturated", "duplicates")
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Two units of a step of which one says nothing that the other does not say."""
+    """Two units of a step, one of which is redundant."""
 
     unit: int
     other: int

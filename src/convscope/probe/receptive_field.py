@@ -229,7 +229,7 @@ def _remark(field: ReceptiveField) -> str:
 
 
 def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.float32], str]:
-    """The marks to begin with, and what they are called.
+    """The mask to start from, and its name.
 
     Raises:
         UsageError: the step has no such cell, or none at all.

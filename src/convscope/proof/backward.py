@@ -142,7 +142,7 @@ def operands_of(step: Step) -> Iterator[tuple[str, Ref]]:
 
 
 def through(flow: Backward, step: Step, output: int, weights: Array) -> None:
-    """Take weights on one result of a step to its operands, or into the constant where nothing of it varies."""
+    """Propagate weights on one result of a step to its operands, or into the constant if none of them varies."""
     if (step.id, output) in flow.tainted:
         _count_broken(flow, step, output)
     if (step.id, output) not in flow.varies:

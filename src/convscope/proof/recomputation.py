@@ -81,7 +81,7 @@ def recomputed(
     normwise: bool = False,
     references: Mapping[str, Operation] = OPERATIONS,
 ) -> Recomputation | None:
-    """What the reference gives for a step; None where it has no such operation, or not in this form.
+    """The reference's result for a step; None if it lacks the operation, or this form of it.
 
     Args:
         output: Which result, of a step that has several.
@@ -111,7 +111,7 @@ _KEPT: WeakKeyDictionary[Trace, OrderedDict[tuple[int, bool, Operation | None], 
 def recompute(
     trace: Trace, step: Step, *, normwise: bool = False, references: Mapping[str, Operation] = OPERATIONS
 ) -> dict[int, Recomputation]:
-    """Result -> what the reference gives for it; empty where it has no such operation, or not in this form.
+    """Result -> the reference's recomputation; empty if it lacks the operation, or this form of it.
 
     It has none of complex numbers.
     """
@@ -175,7 +175,7 @@ def _operation(step: Step, references: Mapping[str, Operation]) -> Operation | N
 
 
 def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
-    """What the reference takes: the step's operands, and what no argument says."""
+    """The arguments of the reference: the step's operands, and what its arguments do not contain."""
     arguments = trace.operands(step)
     if step.op == "native_dropout" and arguments["train"]:
         arguments["mask"] = step.outputs[1]  # drawn at random: recorded, not calculated

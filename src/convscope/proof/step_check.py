@@ -277,7 +277,7 @@ def groups(rule: Rule, call: Call, cells: Array) -> list[Array] | None:
 
 
 def _explain(rule: Rule, call: Call, cells: Array, rows: Array | int, results: Results) -> bool:
-    """Put down what the rule gives for some cells, or for one; whether it could."""
+    """Store the rule's values for some cells, or for one; returns whether it could explain them."""
     try:
         expr = rule(call, _cell(cells[rows]) if isinstance(rows, int) else _columns(cells[rows]))
         results.values[rows], results.errors[rows] = expr.result(call.precision)

@@ -305,5 +305,5 @@ class Verification(RichDisplay):
 
 
 def _percent(share: float) -> str:
-    """A share that says 100 % only where it is."""
+    """A share as a percentage; 100 % only if it is exactly 1."""
     return "100 %" if share == 1 else f"{min(share, 0.9999):.2%}".replace("%", " %")

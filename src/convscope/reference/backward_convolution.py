@@ -28,7 +28,7 @@ class Geometry(TypedDict):
 
 
 class BackwardGeometry(Geometry):
-    """What else the operation is called with: its geometry, its direction, and which gradients are wanted."""
+    """The other arguments of the operation: geometry, direction, and the requested gradients."""
 
     transposed: bool
     output_mask: Sequence[bool]

@@ -74,7 +74,7 @@ class PageJson(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A written report: `print` it to see what it holds and what was left out."""
+    """A written report: `print` it to see its contents and what was left out."""
 
     path: Path
     size: int
@@ -248,7 +248,7 @@ def _passes(workspace: Workspace, handle: ModelHandle, refs: Sequence[InputRef],
 
 
 def _page(run: Run | None, probes: Sequence[object]) -> tuple[PageJson, list[str]]:
-    """What the report says beside the numbers, and what it lacks."""
+    """The report's text beside the numbers, and what was left out."""
     page: PageJson = {"training": None, "confusion": None, "probes": answers_of(probes)}
     left_out: list[str] = []
     if run is not None:

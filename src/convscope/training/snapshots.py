@@ -206,7 +206,7 @@ def read_snapshot(path: Path) -> tuple[Position, dict[str, Tensor], dict[str, An
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Any, run: Path) -> None:
-    """Give an optimizer the state of a snapshot, once it is known to fit: fused kernels write where it says, unchecked.
+    """Load the state of a snapshot into an optimizer after checking that it fits: fused kernels do not check it.
 
     Raises:
         RunError: it is not a state of this optimizer over these parameters.

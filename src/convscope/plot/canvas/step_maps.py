@@ -126,7 +126,7 @@ def repeats(step: Step, by_id: Mapping[int, Step]) -> bool:
 
 
 def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, Choice], limit: int) -> Choice:
-    """Which channels of a step to draw: those of the step it read, where channels stay what they are."""
+    """Which channels of a step to draw: those chosen for its input, if the step keeps the channels."""
     source_choice = next((before[i] for i in step.inputs if i in before), None)
     keeps = source_choice is not None and not step.op.startswith(MIXING) and source_choice.count == len(values)
     if source_choice is None or not keeps:

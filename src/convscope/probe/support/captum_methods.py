@@ -56,7 +56,7 @@ class Method:
 
 
 class Whole(nn.Module):
-    """A model as Captum's hooks want it: one that gives logits."""
+    """A model that returns logits, as Captum's hooks require."""
 
     def __init__(self, call: MethodCall) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def captum() -> Any:
 
 
 def attributed(name: str, call: MethodCall, attr: Any) -> Tensor | str:
-    """What a method gives, shape (C, H, W), float64; or in words why it gives nothing for this model."""
+    """A method's map, shape (C, H, W), float64; or why the method does not work for this model."""
     hooks = _hooks(call.model)
     try:
         with warnings.catch_warnings(), torch.enable_grad():

@@ -125,7 +125,7 @@ class Result(Protocol):
     """What a probe finds."""
 
     def report(self) -> Report:
-        """What it has to say, as sentences and tables."""
+        """The result as sentences and tables."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""

@@ -130,7 +130,7 @@ def _behind(module: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
 
 
 def _slide(module: fx.GraphModule, node: fx.Node) -> Slide | None:
-    """How a node slides over its input, where it treats every place alike."""
+    """How a node slides over its input, if it treats all positions equally."""
     if node.op != "call_module":
         alike = {"call_function": FUNCTIONS, "call_method": METHODS}.get(node.op, ())
         return Slide() if node.target in alike else None
@@ -138,7 +138,7 @@ def _slide(module: fx.GraphModule, node: fx.Node) -> Slide | None:
 
 
 def _slide_of(layer: nn.Module) -> Slide | None:
-    """How a layer slides over its input, where it treats every place alike."""
+    """How a layer slides over its input, if it treats all positions equally."""
     if isinstance(layer, POINTWISE):
         return Slide()
     if isinstance(layer, nn.Conv2d) and layer.padding in {"valid", (0, 0)}:

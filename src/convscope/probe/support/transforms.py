@@ -218,7 +218,7 @@ def _border(wrong: Tensor) -> int | None:
 
 
 def _maps(model: nn.Module, images: Tensor) -> dict[str, tuple[str, Tensor]]:
-    """What each module without children gives that gives maps: its class and them, shape (n, K, h, w)."""
+    """The class and the maps, shape (n, K, h, w), of each module without children that returns maps."""
     result: dict[str, tuple[str, Tensor]] = {}
 
     def keep(name: str, module: nn.Module, output: object) -> None:

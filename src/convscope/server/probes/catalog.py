@@ -29,7 +29,7 @@ class CommandSubject:
     """The image's name; None where it has none, or was changed."""
 
     def words(self, argument: cs.probe.Argument) -> list[str] | None:
-        """An argument as it is typed; None where no word gives it."""
+        """An argument as it is typed on the command line; None if it cannot be expressed there."""
         if argument.noun in {"model", "models"}:
             return self.models
         if argument.noun == "dataset" and self.owns_data and not argument.required:

@@ -110,7 +110,7 @@ def _source(gallery: Workspace, request: ProbeRequest, opened: Sequence[ModelHan
 
 
 def copies(arguments: ProbeArguments) -> list[tuple[str, Callable[[], cs.Module]]]:
-    """For each model its id, and what makes a copy of it; to be called while no pass through it is under way."""
+    """For each model its id and a function that copies it; call it while no pass through the model is running."""
     request = arguments.request
     if not arguments.opened:
         return []
@@ -166,7 +166,7 @@ def _names(arguments: ProbeArguments, models: Sequence[cs.Module]) -> list[str]:
 
 
 def _split(gallery: Workspace, request: ProbeRequest, split: str) -> cs.Dataset | None:
-    """The first images of a split; all of them where no number is asked for, or where it is drawn from them."""
+    """The first images of a split; all of them if no number is requested, or if the probe samples from them."""
     assert request.source is not None
     if not gallery.sources_known.count(request.source, split):
         return None

@@ -234,7 +234,7 @@ class ProbeService:
                 self._trim(probe)
 
     def _trim(self, newest: RunningProbe) -> None:
-        """Drop the answers that were asked for least recently, where there are too many; the lock is held."""
+        """Drop the least recently used answers if there are too many; the caller holds the lock."""
         ended = [probe for probe in self._all.values() if probe.state in OVER and probe is not newest]
         ended.sort(key=lambda probe: probe.used)
         size = sum(probe.answer.size for probe in [*ended, newest] if probe.answer is not None)
