@@ -102,7 +102,7 @@ class _ActivationRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's
         self._last = float("inf") if to_end else max(watched, default=-1)
         self._count = 0
 
-    def about_to_write(self, tensor: Tensor, now: int) -> None:
+    def about_to_write(self, tensor: Tensor, time: int) -> None:
         """Nothing is stored, so nothing needs to be copied."""
 
     def _note(self, call: Call) -> None:

@@ -74,11 +74,11 @@ class SparseRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's own 
         slot = self.census.slot(tensor, self.tape.shaped(tensor, len(self.tape.calls)))
         self.tape.departures.append(Departure(len(self.tape.calls), slot, way, number))
 
-    def about_to_write(self, tensor: Tensor, now: int) -> None:
+    def about_to_write(self, tensor: Tensor, time: int) -> None:
         """Copy memory about to be overwritten, if it is held, will be, or existed before the pass."""
         address = memory(tensor)
-        if address in self._held_memories or address not in self.born or (self._is_kept(now) and not self._full):
-            super().about_to_write(tensor, now)
+        if address in self._held_memories or address not in self.born or (self._is_kept(time) and not self._full):
+            super().about_to_write(tensor, time)
             self._left -= size_of(tensor)
             self.kept_bytes += size_of(tensor)
 
@@ -292,14 +292,14 @@ class BudgetRecorder(SparseRecorder):  # type: ignore[no-untyped-call]  # torch'
         else:
             super().departs(tensor, way, number)
 
-    def about_to_write(self, tensor: Tensor, now: int) -> None:
+    def about_to_write(self, tensor: Tensor, time: int) -> None:
         """Copy the memory that is about to be overwritten."""
         if self.is_complete:
-            self.tape.save_memory(tensor, now)
+            self.tape.save_memory(tensor, time)
             self._copied += size_of(tensor)
             self._uncounted += tensor.numel()
         else:
-            super().about_to_write(tensor, now)
+            super().about_to_write(tensor, time)
 
     def _note(self, call: Call) -> None:
         if not self.is_complete:

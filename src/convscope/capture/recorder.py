@@ -215,9 +215,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
     def _note(self, call: Call) -> None:
         self.tape.calls.append(call)
 
-    def about_to_write(self, tensor: Tensor, now: int) -> None:
+    def about_to_write(self, tensor: Tensor, time: int) -> None:
         """Copy the memory that is about to be overwritten."""
-        self.tape.save_memory(tensor, now)
+        self.tape.save_memory(tensor, time)
 
     def departs(self, tensor: Tensor, way: str, number: complex | None = None) -> None:
         """Called when numbers of a tensor leave PyTorch: one by `item()`, or all of them by `numpy()` and the like."""

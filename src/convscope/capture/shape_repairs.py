@@ -289,7 +289,7 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
         if weight is None or "transpose" in call.name:
             continue
         if call.name == "linear" and weight.dim() == 2:
-            yield from (_wider(call, weight, wanted) for wanted in _others(unequal, weight.shape[0]))
+            yield from (_wider(call, weight, features) for features in _other_lengths(unequal, weight.shape[0]))
         if not call.name.startswith("conv"):
             continue
         if channels and groups == 1 and weight.shape[0] in {left[1], right[1]}:
@@ -315,16 +315,16 @@ def _sizes_of_layers(before: Sequence[TorchCall], left: tuple[int, ...], right: 
             )
 
 
-def _wider(call: TorchCall, weight: Tensor, wanted: int) -> Option:
+def _wider(call: TorchCall, weight: Tensor, features: int) -> Option:
     """A linear layer that makes another number of features."""
-    shape = (wanted, weight.shape[1])
-    repair = _weight_repair(call, "out_features", wanted, shape)
-    return Option((repair,), {call.index: partial(_weights, shape=shape, out=wanted)})
+    shape = (features, weight.shape[1])
+    repair = _weight_repair(call, "out_features", features, shape)
+    return Option((repair,), {call.index: partial(_weights, shape=shape, out=features)})
 
 
-def _others(pairs: Iterable[tuple[int, int]], made: int) -> list[int]:
-    """For each pair of unequal lengths with `made`, the other one, where broadcasting is not what was meant."""
-    return [max(pair) if min(pair) == made else min(pair) for pair in pairs if made in pair and 1 not in pair]
+def _other_lengths(pairs: Iterable[tuple[int, int]], length: int) -> list[int]:
+    """For each pair of unequal lengths with `length`, the other one, where broadcasting is not what was meant."""
+    return [max(pair) if min(pair) == length else min(pair) for pair in pairs if length in pair and 1 not in pair]
 
 
 def _times_larger(left: tuple[int, ...], right: tuple[int, ...]) -> int:

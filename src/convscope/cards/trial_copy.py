@@ -127,8 +127,8 @@ class TrialCopies:
         plain = all(t.device.type == "cpu" and t.dtype in _PLAIN for t in tensors)
         largest = max((int(np.prod(t.shape[2:])) for t in inputs if isinstance(t, Tensor)), default=0)
         numbers = sum(t.numel() for t in tensors)
-        given = sum(t.numel() for t in inputs if isinstance(t, Tensor))
-        return not plain or numbers > SMALL or given > SMALL or (largest > NEAR and numbers * largest > WORK)
+        input_numbers = sum(t.numel() for t in inputs if isinstance(t, Tensor))
+        return not plain or numbers > SMALL or input_numbers > SMALL or (largest > NEAR and numbers * largest > WORK)
 
     def _new_copy(self, numberless: bool) -> nn.Module:
         if self.lazy:  # a run would give it its shapes

@@ -64,10 +64,10 @@ class _Best:
     other_axes: tuple[int, ...] = ()
     """The edges of its input."""
 
-    def better(self, attempt: TrialRun, form: Form, channels: int, rest: tuple[int, ...]) -> bool:
+    def better(self, attempt: TrialRun, form: Form, channels: int, other_axes: tuple[int, ...]) -> bool:
         """Keep an attempt if it got further than the best one; returns whether it ran to the end."""
         if (attempt.ran, attempt.calls) > (self.attempt.ran, self.attempt.calls):
-            self.attempt, self.form, self.channels, self.other_axes = attempt, form, channels, rest
+            self.attempt, self.form, self.channels, self.other_axes = attempt, form, channels, other_axes
         return attempt.ran
 
 
@@ -262,14 +262,14 @@ def _only(trial_copies: TrialCopies, best: _Best, batch: int) -> bool:
 
 def _try_form(trial_copies: TrialCopies, best: _Best, form: Form, counts: list[int], shape: tuple[int, ...]) -> bool:
     """Try one form with several numbers of channels, those too that the layers turn out to take."""
-    (batch, *rest), waiting, tried_counts = shape, list(counts), set[int]()
+    (batch, *other_axes), waiting, tried_counts = shape, list(counts), set[int]()
     while waiting and len(tried_counts) < MOST:
         channels = waiting.pop(0)
         if channels in tried_counts:
             continue
         tried_counts.add(channels)
-        attempt = trial_copies.attempt((batch, channels, *rest))
-        if best.better(attempt, form, channels, tuple(rest)):
+        attempt = trial_copies.attempt((batch, channels, *other_axes))
+        if best.better(attempt, form, channels, tuple(other_axes)):
             return True
         waiting += [layer.count for layer in attempt.layers[:1] if layer.kind == "channels"]
     return False

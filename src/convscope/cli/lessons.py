@@ -36,17 +36,17 @@ def lesson(
     if name is None:
         _list(as_json)
         return
-    found = cs.lessons.find_lesson(name)
+    loaded = cs.lessons.find_lesson(name)
     if as_json:
-        show_json(_described(found))
+        show_json(_described(loaded))
         return
-    own = cs.lessons.is_file_name(name)
-    if own and not run:
+    is_file = cs.lessons.is_file_name(name)
+    if is_file and not run:
         remark(
-            f"note: the code in {found.name} is not executed, so it shows no numbers and checks no answers. "
+            f"note: the code in {loaded.name} is not executed, so it shows no numbers and checks no answers. "
             "Code can do anything that you can do: if you trust it, use --run."
         )
-    session = cs.lessons.LessonSession(found, short or cs.lessons.is_short(), execute=run or not own)
+    session = cs.lessons.LessonSession(loaded, short or cs.lessons.is_short(), execute=run or not is_file)
     with cs.lessons.in_temporary_folder() as folder:
         if teacher:
             _teach(session)

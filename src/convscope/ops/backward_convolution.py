@@ -55,7 +55,7 @@ def convolution_backward(call: Call, cell: Cell) -> Dot:
         arrived = grad.array[:, cell[0]].astype(np.float64)
         _refuse_padding(call, arrived)
         note = f"the gradient of each output of kernel {cell[0]}"
-        return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), note, whole=True)
+        return over_images(call, arrived, lambda image: Dot(outer(grad, [image, *results])), note, at_once=True)
     note = "the input under this kernel cell × the gradient of the output there"
     (inputs, input_axes), (gradients, outputs) = _sides(call, cell)
 
@@ -138,7 +138,7 @@ def _read(operand: Operand, axes: Sequence[Axis]) -> Array:
 
 
 def over_images(
-    call: Call, products: Array, of_image: Callable[[int], Dot], description: str, *, whole: bool = False
+    call: Call, products: Array, of_image: Callable[[int], Dot], description: str, *, at_once: bool = False
 ) -> Dot:
     """A sum over all images: the terms of a single image, or a subtotal for each of several, which can be opened.
 
@@ -149,12 +149,12 @@ def over_images(
         products: What is added, (N, P, Q).
         of_image: The sum of an image.
         description: The terms in words.
-        whole: Whether the kernel may add an image in any order, not row by row.
+        at_once: Whether the kernel may add an image in any order, not row by row.
 
     Source: PyTorch, aten/src/ATen/native/ConvolutionMM2d.cpp, slow_conv2d_backward_weight_frame: image by image.
     """
     precision, flat = call.precision, products.reshape(len(products), -1)
-    added = roundings(products, precision.sum, at_once=whole)
+    added = roundings(products, precision.sum, at_once=at_once)
     note = f"the sum over {flat.shape[1]:,} positions: {description}"
     if len(flat) == 1:
         alone = of_image(0)

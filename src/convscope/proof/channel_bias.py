@@ -217,11 +217,11 @@ def _different(op: str, arguments: Arguments, channel: int, images: int) -> Arra
     transposed = bool(arguments.get("transposed"))
     channels_per_group = x.shape[1] // groups
     group = channel // (weight.shape[1] if transposed else weight.shape[0] // groups)
-    seen = x[:, group * channels_per_group : (group + 1) * channels_per_group]
+    group_input = x[:, group * channels_per_group : (group + 1) * channels_per_group]
     tests = (channels_per_group, 3, *weight.shape[2:]) if transposed else (channels_per_group * 3, 1, *weight.shape[2:])
     random = np.random.default_rng(0).uniform(0.5, 1.5, tests)
     sums = OPERATIONS[op].compute(
-        **{**arguments, "input": seen, "weight": random, "bias": None, "groups": channels_per_group}
+        **{**arguments, "input": group_input, "weight": random, "bias": None, "groups": channels_per_group}
     )
     assert isinstance(sums, np.ndarray)
     marks = (

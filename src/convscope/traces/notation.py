@@ -112,9 +112,9 @@ def _one(call: str) -> Call:
     return lambda _: ({"x": "self"}, call)
 
 
-def _two(sign: str, other: str) -> Call:
+def _two(sign: str, second_name: str) -> Call:
     def call(arguments: Arguments) -> tuple[dict[str, str], str] | None:
-        operands = {"x": "self", "y": other}
+        operands = {"x": "self", "y": second_name}
         is_plain = _present(arguments, operands) == operands and arguments.get("alpha", 1) == 1
         return (operands, f"(x {sign} y)") if is_plain else None
 

@@ -320,8 +320,8 @@ def agree(subject: str, facts: Callable[[], Mapping[str, object]]) -> None:
     for number, other_facts in enumerate(gathered(own_facts)):
         for name, value in own_facts.items():
             if other_facts[name] != value:
-                one, two = sorted((rank(), number))
-                differ = f"processes {one} and {two} of this {subject} have different {name}"
+                first, second = sorted((rank(), number))
+                differ = f"processes {first} and {second} of this {subject} have different {name}"
                 raise _shared(DataError(f"{differ}; give every host the same files and arguments."))
 
 

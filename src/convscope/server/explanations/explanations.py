@@ -182,8 +182,8 @@ def _answer(
     sentence = spoken_sentence(plain)
     if plain["expr"] is None:
         return Explained(of=address, explanation=plain, sentence=sentence, rest=None, proof=proof)
-    kept, rest = cut(plain["expr"], limit, channel)
-    paper = _paper(explanation, kept)
+    kept_terms, rest = cut(plain["expr"], limit, channel)
+    paper = _paper(explanation, kept_terms)
     return Explained(
         of=address,
         explanation=plain,
@@ -196,13 +196,13 @@ def _answer(
     )
 
 
-def _paper(explanation: cs.Explanation, kept: Array | None) -> Paper | None:
+def _paper(explanation: cs.Explanation, kept_terms: Array | None) -> Paper | None:
     """The calculation in lines; its terms are counted as they are sent."""
     worksheet = explanation.paper()
     if worksheet is None:
         return None
     sent: dict[int | None, int] | None = (
-        None if kept is None else {int(term): position for position, term in enumerate(kept)}
+        None if kept_terms is None else {int(term): position for position, term in enumerate(kept_terms)}
     )
     lines = []
     for line in worksheet.lines:
@@ -219,7 +219,7 @@ def _paper(explanation: cs.Explanation, kept: Array | None) -> Paper | None:
         )
     products, sums = [], []
     if worksheet.dot is not None:
-        terms = range(len(worksheet.dot.left)) if kept is None else kept.tolist()
+        terms = range(len(worksheet.dot.left)) if kept_terms is None else kept_terms.tolist()
         products, sums = worksheet.products(terms), worksheet.sums(terms)
     return Paper(headline=worksheet.headline, result=worksheet.result, lines=lines, products=products, sums=sums)
 
@@ -273,13 +273,13 @@ def cut(
     else:
         parts = [argument for argument in expr["arguments"].values() if argument["type"] == "cells"]
         operands = [argument for argument in expr["arguments"].values() if argument["type"] != "cells"]
-    kept, rest = _cut_cells(parts, limit, channel) if parts else (None, None)
+    kept_terms, rest = _cut_cells(parts, limit, channel) if parts else (None, None)
     if rest is not None:
         expr["rest"] = rest
     for operand in operands:
         inner_rest = cut(operand, limit)[1]
         rest = rest or inner_rest
-    return kept, rest
+    return kept_terms, rest
 
 
 def _cut_cells(parts: list[CellsJson], limit: int, channel: int | None) -> tuple[Array | None, RestJson | None]:
@@ -289,14 +289,14 @@ def _cut_cells(parts: list[CellsJson], limit: int, channel: int | None) -> tuple
     with np.errstate(all="ignore"):
         products = np.prod([np.array(part["values"], np.float64) for part in aligned], axis=0)
     products[aligned[0]["padding"]] = 0.0
-    kept = _largest_terms(parts[0], products, limit, channel)
-    if kept is None or len(kept) == count:
+    kept_terms = _largest_terms(parts[0], products, limit, channel)
+    if kept_terms is None or len(kept_terms) == count:
         return None, None
-    left_out = np.delete(products, kept)
+    left_out = np.delete(products, kept_terms)
     for part in aligned:
-        _keep(part, kept)
+        _keep(part, kept_terms)
     total = math.fsum(left_out) if np.isfinite(np.abs(left_out).sum()) else float(left_out.sum())
-    return kept, {"terms": len(left_out), "total": number(total)}
+    return kept_terms, {"terms": len(left_out), "total": number(total)}
 
 
 def _largest_terms(cells: CellsJson, products: Array, limit: int, channel: int | None) -> Array | None:
@@ -321,12 +321,14 @@ def _largest_terms(cells: CellsJson, products: Array, limit: int, channel: int |
     return np.sort(np.argsort(-sizes, kind="stable")[:limit])
 
 
-def _keep(part: CellsJson, kept: Array) -> None:
+def _keep(part: CellsJson, kept_terms: Array) -> None:
     grid = part["grid"]
     plane = int(np.prod(grid[-2:])) if len(grid) > 2 else 0
-    is_full_planes = plane and len(kept) % plane == 0 and bool((kept.reshape(-1, plane)[:, 0] % plane == 0).all())
-    part["grid"] = [len(kept) // plane, *grid[-2:]] if is_full_planes else [len(kept)]
+    is_full_planes = (
+        plane and len(kept_terms) % plane == 0 and bool((kept_terms.reshape(-1, plane)[:, 0] % plane == 0).all())
+    )
+    part["grid"] = [len(kept_terms) // plane, *grid[-2:]] if is_full_planes else [len(kept_terms)]
     padding = set(part["padding"])
-    part["padding"] = [position for position, k in enumerate(kept.tolist()) if k in padding]
-    part["cells"] = [part["cells"][k] for k in kept]
-    part["values"] = [part["values"][k] for k in kept]
+    part["padding"] = [position for position, k in enumerate(kept_terms.tolist()) if k in padding]
+    part["cells"] = [part["cells"][k] for k in kept_terms]
+    part["values"] = [part["values"][k] for k in kept_terms]
