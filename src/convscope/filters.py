@@ -206,7 +206,7 @@ def apply_filter(
         pixels = Preprocess(channels=1).apply(pixels, white=1.0).astype(np.float64)
     if mode == "same":
         pixels = np.pad(pixels, [(0, 0), *(((n - 1) // 2, n // 2) for n in chosen.shape)])
-    if any(have < need for have, need in zip(pixels.shape[1:], chosen.shape, strict=True)):
+    if any(length < kernel_length for length, kernel_length in zip(pixels.shape[1:], chosen.shape, strict=True)):
         raise ShapeError(
             f"the kernel {chosen.name} ({_size(chosen.shape)}) is larger than the picture ({_size(pixels.shape[1:])}); "
             'take a larger picture, a smaller kernel, or mode="same" (--same).'

@@ -175,9 +175,9 @@ def _lacks_batch(subject: ModelState, tensor: Tensor) -> bool:
     card = attached(model)
     if card is not None and card.form == "picture" and card.preprocess.size is not None:
         return tensor.dim() == 3
-    alone, batched = runs(model, [tensor], {}), runs(model, [tensor[None]], {})
-    if batched is not None and alone != batched:
-        return batched
+    runs_alone, runs_batched = runs(model, [tensor], {}), runs(model, [tensor[None]], {})
+    if runs_batched is not None and runs_alone != runs_batched:
+        return runs_batched
     result = expectation(model) if card is None else None
     sure = card is not None or (result is not None and result.ran)
     return tensor.dim() == (AXES[card_of(model).form] if sure else _axes(type(_first_layer(subject))))  # type: ignore[arg-type]  # a class is hashable

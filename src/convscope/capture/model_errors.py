@@ -20,7 +20,7 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
     path, arguments = (recorded_failure[1], recorded_failure[2]) if recorded_failure else ("", ())
     module = session.subject.modules[path]
     received = next((value for value in arguments if isinstance(value, Tensor)), None)
-    where = f"in {path} ({type(module).__name__})" if path else f"in {type(module).__name__}.forward"
+    location = f"in {path} ({type(module).__name__})" if path else f"in {type(module).__name__}.forward"
     mismatch = misfit(module, received) if received is not None else ""
     image = next(iter(session.intake.tensors.values()))
     if mismatch:
@@ -38,7 +38,7 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
             path,
             trace,
         )
-    return TraceError(f"the model failed {where}: {type(error).__name__}: {_first_line(error)}", path, trace)
+    return TraceError(f"the model failed {location}: {type(error).__name__}: {_first_line(error)}", path, trace)
 
 
 def _calls(session: TracingSession) -> str:

@@ -216,8 +216,8 @@ class _Walk:
         """Whether a module only is torch.compile's wrapper of another one, which is then visited."""
         reason = _unfollowable(type(module))  # type: ignore[arg-type]  # a class is hashable
         if reason:
-            where = f"its module {path!r}" if path else "it"
-            raise ModelError(f"the model cannot be traced: {where} {reason}.")
+            subject = f"its module {path!r}" if path else "it"
+            raise ModelError(f"the model cannot be traced: {subject} {reason}.")
         inner = getattr(module, "_modules", {}).get("_orig_mod")
         if inner is not None:
             self.compiled = True

@@ -193,8 +193,8 @@ class _Trials:
         """Whether the shapes in the failed call change if the image is twice as large."""
         if outcome.diagnosis is None:
             return False
-        twice = torch.zeros(*requested.shape[:2], *(2 * n for n in requested.shape[2:]), dtype=requested.dtype)
-        doubled = self.run({"": twice})
+        larger_input = torch.zeros(*requested.shape[:2], *(2 * n for n in requested.shape[2:]), dtype=requested.dtype)
+        doubled = self.run({"": larger_input})
         return doubled.failed is None or doubled.failed.shapes != outcome.failed_shapes
 
     def _fits(self, shape: tuple[int, ...], dtype: torch.dtype) -> bool:

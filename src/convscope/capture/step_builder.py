@@ -197,8 +197,10 @@ def names_of(rows: Sequence[LinkedCall], hidden: Sequence[bool], visits: Sequenc
             if hidden[number] is turn:
                 visit = row.entry.visit
                 path = visits[visit][0]
-                alone = not turn and path and shown[visit] == 1 and visit not in callers
-                name = path if alone else f"{path}.{'dropout' if number in masks else plain_name(row)}".lstrip(".")
+                is_only_row = not turn and path and shown[visit] == 1 and visit not in callers
+                name = (
+                    path if is_only_row else f"{path}.{'dropout' if number in masks else plain_name(row)}".lstrip(".")
+                )
                 names[number] = _numbered(name, used)
     for product, mask in masks.items():
         names[mask] = f"{names[product]}.mask"

@@ -143,8 +143,8 @@ def _affine(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, 
     if config.get("do_normalize", "image_mean" in config):
         mean, std = _numbers(config.get("image_mean") or 0.0), _numbers(config.get("image_std") or 1.0)
     if config.get("include_top") and "image_std" in config:  # EfficientNet divides once more
-        twice = _numbers(config["image_std"])
-        mean, std = _times(mean, (1.0,) * len(twice)), _times(std, twice)
+        second_std = _numbers(config["image_std"])
+        mean, std = _times(mean, (1.0,) * len(second_std)), _times(std, second_std)
     return tuple((m + shift) / factor for m in mean), tuple(s / factor for s in std)
 
 

@@ -108,8 +108,8 @@ class TrialCopies:
             raise Unrunnable from error
         watch = mode_for({id(p): name for name, p in trial_copy.named_parameters()})
         device = next((t.device for t in _tensors(trial_copy)), torch.device("cpu"))
-        where: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
-        with _unseen(), where:
+        device_context: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
+        with _unseen(), device_context:
             copies = [in_structure(value, lambda t: _own(t, device)) for value in arguments]
             named = {name: in_structure(v, lambda t: _own(t, device)) for name, v in keywords.items()}
             with watch:

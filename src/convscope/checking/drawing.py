@@ -132,8 +132,8 @@ def _row(term: Term, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     share = "" if term.times == 1 else f" × {_share(term.times)}"
     formula = " · ".join(names)
     product = " × ".join(f"({n})" if n.startswith("−") and i else n for i, n in enumerate(numbers))
-    alone = len(numbers) == 1 and not share
-    return [formula, "" if alone else f"{product}{share} =", short(term.value)]
+    is_single = len(numbers) == 1 and not share
+    return [formula, "" if is_single else f"{product}{share} =", short(term.value)]
 
 
 def _share(times: float) -> str:

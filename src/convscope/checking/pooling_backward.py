@@ -66,8 +66,8 @@ def _windows(values: Values, share: Share, *, add: bool = True, stride: int | No
     padded, out = np.pad(x, wide, constant_values=-np.inf), np.zeros_like(np.pad(x, wide))
     for i, j in np.ndindex(*values["dout"].shape[2:]):
         rows, columns = slice(i * step, i * step + size), slice(j * step, j * step + size)
-        passed = share(padded[:, :, rows, columns]) * values["dout"][:, :, i, j][:, :, None, None]
-        out[:, :, rows, columns] = passed + (out[:, :, rows, columns] if add else 0)
+        gradient = share(padded[:, :, rows, columns]) * values["dout"][:, :, i, j][:, :, None, None]
+        out[:, :, rows, columns] = gradient + (out[:, :, rows, columns] if add else 0)
     return {"dx": out[:, :, p : p + x.shape[2], p : p + x.shape[3]]}
 
 

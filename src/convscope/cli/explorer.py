@@ -190,12 +190,12 @@ def _entries(folder: Path, names: Collection[str]) -> Iterator[tuple[str, Path]]
     for name in sorted(names):
         top = folder / name
         if top.is_dir() and not top.is_symlink():
-            for where, inner, files in os.walk(top):
-                links = [entry for entry in inner if Path(where, entry).is_symlink()]
-                for path in (Path(where, entry) for entry in [*files, *links]):
+            for parent, inner, files in os.walk(top):
+                links = [entry for entry in inner if Path(parent, entry).is_symlink()]
+                for path in (Path(parent, entry) for entry in [*files, *links]):
                     yield path.relative_to(folder).as_posix(), path
                 if not inner and not files:
-                    yield Path(where).relative_to(folder).as_posix(), Path(where)
+                    yield Path(parent).relative_to(folder).as_posix(), Path(parent)
         elif top.exists() or top.is_symlink():
             yield name, top
 

@@ -126,8 +126,8 @@ def with_consent(action: Callable[[bool], Result], *, trust: bool) -> Result:
 
 def _may_ask() -> bool:
     """Whether the command runs in an interactive terminal."""
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
-    return alone and "--json" not in sys.argv and sys.stdin.isatty() and sys.stderr.isatty()
+    is_single_process = os.environ.get("WORLD_SIZE", "1") == "1"
+    return is_single_process and "--json" not in sys.argv and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _agreed(error: cs.TrustError) -> bool:

@@ -201,8 +201,8 @@ def _prints(data: Dataset) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
     prints, indices = np.empty(len(data), np.uint64), np.empty(len(data), np.intp)
     count = 0
     for start in range(0, len(data), AT_ONCE):
-        images, which = data.readable(slice(start, start + AT_ONCE))
-        for image, index in zip(images, which, strict=True):
+        images, image_indices = data.readable(slice(start, start + AT_ONCE))
+        for image, index in zip(images, image_indices, strict=True):
             digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest()
             prints[count], indices[count] = int.from_bytes(digest), index
             count += 1

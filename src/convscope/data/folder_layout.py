@@ -150,8 +150,8 @@ def _by_names(root: Path) -> FolderLayout | None:
     test = [folder for folder in folders if folder not in train and _is(folder, TEST_WORDS)]
     other_folders = [folder for folder in folders if folder not in (*train, *test)]
     if not train:
-        alone = test and not other_folders and all(folder in labelled for folder in test)
-        return _test_alone(root, [labelled[folder] for folder in _ranked(test)]) if alone else None
+        only_test = test and not other_folders and all(folder in labelled for folder in test)
+        return _test_alone(root, [labelled[folder] for folder in _ranked(test)]) if only_test else None
     plain = [folder for folder in _ranked(train, TRAIN) if folder.name.lower() in TRAIN]
     if len(train) > 1 and len(plain) != len(train):
         named = " and ".join(f"{folder.name}/" for folder in train)
@@ -190,9 +190,9 @@ def _split(
     notes, warnings = [], []
     if not plain or others[0] or (unused and test[1]):
         named = [f"{labelled[folder].relative_to(root)}/" for folder in chosen]
-        passed = f"; passed over: {', '.join(f'{folder.name}/' for folder in others[0])}" if others[0] else ""
+        ignored = f"; passed over: {', '.join(f'{folder.name}/' for folder in others[0])}" if others[0] else ""
         tested = f", the test split from {named[1]}" if len(named) > 1 else ""
-        notes.append(f"the training split is read from {named[0]}{tested}{passed}")
+        notes.append(f"the training split is read from {named[0]}{tested}{ignored}")
     if others[1]:
         names = ", ".join(f"{folder.name}/" for folder in others[1])
         warnings.append(f"{root} has pictures in {names}, which are not used: they are in neither split")

@@ -160,7 +160,9 @@ def _everything(request: DatasetOptions) -> tuple[Array, Array]:
         )
     parts = [(part, label) for label, parts in enumerate(PARTS[request.name]) for part in parts]
     images = [paint(part, every(part.kind)) for part, _ in parts]
-    return np.concatenate(images), np.repeat([label for _, label in parts], [len(some) for some in images])
+    return np.concatenate(images), np.repeat(
+        [label for _, label in parts], [len(label_images) for label_images in images]
+    )
 
 
 def _drawn(request: DatasetOptions) -> tuple[Array, Array]:

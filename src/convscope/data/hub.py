@@ -62,14 +62,14 @@ def load_hub(request: DatasetOptions) -> Dataset:
     result = _open(request.name, location, options)
     image, label = _columns(request.name, next(iter(result.values())).features, options)
     parts, classes = _labelled(request.name, result, label)
-    chosen, where, notes = _chosen(parts, request)
+    chosen, indices, notes = _chosen(parts, request)
     labels = np.concatenate([part.labels for part in chosen])
-    _check_labels(request, labels if where is None else labels[where])
+    _check_labels(request, labels if indices is None else labels[indices])
     stored = _stored(request, [part.rows for part in chosen], image, len(labels), stream="stream" in options)
     return Dataset(
         name=request.name,
-        images=stored.as_array() if where is None else stored.subset(where).as_array(),
-        labels=labels if where is None else labels[where],
+        images=stored.as_array() if indices is None else stored.subset(indices).as_array(),
+        labels=labels if indices is None else labels[indices],
         classes=classes,
         preprocess=Preprocess(stored.shape[2:], stored.shape[1], fit=request.fit, crop_ratio=request.crop_ratio),
         split=request.split,
@@ -216,8 +216,8 @@ def _chosen(
         "its test split has none of the classes of train" if tests and train is not None else "it has no test split"
     )
     note = f"a fifth of each class of {request.name}, chosen by the seed, is held out as the test split: {reason}."
-    where = split_indices(np.concatenate([part.labels for part in selected]), request.split, request.seed)
-    return selected, where, (note,)
+    indices = split_indices(np.concatenate([part.labels for part in selected]), request.split, request.seed)
+    return selected, indices, (note,)
 
 
 def _check_labels(request: DatasetOptions, labels: NDArray[np.int64]) -> None:

@@ -17,7 +17,7 @@ GZIP = b"\x1f\x8b"
 LONGEST_HEAD = 4 + 4 * 255  # bytes of a header of as many dimensions as can be written
 
 
-def uncompressed(stored: bytes, where: str) -> bytes:
+def uncompressed(stored: bytes, name: str) -> bytes:
     """The content of a file, unpacked if it is a gzip file.
 
     >>> uncompressed(gzip.compress(b"seven"), "a file")
@@ -37,10 +37,10 @@ def uncompressed(stored: bytes, where: str) -> bytes:
             size = _size(head)
             if size <= len(head):
                 return head + file.read(1)
-            check_bytes(f"the numbers of {where}", size, "Free some, or replace the file with a fresh copy.")
+            check_bytes(f"the numbers of {name}", size, "Free some, or replace the file with a fresh copy.")
             return head + file.read(size + 1 - len(head))
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{where} is a damaged gzip file ({error}); replace it with a fresh copy.") from None
+        raise DataError(f"{name} is a damaged gzip file ({error}); replace it with a fresh copy.") from None
 
 
 def _size(head: bytes) -> int:
@@ -52,7 +52,7 @@ def _size(head: bytes) -> int:
     return header + math.prod(int(n) for n in np.frombuffer(head[4:header], ">u4"))
 
 
-def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
+def parse_idx(content: bytes, dimensions: int, name: str) -> NDArray[np.uint8]:
     """The array in an IDX file, without copying it.
 
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 7]), 1, "a file")
@@ -61,7 +61,7 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
     Args:
         content: The uncompressed file.
         dimensions: Required number of dimensions: 3 for images (N, H, W), 1 for labels (N,).
-        where: Name of the file in messages.
+        name: Name of the file in messages.
 
     Raises:
         DataError: no IDX file of unsigned bytes, other dimensions, or not as long as its header says.
@@ -69,20 +69,20 @@ def parse_idx(content: bytes, dimensions: int, where: str) -> NDArray[np.uint8]:
     Source: the format is described on the MNIST page, http://yann.lecun.com/exdb/mnist/.
     """
     if content.startswith(LFS):
-        raise DataError(f"{where} is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`.")
+        raise DataError(f"{name} is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`.")
     if content[:2] != b"\x00\x00" or len(content) < 4 or content[2] != UINT8:
         raise DataError(
-            f"{where} is not an IDX file of unsigned bytes; it begins with {content[:4].hex(' ') or 'nothing'}."
+            f"{name} is not an IDX file of unsigned bytes; it begins with {content[:4].hex(' ') or 'nothing'}."
         )
     if content[3] != dimensions:
-        raise DataError(f"{where} holds an array of {content[3]} dimensions where {dimensions} are needed.")
+        raise DataError(f"{name} holds an array of {content[3]} dimensions where {dimensions} are needed.")
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise DataError(f"{where} is cut off within its header; replace it with a fresh copy.")
+        raise DataError(f"{name} is cut off within its header; replace it with a fresh copy.")
     shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
     if len(content) != header + math.prod(shape):
         size = "x".join(map(str, shape))
-        raise DataError(f"{where} is cut off or too long: it has {len(content):,} bytes and its header says {size}.")
+        raise DataError(f"{name} is cut off or too long: it has {len(content):,} bytes and its header says {size}.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

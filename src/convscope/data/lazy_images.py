@@ -64,7 +64,7 @@ class LazyImages:
         expected: Preprocess,
         *,
         window: int | None = None,
-        where: Indices | None = None,
+        indices: Indices | None = None,
         resize: bool = False,
         grey: bool = False,
         strict: bool = False,
@@ -77,7 +77,7 @@ class LazyImages:
             count: Number of images that `read` can return.
             expected: Their size and channels, both set.
             window: Images that are read together, in order, because random access is slow; None if it is fast.
-            where: Indices of the images to use, in order; None: all.
+            indices: Indices of the images to use, in order; None: all.
             resize: Resize images of another size instead of raising an error.
             grey: Convert colour images to grey if one channel is expected, instead of raising an error.
             strict: Whether `readable` raises for unreadable images instead of leaving them out.
@@ -85,10 +85,10 @@ class LazyImages:
         assert expected.size is not None, "the size is known"
         assert expected.channels is not None, "the channels are known"
         self.name, self.window = name, window
-        self._read, self._expected, self._count, self._where = read, expected, count, where
+        self._read, self._expected, self._count, self._indices = read, expected, count, indices
         self._resize, self._grey, self._strict = resize, grey, strict
         self._unreadable: set[int] = set()
-        self.shape = (count if where is None else len(where), expected.channels, *expected.size)
+        self.shape = (count if indices is None else len(indices), expected.channels, *expected.size)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -115,7 +115,7 @@ class LazyImages:
         Raises:
             DataError: it cannot be read.
         """
-        number = index if self._where is None else int(self._where[index])
+        number = index if self._indices is None else int(self._indices[index])
         (encoded,) = self._read(np.array([number]))
         return decoded(encoded, f"image {index} of {self.name}")
 
@@ -147,9 +147,9 @@ class LazyImages:
 
     def subset(self, which: Selection) -> "LazyImages":
         """A subset of the images, still unread."""
-        chosen = (np.arange(self._count) if self._where is None else self._where)[which]
+        chosen = (np.arange(self._count) if self._indices is None else self._indices)[which]
         result = copy.copy(self)
-        result._where, result.shape = chosen, (len(chosen), *self.shape[1:])
+        result._indices, result.shape = chosen, (len(chosen), *self.shape[1:])
         return result
 
     def marks(self) -> range:
@@ -166,7 +166,7 @@ class LazyImages:
 
     def _tried(self, indices: Indices) -> tuple[Array, dict[int, DataError]]:
         """The images, and the errors of unreadable ones by position."""
-        encoded = self._read(indices if self._where is None else self._where[indices])
+        encoded = self._read(indices if self._indices is None else self._indices[indices])
         images = np.empty((len(indices), *self.shape[1:]), self.dtype)
         if len(indices) == 1 or THREADS == 1:
             return images, self._fill(images, encoded, indices, range(len(indices)))
@@ -188,7 +188,7 @@ class LazyImages:
     def _tell(self, errors: Mapping[int, DataError]) -> None:
         """Warn of unreadable images once each, and name only the first few."""
         for index, error in errors.items():
-            number = index if self._where is None else int(self._where[index])
+            number = index if self._indices is None else int(self._indices[index])
             if number in self._unreadable:
                 continue
             self._unreadable.add(number)

@@ -263,8 +263,8 @@ def _pair(request: DatasetOptions, family: Family, split: str) -> tuple[Array, A
         contents = [_checked(request.name, path, file) for path, file in zip(paths, files, strict=True)]
     else:
         contents = [_cached(request, family, file) for file in files]
-    where = [str(path) for path in paths] or [file.name for file in files]
-    return parse_idx(contents[0], 3, where[0]), parse_idx(contents[1], 1, where[1])
+    file_names = [str(path) for path in paths] or [file.name for file in files]
+    return parse_idx(contents[0], 3, file_names[0]), parse_idx(contents[1], 1, file_names[1])
 
 
 def _user_files(request: DatasetOptions, files: tuple[File, File]) -> list[Path]:

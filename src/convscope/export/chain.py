@@ -126,10 +126,10 @@ class Chain:
         reader = self._steps[numbers.step.id]
         inside = None if not isinstance(part, Cells) else part.inside
         index = np.full(len(part) if isinstance(part, Cells) else 1, -1)
-        for key, which, flat in reader.origins(part):
+        for key, part_indices, flat in reader.origins(part):
             result = self.tensors[key]
-            index[which] = np.searchsorted(result.flat, flat)
-            if inside is None or len(which) == int(inside.sum()):
+            index[part_indices] = np.searchsorted(result.flat, flat)
+            if inside is None or len(part_indices) == int(inside.sum()):
                 return Located(result, index)
         raise UsageError("it reads one row of numbers from several tensors.")
 
@@ -345,8 +345,8 @@ class _Search:
                 raise unwritable(numbers, index, error) from None
             for part in parts:
                 values = np.asarray([part.number]) if isinstance(part, Leaf) else part.values
-                for key, which, flat in reader.origins(part):
-                    self.wanted.setdefault(key, []).append((flat, values[which]))
+                for key, part_indices, flat in reader.origins(part):
+                    self.wanted.setdefault(key, []).append((flat, values[part_indices]))
         self._count()
 
     def _count(self) -> None:

@@ -142,19 +142,19 @@ class StepReader:
         if ref is None:
             raise UsageError(f"it reads {part.source.name}, which has no cells.")
         if isinstance(part, Leaf):
-            cells, which = np.asarray([part.cell], np.int64).reshape(1, -1), np.arange(1)
+            cells, part_indices = np.asarray([part.cell], np.int64).reshape(1, -1), np.arange(1)
         else:
-            which = np.arange(len(part)) if part.inside is None else np.flatnonzero(part.inside)
-            cells = part.cells[which]
+            part_indices = np.arange(len(part)) if part.inside is None else np.flatnonzero(part.inside)
+            cells = part.cells[part_indices]
         table = self._table(part.source.argument, ref)
         if table is not None:
             flat = cells @ self._strides[part.source.argument]
             self._read.setdefault(ref, {})[table[0]] = None
-            yield table[0], which, table[1][flat]
+            yield table[0], part_indices, table[1][flat]
             return
         for key, among, flat in _origins(self.trace, ref, cells):
             self._read.setdefault(ref, {})[key] = None
-            yield key, which[among], flat
+            yield key, part_indices[among], flat
 
     def _table(self, argument: str, ref: Ref) -> tuple[Key, Array] | None:
         """The origin of every cell of an operand, where that is one tensor and not too large."""

@@ -96,10 +96,10 @@ class _Writer:
         return self._scaled(dot, f"({text})", text)
 
     @staticmethod
-    def _scaled(dot: Dot, inner: str, alone: str) -> str:
-        """A sum with its scale and divisor; `alone` where it has neither."""
+    def _scaled(dot: Dot, inner: str, unscaled: str) -> str:
+        """A sum with its scale and divisor; `unscaled` where it has neither."""
         if dot.scale == 1 and dot.divisor == 1:
-            return alone
+            return unscaled
         scale = f"*{literal(dot.scale)}" if dot.scale != 1 else ""
         return f"{inner}{scale}/{literal(dot.divisor)}" if dot.divisor != 1 else f"{inner}{scale}"
 
@@ -163,8 +163,8 @@ def rectangles(positions: Array) -> Iterator[Rectangle]:
     if len(positions) < 2:
         yield from (Rectangle(corners, 1, 1) for corners in positions)
         return
-    beside = (np.diff(positions, axis=0) == [0, 0, 1]).all(axis=(1, 2))
-    starts = np.concatenate([[0], np.flatnonzero(~beside) + 1])
+    is_adjacent = (np.diff(positions, axis=0) == [0, 0, 1]).all(axis=(1, 2))
+    starts = np.concatenate([[0], np.flatnonzero(~is_adjacent) + 1])
     widths = np.diff([*starts, len(positions)])
     current = Rectangle(positions[0], 1, int(widths[0]))
     for start, width in zip(starts[1:], widths[1:], strict=True):

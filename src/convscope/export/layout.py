@@ -183,8 +183,8 @@ class Layout:
         kernels = [b for b in fits if len(b.numbers.shape) > 1]
         height, width = plane_size(numbers, 1)
         left = [b for b in kernels if b.numbers.shape[1] * (plane_size(b.numbers, 0)[0] + 2) <= max(height, 12)]
-        beside = max([1 * bool(single), *(plane_size(b.numbers, 0)[1] for b in left)])
-        offset = beside + 3 if beside else 1
+        side_width = max([1 * bool(single), *(plane_size(b.numbers, 0)[1] for b in left)])
+        offset = side_width + 3 if side_width else 1
         row = TOP
         for channel in np.unique(numbers.cells[:, 1]).tolist():
             under = row

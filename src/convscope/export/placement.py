@@ -97,14 +97,14 @@ def place(
     view = _View.of(numbers.shape, -1 if lead is None else axis)
     chosen = np.arange(len(numbers)) if lead is None else np.flatnonzero(numbers.cells[:, axis] == lead)
     rows, columns = view.grid(numbers)
-    down, beside = view.box(numbers)
+    down, plane_columns = view.box(numbers)
     labelled = numbers.key.kind != "parameter" and not title
     above = 1 + (labelled and len(view.plane) > 1)  # the heading, and the numbers of the columns
     leading, inverse = np.unique(numbers.cells[chosen][:, view.leading], axis=0, return_inverse=True)
     for position, index in enumerate(leading):
-        which = chosen[inverse.reshape(-1) == position]
-        block.rows[which] = row + above + rows[which] - down.start
-        block.columns[which] = column + columns[which] - beside.start
+        plane_numbers = chosen[inverse.reshape(-1) == position]
+        block.rows[plane_numbers] = row + above + rows[plane_numbers] - down.start
+        block.columns[plane_numbers] = column + columns[plane_numbers] - plane_columns.start
         plane_index = {axis: lead, **dict(zip(view.leading, map(int, index), strict=True))}
         heading = plane_heading(numbers, plane_index, title)
         block.planes.append(
@@ -113,12 +113,12 @@ def place(
                 row + above,
                 column,
                 len(down),
-                len(beside),
+                len(plane_columns),
                 (*down,) if labelled and view.plane else (),
-                (*beside,) if labelled and len(view.plane) > 1 else (),
+                (*plane_columns,) if labelled and len(view.plane) > 1 else (),
             )
         )
-        row, column = (row, column + len(beside) + 1) if across else (row + above + len(down) + 1, column)
+        row, column = (row, column + len(plane_columns) + 1) if across else (row + above + len(down) + 1, column)
     return row + (above + len(down) + 1) * across, column
 
 
@@ -136,9 +136,9 @@ def place_weights(weight: PlacedTensor, like: Array, column: int) -> int:
     height, width = (int(last) + 1 for last in like.max(axis=0))
     units, places = weight.numbers.cells.T
     for unit in np.unique(units):
-        which = np.flatnonzero(units == unit)
-        weight.rows[which] = TOP + 1 + like[places[which], 0]
-        weight.columns[which] = column + like[places[which], 1]
+        unit_numbers = np.flatnonzero(units == unit)
+        weight.rows[unit_numbers] = TOP + 1 + like[places[unit_numbers], 0]
+        weight.columns[unit_numbers] = column + like[places[unit_numbers], 1]
         heading = f"{short_name(weight.numbers)} of unit {unit}" if width > 2 else str(unit)
         weight.planes.append(Plane(heading, TOP + 1, column, height, width))
         column += width + (width > 1)
@@ -157,5 +157,5 @@ def plane_heading(numbers: Numbers, index: dict[int, int | None], title: str = "
     if numbers.key.kind == "parameter" and axes < 3:
         return f"{title or short_name(numbers)} {', '.join(map(str, fixed.values()))}".strip()
     words = {0: "kernel" if numbers.of_parameter else "image", 1: "channel"}
-    where = [f"{words.get(axis, f'axis {axis}')} {i}" for axis, i in sorted(fixed.items())]
-    return ", ".join([title, *where] if title else where)
+    axis_words = [f"{words.get(axis, f'axis {axis}')} {i}" for axis, i in sorted(fixed.items())]
+    return ", ".join([title, *axis_words] if title else axis_words)

@@ -254,8 +254,8 @@ def _notes(trace: Trace) -> tuple[str, ...]:
     """The trace's notes on its chain; notes on memory are left out."""
     rows = {ref.shape[0] for ref in trace.returned or () if ref.shape}
     if rows and 1 not in rows and trace.input.shape[:1] == (1,) and trace.card.form == "picture":
-        many = next(iter(rows))
-        return (f"one image gives {many:,} rows of output: a reshape mixes the images of a batch",)
+        row_count = next(iter(rows))
+        return (f"one image gives {row_count:,} rows of output: a reshape mixes the images of a batch",)
     return ()
 
 

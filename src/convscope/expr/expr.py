@@ -313,15 +313,15 @@ def _applied(
     One cell is n = 1 for the functions that take arrays, so that it gets the same bits alone as among others. The
     others are called for each cell.
     """
-    many = max(np.ndim(value) - row for value, row in zip(values, rows, strict=True)) > 0
+    is_batch = max(np.ndim(value) - row for value, row in zip(values, rows, strict=True)) > 0
     if primitive.many:
-        if not many:
+        if not is_batch:
             values = [np.asarray(value)[None] for value in values]
             errors = [e[None] if row and isinstance(e, np.ndarray) else e for e, row in zip(errors, rows, strict=True)]
         result = primitive.value(*values)
         error = primitive.error(precision, result, values, errors)
-        return BoundedResult(result, error) if many else BoundedResult(_single(result), _single(error))
-    if not many:
+        return BoundedResult(result, error) if is_batch else BoundedResult(_single(result), _single(error))
+    if not is_batch:
         values = [np.float64(v) if isinstance(v, float) else v for v in values]  # x**2 of a Python float may raise
         result = np.float64(primitive.value(*values))
         return BoundedResult(float(result), float(primitive.error(precision, result, values, errors)))

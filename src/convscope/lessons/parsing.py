@@ -151,8 +151,8 @@ def _fence(token: Token, name: str) -> Block | None:
         return Code(line + 1, token.content)
     if kind not in {"question", "stop"}:
         return None
-    where = f"{name}, line {line}"
-    fields = _Fields(where, _yaml(token.content, where, line))
+    location = f"{name}, line {line}"
+    fields = _Fields(location, _yaml(token.content, location, line))
     block = _question(fields, line, words) if kind == "question" else _stop(fields, line)
     fields.finish()
     return block
@@ -161,10 +161,11 @@ def _fence(token: Token, name: str) -> Block | None:
 def _question(fields: "_Fields", line: int, words: list[str]) -> Question:
     if len(words) != 1 or not NAME.fullmatch(words[0]):
         raise LessonError(
-            f"{fields.where}: a question has one name of lowercase letters, digits and hyphens: ```question left-edge."
+            f"{fields.location}: a question has one name of lowercase letters, digits and hyphens: ```question "
+            f"left-edge."
         )
     if fields.has("because") == fields.has("why"):
-        raise LessonError(f"{fields.where}: a question has either because: (an expression) or why: (Markdown).")
+        raise LessonError(f"{fields.location}: a question has either because: (an expression) or why: (Markdown).")
     wrong = []
     choices = fields.choices("choices")
     for item in fields.mappings("wrong"):
@@ -187,7 +188,7 @@ def _stop(fields: "_Fields", line: int) -> Stop:
     command = fields.optional("command")
     if command and not command.startswith("convscope "):
         raise LessonError(
-            f"{fields.where}: command is a whole command that starts with convscope, not {command[:60]!r}."
+            f"{fields.location}: command is a whole command that starts with convscope, not {command[:60]!r}."
         )
     return Stop(
         line=line,
@@ -203,7 +204,7 @@ def _expression(fields: "_Fields", key: str, choices: Container[str] = ()) -> st
     """The text of a field that must be a Python expression, or one of the choices."""
     text = fields.text(key)
     if text not in choices and not is_expression(text):
-        raise LessonError(f"{fields.where}: {key} is not a Python expression: {text[:80]!r}.")
+        raise LessonError(f"{fields.location}: {key} is not a Python expression: {text[:80]!r}.")
     return text
 
 
@@ -223,10 +224,10 @@ def is_expression(text: str) -> bool:
 class _Fields:
     """The fields of a block; each is read once, and those left over are mistakes."""
 
-    def __init__(self, where: str, content: object) -> None:
+    def __init__(self, location: str, content: object) -> None:
         if not isinstance(content, dict):
-            raise LessonError(f"{where}: expected lines such as `key: value`.")
-        self.where = where
+            raise LessonError(f"{location}: expected lines such as `key: value`.")
+        self.location = location
         self._left: dict[str, object] = dict(content)
 
     def has(self, key: str) -> bool:
@@ -235,7 +236,7 @@ class _Fields:
     def text(self, key: str) -> str:
         result = self.optional(key)
         if not result:
-            raise LessonError(f"{self.where}: {key}: is missing or empty.")
+            raise LessonError(f"{self.location}: {key}: is missing or empty.")
         return result
 
     def optional(self, key: str) -> str:
@@ -244,8 +245,8 @@ class _Fields:
     def mappings(self, key: str) -> list["_Fields"]:
         entries = self._left.pop(key, [])
         if not isinstance(entries, list):
-            raise LessonError(f"{self.where}: {key}: is a list; start each entry with a hyphen.")
-        return [_Fields(f"{self.where}, {key}", entry) for entry in entries]
+            raise LessonError(f"{self.location}: {key}: is a list; start each entry with a hyphen.")
+        return [_Fields(f"{self.location}, {key}", entry) for entry in entries]
 
     def choices(self, key: str) -> Mapping[str, str]:
         entries = self._left.pop(key, [])
@@ -253,24 +254,26 @@ class _Fields:
             values = [self._plain(key, entry) for entry in entries]
             entries = dict(zip(values, values, strict=True))
             if len(entries) < len(values):
-                raise LessonError(f"{self.where}: {key}: has the same choice twice.")
+                raise LessonError(f"{self.location}: {key}: has the same choice twice.")
         if not isinstance(entries, dict) or len(entries) == 1:
-            raise LessonError(f"{self.where}: {key}: is a list of two or more texts, or lines such as `value: text`.")
+            raise LessonError(
+                f"{self.location}: {key}: is a list of two or more texts, or lines such as `value: text`."
+            )
         return {self._plain(key, value): self._plain(key, text) for value, text in entries.items()}
 
     def mapping(self, key: str) -> dict[str, object]:
         entries = self._left.pop(key, {})
         if not isinstance(entries, dict):
-            raise LessonError(f"{self.where}: {key}: is lines such as `epochs: [5, 1]`.")
+            raise LessonError(f"{self.location}: {key}: is lines such as `epochs: [5, 1]`.")
         return entries
 
     def finish(self) -> None:
         if self._left:
-            raise LessonError(f"{self.where}: unknown key {next(iter(self._left))!r}.")
+            raise LessonError(f"{self.location}: unknown key {next(iter(self._left))!r}.")
 
     def _plain(self, key: str, value: object) -> str:
         if not isinstance(value, str):
-            raise LessonError(f"{self.where}: {key}: must be text; quote a value that starts with [ or {{.")
+            raise LessonError(f"{self.location}: {key}: must be text; quote a value that starts with [ or {{.")
         return value.strip()
 
 
@@ -285,28 +288,32 @@ class _TextLoader(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no types
         return super().compose_node(parent, index)
 
 
-def _yaml(text: str, where: str, line: int) -> object:
+def _yaml(text: str, location: str, line: int) -> object:
     """The content of YAML text, whose first line follows `line` of the file."""
     if text.count("[") + text.count("{") > BRACKETS:
-        raise LessonError(f"{where}: more than {BRACKETS} opening brackets; calculate such values in a block of code.")
+        raise LessonError(
+            f"{location}: more than {BRACKETS} opening brackets; calculate such values in a block of code."
+        )
     try:
         return yaml.load(text, _TextLoader) or {}  # a BaseLoader makes text, lists and dicts alone
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = where if mark is None else f"{where.partition(',')[0]}, line {line + 1 + mark.line}"
+        place = location if mark is None else f"{location.partition(',')[0]}, line {line + 1 + mark.line}"
         raise LessonError(
             f"{place}: not valid YAML: {error.problem or error.context}; quote the value or use a block (|)."
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise LessonError(
-            f"{where}: not valid YAML: {str(error).splitlines()[0] if str(error) else 'too deep'}."
+            f"{location}: not valid YAML: {str(error).splitlines()[0] if str(error) else 'too deep'}."
         ) from None
 
 
 def _whole(fields: _Fields, key: str, allowed: range) -> int:
     text = fields.text(key)
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) not in allowed:
-        raise LessonError(f"{fields.where}: {key} is an integer from {allowed[0]} to {allowed[-1]}, not {text[:40]!r}.")
+        raise LessonError(
+            f"{fields.location}: {key} is an integer from {allowed[0]} to {allowed[-1]}, not {text[:40]!r}."
+        )
     return int(text)
 
 
@@ -314,9 +321,9 @@ def _settings(front: _Fields) -> dict[str, LessonSetting]:
     result = {}
     for name, pair in front.mapping("settings").items():
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-            raise LessonError(f"{front.where}: the setting {name!r} is not the name of a variable.")
+            raise LessonError(f"{front.location}: the setting {name!r} is not the name of a variable.")
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise LessonError(f"{front.where}: the setting {name} is written as {name}: [full, short].")
+            raise LessonError(f"{front.location}: the setting {name} is written as {name}: [full, short].")
         result[name] = LessonSetting(*map(_value, pair))
     return result
 

@@ -115,12 +115,12 @@ class Asked:
 
     def expects(self) -> str:
         """What an answer must be, in words."""
-        many = np.size(self.answer)
+        count = np.size(self.answer)
         return {
             "yes or no": "yes or no",
             "choice": f"one of {', '.join(map(repr, self.choices))}",
             "number": "a number, such as 0.25 or 3 * 4 + 1",
-            "numbers": f"{many} numbers, such as {' '.join(map(str, range(1, many + 1)))}",
+            "numbers": f"{count} numbers, such as {' '.join(map(str, range(1, count + 1)))}",
         }[self.kind]
 
     def _wrong_kind(self, reply: object) -> AnswerError:

@@ -88,10 +88,10 @@ class LessonSession:
         """Execute one block."""
         if not self.execute:
             return _unexecuted(block)
-        where = f"{self.lesson.name}, line {block.line}"
+        location = f"{self.lesson.name}, line {block.line}"
         match block:
             case Text():
-                return ShownText(fill(block.source, self.namespace, where))
+                return ShownText(fill(block.source, self.namespace, location))
             case Code():
                 return ShownCode(block.source, self._run(block))
             case Question():
@@ -102,7 +102,7 @@ class LessonSession:
                     image=self.namespace.get(block.image, block.image) if block.image else None,
                     page=block.page,
                     command=block.command,
-                    caption=fill(block.caption, self.namespace, where),
+                    caption=fill(block.caption, self.namespace, location),
                 )
 
     def teacher(self) -> list[str]:
@@ -162,37 +162,39 @@ def ask(question: Question, namespace: Namespace, lesson: str) -> Asked:
     Raises:
         LessonError: an expression fails, or its value is not an answer.
     """
-    where = f"{lesson}, question {question.name!r}"
+    location = f"{lesson}, question {question.name!r}"
 
     def answer(expression: str) -> Answer:
         if expression in question.choices:  # a choice may be written without quotes
             return expression
         try:
-            return answer_of(evaluate(expression, namespace, where))
+            return answer_of(evaluate(expression, namespace, location))
         except (TypeError, ValueError) as error:
             if isinstance(error, ConvscopeError):
                 raise
-            raise LessonError(f"{where}: {expression[:80]!r} is not a number, numbers, text, True or False.") from None
+            raise LessonError(
+                f"{location}: {expression[:80]!r} is not a number, numbers, text, True or False."
+            ) from None
 
     right = answer(question.answer)
     if isinstance(right, str) and right not in question.choices:
-        raise LessonError(f"{where}: its answer {right!r} is not among its choices.")
+        raise LessonError(f"{location}: its answer {right!r} is not among its choices.")
     if question.why:
-        because = Output(prose=fill(question.why, namespace, where))
+        because = Output(prose=fill(question.why, namespace, location))
     else:
-        because = explanation_of(evaluate(question.because, namespace, where))
-    tolerance = answer_of(evaluate(question.tolerance, namespace, where)) if question.tolerance else None
+        because = explanation_of(evaluate(question.because, namespace, location))
+    tolerance = answer_of(evaluate(question.tolerance, namespace, location)) if question.tolerance else None
     if not isinstance(tolerance, float | None) or (tolerance is not None and not np.isfinite(tolerance)):
-        raise LessonError(f"{where}: tolerance is not a number.")
+        raise LessonError(f"{location}: tolerance is not a number.")
     return Asked(
         name=question.name,
-        ask=fill(question.ask, namespace, where),
+        ask=fill(question.ask, namespace, location),
         answer=right,
-        choices={value: fill(text, namespace, where) for value, text in question.choices.items()},
+        choices={value: fill(text, namespace, location) for value, text in question.choices.items()},
         tolerance=tolerance,
         because=because,
         wrong=tuple(
-            (answer(mistake.answer), fill(mistake.misconception, namespace, where)) for mistake in question.wrong
+            (answer(mistake.answer), fill(mistake.misconception, namespace, location)) for mistake in question.wrong
         ),
     )
 

@@ -20,7 +20,7 @@ FORMAT = re.compile(r"[-+ ]?#?0?\d{0,3}[,_]?(\.\d{1,3})?[bcdeEfFgGnosxX%]?")
 Namespace = dict[str, Any]
 
 
-def evaluate(expression: str, namespace: Namespace, where: str) -> object:
+def evaluate(expression: str, namespace: Namespace, location: str) -> object:
     """The value of an expression.
 
     >>> evaluate("a + 1", {"a": 2}, "lesson, line 3")
@@ -34,10 +34,10 @@ def evaluate(expression: str, namespace: Namespace, where: str) -> object:
     except NameError as error:
         name = error.name or str(error)
         raise LessonError(
-            f"{where} needs {name!r}, which an earlier cell of the lesson makes: run the cells above first."
+            f"{location} needs {name!r}, which an earlier cell of the lesson makes: run the cells above first."
         ) from error
     except Exception as error:
-        raise LessonError(f"{where}: {expression.strip()[:120]!r} fails: {described(error)}.") from error
+        raise LessonError(f"{location}: {expression.strip()[:120]!r} fails: {described(error)}.") from error
 
 
 def described(error: BaseException) -> str:
@@ -45,7 +45,7 @@ def described(error: BaseException) -> str:
     return brief(f"{type(error).__name__}: {error}".rstrip(": ."))
 
 
-def fill(text: str, namespace: Namespace, where: str) -> str:
+def fill(text: str, namespace: Namespace, location: str) -> str:
     """Markdown in which each `{{expression}}` or `{{expression:format}}` is replaced by its value.
 
     >>> fill("{{2 * a}} of {{a:.2f}} and {{-a}}", {"a": 1.5}, "lesson, line 3")
@@ -54,7 +54,7 @@ def fill(text: str, namespace: Namespace, where: str) -> str:
     Raises:
         LessonError: an expression fails, or is not one.
     """
-    return HOLE.sub(lambda hole: _filled(hole[1], namespace, where), text)
+    return HOLE.sub(lambda hole: _filled(hole[1], namespace, location), text)
 
 
 def blanked(text: str) -> str:
@@ -75,15 +75,15 @@ def holes(text: str) -> list[str]:
     return [_split(hole)[0] for hole in HOLE.findall(text)]
 
 
-def _filled(hole: str, namespace: Namespace, where: str) -> str:
+def _filled(hole: str, namespace: Namespace, location: str) -> str:
     expression, form = _split(hole)
-    value = evaluate(expression, namespace, where)
+    value = evaluate(expression, namespace, location)
     if not form:
         return in_words(value)
     try:
         return signed_number(format(_plain(value), form))
     except (TypeError, ValueError) as error:
-        raise LessonError(f"{where}: {{{{{hole}}}}} cannot be formatted: {error}.") from None
+        raise LessonError(f"{location}: {{{{{hole}}}}} cannot be formatted: {error}.") from None
 
 
 def _split(hole: str) -> tuple[str, str]:

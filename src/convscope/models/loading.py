@@ -269,8 +269,8 @@ def _with_config(card: Card, model: nn.Module, weights: Path) -> Card:
     """The card completed by the image processor's config next to the weights, where it is still unspecified."""
     if card.source in MODELS or not (weights.parent / "preprocessor_config.json").is_file():
         return card
-    beside = infer_card(model, weights.parent)
-    return replace(card, preprocess=beside.preprocess, notes=beside.notes)
+    inferred = infer_card(model, weights.parent)
+    return replace(card, preprocess=inferred.preprocess, notes=inferred.notes)
 
 
 def _classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -278,9 +278,9 @@ def _classes(classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(classes) if isinstance(classes, Iterable) and not isinstance(classes, str) else ()
     if not names or not all(isinstance(name, str) for name in names):
         raise UsageError(f'classes is a list of names, such as ["cat", "dog"], not {classes!r:.80}.')
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None or "" in names:
-        problem = "an empty name" if "" in names else f"{twice!r} twice"
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None or "" in names:
+        problem = "an empty name" if "" in names else f"{repeated!r} twice"
         raise UsageError(f"the classes {', '.join(names)!r} have {problem}; each output needs a name of its own.")
     return names
 

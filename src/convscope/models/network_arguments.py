@@ -165,6 +165,8 @@ def _in_words(hint: object) -> str:
     if origin is typing.Literal:
         return " or ".join(map(repr, parts))
     if origin in {tuple, list, Sequence}:
-        many = f"{len(parts)} values" if origin is tuple and Ellipsis not in typing.get_args(hint) else "several values"
-        return f"{many}, each {' or '.join(dict.fromkeys(map(_in_words, parts)))}"
+        count_words = (
+            f"{len(parts)} values" if origin is tuple and Ellipsis not in typing.get_args(hint) else "several values"
+        )
+        return f"{count_words}, each {' or '.join(dict.fromkeys(map(_in_words, parts)))}"
     return KINDS[hint][0] if hint in KINDS else str(getattr(hint, "__name__", hint))

@@ -75,11 +75,12 @@ def allowed_imports(run: Path, source: str, args: Mapping[str, object], *, trust
     return Imports(record["files"])
 
 
-def refusal(run: Path, source: str, args: Mapping[str, object], why: str) -> TrustError:
+def refusal(run: Path, source: str, args: Mapping[str, object], reason: str) -> TrustError:
     """The error that says which code a run names, why it is not executed, and how to allow it."""
     command = shlex.join(["convscope", "open", str(run), "--trust"])
     return TrustError(
-        f"{run} runs the code {_in_words(source, args)}, {why}; read the code, then trust this run once with --trust "
+        f"{run} runs the code {_in_words(source, args)}, {reason}; read the code, then trust this run once with "
+        f"--trust "
         f"({command}), or in Python with load_model({str(run)!r}, trust=True).",
         source,
     )

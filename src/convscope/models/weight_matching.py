@@ -279,16 +279,16 @@ def left_over(match: Match, entries: Mapping[str, CheckpointEntry]) -> tuple[lis
         entry.container for entry in [*entries.values()][:1]
     }
     used = set(match.names.values())
-    among: list[str] = []
-    beside: list[str] = []
+    in_container: list[str] = []
+    elsewhere: list[str] = []
     for compared, dotted in match.view.items():
         container = entries[dotted].container
         if dotted in used or container not in containers:
             continue
         parts = compared.removeprefix(match.prefix).split(".")
         aside = not compared.startswith(match.prefix) or parts[0] in BESIDE or parts[-1] in COUNTERS
-        (beside if aside else among).append(dotted[len(container) + 1 :] if container else dotted)
-    return among, beside
+        (elsewhere if aside else in_container).append(dotted[len(container) + 1 :] if container else dotted)
+    return in_container, elsewhere
 
 
 def _shape(tensor: Tensor) -> str:

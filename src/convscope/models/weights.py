@@ -60,8 +60,8 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
         )
     module_weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     match, other_matches = find_weights(entries, module_weights, key, type(model).__name__, str(path))
-    among, beside = left_over(match, entries)
-    _check(match, entries, module_weights, among, f"the weights in {path} do not fit {type(model).__name__}")
+    in_container, elsewhere = left_over(match, entries)
+    _check(match, entries, module_weights, in_container, f"the weights in {path} do not fit {type(model).__name__}")
     results = {name: entries[dotted].tensor for name, dotted in match.names.items()}
     try:
         model.load_state_dict(results, strict=False)
@@ -72,7 +72,7 @@ def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> 
     return (
         *_moves(match, entries),
         *_others(match, other_matches),
-        *_ignored(beside),
+        *_ignored(elsewhere),
         *_conversions(results, module_weights),
     )
 
@@ -120,9 +120,9 @@ def _others(match: Match, others: list[Match]) -> list[str]:
     ]
 
 
-def _ignored(beside: list[str]) -> list[str]:
-    tensors = "1 tensor that is" if len(beside) == 1 else f"{len(beside)} tensors that are"
-    return [f"left out {tensors} not the model's ({first_few(beside)})"] if beside else []
+def _ignored(names: list[str]) -> list[str]:
+    tensors = "1 tensor that is" if len(names) == 1 else f"{len(names)} tensors that are"
+    return [f"left out {tensors} not the model's ({first_few(names)})"] if names else []
 
 
 def _conversions(tensors: Mapping[str, Tensor], module_weights: Mapping[str, Tensor]) -> list[str]:

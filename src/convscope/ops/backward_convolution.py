@@ -157,9 +157,9 @@ def over_images(
     added = roundings(products, precision.sum, at_once=at_once)
     note = f"the sum over {flat.shape[1]:,} positions: {description}"
     if len(flat) == 1:
-        alone = of_image(0)
-        counted = int(np.count_nonzero(flat)) - (alone.right is None)
-        return replace(alone, note=note, narrow=1, extra=added - counted)
+        only_image = of_image(0)
+        counted = int(np.count_nonzero(flat)) - (only_image.right is None)
+        return replace(only_image, note=note, narrow=1, extra=added - counted)
     errors = (gamma(added, precision.sum) + gamma(len(flat) + 1, precision.inner)) * np.abs(flat).sum(1)
     errors = errors + precision.tiny * np.count_nonzero(flat, axis=1)  # products that underflow
     images = np.arange(len(flat))[:, None]

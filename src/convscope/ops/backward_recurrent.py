@@ -308,8 +308,8 @@ class _Backward:
         return output_gradient or of_last or number(0.0, "no gradient")
 
 
-def _with(cotangents: Array, which: int, errors: Array) -> Array:
+def _with(cotangents: Array, state_index: int, errors: Array) -> Array:
     """The columns, and one more for the rounding of each of these numbers."""
     new = np.zeros((*cotangents.shape[:3], errors.shape[-1]))
-    new[which] = errors[..., None] * np.eye(errors.shape[-1])
+    new[state_index] = errors[..., None] * np.eye(errors.shape[-1])
     return np.concatenate([cotangents, new], -1)

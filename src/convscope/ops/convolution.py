@@ -135,15 +135,15 @@ def convolution_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """By the image, and for gradients by kernels and bias; the constant is each bias times its channel's weights."""
     only(call, varies, "input", "weight", "bias")
     bias = call["bias"]
-    passed = weights.sum(axis=(0, *range(2, weights.ndim)))  # (K,)
+    bias_gradient = weights.sum(axis=(0, *range(2, weights.ndim)))  # (K,)
     gradients: dict[str, Array] = {}
     if "input" in varies:
         gradients["input"] = (_transposed_vjp if call["transposed"] else _direct_vjp)(call, weights)
     if "weight" in varies:
         gradients["weight"] = _kernels_vjp(call, weights)
     if "bias" in varies:
-        gradients["bias"] = passed
-    constant = 0.0 if bias is None or "bias" in varies else float(wide(bias) @ passed)
+        gradients["bias"] = bias_gradient
+    constant = 0.0 if bias is None or "bias" in varies else float(wide(bias) @ bias_gradient)
     if {"input", "weight"} <= varies:  # a product of the two: its tangent counts it twice
         return VJP(gradients, constant - float(np.sum(gradients["weight"] * wide(call["weight"]))), linear=False)
     return VJP(gradients, constant)
@@ -170,8 +170,8 @@ def _kernels_vjp(call: Call, weights: Array) -> Array:
             slice(t * d, t * d + (n - 1) * s + 1, s)
             for t, d, n, s in zip(tap, dilations, narrower.shape[2:], strides, strict=True)
         )
-        met = room[(slice(None), slice(None), slice(None), *window)].reshape(*room.shape[:3], -1)  # (N, G, C, P)
-        result[(slice(None), slice(None), slice(None), *tap)] = (still @ met.swapaxes(-1, -2)).sum(0)
+        inputs_met = room[(slice(None), slice(None), slice(None), *window)].reshape(*room.shape[:3], -1)  # (N, G, C, P)
+        result[(slice(None), slice(None), slice(None), *tap)] = (still @ inputs_met.swapaxes(-1, -2)).sum(0)
     return result.reshape(kernels)
 
 

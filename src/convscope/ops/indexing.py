@@ -111,7 +111,7 @@ def scatter_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         return written_vjp(call, weights, varies)
     axis, index = call["dim"] % max(weights.ndim, 1), call["index"].array
     target_weights = weights.copy()
-    sent = np.take_along_axis(
+    sent_weights = np.take_along_axis(
         weights[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(index.shape))], index, axis
     )
     if call.op == "scatter":
@@ -124,9 +124,9 @@ def scatter_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         only(call, varies, "self")
         value = call.get("src", call.get("value"))
         values = wide(value)[tuple(map(slice, index.shape))] if isinstance(value, Operand) else float(value)
-        return VJP({"self": target_weights}, float(np.sum(sent * values)))
+        return VJP({"self": target_weights}, float(np.sum(sent_weights * values)))
     source_weights = np.zeros(call["src"].shape)
-    source_weights[tuple(map(slice, index.shape))] = sent
+    source_weights[tuple(map(slice, index.shape))] = sent_weights
     return _split(call, varies, {"self": target_weights, "src": source_weights})
 
 
@@ -161,9 +161,9 @@ def scatter_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, A
             np.put_along_axis(target_mask[reached], index, 0.0, axis)
         result["self"] = target_mask
     if "src" in varies:
-        sent = np.zeros(call["src"].shape, np.float32)
-        sent[tuple(map(slice, index.shape))] = np.take_along_axis(mask[reached], index, axis)
-        result["src"] = sent
+        source_mask = np.zeros(call["src"].shape, np.float32)
+        source_mask[tuple(map(slice, index.shape))] = np.take_along_axis(mask[reached], index, axis)
+        result["src"] = source_mask
     return result
 
 

@@ -196,10 +196,10 @@ def _loss(loss: str | None, run: Run | None) -> tuple[str, Loss]:
 
 def _batches(data: Dataset, model: nn.Module, images: int, batch: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     """Whole batches of images as the model takes them, with their labels, in an order drawn by the seed."""
-    raw, which = data.readable(balanced(data, images, seed))
-    order = np.random.default_rng(seed).permutation(len(which))
-    size = min(batch, len(which))
-    fed, labels = feeder(data, model)(raw[order]), torch.from_numpy(np.asarray(data.labels[which[order]], np.int64))
+    raw, indices = data.readable(balanced(data, images, seed))
+    order = np.random.default_rng(seed).permutation(len(indices))
+    size = min(batch, len(indices))
+    fed, labels = feeder(data, model)(raw[order]), torch.from_numpy(np.asarray(data.labels[indices[order]], np.int64))
     starts = range(0, len(order) - size + 1, size)
     return [(fed[start : start + size], labels[start : start + size]) for start in starts]
 

@@ -107,9 +107,9 @@ def lint(
     skipped: dict[str, str] = {}
     subject, evidence = "what was given", None
     if model is not None:
-        which = partial(balanced, count=images, seed=seed)
+        choose_images = partial(balanced, count=images, seed=seed)
         progress("checks", 0, len(CHECKS))
-        evidence = _evidence(model, data, test, loss=loss, step=step, predict=predict, which=which)
+        evidence = _evidence(model, data, test, loss=loss, step=step, predict=predict, choose_images=choose_images)
         subject = evidence.card.name
         skipped = {name: reason for name in CHECKS if (reason := _impossible(name, evidence))}
         done_checks = [name for name in CHECKS if name not in skipped]
@@ -134,7 +134,7 @@ def _evidence(
     loss: str | Loss | None,
     step: Step | None,
     predict: Predict | None,
-    which: Callable[[Dataset], NDArray[np.int64]],
+    choose_images: Callable[[Dataset], NDArray[np.int64]],
 ) -> Evidence:
     """Run the model on the images; a run says what is not given."""
     module: nn.Module
@@ -154,7 +154,7 @@ def _evidence(
         module,
         train,
         held_out,
-        which=which(train),
+        selection=choose_images(train),
         loss=_loss("cross-entropy" if loss is None else loss),
         step=step,
         predict=predict or _ask,

@@ -179,9 +179,9 @@ class Cropper:
                 cell[axis] = index
             marks = np.zeros(self.step.shape, np.float32)
             marks[tuple(cell)] = 1.0
-            met = self.follow(self.step, marks)
-            mask = next(iter(met.inputs.values()))[0]
-            if met.broken:  # through numbers that left PyTorch it may depend on any cell
+            followed = self.follow(self.step, marks)
+            mask = next(iter(followed.inputs.values()))[0]
+            if followed.broken:  # through numbers that left PyTorch it may depend on any cell
                 mask = np.ones_like(mask)
             if mask.ndim != 3:
                 raise UsageError(f"patches are cut out of pictures (C, H, W); this model's input is {mask.shape}.")

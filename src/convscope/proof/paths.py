@@ -85,11 +85,11 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
     paths = [
         path for channel in range(last_weights.shape[1]) for path in _through(trace, first, last, last_weights, channel)
     ]
-    passed = _followed(trace, {(last.id, 0): last_weights})
-    remainder = _added(trace, onto_last) + _added(trace, passed) - sum(path.value for path in paths)
-    bent = dict.fromkeys(reversed([*onto_last.bent, *passed.bent]))
+    to_input = _followed(trace, {(last.id, 0): last_weights})
+    remainder = _added(trace, onto_last) + _added(trace, to_input) - sum(path.value for path in paths)
+    bent = dict.fromkeys(reversed([*onto_last.bent, *to_input.bent]))
     paths.sort(key=lambda path: -abs(path.value))
-    return Paths(tuple(paths), remainder, onto_last.constant + passed.constant, tuple(bent))
+    return Paths(tuple(paths), remainder, onto_last.constant + to_input.constant, tuple(bent))
 
 
 def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:

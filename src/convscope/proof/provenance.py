@@ -99,7 +99,7 @@ def _around(cells: Cells, inside: Array, origins: list[Provenance]) -> Array:
     return placed
 
 
-def _provenance(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[Provenance]:
+def _provenance(trace: Trace, ref: Ref, cells: Array, indices: Array) -> Iterator[Provenance]:
     if not len(cells):
         return
     addresses = ref.offset + cells @ np.array(ref.stride, np.int64).reshape(-1)
@@ -111,30 +111,30 @@ def _provenance(trace: Trace, ref: Ref, cells: Array, which: Array) -> Iterator[
                 continue
             made_cells, hit = result.cells_at(addresses[left])
             hit_indices = np.flatnonzero(left)[hit]
-            yield from _result_provenance(trace, maker, result, made_cells[hit], which[hit_indices])
+            yield from _result_provenance(trace, maker, result, made_cells[hit], indices[hit_indices])
             left[hit_indices] = False
     if left.any():
-        yield from _behind(trace, ref, cells[left], addresses[left], which[left])
+        yield from _behind(trace, ref, cells[left], addresses[left], indices[left])
 
 
-def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, which: Array) -> Iterator[Provenance]:
+def _behind(trace: Trace, ref: Ref, cells: Array, addresses: Array, indices: Array) -> Iterator[Provenance]:
     """The base of a view, or the step that made the tensor."""
     if ref.kind != "step":
         outside = trace.outside[ref.kind, ref.id]
         source_cells, hit = outside.cells_at(addresses)
-        yield Provenance(which, source_of(outside if hit.all() else ref), source_cells if hit.all() else cells)
+        yield Provenance(indices, source_of(outside if hit.all() else ref), source_cells if hit.all() else cells)
         return
     maker = trace.all_steps[ref.id]
     if maker.view:
         viewed = next(r for _, _, r in maker.refs())
         source_cells, hit = viewed.cells_at(addresses)
         if hit.all() and (viewed.memory, viewed.dtype) == (ref.memory, ref.dtype):  # addresses count in units of it
-            yield from _provenance(trace, viewed, source_cells, which)
+            yield from _provenance(trace, viewed, source_cells, indices)
             return
-    yield from _result_provenance(trace, maker, ref, cells, which)
+    yield from _result_provenance(trace, maker, ref, cells, indices)
 
 
-def _result_provenance(trace: Trace, maker: Step, ref: Ref, cells: Array, which: Array) -> Iterator[Provenance]:
+def _result_provenance(trace: Trace, maker: Step, ref: Ref, cells: Array, indices: Array) -> Iterator[Provenance]:
     """The result of a step; for a hidden move, the tensor that it moved."""
     if not len(cells):
         return
@@ -142,7 +142,7 @@ def _result_provenance(trace: Trace, maker: Step, ref: Ref, cells: Array, which:
         name = SOURCES.get(maker.op, "self")
         moved = maker.arguments[name]
         if isinstance(moved, Ref) and moved.dtype == ref.dtype:
-            yield from _provenance(trace, moved, MOVES[maker.op](call_of(trace, maker, ref.output), cells), which)
+            yield from _provenance(trace, moved, MOVES[maker.op](call_of(trace, maker, ref.output), cells), indices)
             return
     source = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output)
-    yield Provenance(which, source, cells)
+    yield Provenance(indices, source, cells)

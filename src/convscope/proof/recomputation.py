@@ -225,7 +225,7 @@ def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: 
     pointed = np.take_along_axis(x, np.clip(indexed, 0, x.shape[dim] - 1), dim)
     right = (indexed >= 0) & (indexed < x.shape[dim]) & ((pointed == number) | (np.isnan(pointed) & np.isnan(number)))
     row = np.sort(indexed, dim)
-    twice = (np.diff(row, axis=dim) == 0).any(dim, keepdims=True)
-    right = (right & ~twice).squeeze(dim) if dropped else right & ~twice
+    is_repeated = (np.diff(row, axis=dim) == 0).any(dim, keepdims=True)
+    right = (right & ~is_repeated).squeeze(dim) if dropped else right & ~is_repeated
     open_ = np.isinf(np.broadcast_to(indices.bounds, recorded.shape))
     return Recomputation(np.where(open_ & right, recorded, indices.values), np.zeros(()))

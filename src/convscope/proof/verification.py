@@ -215,10 +215,10 @@ def _with_reason(mismatch: Mismatch | None, trace: Trace, step: Step, tables: Ta
     if mismatch is None or len(mismatch.cell) != len(step.results[mismatch.output].shape):
         return mismatch
     try:
-        why = explain(trace, step, mismatch.cell, output=mismatch.output, **tables._asdict()).to_text()
+        explanation_text = explain(trace, step, mismatch.cell, output=mismatch.output, **tables._asdict()).to_text()
     except UNABLE:
         return mismatch
-    return replace(mismatch, why=why)
+    return replace(mismatch, why=explanation_text)
 
 
 # What the model returned, against the steps that made it.

@@ -39,9 +39,9 @@ class Mismatch:
     def __str__(self) -> str:
         if self.witness == "shape":
             return f"has a shape that the reference contradicts: it gives {self.shapes[0]}"
-        where = f"at {self.cell}" if self.witness != "channel mean" else f"on average over channel {self.cell[0]}"
+        location = f"at {self.cell}" if self.witness != "channel mean" else f"on average over channel {self.cell[0]}"
         return (
-            f"{where}: recorded {self.recorded:.9g}, {self.witness} {self.expected:.9g}, "
+            f"{location}: recorded {self.recorded:.9g}, {self.witness} {self.expected:.9g}, "
             f"difference {abs(self.recorded - self.expected):.3g}, allowed {self.allowed:.3g}"
         )
 

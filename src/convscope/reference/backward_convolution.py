@@ -203,12 +203,12 @@ def _kernel_rows(
     lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
     positions = list(_positions(narrow.shape[2:], shape[2:], **geometry))
     for image in range(len(wide)):
-        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
-        inputs, gradients = room[0], passed[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
+        room, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
+        inputs, gradients = room[0], grouped_gradients[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
         lines_of_gradients = gradients.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
         sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
-        for tap, met in positions:
-            window = inputs[met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
+        for tap, cells_met in positions:
+            window = inputs[cells_met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
             sums[tap] = (lines_of_gradients @ window).transpose(1, 0, 2, 3)
             sizes[tap] = (np.abs(lines_of_gradients) @ np.abs(window)).transpose(1, 0, 2, 3)
         for row_sum, magnitude in zip(sums, sizes, strict=True):
@@ -226,10 +226,10 @@ def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: U
     padded, inner = _room(shape, grad, weight, **geometry)
     groups = geometry["groups"]
     out = np.zeros((shape[0], groups, shape[1] // groups, *padded))
-    passed = grad.reshape(grad.shape[0], groups, -1, *grad.shape[2:])  # (N, G, K/G, P, Q)
+    grouped_gradients = grad.reshape(grad.shape[0], groups, -1, *grad.shape[2:])  # (N, G, K/G, P, Q)
     kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, K/G, C/G, R, S)
-    for tap, met in _positions(grad.shape[2:], weight.shape[2:], **geometry):
-        out[met] += np.einsum("ngk...,gkc->ngc...", passed, kernels[tap], optimize=True)
+    for tap, cells_met in _positions(grad.shape[2:], weight.shape[2:], **geometry):
+        out[cells_met] += np.einsum("ngk...,gkc->ngc...", grouped_gradients, kernels[tap], optimize=True)
     return np.ascontiguousarray(out.reshape(*shape[:2], *padded)[inner])
 
 
@@ -242,8 +242,8 @@ def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: Un
     grouped = room.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
     kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, C/G, K/G, R, S)
     out = np.zeros((shape[0], groups, shape[1] // groups, *shape[2:]))
-    for tap, met in _positions(shape[2:], weight.shape[2:], **geometry):
-        out += np.einsum("ngk...,gck->ngc...", grouped[met], kernels[tap], optimize=True)
+    for tap, cells_met in _positions(shape[2:], weight.shape[2:], **geometry):
+        out += np.einsum("ngk...,gck->ngc...", grouped[cells_met], kernels[tap], optimize=True)
     return out.reshape(shape)
 
 
@@ -252,10 +252,10 @@ def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unp
     groups = geometry["groups"]
     out = np.zeros((groups, narrow.shape[1] // groups, *shape[1:]))
     for image in range(len(wide)):  # one after the other, so that little memory is needed
-        room, passed = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
-        still = passed[0].reshape(groups, out.shape[1], -1)  # (G, K/G, PQ)
-        for tap, met in _positions(narrow.shape[2:], shape[2:], **geometry):
-            window = room[0][met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
+        room, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
+        still = grouped_gradients[0].reshape(groups, out.shape[1], -1)  # (G, K/G, PQ)
+        for tap, cells_met in _positions(narrow.shape[2:], shape[2:], **geometry):
+            window = room[0][cells_met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
             out[tap] += still @ window.swapaxes(1, 2)
     return out.reshape(shape)
 
@@ -295,8 +295,8 @@ def _positions(
     rank = len(kernel)
     step, spread = per_axis(stride, rank), per_axis(dilation, rank)
     for tap in np.ndindex(*kernel):
-        met = [
+        cells_met = [
             slice(tap_index * d, tap_index * d + (count - 1) * s + 1, s)
             for tap_index, d, s, count in zip(tap, spread, step, places, strict=True)
         ]
-        yield (..., *tap), (..., *met)
+        yield (..., *tap), (..., *cells_met)

@@ -38,8 +38,8 @@ def log_softmax_backward_error(
     total = np.abs(grad_output).sum(dim, keepdims=True)
     share = np.exp(output)
     exponent = u * (5 * FUNCTION + 2)  # a fast exponential, see `softmax_error` of the forward
-    passed = np.abs(share * grad_output.sum(dim, keepdims=True))
-    return np.asarray(share * gamma(n, u) * total + (exponent + 2 * u_out) * passed + u * np.abs(y))
+    share_of_sum = np.abs(share * grad_output.sum(dim, keepdims=True))
+    return np.asarray(share * gamma(n, u) * total + (exponent + 2 * u_out) * share_of_sum + u * np.abs(y))
 
 
 def softmax_backward(grad_output: Array, output: Array, dim: int, input_dtype: DType = None) -> Array:

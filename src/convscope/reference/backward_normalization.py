@@ -182,14 +182,14 @@ def _errors_apart(
     Source: PyTorch, aten/src/ATen/native/cpu/layer_norm_kernel.cpp and group_norm_kernel.cpp.
     """
     together, shared = axes
-    n, many = (math.prod(grad.shape[a] for a in some) for some in axes)
+    n, statistic_terms = (math.prod(grad.shape[a] for a in summed_axes) for summed_axes in axes)
     pulled, z, far = grad * scale, (np.abs(x) + np.abs(mean)) * rate, (x - mean) * rate
     h, share = np.abs(pulled), gamma(n + 8, u)
     means, slope_off = h.mean(together, keepdims=True), share * (h * z).mean(together, keepdims=True)
     slope = np.abs((pulled * far).mean(together, keepdims=True)) + slope_off
     rounded = (12 * u + 4 * u_out) * (h + means + z * slope)
     dx = rate * (share * means + np.abs(far) * slope_off + rounded)
-    added = gamma(many + 8, u) + 2 * u_out
+    added = gamma(statistic_terms + 8, u) + 2 * u_out
     dx = carried(dx, (h * z).sum(together, keepdims=True) / np.minimum(rate, 1), u)
     return dx, added * (np.abs(grad) * z).sum(shared), added * np.abs(grad).sum(shared)
 

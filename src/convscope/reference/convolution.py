@@ -185,7 +185,7 @@ def _gather(
         )
     padded = np.pad(x, [(0, 0), (0, 0), *borders])
     span = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    if any(s > have for s, have in zip(span, padded.shape[2:], strict=True)):
+    if any(s > length for s, length in zip(span, padded.shape[2:], strict=True)):
         raise ShapeError(f"a window of {span} cells does not fit into the padded input of {list(padded.shape[2:])}.")
     grouped = padded.reshape(n, groups, channels // groups, *padded.shape[2:])
     spatial = tuple(range(3, 3 + rank))
@@ -214,11 +214,11 @@ def _gather_inside(
     lead: Index = (slice(None),) * 3
     for tap, tap_index in enumerate(np.ndindex(*kernel)):
         reads, writes = [], []
-        for i, many, (size, _, s, d, (before, _)) in zip(tap_index, places, axis_settings, strict=True):
-            start = np.arange(many) * s + i * d - before
-            met = np.flatnonzero((start >= 0) & (start < size))
-            reads.append(start[met])
-            writes.append(met)
+        for i, count, (size, _, s, d, (before, _)) in zip(tap_index, places, axis_settings, strict=True):
+            start = np.arange(count) * s + i * d - before
+            valid = np.flatnonzero((start >= 0) & (start < size))
+            reads.append(start[valid])
+            writes.append(valid)
         if not all(map(len, reads)):
             continue
         cells_read: Array = cells[(*lead, *np.ix_(*reads))]

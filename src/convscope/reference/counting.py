@@ -89,8 +89,8 @@ def running_extreme(pick: np.ufunc) -> Callable[[Array, int], tuple[Array, Array
             return x, np.zeros((), np.int64)
         best = pick.accumulate(x, dim)
         positions = np.arange(x.shape[dim]).reshape([-1 if a == dim % x.ndim else 1 for a in range(x.ndim)])
-        met = (x == best) | np.isnan(x)
-        return best, np.maximum.accumulate(np.where(met, positions, 0), dim)
+        is_new_best = (x == best) | np.isnan(x)
+        return best, np.maximum.accumulate(np.where(is_new_best, positions, 0), dim)
 
     return running
 

@@ -54,8 +54,8 @@ def number(s: float, dtype: DType = None) -> Array:
 
 def counted(end: float, start: float = 0, step: float = 1, dtype: DType = None) -> Array:
     """arange: start, start + step, ... before `end`; integers if all three are."""
-    many = max(0, int(np.ceil((end - start) / step)))
-    return cast(start + step * np.arange(many), dtype)
+    count = max(0, int(np.ceil((end - start) / step)))
+    return cast(start + step * np.arange(count), dtype)
 
 
 def counted_error(y: Array, u: float, end: float, start: float = 0, step: float = 1, dtype: DType = None) -> Numbers:

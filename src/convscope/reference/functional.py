@@ -238,7 +238,7 @@ def conv2d_backward(
     borders = borders_of(padding, (r, s), spread)
     padded = np.pad(x, [(0, 0), (0, 0), *borders])
     grouped = padded.reshape(n, groups, -1, *padded.shape[2:])
-    passed = grad.reshape(n, groups, k // groups, *out)
+    grouped_grad = grad.reshape(n, groups, k // groups, *out)
     to_weight = np.empty((groups, k // groups, *weight.shape[1:]))
     to_padded = np.zeros(grouped.shape)
     kernels = weight.reshape(to_weight.shape)
@@ -247,9 +247,9 @@ def conv2d_backward(
             slice(tap_index * d, tap_index * d + (count - 1) * st + 1, st)
             for tap_index, d, count, st in zip((i, j), spread, out, step, strict=True)
         )
-        met = grouped[..., rows, columns]  # (N, G, C/G, P, Q)
-        to_weight[..., i, j] = np.einsum("ngkpq,ngcpq->gkc", passed, met, optimize=True)
-        to_padded[..., rows, columns] += np.einsum("ngkpq,gkc->ngcpq", passed, kernels[..., i, j], optimize=True)
+        inputs_met = grouped[..., rows, columns]  # (N, G, C/G, P, Q)
+        to_weight[..., i, j] = np.einsum("ngkpq,ngcpq->gkc", grouped_grad, inputs_met, optimize=True)
+        to_padded[..., rows, columns] += np.einsum("ngkpq,gkc->ngcpq", grouped_grad, kernels[..., i, j], optimize=True)
     (top, _), (left, _) = borders
     to_x = to_padded.reshape(padded.shape)[..., top : top + x.shape[2], left : left + x.shape[3]]
     return to_x, to_weight.reshape(weight.shape), grad.sum((0, 2, 3))

@@ -42,24 +42,24 @@ def sliding(
     """
     span = dilation * (kernel - 1) + 1
     room = size + 2 * padding - span
-    many = (-(-room // stride) if ceil_mode else room // stride) + 1
-    if ceil_mode and (many - 1) * stride >= size + padding:
-        many -= 1
-    starts = np.arange(many) * stride - padding
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:
+        count -= 1
+    starts = np.arange(count) * stride - padding
     cells = starts[:, None] + dilation * np.arange(kernel)
     counts = np.minimum(starts + kernel, size + padding) - starts
     return _trimmed(cells, (cells >= 0) & (cells < size), counts)
 
 
-def adaptive(size: int, many: int) -> PoolWindows:
-    """`many` windows that share out `size` cells: from floor(o·size / many) to ceil((o + 1)·size / many).
+def adaptive(size: int, count: int) -> PoolWindows:
+    """`count` windows that share out `size` cells: from floor(o·size / many) to ceil((o + 1)·size / many).
 
     >>> windows = adaptive(5, 3)
     >>> windows.cells[windows.inside].tolist(), windows.counts.tolist()
     ([0, 1, 1, 2, 3, 3, 4], [2, 3, 2])
     """
-    first = np.arange(many) * size // many
-    last = -(-(np.arange(many) + 1) * size // many)
+    first = np.arange(count) * size // count
+    last = -(-(np.arange(count) + 1) * size // count)
     cells = first[:, None] + np.arange(max(1, int((last - first).max(initial=1))))
     return _trimmed(cells, cells < last[:, None], last - first)
 
@@ -177,7 +177,7 @@ def _windows(
 
 
 def _shares(x: Array, output_size: Sequence[int]) -> list[PoolWindows]:
-    return [adaptive(size, many) for size, many in zip(x.shape[-len(output_size) :], output_size, strict=True)]
+    return [adaptive(size, count) for size, count in zip(x.shape[-len(output_size) :], output_size, strict=True)]
 
 
 def _trimmed(cells: Array, inside: Array, counts: Array) -> PoolWindows:
@@ -302,7 +302,7 @@ def avg_pool_backward_error(_y: Array, u: float, grad_output: Array, x: Array, k
 def adaptive_avg_pool_backward(grad_output: Array, x: Array) -> Array:
     """_adaptive_avg_pool{2,3}d_backward: as above, with adaptive windows."""
     lead = 2 if x.ndim > 3 else 1
-    windows = [adaptive(size, many) for size, many in zip(x.shape[lead:], grad_output.shape[lead:], strict=True)]
+    windows = [adaptive(size, count) for size, count in zip(x.shape[lead:], grad_output.shape[lead:], strict=True)]
     return _shared(grad_output / math.prod(np.ix_(*[w.counts for w in windows])), windows, x.shape[lead:])
 
 
@@ -310,7 +310,7 @@ def adaptive_avg_pool_backward_error(_y: Array, u: float, grad_output: Array, x:
     """A division for each axis, and a sum over the windows that read a cell: at most two on an axis that shrinks."""
     lead = 2 if x.ndim > 3 else 1
     windows = [
-        max(2, -(-many // size) + 1) for size, many in zip(x.shape[lead:], grad_output.shape[lead:], strict=True)
+        max(2, -(-count // size) + 1) for size, count in zip(x.shape[lead:], grad_output.shape[lead:], strict=True)
     ]
     size = adaptive_avg_pool_backward(np.abs(grad_output), x)
     return gamma(math.prod(windows) + len(windows), u) * size

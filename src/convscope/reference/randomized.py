@@ -55,8 +55,8 @@ def fractional_max_pool(
             winner = int(odd[-1]) if len(odd) else int(window.argmax())
             inside = np.unravel_index(winner, window.shape)
             best[(*plane, *cell)] = window[inside]
-            where = [start + int(i) for start, i in zip(first, inside, strict=True)]
-            index[(*plane, *cell)] = np.ravel_multi_index(where, x.shape[-rank:])
+            cell_in_plane = [start + int(i) for start, i in zip(first, inside, strict=True)]
+            index[(*plane, *cell)] = np.ravel_multi_index(cell_in_plane, x.shape[-rank:])
     return best, index
 
 

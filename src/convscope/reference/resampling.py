@@ -219,11 +219,11 @@ def _resampled_error(
         sway = drift + u * axis_taps.slack + u_out * axis_taps.stored
         size = np.abs(axis_taps.weights)
         share = gamma(axis_taps.cells.shape[1] + 2, u)
-        beside = _beside(total + moved, axis, reach[:, [0, -1]], drift.repeat(2, 1), axis_taps.crosses)
+        crossing_error = _beside(total + moved, axis, reach[:, [0, -1]], drift.repeat(2, 1), axis_taps.crosses)
         moved = (
             _weighted(moved, axis, axis_taps.cells, size)
             + _weighted(total + moved, axis, axis_taps.cells, sway)
-            + beside
+            + crossing_error
         )
         total = _weighted(total, axis, axis_taps.cells, size)
         moved = moved + share * total

@@ -160,13 +160,13 @@ def erf(x: Array) -> Array:
     cells = np.asarray(x, np.float64).ravel()
     y = np.empty_like(cells)
     for start in range(0, len(cells), CHUNK):
-        some = cells[start : start + CHUNK]
-        square = np.minimum(some * some, NEAR * NEAR)
-        total = np.full(some.shape, TERMS[-1])
+        part = cells[start : start + CHUNK]
+        square = np.minimum(part * part, NEAR * NEAR)
+        total = np.full(part.shape, TERMS[-1])
         for term in reversed(TERMS[:-1]):
             total *= square
             total += term
-        y[start : start + CHUNK] = total * np.exp(-square) * some
+        y[start : start + CHUNK] = total * np.exp(-square) * part
     far = ~(np.abs(cells) <= NEAR)
     y[far] = np.fromiter(map(math.erf, cells[far].tolist()), np.float64)
     return y.reshape(np.shape(x))

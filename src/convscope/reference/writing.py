@@ -69,12 +69,12 @@ def scatter_reduced(x: Array, dim: int, index: Array, src: Array, reduce: str, i
     out, index = np.array(x, ndmin=1), np.atleast_1d(index)
     axes = list(np.ogrid[tuple(map(slice, index.shape))])
     axes[dim % index.ndim] = index
-    target, sent = tuple(axes), np.atleast_1d(src)[tuple(map(slice, index.shape))]
+    target, sources = tuple(axes), np.atleast_1d(src)[tuple(map(slice, index.shape))]
     if not include_self:
         out[target] = np.iinfo(x.dtype).min if x.dtype.kind in "iu" and reduce == "amax" else (
             np.iinfo(x.dtype).max if x.dtype.kind in "iu" and reduce == "amin" else NEUTRAL[reduce]
         )  # fmt: skip
-    COMBINED[reduce].at(out, target, sent)
+    COMBINED[reduce].at(out, target, sources)
     if reduce == "mean":
         count = np.full(out.shape, 1.0 if include_self else 0.0)
         np.add.at(count, target, 1.0)
@@ -93,9 +93,9 @@ def scatter_reduced_error(
         return 0.0
     terms = (index.shape[dim] if np.ndim(index) else 1) + 2
     if reduce == "prod":
-        sizes, sent = (np.where(values == 0, 1.0, np.abs(values)) for values in (x, src))
+        sizes, source_sizes = (np.where(values == 0, 1.0, np.abs(values)) for values in (x, src))
         low, high = (
-            scatter_reduced(limit(sizes, 1.0), dim, index, limit(sent, 1.0), "prod", include_self)
+            scatter_reduced(limit(sizes, 1.0), dim, index, limit(source_sizes, 1.0), "prod", include_self)
             for limit in (np.minimum, np.maximum)
         )
         return gamma(terms, u) * np.abs(y) + np.where(low < smallest(u), terms * smallest(u) * high, 0.0)

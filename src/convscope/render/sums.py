@@ -142,10 +142,10 @@ def _numbers(values: Array, plane: Array, scale: NumberScale, window: Cells | No
 
 def region(cells: Cells, plane: Array) -> str:
     """The region of a plane of cells: `conv1 channel 3, rows 0 to 2, columns 4 to 6`."""
-    where = cells.cells[plane]
-    spans = [_span(name, where[..., axis]) for name, axis in (("row", -2), ("column", -1))]
-    many = len(cells.source.shape) > 2 and cells.source.shape[-3] > 1
-    channel = f" channel {where[0, 0, -3]}" if many else ""
+    plane_cells = cells.cells[plane]
+    spans = [_span(name, plane_cells[..., axis]) for name, axis in (("row", -2), ("column", -1))]
+    has_channels = len(cells.source.shape) > 2 and cells.source.shape[-3] > 1
+    channel = f" channel {plane_cells[0, 0, -3]}" if has_channels else ""
     return f"{cells.source.name}{channel}, {', '.join(spans)}"
 
 

@@ -185,8 +185,8 @@ def _window(dot: Dot, channels: list[Channel]) -> list[WorksheetLine]:
     if len(shown) < len(channels):
         left = len(channels) - len(shown)
         units.append(scale.units(dot.total() - sum(channel.total for channel in shown)))
-        many = f"the other {left:,} channels, sum of {left * shown[0].terms.size:,}"
-        lines.append(WorksheetLine("row", many, scale.text(units[-1])))
+        label = f"the other {left:,} channels, sum of {left * shown[0].terms.size:,}"
+        lines.append(WorksheetLine("row", label, scale.text(units[-1])))
     return [*lines, *_lines([*([RULE] if lines else []), *closing(dot, scale, sum(units), drawn=True)])]
 
 

@@ -171,13 +171,13 @@ class LessonService:
             return LessonVerdict(right=None, html=MARKDOWN.render(str(error)))
         return LessonVerdict(right=verdict.right, html=MARKDOWN.render(verdict.text), because=_output(verdict.because))
 
-    def _executed(self, many: int) -> "list[cs.lessons.Shown]":
+    def _executed(self, count: int) -> "list[cs.lessons.Shown]":
         """The first blocks, executed."""
         with self._lock:
             blocks = list(self._session.lesson.blocks)
-            while len(self._shown) < many:
+            while len(self._shown) < count:
                 self._shown.append(self._session.show(blocks[len(self._shown)]))
-            return self._shown[:many]
+            return self._shown[:count]
 
     def _block(self, shown: "cs.lessons.Shown") -> LessonBlock:
         match shown:

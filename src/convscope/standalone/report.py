@@ -85,8 +85,8 @@ class Report:
     """Sentences on what did not fit, or could not be made."""
 
     def __str__(self) -> str:
-        many = f"{self.images} image{'s' * (self.images != 1)}"
-        head = f"wrote {self.path} ({max(1, round(self.size / 1000)):,} kB): {self.title}, {many}"
+        image_count = f"{self.images} image{'s' * (self.images != 1)}"
+        head = f"wrote {self.path} ({max(1, round(self.size / 1000)):,} kB): {self.title}, {image_count}"
         return "\n".join(
             spelled(line) for line in (head, *(f"left out: {text[:1].lower()}{text[1:]}" for text in self.left_out))
         )
@@ -179,8 +179,8 @@ def _references(
     start = handle.start
     assert start is not None
     if isinstance(start, SampleRef):
-        many = workspace.sources_known.count(start.source, start.split)
-        yield from (start.model_copy(update={"index": i}) for i in range(min(IMAGES, many)))
+        image_count = workspace.sources_known.count(start.source, start.split)
+        yield from (start.model_copy(update={"index": i}) for i in range(min(IMAGES, image_count)))
     else:
         yield start
 

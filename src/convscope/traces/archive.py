@@ -148,16 +148,16 @@ def write(path: str | Path, source: ArchiveSource) -> None:
 def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     if not path.name:
         raise UsageError(f"the trace cannot be written to {path}: it is a folder; name a file.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(
             {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()},
-            beside,
+            temporary,
             dict(metadata),
         )
-        replace_file(beside, path)
+        replace_file(temporary, path)
     except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise UsageError(f"the trace cannot be written to {path}: {error}.") from None
 
 

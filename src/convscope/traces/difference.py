@@ -80,7 +80,7 @@ class Difference(RichDisplay):
         return iter(self.steps)
 
     def __str__(self) -> str:
-        only = [f"{name}: only in the {which} trace" for which, names in self._only for name in names]
+        only = [f"{name}: only in the {side} trace" for side, names in self._only for name in names]
         return joined([*map(str, self.steps), *only])
 
     @property

@@ -181,66 +181,74 @@ class _Reader:
 
     def check(self, number: int, step: Step, modules: Mapping[str, str]) -> None:
         """Raise ValueError unless everything about a step is possible."""
-        where = f"step {number}"
-        _require(type(step.id) is int and step.id == number, f"{where} has the id {step.id!r}")
+        location = f"step {number}"
+        _require(type(step.id) is int and step.id == number, f"{location} has the id {step.id!r}")
         texts = (step.name, step.module, step.module_type, step.op, step.overload)
-        _require(all(isinstance(text, str) for text in texts) and bool(step.name and step.op), f"{where} has no name")
-        _require(modules.get(step.module) == step.module_type, f"{where} ran in a module that the model does not have")
+        _require(
+            all(isinstance(text, str) for text in texts) and bool(step.name and step.op), f"{location} has no name"
+        )
+        _require(
+            modules.get(step.module) == step.module_type, f"{location} ran in a module that the model does not have"
+        )
         called = step.name.partition("#")[0]
         fits_module = called == step.module or called.startswith(f"{step.module}.".lstrip("."))
-        _require(fits_module, f"{where} is named {step.name!r} but ran in {step.module!r}")
+        _require(fits_module, f"{location} is named {step.name!r} but ran in {step.module!r}")
         flags = (step.view, step.hidden, step.overridden)
-        _require(all(isinstance(flag, bool) for flag in flags), f"{where} has a flag that is neither true nor false")
-        _require(_increasing(step.inputs, number), f"{where} reads steps that do not come before it")
-        _require(isinstance(step.arguments, dict), f"{where} has no arguments")
+        _require(all(isinstance(flag, bool) for flag in flags), f"{location} has a flag that is neither true nor false")
+        _require(_increasing(step.inputs, number), f"{location} reads steps that do not come before it")
+        _require(isinstance(step.arguments, dict), f"{location} has no arguments")
         parameters = dict[str, str]()
         for name, item, ref in step.refs():
-            self.reference(ref, number, f"{name} of {where}")
+            self.reference(ref, number, f"{name} of {location}")
             if not derivable(ref, self.outside, self.steps):
                 self.stored(f"operand/{number}/{name}/{item}", ref)
             if step.arguments[name] is ref and ref.kind == "parameter":
                 parameters[name] = ref.name
-        _require(isinstance(step.parameters, dict) and step.parameters == parameters, f"{where} names other parameters")
-        _require(not step.view or any(True for _ in step.refs()), f"{where} is a view of nothing")
+        _require(
+            isinstance(step.parameters, dict) and step.parameters == parameters, f"{location} names other parameters"
+        )
+        _require(not step.view or any(True for _ in step.refs()), f"{location} is a view of nothing")
         self._results(number, step)
-        _require(_describable(step), f"{where} has arguments that {step.op} cannot have")
-        _require(modest(step), f"{where} asks for far more cells than its tensors have")
+        _require(_describable(step), f"{location} has arguments that {step.op} cannot have")
+        _require(modest(step), f"{location} asks for far more cells than its tensors have")
 
     def _results(self, number: int, step: Step) -> None:
-        where = f"step {number}"
-        _require(isinstance(step.results, tuple) and bool(step.results), f"{where} has no result")
+        location = f"step {number}"
+        _require(isinstance(step.results, tuple) and bool(step.results), f"{location} has no result")
         for index, ref in enumerate(step.results):
-            _shape_of(ref, f"result {index} of {where}")
+            _shape_of(ref, f"result {index} of {location}")
             identity = (ref.kind, ref.id, ref.name, ref.output, ref.rewritten)
-            _require(identity == ("step", number, step.name, index, ()), f"a result of {where} belongs to another step")
+            _require(
+                identity == ("step", number, step.name, index, ()), f"a result of {location} belongs to another step"
+            )
             self.stored(f"output/{number}/{index}", ref)
 
-    def reference(self, ref: Ref, number: int, where: str) -> None:
+    def reference(self, ref: Ref, number: int, location: str) -> None:
         """Raise ValueError unless step `number`, or the end of the pass, can have read this tensor."""
-        _shape_of(ref, where)
+        _shape_of(ref, location)
         if ref.kind == "step":
-            _require(ref.id < number, f"{where} is a step that does not come before it")
+            _require(ref.id < number, f"{location} is a step that does not come before it")
             maker = self.steps[ref.id]
-            _require(ref.output < len(maker.results), f"{where} is a result that {maker.name} does not have")
+            _require(ref.output < len(maker.results), f"{location} is a result that {maker.name} does not have")
             name, since = maker.name, ref.id
         else:
-            _require((ref.kind, ref.id) in self.outside, f"{where} is a {ref.kind} that the trace does not have")
-            _require(ref.output == 0, f"{where} is a second result of a {ref.kind}")
+            _require((ref.kind, ref.id) in self.outside, f"{location} is a {ref.kind} that the trace does not have")
+            _require(ref.output == 0, f"{location} is a second result of a {ref.kind}")
             name, since = self.outside[ref.kind, ref.id].name, -1
-        _require(ref.name == name, f"{where} is named {ref.name!r}, elsewhere {name!r}")
+        _require(ref.name == name, f"{location} is named {ref.name!r}, elsewhere {name!r}")
         _require(
-            _increasing(ref.rewritten, number, since + 1), f"{where} was rewritten by steps that do not come between"
+            _increasing(ref.rewritten, number, since + 1), f"{location} was rewritten by steps that do not come between"
         )
         if ref.kind == "parameter" and not ref.rewritten:
-            self._view(ref, self.outside[ref.kind, ref.id], where)
+            self._view(ref, self.outside[ref.kind, ref.id], location)
 
-    def _view(self, ref: Ref, parameter: Ref, where: str) -> None:
+    def _view(self, ref: Ref, parameter: Ref, location: str) -> None:
         """Check that a view of a parameter stays inside it, and has no more cells than the largest array."""
-        _require(ref.dtype == parameter.dtype, f"{where} has another type than the parameter")
+        _require(ref.dtype == parameter.dtype, f"{location} has another type than the parameter")
         first, cells, size = ref.offset - parameter.offset, math.prod(ref.shape), math.prod(parameter.shape)
         inside = first + _reach(ref) < size if cells else first <= size
-        _require(first >= 0 and inside, f"{where} reaches beyond the parameter {parameter.name}")
-        _require(cells <= max(self.largest, size), f"{where} has more cells than any array in the file")
+        _require(first >= 0 and inside, f"{location} reaches beyond the parameter {parameter.name}")
+        _require(cells <= max(self.largest, size), f"{location} has more cells than any array in the file")
 
     def stored(self, name: str, ref: Ref) -> None:
         """Raise ValueError unless the file has an array of this name with the right type and shape."""
@@ -293,20 +301,22 @@ def _result(packed: object, returned: tuple[Any, ...] | None, reader: _Reader) -
         reader.stored(name, ref)
 
 
-def _shape_of(ref: object, where: str) -> None:
+def _shape_of(ref: object, location: str) -> None:
     """Check the types of a reference's entries, and that the addresses of its cells fit an int64."""
     if not isinstance(ref, Ref):
-        raise ValueError(f"{where} is not a tensor")  # noqa: TRY004
-    _require(isinstance(ref.kind, str) and ref.kind in get_args(Kind), f"{where} has the unknown kind {ref.kind!r}")
-    _require(isinstance(ref.name, str) and bool(ref.name), f"{where} has no name")
-    _require(isinstance(ref.dtype, str) and ref.dtype in STORED, f"{where} has the unknown type {ref.dtype!r}")
-    _require(all(map(_count, (ref.id, ref.output, ref.offset, ref.memory))), f"{where} has a number below 0, or none")
-    _require(_counts(ref.shape) and _counts(ref.stride), f"{where} has no shape and strides of integers")
-    _require(len(ref.shape) == len(ref.stride) <= 64, f"{where} has another number of strides than of axes")
+        raise ValueError(f"{location} is not a tensor")  # noqa: TRY004
+    _require(isinstance(ref.kind, str) and ref.kind in get_args(Kind), f"{location} has the unknown kind {ref.kind!r}")
+    _require(isinstance(ref.name, str) and bool(ref.name), f"{location} has no name")
+    _require(isinstance(ref.dtype, str) and ref.dtype in STORED, f"{location} has the unknown type {ref.dtype!r}")
     _require(
-        math.prod(ref.shape) < LARGEST and ref.offset + _reach(ref) < LARGEST, f"{where} is larger than any memory"
+        all(map(_count, (ref.id, ref.output, ref.offset, ref.memory))), f"{location} has a number below 0, or none"
     )
-    _require(_counts(ref.rewritten), f"{where} was rewritten by something that is not a step")
+    _require(_counts(ref.shape) and _counts(ref.stride), f"{location} has no shape and strides of integers")
+    _require(len(ref.shape) == len(ref.stride) <= 64, f"{location} has another number of strides than of axes")
+    _require(
+        math.prod(ref.shape) < LARGEST and ref.offset + _reach(ref) < LARGEST, f"{location} is larger than any memory"
+    )
+    _require(_counts(ref.rewritten), f"{location} was rewritten by something that is not a step")
 
 
 def _reach(ref: Ref) -> int:

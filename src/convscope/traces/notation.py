@@ -34,8 +34,8 @@ def pytorch_code(step: Step, cell: Cell) -> str | None:
     operands, call = notation
     lines = [f"step = trace[{step.name!r}]".replace("'", '"')]
     lines += [f'{name} = torch.tensor(trace.operand(step, "{argument}"))' for name, argument in operands.items()]
-    where = f"[{', '.join(map(str, cell))}]" if len(cell) else ""
-    return "\n".join([*lines, call + where])
+    index_text = f"[{', '.join(map(str, cell))}]" if len(cell) else ""
+    return "\n".join([*lines, call + index_text])
 
 
 def formula(step: Step, cell: Cell) -> str | None:
@@ -178,8 +178,8 @@ def _convolution_formula(arguments: Arguments, cell: Cell) -> str | None:
         return None
     letters = ", ".join("rst"[: len(cell) - 1])
     bias = f" + bias[{cell[0]}]" if isinstance(arguments["bias"], Ref) else ""
-    where = _window(arguments, cell[1:])
-    return f"Σ over c, {letters} of in[c, {where}] · weight[{cell[0]}, c, {letters}]{bias}"
+    window_text = _window(arguments, cell[1:])
+    return f"Σ over c, {letters} of in[c, {window_text}] · weight[{cell[0]}, c, {letters}]{bias}"
 
 
 def _pool_formula(word: str) -> Callable[[Arguments, Cell], str | None]:

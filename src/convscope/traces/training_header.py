@@ -167,31 +167,33 @@ class _TrainingReader:
             )
             _require(right, f"{name!r} is not part of the optimizer's state")
 
-    def _forward(self, ref: object, where: str) -> None:
+    def _forward(self, ref: object, location: str) -> None:
         """Check that a tensor belongs to the forward pass."""
         if isinstance(ref, Ref) and ref.kind != "step":
             _require(
-                self.outside.get((ref.kind, ref.id)) == ref, f"{where} names a tensor that the trace does not have"
+                self.outside.get((ref.kind, ref.id)) == ref, f"{location} names a tensor that the trace does not have"
             )
             return
-        _require(_of_step(ref, self.steps, where).id <= self.loss, f"{where} names a gradient as its tensor")
+        _require(_of_step(ref, self.steps, location).id <= self.loss, f"{location} names a gradient as its tensor")
 
-    def _backward(self, ref: object, where: str) -> None:
+    def _backward(self, ref: object, location: str) -> None:
         """Check that a tensor was made after the loss."""
-        _require(_of_step(ref, self.steps, where).id > self.loss, f"{where} was made before the loss")
+        _require(_of_step(ref, self.steps, location).id > self.loss, f"{location} was made before the loss")
 
 
-def _of_step(ref: object, steps: Sequence[Step], where: str) -> Ref:
+def _of_step(ref: object, steps: Sequence[Step], location: str) -> Ref:
     """A reference, if it is exactly a result of a step."""
     right = isinstance(ref, Ref) and ref.kind == "step" and type(ref.id) is type(ref.output) is int
-    _require(right, f"{where} is not a result of a step")
+    _require(right, f"{location} is not a result of a step")
     assert isinstance(ref, Ref)
     right = 0 <= ref.id < len(steps) and 0 <= ref.output < len(steps[ref.id].results)
     right = right and steps[ref.id].results[ref.output] == replace(ref, rewritten=())
-    _require(right, f"{where} is a result that no step has")
+    _require(right, f"{location} is a result that no step has")
     later = isinstance(ref.rewritten, tuple) and all(type(row) is int for row in ref.rewritten)
     later = later and all(ref.id < row < len(steps) for row in ref.rewritten)
-    _require(later and [*ref.rewritten] == sorted({*ref.rewritten}), f"{where} names impossible steps that rewrote it")
+    _require(
+        later and [*ref.rewritten] == sorted({*ref.rewritten}), f"{location} names impossible steps that rewrote it"
+    )
     return ref
 
 

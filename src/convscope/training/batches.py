@@ -267,8 +267,8 @@ def _convolves(model: nn.Module) -> bool:
 def _runs(model: nn.Module, data: Dataset) -> bool:
     """Whether the model accepts two images in this format; a `view` in the model would fail."""
     first = data.first(2)
-    some = replace(data, images=first, labels=data.labels[: len(first)], names=())
-    sample = as_batches(some, torch.device("cpu"), channels_last=True).take(torch.arange(len(first)))[0]
+    sample_data = replace(data, images=first, labels=data.labels[: len(first)], names=())
+    sample = as_batches(sample_data, torch.device("cpu"), channels_last=True).take(torch.arange(len(first)))[0]
     parameter = next(model.parameters())
     try:
         with torch.no_grad(), in_eval_mode(model):

@@ -280,7 +280,7 @@ class Loop:
 
     def _report(self) -> None:
         """Report progress to the watcher, which may take its time before it returns."""
-        alone: Alone = self.alone if self.pace == 0 else {}
+        single: Alone = self.alone if self.pace == 0 else {}
         self.pace = self.watch(
             {
                 "event": "progress",
@@ -291,7 +291,7 @@ class Loop:
                 **self._means("epoch_"),
                 "lr": self._lr,
                 "seconds": round(self.position.seconds, 3),
-                **alone,
+                **single,
             }
         )
 

@@ -65,16 +65,16 @@ def _not_above(row: Row, x: float) -> float:
     return _insertion(~(row > x))
 
 
-def _insertion(passed: NDArray[np.bool_]) -> int:
+def _insertion(comes_before: NDArray[np.bool_]) -> int:
     """The insertion point found by bisection, as kernels search; in an unsorted row it depends on the path taken.
 
     Args:
-        passed: Which cells of the whole row come before the insertion point; those without an order do.
+        comes_before: Which cells of the whole row come before the insertion point; those without an order do.
     """
-    start, end = 0, len(passed)
+    start, end = 0, len(comes_before)
     while start < end:
         middle = start + (end - start) // 2
-        start, end = (middle + 1, end) if passed[middle] else (start, middle)
+        start, end = (middle + 1, end) if comes_before[middle] else (start, middle)
     return start
 
 

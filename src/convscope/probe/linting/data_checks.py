@@ -294,14 +294,14 @@ def _accuracy_note(evidence: Evidence, test: Dataset, shared_indices: NDArray[np
     return f"; the model gets {on_shared} of these right and {on_new} of the others"
 
 
-def _mistitled(titles: tuple[str, ...], where: str) -> Iterator[Finding]:
+def _mistitled(titles: tuple[str, ...], name: str) -> Iterator[Finding]:
     numbers = [NUMBER.findall(title) for title in titles]
     if len(titles) < 2 or any(len(result) != 1 for result in numbers):
         return
     shift = {int(result[0]) - k for k, result in enumerate(numbers)}
     if len(shift) == 1 and shift != {0}:
         evidence = ", ".join(f"class {k} is titled {title!r}" for k, title in enumerate(titles[:3]))
-        yield Finding("class-titles", where, evidence, {"titles": list(titles), "shift": shift.pop()})
+        yield Finding("class-titles", name, evidence, {"titles": list(titles), "shift": shift.pop()})
 
 
 def _finds(direction: str) -> str:

@@ -179,14 +179,14 @@ def gather(
     data: Dataset,
     test: Dataset | None,
     *,
-    which: Selection,
+    selection: Selection,
     loss: Loss,
     step: Step | None,
     predict: Predict,
 ) -> Evidence:
     """Run the model on some training images; weights, buffers, gradients, modes and random state are put back."""
     parameter = next(model.parameters(), torch.empty(0))
-    raw, read_indices = data.readable(which)
+    raw, read_indices = data.readable(selection)
     images = torch.from_numpy(data.preprocess.normalize(raw)).to(parameter.device, parameter.dtype)
     labels = torch.tensor(data.labels[read_indices], device=parameter.device)
     with left_as_found(model):

@@ -228,7 +228,7 @@ class Lint(RichDisplay):
         parts = [[head], *(finding.lines() for finding in self.findings)]
         reasons = sorted(set(self.skipped.values()))
         for reason in reasons:
-            names = ", ".join(name for name, why in self.skipped.items() if why == reason)
+            names = ", ".join(name for name, skip_reason in self.skipped.items() if skip_reason == reason)
             parts.append([f"not looked for ({reason}): {names}"])
         return Report.of(*parts)
 

@@ -70,11 +70,13 @@ def step_fails(evidence: Evidence) -> Iterator[Finding]:
         next(check(evidence), None) for check in (loss_and_target_shapes, outputs_and_classes) if evidence.stepped.error
     )
     if evidence.stepped.error and not explained:
-        met = "".join(
+        loss_shapes = "".join(
             f"; {c.name} met outputs {_size(c.output)} and targets {_size(c.target)}, {str(c.target.dtype)[6:]}"
             for c in evidence.stepped.observed.losses[:1]
         )
-        yield Finding("step-fails", "", f"{evidence.stepped.error}{met}", {"images": list(evidence.images.shape)})
+        yield Finding(
+            "step-fails", "", f"{evidence.stepped.error}{loss_shapes}", {"images": list(evidence.images.shape)}
+        )
 
 
 def missing_train(evidence: Evidence) -> Iterator[Finding]:

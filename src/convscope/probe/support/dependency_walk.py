@@ -123,7 +123,7 @@ class DependencyWalk:
         back = Backward(self.trace, self._varies)
         back.weights[step.id, 0] = marks
         result = Followed()
-        passed: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
+        counts_before: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
         for result_key in _results(self.trace, step.id):
             remaining = back.weights.pop(result_key, None)
             if remaining is None or result_key not in self._varies or not remaining.any():
@@ -133,11 +133,11 @@ class DependencyWalk:
                 if key in self._known:
                     _went_on(result, self._known[key])
                     break
-                passed[key] = result.counts()
+                counts_before[key] = result.counts()
             _through(back, result, self.trace.all_steps[result_key[0]], result_key[1], remaining)
         else:
             result.inputs = {name: array > 0 for name, array in back.inputs.items()}
-        self._known |= {key: result.since(counts) for key, counts in passed.items()}
+        self._known |= {key: result.since(counts) for key, counts in counts_before.items()}
         return result
 
 

@@ -84,8 +84,8 @@ class Partial:
         try:
             yield
         except OSError as error:
-            where = error.filename or self._folder
-            raise DataError(f"{where} cannot be used for partial results: {error.strerror or error}.") from None
+            path = error.filename or self._folder
+            raise DataError(f"{path} cannot be used for partial results: {error.strerror or error}.") from None
 
     def _check(self, identity: str) -> None:
         path = self._folder / KEY

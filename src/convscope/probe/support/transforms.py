@@ -138,10 +138,10 @@ class Motion:
             if self.border
             else "every cell"
         )
-        where = (
+        share = (
             ring if self.border is not None else f"{100 * self.along:.0f} % of the cells, no ring is free of the border"
         )
-        moves = f"{self.layer} ({self.kind}) moves along in {where}"
+        moves = f"{self.layer} ({self.kind}) moves along in {share}"
         if self.stride > 1:
             moves += (
                 f", in steps of {self.stride} pixels; after one pixel its maps are off by {100 * self.between:.0f} %"

@@ -201,12 +201,12 @@ def _paper(explanation: cs.Explanation, kept_terms: Array | None) -> Paper | Non
     worksheet = explanation.paper()
     if worksheet is None:
         return None
-    sent: dict[int | None, int] | None = (
+    sent_positions: dict[int | None, int] | None = (
         None if kept_terms is None else {int(term): position for position, term in enumerate(kept_terms)}
     )
     lines = []
     for line in worksheet.lines:
-        term = line.term if sent is None else sent.get(line.term)
+        term = line.term if sent_positions is None else sent_positions.get(line.term)
         lines.append(
             Line(
                 kind=line.kind,

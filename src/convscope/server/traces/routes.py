@@ -121,8 +121,8 @@ def _channel(array: Array, channel: int | None, name: str) -> Array:
     if channel is None:
         return first
     if first.ndim < 2 or channel >= len(first):
-        have = f"channels 0 to {len(first) - 1}" if first.ndim > 1 else "no channels"
-        raise HTTPException(404, f"{name} has {have}; there is no channel {channel}.")
+        channels_text = f"channels 0 to {len(first) - 1}" if first.ndim > 1 else "no channels"
+        raise HTTPException(404, f"{name} has {channels_text}; there is no channel {channel}.")
     plane: Array = first[channel]
     return plane
 
