@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from typer.main import get_command
 
 import convscope as cs
 from commands import Commands
 from convscope.cards.card import Card, attach
-from convscope.cli import console, main, reference
+from convscope.cli import COMMANDS, application, console, main, reference
 
 
 def process(*arguments: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -47,6 +48,39 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
     for command in ("train", "plot kernels", "probe shift", "open", "filter"):
         assert f"## convscope {command}\n" in written
     assert "| `--layer, --step LAYER` | The convolution; by default the first. |" in written
+
+
+LISTS = """
+import sys
+from convscope.__main__ import main
+
+try:
+    main()
+except SystemExit:
+    print(*sys.modules)
+"""
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each_and_imports_none() -> None:
+    for name, command in get_command(application()).commands.items():
+        assert COMMANDS[name].summary == " ".join(command.help.partition("\n\n")[0].split()), name
+    for arguments in ([], ["-h"], ["--help"]):
+        done = subprocess.run([sys.executable, "-c", LISTS, *arguments], capture_output=True, text=True, check=False)
+        shown, _, modules = done.stdout.rstrip().rpartition("\n")
+        rows = shown.partition("Commands")[2].splitlines()
+        assert [row.split()[1] for row in rows if row[2:3].isalpha()] == [*COMMANDS], arguments
+        assert "typer" in modules.split()
+        assert not {"numpy", *(f"convscope.cli.{source.module}" for source in COMMANDS.values())} & {*modules.split()}
+
+
+def test_a_shell_completes_commands_and_their_options() -> None:
+    for line, expected in {"convscope ver": "verify", "convscope verify --model-a": "--model-arg"}.items():
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_CONVSCOPE_COMPLETE": "complete_bash"}
+        program = "import sys; sys.argv[0] = 'convscope'; from convscope.__main__ import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False, env={**os.environ, **words}
+        )
+        assert done.stdout.split() == [expected], line
 
 
 def test_the_catalogs_list_everything(convscope: Commands) -> None:

@@ -5,43 +5,99 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 import convscope as cs
 from convscope.cli.console import drop_output, hushed, notes_on_data, print_in_any_encoding, remark
 
-MODULES: Mapping[str, str] = {
-    "demo": "explorer",
-    "train": "training",
-    "evaluate": "training",
-    "predict": "training",
-    "trace": "inspection",
-    "explain": "inspection",
-    "verify": "inspection",
-    "summary": "inspection",
-    "workbook": "exporting",
-    "report": "exporting",
-    "check": "inspection",
-    "open": "explorer",
-    "serve": "explorer",
-    "lesson": "lessons",
-    "notebook": "lessons",
-    "filter": "plotting",
-    "plot": "plotting",
-    "probe": "probe",
-    "datasets": "catalog",
-    "models": "catalog",
-    "blocks": "catalog",
+
+class Source(NamedTuple):
+    """Where a command is defined, and its line in the list of commands."""
+
+    module: str
+    """The module whose `COMMANDS` has it; only a requested command's is imported."""
+    summary: str
+    """The first sentence of its help, so that the list imports no module; a test compares the two."""
+
+
+COMMANDS: Mapping[str, Source] = {
+    "demo": Source(
+        "explorer",
+        "Train the shapes network, evaluate it, draw its figures, explain one of its numbers, and open the explorer.",
+    ),
+    "train": Source("training", "Train a network and write a run folder: `convscope train shapes`."),
+    "evaluate": Source(
+        "training", "Evaluate a run: accuracy, loss, recall and precision of each class, confusion matrix."
+    ),
+    "predict": Source("training", "Predict the classes of pictures, including your own."),
+    "trace": Source(
+        "inspection",
+        "List the steps of a forward pass, or of a training step: name, operation, shape, parameters, range.",
+    ),
+    "explain": Source("inspection", "Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`."),
+    "verify": Source("inspection", "Recompute every number independently; exit status 1 if any does not match."),
+    "summary": Source(
+        "inspection",
+        "Sizes, parameters and costs of every layer as arithmetic; exit status 1 if the model fails on SIZE.",
+    ),
+    "workbook": Source(
+        "exporting",
+        "Write a network as a spreadsheet of live formulas: `convscope workbook crosses crosses:plus -o net.xlsx`.",
+    ),
+    "report": Source(
+        "exporting",
+        "Write a model and every number of some images as one HTML file: `convscope report runs/shapes-cnn`.",
+    ),
+    "check": Source(
+        "inspection",
+        "Check your own function against the reference; exit status 1 if it is wrong: "
+        "`convscope check mine.py:conv2d`.",
+    ),
+    "open": Source("explorer", "Open the explorer on a model: a page where every number can be clicked."),
+    "serve": Source("explorer", "Open the explorer on all runs of a folder."),
+    "lesson": Source(
+        "lessons",
+        "Take a lesson beside the explorer, or in the terminal; without a name, list them: `convscope lesson crosses`.",
+    ),
+    "notebook": Source("lessons", "Write lessons as Jupyter notebooks: `convscope notebook lessons`."),
+    "filter": Source("plotting", "Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."),
+    "plot": Source("plotting", "Draw data, kernels, feature maps, networks and trainings."),
+    "probe": Source("probe", "Ask a model a question and measure the answer."),
+    "datasets": Source("catalog", "List the data sets with shapes, sizes and sources."),
+    "models": Source("catalog", "List the built-in networks: tutorial, input, parameters."),
+    "blocks": Source(
+        "catalog",
+        "Show a network of blocks as arithmetic, as JSON to edit, or as code; exit status 1 if it cannot be built.",
+    ),
 }
-"""Command -> the module whose `COMMANDS` has it, in the order of the help. Only a requested command's is imported."""
+"""Command -> its source, in the order of the help."""
 
 
-def application(commands: Iterable[str] = MODULES) -> typer.Typer:
+def application(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands."""
+    result = _without_commands()
+    for name in commands:
+        command = importlib.import_module(f"convscope.cli.{COMMANDS[name].module}").COMMANDS[name]
+        if isinstance(command, typer.Typer):
+            result.add_typer(command, name=name)
+        else:
+            result.command(name)(command)
+    return result
+
+
+def listing() -> typer.Typer:
+    """The command line for its own help: the commands' names and summaries, which do nothing."""
+    result = _without_commands()
+    for name, source in COMMANDS.items():
+        result.command(name, help=source.summary)(lambda: None)
+    return result
+
+
+def _without_commands() -> typer.Typer:
     result = typer.Typer(
         name="convscope",
         help="Shows every number inside a convolutional network, and proves each one.",
@@ -51,12 +107,6 @@ def application(commands: Iterable[str] = MODULES) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     result.callback(invoke_without_command=True)(_options)
-    for name in commands:
-        command = importlib.import_module(f"convscope.cli.{MODULES[name]}").COMMANDS[name]
-        if isinstance(command, typer.Typer):
-            result.add_typer(command, name=name)
-        else:
-            result.command(name)(command)
     return result
 
 
@@ -95,10 +145,9 @@ def main() -> None:
     _keep_settings_of_folder_out()
     warnings.showwarning = _show_warning
     print_in_any_encoding()
-    requested = [name for name in sys.argv[1:2] if name in MODULES]
     try:
         with notes_on_data():
-            status = application(requested or MODULES)(standalone_mode=False)
+            status = _requested(sys.argv[1:])(standalone_mode=False)
     except ClickException as error:
         from typer.rich_utils import rich_format_error  # noqa: PLC0415  # loads a parser of Markdown, used for help only
 
@@ -128,6 +177,13 @@ def main() -> None:
         remark(str(stop) or "stopped")
         sys.exit(130)
     sys.exit(status)
+
+
+def _requested(arguments: Sequence[str]) -> typer.Typer:
+    """The command line as far as these arguments need it."""
+    if arguments in ([], ["--help"], ["-h"], ["--version"]) and "_CONVSCOPE_COMPLETE" not in os.environ:
+        return listing()  # a shell that completes a line calls without arguments, and needs the commands
+    return application([name for name in arguments[:1] if name in COMMANDS] or COMMANDS)
 
 
 def _keep_settings_of_folder_out() -> None:
