@@ -1,5 +1,7 @@
 """`convscope` and `python -m convscope` are the command line."""
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -10,6 +12,7 @@ if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: P
 
 def main() -> None:
     """Run the command line; while it loads, Ctrl-C has its default action and ends the process without a traceback."""
+    atexit.register(gc.freeze)  # at exit Python would search all objects of PyTorch for garbage, a third of a second
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # it may be ignored, as in the background
     if usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,8 @@ except SystemExit:
 
 
 def test_the_list_of_commands_has_the_first_sentence_of_each_and_imports_none() -> None:
-    for name, command in get_command(application()).commands.items():
+    commands: Any = get_command(application())
+    for name, command in commands.commands.items():
         assert COMMANDS[name].summary == " ".join(command.help.partition("\n\n")[0].split()), name
     for arguments in ([], ["-h"], ["--help"]):
         done = subprocess.run([sys.executable, "-c", LISTS, *arguments], capture_output=True, text=True, check=False)

@@ -2,6 +2,3 @@
 
 Uses torch; makes traces, which hold NumPy arrays. No explanations, plots or HTTP.
 """
-
-from convscope.capture.activations import ActivationWatch as ActivationWatch
-from convscope.capture.tracing import trace as trace

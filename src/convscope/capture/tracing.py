@@ -1,6 +1,6 @@
 """Tracing: `trace` runs a model once and records every number."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,21 +10,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from convscope.capture.call_inputs import CallInputs, Inputs, as_call_inputs
-from convscope.capture.gradients import BackwardRecorder
 from convscope.capture.model_errors import failure
 from convscope.capture.model_state import ModelState, Unshaped
 from convscope.capture.recompute import MEGABYTE, BudgetRecorder, Recomputing, SparseRecorder
 from convscope.capture.recorder import Recorder
 from convscope.capture.recording import Recording, tensors_of
 from convscope.capture.session import TracingSession
-from convscope.capture.training_recording import TrainingRecording
-from convscope.capture.training_step import (
-    LossFunction,
-    StepSettings,
-    TrainingSession,
-    settings_of_run,
-    training_session,
-)
 from convscope.errors import ShapeError, TraceError, UnknownName, UsageError
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.inputs.pictures import BATCH, prepare_batch
@@ -33,7 +24,6 @@ from convscope.models.preparation import give_shapes
 from convscope.progress import Progress
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.training.replay import StepState, before_step
 from convscope.training.runs import Run, load_run
 from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
@@ -47,7 +37,7 @@ def trace(
     image: Inputs | str | Path | None = None,
     *,
     target: ArrayLike | Tensor | None = None,
-    loss: str | LossFunction | None = None,
+    loss: str | Callable[..., Tensor] | None = None,
     optimizer: str | torch.optim.Optimizer | None = None,
     lr: float | None = None,
     training: bool | None = None,
@@ -120,17 +110,23 @@ def trace(
             )  # fmt: skip
     model, image = _loaded(model, image, of_run=target is not None or at_step is not None)
     if at_step is not None:
-        return _step_of_run(model, at_step, image, target, loss, optimizer, lr)
+        from convscope.capture.step_tracing import step_of_run  # noqa: PLC0415  # it imports all that trains
+
+        return step_of_run(model, at_step, image, target, loss, optimizer, lr)
     run, net = (model, model.model) if isinstance(model, Run) else (None, model)
     subject, intake = _prepared(net, image, batched)
     if target is None:
         _only_with_a_target(loss=loss, optimizer=optimizer, lr=lr)
         session = TracingSession(subject, intake, bool(training), progress=progress)
         return _forward_pass(session, keep, overrides or {})
+    from convscope.capture.step_tracing import training_step  # noqa: PLC0415  # as above
+    from convscope.capture.training_step import StepSettings  # noqa: PLC0415
+
+    if keep is not None and keep != "all":
+        raise UsageError("a training step keeps every number; leave keep out, or pass fewer images.")
     settings = StepSettings(target, loss, optimizer, lr, training)
-    settings = settings if run is None else settings_of_run(run, settings)
     parameters = _parameters(subject, overrides or {})
-    return _training_step(training_session(subject, intake, settings, parameters=parameters, progress=progress), keep)
+    return training_step(subject, intake, settings, run=run, parameters=parameters, progress=progress)
 
 
 def _loaded(
@@ -169,62 +165,6 @@ def _named(image: str | Path, model: nn.Module) -> Inputs:
         return np.stack([prepared.array for prepared in prepare_batch(image, model)])
     prepared: Inputs = prepare_inputs(image, model).value
     return prepared
-
-
-LEAF_WRITTEN = "a leaf Variable that requires grad is being used in an in-place operation"
-"""PyTorch's message about a model that writes into its images while these are to have gradients."""
-
-
-def _training_step(session: TrainingSession, keep: Keep) -> Trace:
-    """Record forward, loss, gradients and update; every number is kept."""
-    if keep is not None and keep != "all":
-        raise UsageError("a training step keeps every number; leave keep out, or pass fewer images.")
-    recorder = BackwardRecorder()
-    try:
-        result = session.run(recorder)
-    except UsageError:
-        raise
-    except Exception as error:
-        if session.of_inputs and LEAF_WRITTEN in str(error):  # the model writes into its images
-            session.of_inputs = False
-            for tensor in session.intake.tensors.values():
-                tensor.requires_grad_(False)
-            return _training_step(session, keep)
-        if "use_reentrant=True" in str(error):
-            raise UsageError(
-                "a training step through reentrant checkpointing is not explained; use "
-                "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
-            ) from error
-        raise failure(session, error, recorder, None) from error
-    finally:
-        session.progress = None
-    return Trace(TrainingRecording(session, recorder, result))
-
-
-def _step_of_run(run: nn.Module | Run, step: int, *arguments: object) -> Trace:
-    """Repeat a run up to a step, and record that step."""
-    if not isinstance(run, Run):
-        raise UsageError(f"at_step repeats a step of a run, not of {kind_of(run)}; cs.load_run reads a run.")
-    if any(value is not None for value in arguments):
-        raise UsageError(
-            "at_step repeats a step with its own images, labels, loss, optimizer and rate; leave them out."
-        )
-
-    def record(state: StepState) -> Trace:
-        steps = f"{state.repeated:,} step{'s' * (state.repeated != 1)}"
-        settings = StepSettings(
-            state.labels,
-            run.recipe.loss if not run.recipe.label_smoothing else state.loss,
-            state.optimizer,
-            origin=f"step {step:,} of {run.name}, after repeating {steps}",
-        )
-        subject = ModelState.of(state.model)
-        session = training_session(
-            subject, as_call_inputs(subject, state.images, True), settings, parameters={}, progress=None
-        )
-        return _training_step(session, None)
-
-    return before_step(run, step, record)  # type: ignore[no-any-return]  # what `record` returns
 
 
 def _only_with_a_target(**settings: object) -> None:

@@ -3,8 +3,3 @@
 Every known mistake is a variant of the reference that is run on the same cases. A cause is named only if its variant
 gives the numbers that the function gave.
 """
-
-from convscope.checking.checker import check
-from convscope.checking.result import Check, WrongResult
-
-__all__ = ["Check", "WrongResult", "check"]

@@ -21,7 +21,7 @@ from convscope.errors import ConvscopeError, LessonError, UsageError
 from convscope.lessons.lesson import Block, Code, Lesson, Question, Stop, Text
 from convscope.lessons.questions import Answer, Asked, answer_of
 from convscope.lessons.values import Namespace, Output, blanked, described, evaluate, explanation_of, fill, output_of
-from convscope.models import load_model
+from convscope.models.loading import load_model
 from convscope.type_checks import takes
 
 

@@ -93,7 +93,7 @@ def _around(cells: Cells, inside: Array, origins: list[Provenance]) -> Array:
     for part in origins:
         placed[inside[part.which]] = part.cells
     if len(inside) < len(cells):
-        outside = np.setdiff1d(np.arange(len(cells)), inside)
+        outside = np.delete(np.arange(len(cells)), inside)
         shift = placed[inside[0]] - cells.cells[inside[0]] if width == cells.cells.shape[1] else 0
         placed[outside] = cells.cells[outside] + shift if width == cells.cells.shape[1] else -1
     return placed
