@@ -41,7 +41,7 @@ def main() -> None:
     options.add_argument("--before", type=Path, help="the sources of another state, which runs in turn")
     given = options.parse_args()
     states = {"": Path(__file__).parents[1] / "src", " before": given.before}
-    programs = {name: (program, states[""]) for name, program in PROGRAMS.items()}
+    programs: dict[str, tuple[Sequence[str], Path]] = {n: (program, states[""]) for n, program in PROGRAMS.items()}
     programs |= {
         name + state: (program, path) for name, program in COMMANDS.items() for state, path in states.items() if path
     }

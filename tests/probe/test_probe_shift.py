@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import convscope as cs
 from convscope.cards.card import Card, attach
 from convscope.cli import app
+from convscope.probe.support import shift_cache
 from convscope.probe.support.shift_cache import share
 from convscope.probe.support.transforms import CHANGES, motions, translated
 
@@ -79,6 +80,10 @@ NETWORKS: dict[str, nn.Module] = {
         nn.Conv2d(1, 2, (3, 2), stride=(2, 3)), nn.Tanh(), nn.Conv2d(2, 3, 2, stride=2), nn.Flatten()
     ),
     "dilated": nn.Sequential(nn.Conv2d(1, 2, 3, dilation=2), nn.AvgPool2d(3), nn.BatchNorm2d(2), nn.Flatten()),
+    "linear after flattening": nn.Sequential(
+        nn.Conv2d(1, 2, 3, stride=2), nn.Flatten(1), nn.Linear(72, 4), nn.Tanh(), nn.Linear(4, 3)
+    ),
+    "flattened in part": nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(2), nn.Linear(144, 1), nn.Flatten()),
     "padded later": nn.Sequential(nn.Conv2d(1, 2, 5), nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1), nn.Flatten()),
 }
 
@@ -91,10 +96,31 @@ def test_shared_layers_give_what_the_model_gives(name: str) -> None:
     assert shared is not None
     images = torch.rand(3, 1, 14, 14)
     fill = torch.full((1, 1, 1), 0.3)
-    levels = [(down, right) for down in range(-4, 5) for right in range(-3, 4)]
+    many = [(down, right) for down in range(-4, 5) for right in range(-3, 4)]
     with torch.no_grad():
-        for path, output in shared.outputs(images, levels, fill):
-            assert torch.allclose(output, model(translated(images, levels[path], fill)), atol=1e-5), levels[path]
+        for levels in (many, many[::30]):  # of few, each window is taken by itself
+            assert [position for position, _ in shared.outputs(images, levels, fill)] == [*range(len(levels))]
+            for position, output in shared.outputs(images, levels, fill):
+                wanted = model(translated(images, levels[position], fill))
+                assert torch.allclose(output, wanted, atol=1e-5), levels[position]
+
+
+def test_a_linear_layer_takes_all_windows_at_once_where_most_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Tensor] = []
+    model = NETWORKS["unpadded"].eval()
+    shared = share(model)
+    assert shared is not None
+    model.get_submodule("4").register_forward_hook(lambda _layer, _args, output: calls.append(output))
+    images, fill = torch.rand(3, 1, 14, 14), torch.zeros(1, 1, 1)
+    many = [(down, right) for down in range(-4, 5) for right in range(-3, 4)]
+    with torch.no_grad():
+        [*shared.outputs(images, many, fill)]
+        assert not calls
+        [*shared.outputs(images, many[::30], fill)]
+        assert len(calls) == 3
+        monkeypatch.setattr(shift_cache, "LINEAR_CELLS", 100)  # too many numbers to keep
+        [*shared.outputs(images, many, fill)]
+        assert len(calls) == 3 + 63
 
 
 def test_what_cannot_be_shared_is_not() -> None:

@@ -4,13 +4,14 @@ Invariance of the answer is measured here; equivariance of the maps in `motion`;
 Uses scans, changes and sharing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convscope.cards.card_inference import card_of
@@ -28,6 +29,9 @@ from convscope.type_checks import takes
 
 CHECKED = 1e-4
 """Tolerance between shared layers and the model itself, relative to the largest output."""
+
+AT_ONCE = 250_000
+"""Outputs that are counted together, of as many levels as have no more numbers."""
 
 
 @takes(models="Module | str | Path | Sequence | list | tuple | dict | Mapping", data="Dataset | str")
@@ -180,19 +184,47 @@ def _work(
             result["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
             generator = torch.Generator().manual_seed((seed * 1_000_003 + int(batch.indices[start])) % (1 << 63))
             kept_whole = whole[:, start : start + PART]
-            for position, output in _outputs(
-                net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator
-            ):
-                answers = classes[k].decide(output, len(part))
-                right, kept, entire = answers == labels, answers == first, kept_whole[position]
-                result["right"][k, position] += int(right.sum())
-                result["kept"][k, position] += int(kept.sum())
-                result["right_whole"][k, position] += int((right & entire).sum())
-                result["kept_whole"][k, position] += int((kept & entire).sum())
-                result["change"][k, position] += float((output.double() - still).abs().sum())
-                report(batch, (k + (start + len(part) * (position + 1) / len(levels)) / len(batch)) / len(nets))
-    result["whole"] = whole.sum(dim=1).cpu().numpy().astype(np.int64)
+            outputs = _outputs(net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator)
+            span = (k + start / len(batch)) / len(nets), len(part) / len(batch) / len(nets) / len(levels)
+            for positions, output in _together(_telling(outputs, partial(report, batch), *span)):
+                answers = classes[k].decide(output, len(output)).reshape(-1, len(part))  # (l, n)
+                right, kept, entire = answers == labels, answers == first, kept_whole[positions]
+                change = (output.double().reshape(len(positions), -1) - still.reshape(1, -1)).abs()
+                result["right"][k, positions] += _counted(right)
+                result["kept"][k, positions] += _counted(kept)
+                result["right_whole"][k, positions] += _counted(right & entire)
+                result["kept_whole"][k, positions] += _counted(kept & entire)
+                result["change"][k, positions] += change.sum(dim=1).cpu().numpy()
+    result["whole"] = _counted(whole)
     return result
+
+
+def _counted(flags: Tensor) -> NDArray[np.int64]:
+    """How many are set in each row."""
+    result: NDArray[np.int64] = flags.sum(dim=1).cpu().numpy()
+    return result
+
+
+def _telling(
+    outputs: Iterable[tuple[int, Tensor]], tell: Callable[[float], None], begun: float, each: float
+) -> Iterator[tuple[int, Tensor]]:
+    """The outputs, one level after the other; tells the fraction that is done, of which a level is `each`."""
+    for position, output in outputs:
+        yield position, output
+        tell(begun + each * (position + 1))
+
+
+def _together(outputs: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[list[int], Tensor]]:
+    """Outputs of several levels as one, as many as fit: the levels' places, and shape (levels * images, K)."""
+    positions, parts = list[int](), list[Tensor]()
+    for position, output in outputs:
+        positions.append(position)
+        parts.append(output)
+        if (len(parts) + 1) * output.numel() > AT_ONCE:
+            yield positions, torch.cat(parts)
+            positions, parts = [], []
+    if parts:
+        yield positions, torch.cat(parts)
 
 
 def _outputs(
@@ -230,9 +262,9 @@ def _same(shared: ShiftCache | None, net: nn.Module, images: Tensor, levels: Seq
         return False
     images, fill = images[:4].to(_like(net)), fill.to(_like(net))
     some = sorted({0, len(levels) // 3, len(levels) // 2, len(levels) - 1})
-    chosen = [(int(levels[k][0]), int(levels[k][1])) for k in some]
-    for position, output in shared.outputs(images, chosen, fill):
-        moved = CHANGES["translation"].apply(images, chosen[position], fill, torch.Generator())
+    whole = [(int(down), int(right)) for down, right in levels]
+    for position, output in shared.outputs(images, whole, fill, some):
+        moved = CHANGES["translation"].apply(images, whole[position], fill, torch.Generator())
         wanted = scores_of(net(moved), len(images))
         if float((scores_of(output, len(images)) - wanted).abs().max()) > CHECKED * max(
             1e-6, float(wanted.abs().max())

@@ -1,11 +1,12 @@
 """Shift cache: the same model on many translations of an image, at little more than the cost of one pass.
 
 The layers before the first padding are run once on the image with the background around it; the maps of a translation
-are then windows of those maps, for each phase of the strides so far. Exact, because such a layer gives for a window of
+are then windows of those maps, for each phase of the strides so far. A linear layer that takes a flattened window is a
+convolution of these maps, whose kernel is as large as the window. Exact, because such a layer gives for a window of
 its input the window of its output; what differs is at most the order of a sum. Uses torch.fx; no data, no probes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ POINTWISE: tuple[type[nn.Module], ...] = (
     nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout2d, nn.BatchNorm2d,
 )  # fmt: skip
 """Layers that treat every place alike (in evaluation mode)."""
+LINEAR_CELLS = 16_000_000
+"""The most numbers that a linear layer gives for all windows at once; beyond it takes them one by one."""
 FUNCTIONS = (torch.relu, torch.tanh, torch.sigmoid, F.relu, F.gelu, F.tanh, F.sigmoid, F.leaky_relu, F.silu)
 METHODS = ("relu", "tanh", "sigmoid")
 
@@ -42,27 +45,45 @@ class ShiftCache:
     slides: tuple[Slide, ...]
     tail: fx.GraphModule = field(repr=False)
     """The other layers, which take the result of the head and run once for each translation."""
+    linear: tuple[nn.Linear, fx.GraphModule] | None = field(repr=False, default=None)
+    """The layer that takes the flattened result of the head, where the tail begins with one, and the tail behind it."""
 
-    def outputs(self, images: Tensor, levels: Sequence[tuple[int, int]], fill: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def outputs(
+        self, images: Tensor, levels: Sequence[tuple[int, int]], fill: Tensor, chosen: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """The model's output for each translation, with its place in `levels`.
 
         Args:
             images: Shape (n, C, H, W).
             levels: (down, right) of each translation, in pixels.
             fill: The background, shape (C, 1, 1).
+            chosen: Places of the levels whose output is wanted; by default all.
         """
         height, width = images.shape[2:]
         reach = (max(abs(down) for down, _ in levels), max(abs(right) for _, right in levels))
         canvas = fill.expand(*images.shape[:2], height + 2 * reach[0], width + 2 * reach[1]).clone()
         canvas[:, :, reach[0] : reach[0] + height, reach[1] : reach[1] + width] = images
         maps, stride = self._maps(canvas)
-        rows, columns = self._size(height, width)
-        for position, (down, right) in enumerate(levels):
+        size, tail, dense = self._size(height, width), self.tail, False
+        if self.linear is not None and self._many_windows(maps, size, len(levels)):
+            layer, tail = self.linear
+            kernel = layer.weight.reshape(layer.out_features, -1, *size)
+            maps = {phase: F.conv2d(values, kernel, layer.bias) for phase, values in maps.items()}
+            size, dense = (1, 1), True
+        for position in range(len(levels)) if chosen is None else chosen:
+            down, right = levels[position]
             top, left = reach[0] - down, reach[1] - right
             result = maps[top % stride[0], left % stride[1]]
             top, left = top // stride[0], left // stride[1]
-            window = result[:, :, top : top + rows, left : left + columns].contiguous()
-            yield position, self.tail(window)
+            window = result[:, :, top : top + size[0], left : left + size[1]]
+            yield position, tail(window.flatten(1) if dense else window.contiguous())
+
+    def _many_windows(self, maps: Mapping[tuple[int, int], Tensor], size: tuple[int, int], levels: int) -> bool:
+        """Whether a large part of the windows of this size is asked for, and the linear layer's numbers of all fit."""
+        assert self.linear is not None
+        windows = sum((m.shape[2] - size[0] + 1) * (m.shape[3] - size[1] + 1) for m in maps.values())
+        numbers = windows * len(next(iter(maps.values()))) * self.linear[0].out_features
+        return windows <= 4 * levels and numbers <= LINEAR_CELLS
 
     def _maps(self, canvas: Tensor) -> tuple[Mapping[tuple[int, int], Tensor], tuple[int, int]]:
         """What the head gives, for each phase of its strides."""
@@ -116,7 +137,28 @@ def share(model: nn.Module) -> ShiftCache | None:
         slides.append(slide)
         last = node
     worth = any(slide.extent != (1, 1) for slide in slides)
-    return ShiftCache(module, tuple(head), tuple(slides), _behind(module, head[-1])) if worth else None
+    if not worth:
+        return None
+    return ShiftCache(module, tuple(head), tuple(slides), _behind(module, last), _linear_behind(module, last))
+
+
+def _linear_behind(module: fx.GraphModule, node: fx.Node) -> tuple[nn.Linear, fx.GraphModule] | None:
+    """The linear layer that takes the flattened value of a node and nothing else, and the layers behind it."""
+    flat = next(iter(node.users), node)
+    linear = next(iter(flat.users), flat)
+    alone = len(node.users) == 1 and len(flat.users) == 1
+    if not alone or not _flattens(module, node, flat) or linear.op != "call_module":
+        return None
+    layer = module.get_submodule(str(linear.target))
+    return (layer, _behind(module, linear)) if type(layer) is nn.Linear else None
+
+
+def _flattens(module: fx.GraphModule, node: fx.Node, flat: fx.Node) -> bool:
+    """Whether a node makes one row of numbers of each image."""
+    if flat.op == "call_module":
+        layer = module.get_submodule(str(flat.target))
+        return isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1)
+    return flat.target in {torch.flatten, "flatten"} and flat.args == (node, 1) and not flat.kwargs
 
 
 def _behind(module: fx.GraphModule, last: fx.Node) -> fx.GraphModule:
