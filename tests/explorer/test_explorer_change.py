@@ -140,6 +140,22 @@ def test_an_edited_kernel_is_told_step_by_step_and_reset(page: Any, model: Any, 
     eventually(lambda: "edits" in state(page), False)
 
 
+@pytest.mark.parametrize("link", ["conv1.weight:0.0.1.2:2.5", "conv1.weight:0.0.1.1:9;conv1.weight:0:NUMBERS"])
+def test_the_kernel_of_a_link_is_the_one_that_the_network_runs_with(
+    page: Any, explorer: Any, model: Any, original: cs.Trace, link: str
+) -> None:
+    """Edits of one number and of a whole kernel, which this page does not write in this way."""
+    edited = model.conv1.weight.detach().numpy().copy()
+    if "NUMBERS" in link:
+        edited[0, 0] = np.arange(9).reshape(3, 3) / 8
+    else:
+        edited[0, 0, 1, 2] = 2.5
+    numbers = ",".join(str(float(n)) for n in edited[0, 0].ravel())
+    visit(page, explorer, f"?view=change&edits={link.replace('NUMBERS', numbers)}")
+    page.wait_for_selector("section[aria-label=Kernel] .grid input.moved")
+    told(page, model, original, edited)
+
+
 def told(page: Any, model: Any, original: cs.Trace, weight: NDArray[np.float32]) -> None:
     """Assert that every number on screen is that of a pass with these weights."""
     trace = cs.trace(model, cs.load_image(IMAGE, like=model), overrides={"conv1.weight": weight})

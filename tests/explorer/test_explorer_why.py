@@ -39,7 +39,9 @@ def test_the_first_view_says_why(page: Any, shapes: Any, traced: cs.Trace) -> No
     found = cs.explain(traced, "fc", (best,)).to_input()
     pixels = next(iter(found.pixels.values()))[0].sum(0)
     sides = [float(pixels[pixels > 0].sum()), float(pixels[pixels < 0].sum())]
-    assert numbers(page, ".sum .mono") == pytest.approx([*sides, found.constant, found.value], rel=1e-3)
+    assert numbers(page, ".sum .mono") == pytest.approx([*sides, found.constant, found.value], abs=5e-5)
+    decimals = {len(text.partition(".")[2]) for text in page.locator(".sum .mono").all_inner_texts()}
+    assert decimals == {4}  # equal in one sum
     assert sum(sides) + found.constant == pytest.approx(found.value, abs=found.bound)
     named = page.locator(".answers .top .word").inner_text()
     assert page.get_by_role("heading", level=2).first.inner_text() == f"Why {named}?"
@@ -54,7 +56,7 @@ def test_the_cards_are_the_strongest_paths_and_lead_to_their_number(page: Any, s
     for text, path in zip(texts[-3:], paths, strict=False):
         kernel, channel = path.channels
         assert text.startswith(f"conv1 kernel {kernel} → conv2 channel {channel} → ")
-    assert numbers(page, ".reasons .card .value") == pytest.approx([path.value for path in paths[:3]], rel=1e-3)
+    assert numbers(page, ".reasons .card .value") == pytest.approx([path.value for path in paths[:3]], abs=5e-5)
     page.locator(".reasons .card").first.click()
     page.wait_for_url("**step=conv2**")
     assert recorded(page) == float(traced["conv2"].output[paths[0].cell])

@@ -72,7 +72,13 @@ export function editsFrom(text: string | null): Edit[] {
     const [name = "", cell = "", values = ""] = part.split(":");
     const numbers = values.split(",").map(Number);
     const index = cell === "" ? [] : cell.split(".").map(Number);
-    if (name === "" || values === "" || !numbers.every(Number.isFinite) || !index.every(Number.isInteger)) return [];
+    if (
+      name === "" ||
+      values === "" ||
+      !numbers.every((n) => Number.isFinite(Math.fround(n))) ||
+      !index.every(Number.isInteger)
+    )
+      return [];
     try {
       return [{ parameter: decodeURIComponent(name), cell: index, values: numbers }];
     } catch {

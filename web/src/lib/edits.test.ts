@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import {
   cellIn,
+  edited,
   editOf,
   float32,
   parameterOf,
@@ -11,7 +12,7 @@ import {
   withoutEdits,
   type Weight,
 } from "./edits";
-import type { StepInfo, TraceInfo } from "./types";
+import type { Edit, StepInfo, TraceInfo } from "./types";
 
 const step = (op: string, more: Partial<StepInfo> = {}): StepInfo =>
   ({ op, parameters: { weight: "w" }, transposed: false, shape: [], ...more }) as StepInfo;
@@ -90,4 +91,14 @@ test("a named kernel is centred", () => {
   ) as number[];
   expect(values.slice(5, 10)).toEqual([0, 1, 2, 3, 0]);
   expect(placed([[1, 1, 1, 1, 1, 1]], plane)).toBeNull();
+});
+
+test("numbers are shown with the edits of one number, of their plane, and of all planes of their kernel, in order", () => {
+  const shape = [2, 3, 1, 2];
+  const edit = (cell: number[], ...values: number[]): Edit => ({ parameter: "w", cell, values });
+  const edits = [edit([1, 2], 5, 6), edit([1, 2, 0, 1], 7), edit([1, 0], 8, 9), edit([0, 2], 1, 1)];
+  expect([...edited([3, 4], edits, "w", shape, [1, 2])]).toEqual([5, 7]);
+  expect([...edited([3, 4], [edit([1], 1, 2, 3, 4, 5, 6)], "w", shape, [1, 2])]).toEqual([5, 6]);
+  expect([...edited([3, 4], [edit([1, 2], 5, 6)], "v", shape, [1, 2])]).toEqual([3, 4]);
+  expect([...edited([3, 4], [edit([1, 1, 0, 1], 5)], "w", shape, [1, 2])]).toEqual([3, 4]);
 });

@@ -97,6 +97,32 @@ export function editOf(edits: readonly Edit[], parameter: string, cell: readonly
   return edits.find((e) => same(e, { parameter, cell: [...cell] }))?.values ?? null;
 }
 
+/** The position of a cell, or of the first one below a leading index, in a parameter's memory. */
+const flat = (shape: readonly number[], cell: readonly number[]): number =>
+  shape.reduce((sum, size, axis) => sum * size + (cell[axis] ?? 0), 0);
+
+/** Where an edit's values begin, counted from the first number below a leading index. */
+const offset = (edit: Edit, shape: readonly number[], lead: readonly number[]): number =>
+  flat(shape, edit.cell) - flat(shape, lead);
+
+/** The numbers below a leading index of a parameter, with all edits that touch them: of one number, of some, or of all. */
+export function edited(
+  numbers: ArrayLike<number>,
+  edits: readonly Edit[],
+  parameter: string,
+  shape: readonly number[],
+  lead: readonly number[],
+): Float32Array {
+  const result = Float32Array.from(numbers);
+  for (const edit of edits.filter((each) => each.parameter === parameter)) {
+    const from = offset(edit, shape, lead);
+    edit.values.forEach((value, i) => {
+      if (from + i >= 0 && from + i < result.length) result[from + i] = value;
+    });
+  }
+  return result;
+}
+
 /** A named kernel centred in a plane, padded with zeros; null if it does not fit. */
 export function placed(kernel: readonly (readonly number[])[], plane: Plane): number[] | null {
   const [rows, columns] = [kernel.length, kernel[0]?.length ?? 0];

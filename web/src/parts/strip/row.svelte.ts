@@ -6,16 +6,22 @@ import type { StepInfo } from "../../lib/types";
 /** Steps with their places in the row, and the part of the row that is in view, as shares of its width. */
 type Whole = Readonly<{ steps: readonly Readonly<{ step: StepInfo; at: number }>[]; from: number; to: number }>;
 
+const CUT = 6; // pixels of a card that may be out of view
+
 export class Row {
   /** The middle of each card, in pixels of the row; that of the image, −1, is left of it. */
   middles = $state.raw<ReadonlyMap<number, number>>(new Map());
   /** Cards out of view on either side. */
   more = $state.raw<Readonly<{ left: number; right: number }>>({ left: 0, right: 0 });
+  /** The width of the part that is in view. */
+  width = $state(0);
   /** Counts scrolls and changes of size, after which numbers are elsewhere. */
   moved = $state(0);
   /** The element of each card, −1 is the image. */
   readonly places = new Map<number, HTMLElement>();
 
+  /** Where each card ends, in pixels of the row. */
+  #ends: ReadonlyMap<number, number> = new Map();
   #band: HTMLElement | null = null;
   #scroller: HTMLElement | null = null;
   #sized = new ResizeObserver(() => this.measure());
@@ -70,15 +76,20 @@ export class Row {
         return [at, at < 0 ? -12 : (box.left - start) / enlarged + Math.min(40, box.width / enlarged / 2)];
       }),
     );
+    this.#ends = new Map(
+      [...this.places].map(([at, element]) => [at, (element.getBoundingClientRect().right - start) / enlarged]),
+    );
     this.look();
   }
 
-  /** Count the cards that are out of view on either side. */
+  /** Count the cards of which something is out of view on either side. */
   look(): void {
     if (this.#scroller === null) return;
+    this.width = this.#scroller.clientWidth;
     const [from, to] = [this.#scroller.scrollLeft, this.#scroller.scrollLeft + this.#scroller.clientWidth];
-    const at = [...this.middles].filter(([card]) => card >= 0).map(([, middle]) => middle);
-    this.more = { left: at.filter((x) => x < from).length, right: at.filter((x) => x > to).length };
+    const count = (of: ReadonlyMap<number, number>, out: (x: number) => boolean): number =>
+      [...of].filter(([card, x]) => card >= 0 && out(x)).length;
+    this.more = { left: count(this.middles, (x) => x < from), right: count(this.#ends, (x) => x > to + CUT) };
     this.moved += 1;
   }
 
