@@ -60,6 +60,10 @@ export function changeFrom(text: string | null): Change | null {
   return change;
 }
 
+/** A whole number of at most nine digits; null for any other text. */
+export const numberFrom = (text: string | null): number | null =>
+  text !== null && /^-?\d{1,9}$/.test(text) ? Number(text) : null;
+
 /** conv1.weight:3.0.1.1:0.5,0.25;conv1.bias:0:1 */
 export function editsText(edits: readonly Edit[]): string | null {
   const parts = edits.map((e) => `${encodeURIComponent(e.parameter)}:${e.cell.join(".")}:${e.values.join(",")}`);

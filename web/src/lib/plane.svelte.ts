@@ -2,7 +2,7 @@
 import { getInput, getOutput } from "./api";
 import { aborted, Refused } from "./http";
 import { colour, grey, mixed, scaleOf, type ColourMap, type Scale } from "./colours";
-import { layout, type Layout } from "./network";
+import { layout, type Layout } from "./planes";
 import { fromBase64, type Tensor } from "./pack";
 import { Staleness } from "./staleness.svelte";
 import { IMAGE } from "./state.svelte";

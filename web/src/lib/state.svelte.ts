@@ -8,15 +8,15 @@ import {
   changeText,
   editsFrom,
   editsText,
-  escaped,
   inputFrom,
   inputText,
-  unescaped,
+  numberFrom,
   whyFrom,
 } from "./address";
 import { blocksFrom, shortBlocks } from "./blocks";
 import { CONTRASTS, type Contrast } from "./colours";
 import { WISH, wishFrom, wishParts, type Wish } from "./probe-settings";
+import { keepNames, stepFrom, stepsFrom, stepText, trailFrom, trailText, type Crumb, type Named } from "./step-names";
 import type { BlockSpec, Cell, Change, Edit, InputRef } from "./types";
 
 export const VIEWS = ["look", "change", "train", "compare", "probe", "kernels"] as const;
@@ -26,15 +26,7 @@ export type View = (typeof VIEWS)[number];
 const HIDABLE = [...VIEWS, "image", "find", "tools"] as const;
 export type Hidable = (typeof HIDABLE)[number];
 
-/** Pseudo-steps: the image before the first step, and the probabilities after the last. */
-export const IMAGE = -1;
-export const SOFTMAX = -2;
-
-/** A previously shown number, which a breadcrumb leads back to. */
-export type Crumb = Readonly<{ step: number; cell: Cell }>;
-
-/** Steps as the URL names them. */
-export type Named = Readonly<{ step: string | null; trail: string | null }>;
+export { IMAGE, SOFTMAX, type Crumb, type Named } from "./step-names";
 
 export type State = Readonly<{
   view: View;
@@ -125,61 +117,6 @@ const START: State = {
   asked: false,
 };
 
-const numberFrom = (text: string | null): number | null =>
-  text !== null && /^-?\d{1,9}$/.test(text) ? Number(text) : null;
-
-const STEP_WORDS: ReadonlyMap<string, number> = new Map([
-  ["image", IMAGE],
-  ["probabilities", SOFTMAX],
-]);
-const LAST = "softmax"; // the probabilities too, unless a step of the network is called so
-const MARK = ":"; // in front of a name that would be read as a word or a number: a layer called "0"
-
-/** The names of the steps on screen, by id. */
-let names: ReadonlyMap<number, string> = new Map();
-
-/** A step's text in the URL: its name, or its id while no trace is known. */
-function stepText(step: number): string {
-  if (step === IMAGE) return "image";
-  if (step === SOFTMAX) return [...names.values()].includes(LAST) ? "probabilities" : LAST;
-  const name = names.get(step);
-  if (name === undefined) return String(step);
-  return STEP_WORDS.has(name) || numberFrom(name) !== null || name.startsWith(MARK) ? MARK + name : name;
-}
-
-/** The step of a text other than a name: a word, or an id. */
-const fixedStep = (text: string): number | null => STEP_WORDS.get(text) ?? numberFrom(text);
-
-/** The step of such a text; null if the network on screen has none of this name. */
-function stepFrom(text: string): number | null {
-  const fixed = fixedStep(text);
-  if (fixed !== null) return fixed;
-  const name = text.startsWith(MARK) ? text.slice(MARK.length) : text;
-  for (const [id, each] of names) if (each === name) return id;
-  return text === LAST ? SOFTMAX : null;
-}
-
-function trailFrom(text: string | null): Crumb[] {
-  return (text ?? "").split("_").flatMap((part) => {
-    const [step = "", cell] = part.split("~");
-    const [id, at] = [step === "" ? null : stepFrom(unescaped(step)), cellFrom(cell ?? null)];
-    return id === null || at === null ? [] : [{ step: id, cell: at }];
-  });
-}
-
-/** The step and trail of a URL, as far as they can be read without knowing the network; the rest waits in `named`. */
-function stepsFrom(step: string | null, trail: string | null): Pick<State, "step" | "trail" | "named"> {
-  const firsts = (trail ?? "").split("_").map((part) => part.split("~")[0] ?? "");
-  const known = firsts.every((text) => text === "" || fixedStep(text) !== null);
-  const fixed = step === null ? null : fixedStep(step);
-  const waiting = { step: fixed === null ? step : null, trail: known ? null : trail };
-  return {
-    step: fixed,
-    trail: known ? trailFrom(trail) : [],
-    named: waiting.step === null && waiting.trail === null ? null : waiting,
-  };
-}
-
 /** All but what is chosen for a question, as parts of an address's query. */
 function partsOf(state: State): [string, string | null][] {
   return [
@@ -195,11 +132,7 @@ function partsOf(state: State): [string, string | null][] {
     ["channel", state.channel === 0 ? null : String(state.channel)],
     ["cell", state.cell === null ? null : state.cell.join(".")],
     ["window", state.window === null ? null : String(state.window)],
-    [
-      "trail",
-      state.named?.trail ??
-        (state.trail.map((c) => `${escaped(stepText(c.step))}~${c.cell.join(".")}`).join("_") || null),
-    ],
+    ["trail", state.named?.trail ?? (trailText(state.trail) || null)],
     ["why", state.why === null ? null : state.why.filter((n) => n !== null).join("-")],
     ["back", state.back],
     ["slide", state.slide ? "1" : null],
@@ -310,7 +243,7 @@ export function resolved(state: State): State {
  *   The name of the step that the network does not have; null if there is none such.
  */
 export function nameSteps(steps: readonly Readonly<{ id: number; name: string }>[]): string | null {
-  names = new Map(steps.map(({ id, name }): [number, string] => [id, name]));
+  keepNames(steps);
   if (current.named === null) return null;
   const { step } = current.named;
   current = resolved(current);

@@ -16,7 +16,7 @@ import {
 } from "../lib/types";
 import { explain, type Arithmetic, type StatusText } from "./arithmetic/explain";
 import type { Operand, Rule } from "./arithmetic/expressions";
-import { planeShape } from "../lib/network";
+import { planeShape } from "../lib/planes";
 import { packed, Tensors, thumbnail, type Numbers, type Stored } from "./tensors";
 
 /** One pass of the page: what the server says of it, and where its numbers are; a missing number was left out. */

@@ -1,5 +1,5 @@
 /** The numbers that a page carries in itself: compressed tensors, and thumbnails made from them. */
-import { planeShape, shrunkSize } from "../lib/network";
+import { planeShape, shrunkSize } from "../lib/planes";
 import { fromBase64, unpack } from "../lib/pack";
 import type { Num } from "../lib/types";
 

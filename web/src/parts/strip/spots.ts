@@ -1,5 +1,5 @@
 /** Where a number of the strip is on screen. Reads where elements are; draws nothing. */
-import { layout, placeOf } from "../../lib/network";
+import { layout, placeOf } from "../../lib/planes";
 import { IMAGE, SOFTMAX, type Crumb } from "../../lib/state.svelte";
 import type { Cell, StepInfo, TraceInfo } from "../../lib/types";
 

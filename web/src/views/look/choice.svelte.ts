@@ -1,5 +1,5 @@
 /** The chosen cell of the map on screen, and how pointing, keys and pages of channels move it; in either direction. */
-import { cellAt, layout, placeOf, type Layout } from "../../lib/network";
+import { cellAt, layout, placeOf, type Layout } from "../../lib/planes";
 import type { Shown } from "../../lib/plane.svelte";
 import { go, here, type Crumb } from "../../lib/state.svelte";
 import type { Cell } from "../../lib/types";

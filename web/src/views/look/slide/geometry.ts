@@ -1,7 +1,7 @@
 /** Where a window is on its map as the kernel slides, and back: which output cell has its window at a place. */
 import { candidates, leaves, type Cells, type Expr } from "../../../lib/explanation";
 import type { StepInfo } from "../../../lib/types";
-import { layout } from "../../../lib/network";
+import { layout } from "../../../lib/planes";
 
 /** Rows and columns from the first to the last; padding is outside the map. */
 export type Span = Readonly<{ top: number; left: number; bottom: number; right: number }>;
