@@ -1,4 +1,4 @@
-/** Contributions as text, with their sign, and with equal decimals where they stand in one sum or list. */
+/** Contributions as text, with their sign, and with equal decimals within one sum or list. */
 import { like, short } from "../../../lib/format";
 
 const withSign = (value: number, text: string): string => (value > 0 ? `+${text}` : text);
