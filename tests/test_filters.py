@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch.nn import functional as F
 
-from convscope.errors import ShapeError, UnknownName, UsageError
+from convscope.errors import DataError, ShapeError, UnknownName, UsageError
 from convscope.filters import FILTERS, Filter, Mode, apply_filter, edge_response, parse_kernel
 from convscope.images import read_image
 
@@ -204,3 +204,11 @@ def test_the_answer_to_edges_is_the_largest_sum_of_a_side() -> None:
     assert str(answers) == "3 to a vertical edge, 0 to a horizontal one"
     assert edge_response("blur").direction == "none"
     assert edge_response("edge").direction == "both"
+
+
+def test_a_picture_that_memory_cannot_hold_is_refused_before_it_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convscope.data.options.available", lambda: 1000)
+    with pytest.raises(DataError, match=r"a filtered 1x30x30 picture need about .* Scale the picture down"):
+        apply_filter(np.zeros((1, 30, 30)), "blur")
+    monkeypatch.setattr("convscope.data.options.available", lambda: 100_000)
+    assert apply_filter(np.zeros((1, 30, 30)), "blur").shape == (1, 28, 28)

@@ -12,7 +12,7 @@ import json
 import os
 import random
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,27 @@ class Unprintable:
 class Undecided:
     def __bool__(self) -> bool:
         raise RuntimeError("neither")
+
+
+class NoIndex:
+    def __index__(self) -> int:
+        raise RuntimeError("no index")
+
+
+class NoArray:
+    def __array__(self, *_: object, **__: object) -> Any:
+        raise RuntimeError("no array")
+
+
+HUGE = 10**5000
+HOSTILE: Mapping[str, Any] = {
+    "huge": HUGE, "negative": -HUGE, "in a list": [HUGE], "nested": [[HUGE]], "in a tuple": (HUGE,), "in a set": {HUGE},
+    "as a value": {"a": HUGE}, "as a key": {HUGE: 1}, "in an array": np.array([HUGE], object), "no index": NoIndex(),
+    "no array": NoArray(), "undecided": Undecided(), "null": "a\0b", "surrogate": "\udcff", "text": np.str_("conv"),
+    "date": np.datetime64("2020"), "complex": 1j, "half": torch.zeros(2, dtype=torch.float16), "empty": [[[[]]]],
+    "ragged": [[1], [1, 2]], "bytes": b"\xff" * 9, "function": lambda: 0,
+}  # fmt: skip
+"""Values that break what formats, converts or compares them."""
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +196,20 @@ class Things:
             named = {"epochs": 1, "out": f"trained-{number}", **named}
         return tuple(args), named
 
+    def places(self, name: str) -> list[int | str]:
+        """Every argument that a function can be given: those of its sound call, and the optional ones."""
+        args, named = self.sound.get(name, ((), {}))
+        parameters = inspect.signature(self.functions[name]).parameters.values()
+        optional = [each.name for each in parameters if each.default is not each.empty and each.name not in named]
+        return [*range(len(args)), *named, *optional]
+
+    def with_one(self, name: str, place: int | str, value: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A sound call but for one argument."""
+        args, named = self.sound.get(name, ((), {}))
+        if isinstance(place, int):
+            return (*args[:place], value, *args[place + 1 :]), dict(named)
+        return args, {**named, place: value}
+
     def _nearly_sound(self, name: str, rng: random.Random) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A call that would give a result, but for one or two arguments."""
         positional, named = self.sound.get(name, ((), {}))
@@ -222,7 +257,11 @@ def _methods(objects: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
 
 def wrong(things: Things, name: str, number: int) -> str:
     """What is wrong with how a call ended; nothing where it is as it should be."""
-    args, named = things.call(name, number)
+    return wrong_call(things, name, number, *things.call(name, number))
+
+
+def wrong_call(things: Things, name: str, number: int, args: tuple[Any, ...], named: dict[str, Any]) -> str:
+    """What is wrong with how one call ended."""
     try:
         result = things.functions[name](*args, **named)
         if inspect.isgenerator(result):
@@ -249,6 +288,33 @@ def _told(name: str, number: int, args: tuple[Any, ...], named: Mapping[str, Any
 def test_public_functions_answer_any_arguments_in_a_sentence(things: Things) -> None:
     calls = itertools.product(sorted(things.functions), range(SHORT))
     messages = [message for name, number in calls if (message := wrong(things, name, number))]
+    assert not messages, "\n".join(messages)
+
+
+def hostile(things: Things, kinds: Callable[[str], Iterable[str]]) -> list[str]:
+    """What is wrong with calls that are sound but for one hostile argument."""
+    messages = []
+    for name in sorted(things.functions):
+        for place in things.places(name):
+            for kind in kinds(f"{name} {place}"):
+                args, named = things.with_one(name, place, HOSTILE[kind])
+                if name == "train":
+                    named = {"epochs": 1, "out": "trained", "resume": False, **named}
+                if message := wrong_call(things, name, 0, args, named):
+                    messages.append(f"{place} {kind}: {message}")
+    return messages
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_argument_can_break_the_refusal_of_it(things: Things) -> None:
+    messages = hostile(things, lambda place: random.Random(place).sample([*HOSTILE], 2))
+    assert not messages, "\n".join(messages)
+
+
+@pytest.mark.study
+@pytest.mark.filterwarnings("ignore")
+def test_every_argument_of_every_function_is_hostile_once(things: Things) -> None:
+    messages = hostile(things, lambda _: HOSTILE)
     assert not messages, "\n".join(messages)
 
 

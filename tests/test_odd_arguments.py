@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,6 +83,21 @@ IMPOSSIBLE: dict[str, tuple[Callable[[], object], str]] = {
     "one in a list": (lambda: cs.explain(TRACE, 0, (0, 0, NUMBER, 0)), "16,610 bits as its cell"),
     "one in a mapping": (lambda: cs.load_model("shapes-cnn", args={"kernels": NUMBER}), "16,610 bits as its args"),
     "one in a Preprocess": (lambda: cs.Preprocess(size=(NUMBER, 1)), "height, width., not a number of 16,610 bits"),
+    "one of a step": (lambda: TRACE.operands(NUMBER), "trace takes no integer of 16,610 bits as its step"),
+    "one in a set": (lambda: ANY.explain(TRACE, 0, {NUMBER}), "16,610 bits as its cell"),
+    "one in an array of objects": (
+        lambda: ANY.explain(TRACE, 0, np.array([NUMBER], object)),
+        "16,610 bits as its cell",
+    ),
+    "a Dataset's images": (lambda: ANY.Dataset("mine", NUMBER, [0], ["a"]), "16,610 bits as its images"),
+    "rows of other lengths": (lambda: cs.load_image([[1], [1, 2]]), "an array of numbers, not a list"),
+    "a level": (lambda: ANY.probe.shift("crosses", "crosses", levels=b"ab"), "a level of translation is"),
+    "models": (lambda: ANY.probe.shift(3, "crosses"), "a mapping or a list as its models, not an int"),
+    "a picture of one axis": (
+        lambda: cs.plot.maps(TRACE, picture=np.zeros(2)),
+        ".C, H, W. or .H, W., not float64",
+    ),
+    "one of complex numbers": (lambda: cs.plot.network(TRACE, picture=np.zeros((2, 2), complex)), "not complex128 of"),
     "an operand's cell": (lambda: TRACE.origin(0, "self", (0, 0, 0, 0, 0)), "self of relu has no cell .0, 0, 0, 0, 0."),
     "an operand without this cell": (lambda: TRACE.origin(0, "self", (0, 0, 9, 9)), "self of relu has no cell"),
     "a walk's cell": (lambda: ANY.Explanation.to_walk(WHY, [("relu", print)]), "a cell is a tuple of integers"),

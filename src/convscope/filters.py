@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.data.options import check_bytes
 from convscope.errors import ShapeError, UnknownName, UsageError
 from convscope.preprocess import Preprocess
 from convscope.reference.functional import conv2d
@@ -170,6 +171,11 @@ def _number(word: str, text: str, noun: str) -> float:
     return value
 
 
+BYTES = 26
+"""Bytes of memory that filtering takes at most for each number of a picture, besides the picture."""
+SMALLER = "Scale the picture down."
+
+
 @takes(picture="array", kernel="Filter | ndarray | array | str")
 def apply_filter(
     picture: Array, kernel: Filter | Array | str, *, mode: Mode = "valid", per_channel: bool = False
@@ -194,10 +200,12 @@ def apply_filter(
     Raises:
         ShapeError: the picture is none, or smaller than the kernel.
         UnknownName, UsageError: as in `parse_kernel`.
+        DataError: picture and output need more memory than is free.
     """
     chosen = kernel if isinstance(kernel, Filter) else _as_filter(kernel)
     if mode not in MODES:
         raise UnknownName("mode", mode, MODES)
+    check_bytes(f"the pixels of a filtered {_size(np.shape(picture))} picture", BYTES * np.size(picture), SMALLER)
     pixels = np.asarray(picture, np.float64)
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or not np.isfinite(pixels).all():

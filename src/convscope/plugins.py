@@ -6,12 +6,13 @@ A package offers a mapping from names of operations to their rows, in its `pypro
     swirl = "convscope_swirl:OPS"
 """
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
+from functools import cache, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from convscope.errors import PluginError
+from convscope.errors import ConvscopeError, PluginError
 from convscope.type_checks import kind_of
 
 Row = TypeVar("Row")
@@ -29,9 +30,9 @@ class PluginTable(dict[str, Row], Generic[Row]):
     (2, False, 0)
     """
 
-    def __init__(self, rows: Mapping[str, Row], group: str) -> None:
+    def __init__(self, rows: Mapping[str, Row], group: str, kind: type = object) -> None:
         super().__init__(rows)
-        self.group = group
+        self.group, self.kind = group, kind
 
     def __missing__(self, name: str) -> Row:
         return self._offered(name)[name]
@@ -47,43 +48,84 @@ class PluginTable(dict[str, Row], Generic[Row]):
             return default
 
     def __or__(self, other: Mapping[str, Row]) -> "PluginTable[Row]":  # type: ignore[override]  # any mapping will do
-        return PluginTable({**self, **other}, self.group)
+        return PluginTable({**self, **other}, self.group, self.kind)
 
     def _offered(self, name: str) -> Mapping[str, Row]:
-        return rows_of(self.group) if "::" in name else {}
+        return rows_of(self.group, self.kind) if "::" in name else {}
 
 
 @cache
-def rows_of(group: str) -> Mapping[str, Any]:
-    """The rows that all installed packages offer in a group.
+def rows_of(group: str, kind: type = object) -> Mapping[str, Any]:
+    """The rows that all installed packages offer in a group, each a `kind`.
 
     Raises:
         PluginError: a package cannot be imported, or registers something other than a mapping from names to rows.
     """
     rows: dict[str, Any] = {}
     for point in entry_points(group=group):
-        offered = _loaded(point)
-        for name in offered:
-            if name in rows or "::" not in name:
-                package = point.dist.name if point.dist else point.value
-                reason = "another package offers it too" if name in rows else "a name needs a namespace: 'mylib::swirl'"
-                raise PluginError(f"the package {package} offers the operation {name!r} through {group}, but {reason}.")
-        rows |= offered
+        for name, row in _loaded(point).items():
+            if why := _problem(name, row, rows, kind):
+                raise PluginError(f"the package {_package(point)} offers {name!r} through {group}, but {why}.")
+            rows[name] = _guarded(row, f"of {name!r} in the package {_package(point)}")
     return rows
 
 
-def _loaded(point: EntryPoint) -> Mapping[str, Any]:
-    package = point.dist.name if point.dist else point.value
+def _problem(name: object, row: object, rows: Mapping[str, object], kind: type) -> str:
+    """Why a package's row cannot be used, or ""."""
+    if name in rows:
+        return "another package offers it too"
+    if not isinstance(name, str) or "::" not in name:
+        return "the name of an operation needs a namespace: 'mylib::swirl'"
+    if not isinstance(row, kind):
+        return f"its row is {kind_of(row)}, and must be of the type {kind.__name__}"
+    for each in fields(row) if is_dataclass(row) else ():
+        if each.default is MISSING and not callable(getattr(row, each.name)):
+            return f"its {each.name} is {kind_of(getattr(row, each.name))}, not a function"
+    return ""
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
+
+
+def _loaded(point: EntryPoint) -> Mapping[Any, Any]:
+    offers = f"the package {_package(point)} offers operations through {point.group} as {point.value}, which"
     try:
         offered = point.load()
-    except Exception as error:
+        rows = dict(offered) if isinstance(offered, Mapping) else None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit, which would end the process without a word
         raise PluginError(
-            f"the package {package} offers operations through {point.group} as {point.value}, which cannot be "
-            f"imported: {type(error).__name__}: {error}. Repair or uninstall it."
+            f"{offers} cannot be imported: {type(error).__name__}: {error}. Repair or uninstall it."
         ) from error
-    if not isinstance(offered, Mapping):
-        raise PluginError(
-            f"the package {package} offers {point.value} through {point.group}, which is {kind_of(offered)}, "
-            "not a mapping from names to rows."
-        )
-    return offered
+    if rows is None:
+        raise PluginError(f"{offers} is {kind_of(offered)}, not a mapping from names to rows.")
+    return rows
+
+
+def _guarded(row: Any, owner: str) -> Any:
+    """A row whose functions raise a PluginError that names them and the package, whatever they raise."""
+    if not is_dataclass(row) or isinstance(row, type):
+        return row
+    changed = dict[str, Any]()
+    for each in fields(row):
+        value = getattr(row, each.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            changed[each.name] = _guarded(value, owner)
+        elif callable(value) and not str(getattr(value, "__module__", "")).startswith("convscope."):
+            changed[each.name] = _guarded_function(value, f"the {each.name} {owner}")
+    return replace(row, **changed)
+
+
+def _guarded_function(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return function(*args, **named)
+        except (ConvscopeError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # also SystemExit, which would end the process without a word
+            raise PluginError(f"{name} fails: {type(error).__name__}: {error}.") from error
+
+    return call

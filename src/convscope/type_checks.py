@@ -26,7 +26,7 @@ T = TypeVar("T")
 def _is_index(value: object) -> bool:
     try:
         operator.index(value)  # type: ignore[arg-type]  # whether it can be one is the question
-    except TypeError:
+    except Exception:  # as of an array of two numbers, or whatever a class of the user raises
         return False
     return True
 
@@ -59,7 +59,7 @@ def _is_names(value: object) -> bool:
 def _is_sequence(value: object) -> bool:
     """Whether it is a list or serves as one: an array or a set, say, but not a text."""
     if hasattr(value, "__array__"):
-        return getattr(value, "ndim", 1) != 0
+        return getattr(value, "ndim", 1) != 0 and hasattr(value, "__iter__")
     return isinstance(value, Collection) and not isinstance(value, str | Mapping)
 
 
@@ -140,8 +140,7 @@ def takes(**kinds: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             # too many positional arguments are Python's to refuse
             values: dict[str, object] = {**dict(zip(order, args, strict=False)), **kwargs}
             for name, value in values.items():
-                if bits := huge(value):
-                    raise UsageError(f"{function.__name__} takes no integer of {bits:,} bits as its {name}.")
+                refuse_huge(function.__name__, name, value)
             for name, kind in allowed.items():
                 if name in values and name != starred and not _is(values[name], kind, defaults[name]):
                     raise UsageError(_refusal(function.__name__, name, values, allowed))
@@ -188,8 +187,20 @@ def check_kind(function: str, name: str, value: object, kind: str) -> None:
     Traceback (most recent call last):
     convscope.errors.UsageError: maps takes a Trace as its trace, not an int; cs.trace(model, image) makes one.
     """
+    refuse_huge(function, name, value)
     if not _is(value, (kind,)):
         raise UsageError(_refusal(function, name, {name: value}, {name: (kind,)}))
+
+
+def refuse_huge(function: str, name: str, value: object) -> None:
+    """Refuse an integer that no argument can be, before a message tries to write it.
+
+    >>> refuse_huge("trace", "step", 10**5000)
+    Traceback (most recent call last):
+    convscope.errors.UsageError: trace takes no integer of 16,610 bits as its step.
+    """
+    if bits := huge(value):
+        raise UsageError(f"{function} takes no integer of {bits:,} bits as its {name}.")
 
 
 def _is(value: object, kinds: tuple[str, ...], default: object = inspect.Parameter.empty) -> bool:
@@ -210,10 +221,12 @@ def huge(value: object, depth: int = 3) -> int:
     if type(value) is int:
         bits = value.bit_length()
         return bits if bits > LONGEST_INT else 0
-    if isinstance(value, list | tuple) and depth and len(value) <= SCANNED:
+    if isinstance(value, list | tuple | set | frozenset) and depth and len(value) <= SCANNED:
         return max((huge(part, depth - 1) for part in value if not isinstance(part, dict)), default=0)
     if isinstance(value, dict):
-        return max((huge(part, 0) for part in value.values()), default=0)
+        return max((huge(part, 0) for pair in value.items() for part in pair), default=0)
+    if isinstance(value, np.ndarray) and value.dtype == object and depth and value.size <= SCANNED:
+        return huge(value.ravel().tolist(), depth)
     return 0
 
 

@@ -158,3 +158,32 @@ def test_the_model_itself_still_returns_its_input() -> None:
     cs.trace(layer, IMAGES)
     given = torch.tensor(IMAGES)
     assert layer(given) is given
+
+
+def test_a_mask_takes_no_name_of_a_module_nor_a_step_that_of_another() -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mask = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.mask(x)
+            return result
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = Inner()
+            self.add_module("relu#2", nn.Conv2d(1, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.dropout(self.dropout(x), 0.5, training=True).relu().relu()
+            result: torch.Tensor = self.get_submodule("relu#2")(x)
+            return result
+
+    trace = cs.trace(Net(), torch.randn(1, 1, 4, 4))
+    names = [step.name for step in trace.all_steps]
+    assert len(set(names)) == len(names)
+    assert {"dropout.mask", "dropout.mask#2", "relu#2", "relu#2#2"} <= set(names)
+    for step in trace.all_steps:
+        assert trace[step.name] is step

@@ -370,3 +370,28 @@ def test_ctrl_c_while_the_command_line_is_loaded_shows_no_traceback(module: str)
     done = subprocess.run([sys.executable, "-c", WAITS, module], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert done.returncode in {130, -signal.SIGINT}
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "99999999999999999999", "-1", "wide"])
+def test_a_terminal_of_no_usable_size_gets_the_whole_message(columns: str) -> None:
+    command = [sys.executable, "-m", "convscope", "trace", "--nope"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": columns})
+    assert (done.returncode, "No such option: --nope" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix closes the streams")
+@pytest.mark.parametrize(
+    ("command", "closed", "status"),
+    [
+        ("models --json", ">&-", 0),
+        ("models", "<&- >&- 2>&-", 0),
+        ("trace --no", "2>&-", 2),
+        ("filter '1 2; 3 4' --kernel 1 --out o.png", "<&- >&- 2>&-", 0),
+    ],
+)
+def test_a_closed_stream_is_no_obstacle(command: str, closed: str, status: int, tmp_path: Path) -> None:
+    line = f"'{sys.executable}' -m convscope {command} {closed}"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ("Traceback" in done.stderr, done.returncode) == (False, status)
+    if "o.png" in command:
+        assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG\r\n")

@@ -1,10 +1,13 @@
 """Operations of one's own: passed in a call, or offered by an installed package, whose code the page of rules shows."""
 
+import importlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,24 +112,110 @@ def offered(monkeypatch: pytest.MonkeyPatch, value: str, *more: str) -> PluginTa
     points = [EntryPoint("mine", each, "convscope.test") for each in (value, *more)]
     monkeypatch.setattr(plugins, "entry_points", lambda *, group: points if group else [])
     plugins.rows_of.cache_clear()
-    return PluginTable({"relu": 1}, "convscope.test")
+    return PluginTable({"relu": 1}, "convscope.test", int)
+
+
+NONSENSE = """
+from collections.abc import Mapping
+
+class Unreadable(Mapping):
+    def __getitem__(self, key): raise RuntimeError("no row")
+    def __iter__(self): raise RuntimeError("no keys")
+    def __len__(self): return 1
+
+UNREADABLE = Unreadable()
+INTEGER_NAME = {7: 1}
+NO_ROW = {"a::b": "row"}
+"""
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ("no_such_module:ROWS", "cannot be imported: ModuleNotFoundError"),
-        ("math:pi", "offers math:pi through convscope.test, which is a float, not a mapping"),
-        ("convscope.data:DATASETS", "a name needs a namespace"),
+        ("math:pi", "through convscope.test as math:pi, which is a float, not a mapping"),
+        ("convscope.data.catalog:DATASETS", "the name of an operation needs a namespace"),
+        ("nonsense:INTEGER_NAME", "offers 7 through convscope.test, but the name of an operation needs a namespace"),
+        ("nonsense:NO_ROW", "offers 'a::b' through convscope.test, but its row is a str, and must be of the type int"),
+        ("nonsense:UNREADABLE", "cannot be imported: RuntimeError: no keys"),
+        ("leaves:ROWS", "cannot be imported: SystemExit: 0. Repair or uninstall it"),
+        ("breaks:ROWS", "cannot be imported: Own: x"),
     ],
 )
-def test_a_package_that_offers_nonsense_is_named(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
+def test_a_package_that_offers_nonsense_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, message: str
+) -> None:
+    (tmp_path / "nonsense.py").write_text(NONSENSE)
+    (tmp_path / "leaves.py").write_text("import sys; sys.exit(0)")
+    (tmp_path / "breaks.py").write_text("class Own(BaseException): pass\nraise Own('x')")
+    monkeypatch.syspath_prepend(tmp_path)
     table = offered(monkeypatch, value)
     assert "relu" in table
     assert "tanh" not in table  # PyTorch's own operations ask no package
     with pytest.raises(PluginError, match=message):
         "mylib::swirl" in table  # noqa: B015 - looking is enough
     plugins.rows_of.cache_clear()
+
+
+FAILING = {
+    "raises": ("raise ZeroDivisionError('no')", "fails: ZeroDivisionError: no."),
+    "leaves": ("raise SystemExit(0)", "fails: SystemExit: 0."),
+    "takes nothing": (None, "takes 0 positional arguments"),
+    "returns nothing": ("return None", ""),
+    "returns a text": ("return 'text'", ""),
+}
+
+
+def test_a_row_of_a_package_without_functions_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "unable_package.py").write_text("from convscope.ops import Op\nROWS = {'a::b': Op(7, 7)}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint("mine", "unable_package:ROWS", "convscope.ops")]
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: points if group else [])
+    plugins.rows_of.cache_clear()
+    with pytest.raises(
+        PluginError, match=r"offers 'a::b' through convscope.ops, but its rule is an int, not a function"
+    ):
+        OPS.get("a::b")
+    plugins.rows_of.cache_clear()
+
+
+FIELDS = ("rule", "dependencies", "vjp", "title")
+"""The functions of an Op."""
+
+
+def _asks(trace: cs.Trace, function: str) -> object:
+    """What a function of the operation's row is needed for."""
+    if function == "title":
+        return str(trace)
+    if function == "dependencies":
+        return cs.probe.receptive_field(trace, 0, (0, 7))
+    why = cs.explain(trace, 0, (0, 7))
+    return why.to_input() if function == "vjp" else str(why)
+
+
+@pytest.mark.parametrize("function", FIELDS)
+@pytest.mark.parametrize("kind", FAILING)
+def test_a_function_of_a_package_that_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tables: dict[str, Any], kind: str, function: str
+) -> None:
+    body, message = FAILING[kind]
+    text = "def failing(): pass" if body is None else f"def failing(*_, **__): {body}"
+    (tmp_path / "failing_package.py").write_text(f"{text}\nROWS = {{}}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing_package", raising=False)
+    package = importlib.import_module("failing_package")
+    package.ROWS[NAME] = replace(tables["ops"][NAME], **{function: package.failing})
+    points = {"convscope.ops": [EntryPoint("mine", "failing_package:ROWS", "convscope.ops")]}
+    monkeypatch.setattr(plugins, "entry_points", lambda *, group: points.get(group, []))
+    plugins.rows_of.cache_clear()
+    try:
+        _asks(cs.trace(Clipped(), torch.linspace(-3, 3, 12)[None]), function)
+    except cs.ConvscopeError as error:
+        assert message in str(error)  # noqa: PT017 - some results need no such function
+    else:
+        assert kind.startswith("returns")
+    finally:
+        plugins.rows_of.cache_clear()
 
 
 def test_pytorch_s_own_operations_import_no_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,16 @@ def test_what_is_missing_or_unknown_gets_a_sentence(tmp_path: Path) -> None:
         cs.plot.history(tmp_path / "nowhere")
 
 
+def test_a_picture_of_very_many_pixels_is_reduced_before_it_is_drawn() -> None:
+    """Matplotlib takes gigabytes to scale down the 100 million pixels that an image file of some kilobytes can have."""
+    wide = np.zeros((1, 3, 9000), np.float32)
+    wide[..., 4500:] = 1
+    (whole, *_) = cs.plot.pixels(wide).axes[0].images
+    shown = np.asarray(whole.get_array())
+    assert shown.shape == (3, 3000)
+    np.testing.assert_array_equal(shown[0], np.arange(3000) >= 1500)
+
+
 def test_objects_are_drawn_without_torch() -> None:
     code = (
         "import sys, numpy as np, convscope as cs; cs.plot.pixels(np.eye(3)); cs.plot.kernels(np.eye(3));"

@@ -1,5 +1,6 @@
 """The widget: it answers as the server does, over its own channel; in real notebooks (a study) a click shows a sum."""
 
+import gc
 import json
 import os
 import re
@@ -121,6 +122,15 @@ def test_a_run_is_taken_as_the_explorer_takes_it(tmp_path: Path) -> None:
     explorer = cs.open(trained, "crosses:plus", browser=False, port=0)
     assert explorer.url.startswith("http://127.0.0.1:")
     explorer.close()
+
+
+def test_an_image_that_cannot_be_shown_leaves_no_half_made_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with pytest.raises(cs.ConvscopeError):
+        cs.widget(cs.load_model("crosses"), np.zeros((7, 7, 7), np.float32))
+    gc.collect()
+    assert not complaints
 
 
 def test_a_widget_that_cannot_be_made_answers_with_a_sentence() -> None:

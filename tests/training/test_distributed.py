@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -154,3 +155,27 @@ def test_a_group_without_an_id_is_known_by_its_torchrun(monkeypatch: pytest.Monk
     assert str(os.getppid()) in ours
     monkeypatch.setattr("os.getppid", lambda: 1)
     assert launch_id() not in {None, "none", ours}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE in the environment is set to 'x', and it must be an integer from 1 to"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE in the environment is set to '-1'"),
+        ({"WORLD_SIZE": "9" * 40}, "WORLD_SIZE in the environment is set to"),
+        ({"WORLD_SIZE": "2"}, "RANK in the environment is not set, and it must be an integer from 0 to 1;"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "2"},
+            "set to '2', and it must be an integer from 0 to 1;",
+        ),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "65536"}, "MASTER_PORT in the environment is set to '65536'"),
+        ({"TORCHELASTIC_RESTART_COUNT": "1.5"}, "TORCHELASTIC_RESTART_COUNT in the environment is set to '1.5'"),
+    ],
+)
+def test_variables_of_the_environment_that_make_no_sense_are_named(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(cs.UsageError, match=re.escape(message)):
+        cs.train("crosses", epochs=1, out=tmp_path / "run")

@@ -329,3 +329,11 @@ def test_a_file_without_permission_is_not_called_damaged_nor_replaced(
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != run / name)
     with pytest.raises(cs.ConvscopeError, match=message):
         cs.load_model(run)
+
+
+def test_notes_that_are_null_are_none(tmp_path: Path) -> None:
+    cs.train("crosses", epochs=1, out=tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in config.items() if name != "sha256"} | {"notes": None}))
+    assert not cs.load_run(tmp_path / "run").config["notes"]

@@ -1,5 +1,7 @@
 """Training: what it prints, keeps and ends in, for built-in networks and for those of one's own."""
 
+import copy
+import pickle
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 import convscope as cs
 from convscope.errors import DataError, UsageError
 from convscope.training.batches import epoch_order, trained_channels_last
+from convscope.training.objectives import OPTIMIZERS
 from convscope.training.recipes import FAST, TUTORIAL, Recipe, recipe_for
 from convscope.training.writer import history_steps
 from training_data import digits
@@ -363,3 +366,16 @@ def test_a_training_that_gets_more_epochs_keeps_its_history_within_limits(tmp_pa
         run = cs.train(data, model, epochs=epochs, out=tmp_path / "run", resume=epochs > 4, **settings)
     assert 100 < len(run.steps) <= 200
     assert run.steps[-1] == 6600
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS])
+def test_an_optimizer_is_pickled_and_copied_as_pytorchs_own(name: str) -> None:
+    layer = torch.nn.Linear(3, 2)
+    optimizer = OPTIMIZERS[name](layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    for other in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+        assert type(other) is getattr(torch.optim, type(optimizer).__name__)
+        assert str(other.state_dict()) == str(optimizer.state_dict())
+        other.zero_grad()
+        other.step()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convscope.errors import UnknownName
+from convscope.type_checks import takes
 
 Plain = Mapping[str, Any]
 RISING = [-1.0, -1.0, 1.0, 1.0]
@@ -93,6 +94,7 @@ TEMPLATES: Mapping[str, tuple[Plain, ...]] = {
 """Name -> its blocks: the built-in networks, and a detector whose numbers are written by hand."""
 
 
+@takes()
 def template(name: str) -> list[dict[str, Any]]:
     """A built-in network as a list of blocks, to change and to train.
 

@@ -169,15 +169,9 @@ def sentences(
 
 
 PLAIN = {  # ATen names that differ from the documented names
-    "addmm": "linear",
-    "mm": "matmul",
-    "bmm": "matmul",
-    "baddbmm": "matmul",
-    "_to_copy": "to",
-    "_unsafe_view": "reshape",
-    "_reshape_alias": "reshape",
-    "constant_pad_nd": "pad",
-}
+    "addmm": "linear", "mm": "matmul", "bmm": "matmul", "baddbmm": "matmul", "_to_copy": "to",
+    "_unsafe_view": "reshape", "_reshape_alias": "reshape", "constant_pad_nd": "pad",
+}  # fmt: skip
 
 
 def names_of(rows: Sequence[LinkedCall], hidden: Sequence[bool], visits: Sequence[tuple[str, int]]) -> list[str]:
@@ -203,13 +197,17 @@ def names_of(rows: Sequence[LinkedCall], hidden: Sequence[bool], visits: Sequenc
                 )
                 names[number] = _numbered(name, used)
     for product, mask in masks.items():
-        names[mask] = f"{names[product]}.mask"
+        names[mask] = _numbered(f"{names[product]}.mask", used)
     return names
 
 
 def _numbered(name: str, used: dict[str, int]) -> str:
-    used[name] = used.get(name, 0) + 1
-    return name if used[name] == 1 else f"{name}#{used[name]}"
+    unique = name
+    while unique in used:  # a module's own name may end in a number, too
+        used[name] += 1
+        unique = f"{name}#{used[name]}"
+    used[unique] = 1
+    return unique
 
 
 def plain_name(row: LinkedCall) -> str:

@@ -297,7 +297,7 @@ def _numbers(target: ArrayLike) -> Tensor:
     """An array, list or number as a tensor."""
     try:
         return torch.from_numpy(np.array(target))
-    except (TypeError, ValueError):  # text, None, a dict, rows of different lengths, numbers beyond 64 bits
+    except Exception:  # text, None, a dict, rows of different lengths, numbers beyond 64 bits, objects of the user
         raise UsageError(
             "a target is the class numbers of the images, an array or a list such as [0, 3], not "
             f"{reprlib.repr(target)}."

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 import convscope as cs
-from convscope.cli.console import drop_output, hushed, notes_on_data, print_in_any_encoding, remark
+from convscope.cli.console import (
+    drop_output,
+    hushed,
+    notes_on_data,
+    open_missing_streams,
+    print_in_any_encoding,
+    remark,
+)
 
 
 class Source(NamedTuple):
@@ -142,6 +149,7 @@ PLAIN = (
 
 def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
+    open_missing_streams()
     _keep_settings_of_folder_out()
     warnings.showwarning = _show_warning
     print_in_any_encoding()

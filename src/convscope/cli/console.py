@@ -79,6 +79,21 @@ def print_in_any_encoding() -> None:
             stream.reconfigure(errors="convscope-nearest")
 
 
+def open_missing_streams() -> None:
+    """Let streams that were closed when the process began lead nowhere.
+
+    Python then has None in their place; and the next file that is opened would get the number of standard output, where
+    a library prints into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
 def drop_output() -> None:
     """Discard all further output: standard output is closed or full, and flushing its buffer would fail again."""
     try:
@@ -89,6 +104,15 @@ def drop_output() -> None:
         os.dup2(nowhere.fileno(), number)
 
 
+def _ignore_unusable_sizes() -> None:
+    """Remove sizes of the terminal from the environment with which Rich prints nothing, or fails."""
+    for name in ("COLUMNS", "LINES"):
+        text = os.environ.get(name, "")
+        if not (text.isascii() and text.isdigit() and len(text) <= 4 and 20 <= int(text) <= 1000):
+            os.environ.pop(name, None)
+
+
+_ignore_unusable_sizes()  # Rich reads them when a console is made
 out = TerminalOutput(highlight=False, soft_wrap=True)
 err = TerminalOutput(stderr=True, highlight=False, soft_wrap=True)
 _noted: set[str] = set()

@@ -21,7 +21,7 @@ from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import WHITE, pixels, read_image
 from convscope.inputs.arrays import as_it_is, read_array, side_by_side
 from convscope.preprocess import Preprocess
-from convscope.type_checks import takes
+from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
 SPLITS = ("train", "test", "all")
@@ -115,7 +115,7 @@ def prepare(
         name, source = Path(source).name, read_array(Path(source).expanduser())
     if isinstance(source, str | Path):
         return _from_name(str(source), expected, data_dir, like, () if card is None else card.classes)
-    array = np.asarray(source)
+    array = _array_of(source)
     if loose or (card is not None and card.form != "picture"):
         ready, ready_notes = as_it_is(array, card, loose=loose)
         return Prepared(
@@ -143,6 +143,14 @@ def _numbers_of(tensor: Any) -> Array:
     tensor = tensor.detach().cpu()
     result: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     return result
+
+
+def _array_of(source: Any) -> Array:
+    """An array, or a list of numbers, as an array."""
+    try:
+        return np.asarray(source)
+    except Exception:  # rows of different lengths, or whatever the conversion of some object raises
+        raise UsageError(f"an image is a file, a picture or an array of numbers, not {kind_of(source)}.") from None
 
 
 def _alpha(expected: Preprocess | None) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # that of typing is not read by pydantic before Python 3.12
 
 from convscope.cards.card import Card
@@ -152,7 +152,7 @@ class RunConfig(ModelConfig):
     precision: Text
     engine: Text
     environment: EnvironmentPart
-    notes: NotRequired[list[str]]
+    notes: NotRequired[Annotated[list[str], BeforeValidator(lambda notes: notes or [])]]
 
 
 Config = TypeVar("Config", bound=ModelConfig)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from convscope.errors import UnknownName
+from convscope.errors import PluginError, UnknownName
 from convscope.expr.call import Call, Cell, full_cell
 from convscope.expr.expr import Expr
 from convscope.ops import activations, convolution, movement, normalization, pointwise, pooling, resampling
@@ -10,6 +10,7 @@ from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.op import Op, Role
 from convscope.ops.table import OPS, OTHER_ROLES, OTHER_TITLES
 from convscope.ops.titles import TitledStep, plain_title
+from convscope.type_checks import kind_of
 from convscope.typing import Array
 
 WINDOWED = frozenset(
@@ -50,7 +51,7 @@ def explain_cell(call: Call, cell: Cell, ops: Mapping[str, Op] = OPS) -> Expr:
 def title_of(step: TitledStep) -> str:
     """An operation in words: `convolution 3x3, padding 1`."""
     op = OPS.get(step.op)
-    return (OTHER_TITLES.get(step.op, plain_title) if op is None else op.title)(step)
+    return str((OTHER_TITLES.get(step.op, plain_title) if op is None else op.title)(step))
 
 
 def role_of(name: str) -> Role:
@@ -105,4 +106,9 @@ def dependencies_of(call: Call, mask: Array, varies: frozenset[str]) -> Mapping[
     # dependencies are the whole axis already.
     if "self" not in op.selected_by and selects(call, varies):
         return everything(call, mask, varies)
-    return op.dependencies(call, mask, varies)
+    cells = op.dependencies(call, mask, varies)
+    if not isinstance(cells, Mapping):
+        raise PluginError(
+            f"the dependencies of {call.op!r} are {kind_of(cells)}, not a mapping from operands to masks."
+        )
+    return cells

@@ -319,7 +319,7 @@ _ROWS: Mapping[str, Op] = {
     **LOSSES,
     **OUTER_PRODUCTS,
 }
-OPS: PluginTable[Op] = PluginTable(_ROWS, "convscope.ops")
+OPS: PluginTable[Op] = PluginTable(_ROWS, "convscope.ops", Op)
 
 OTHER_ROLES: Mapping[str, Role] = {
     **dict.fromkeys(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.errors import UsageError
+from convscope.errors import ShapeError, UsageError
 from convscope.traces.trace import Trace
 from convscope.type_checks import check_kind
 from convscope.typing import Array
@@ -33,6 +33,22 @@ def picture_of_name(picture: object) -> tuple[Array, str]:
 
     prepared = prepare(picture)
     return prepared.picture, prepared.name
+
+
+def picture_to_draw(picture: object, figure: str) -> Array:
+    """A picture passed for display, shape (C, H, W) or (H, W).
+
+    Raises:
+        ShapeError: it has another number of axes, no pixels, or no real numbers.
+    """
+    check_kind(figure, "picture", picture, "array")
+    array = np.asarray(picture)
+    if array.ndim not in {2, 3} or not array.size or array.dtype.kind not in "biuf":
+        raise ShapeError(
+            f"{figure} takes a picture of real numbers, shape (C, H, W) or (H, W), not {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    return array
 
 
 def model_of(model: object) -> Any:

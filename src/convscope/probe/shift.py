@@ -156,7 +156,10 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
     if reach < 0:
         raise UsageError(f"reach is a number of pixels from 0, not {reach}.")
     farthest = min(reach, edge)  # beyond it nothing of an image is left
-    wanted = [tuple(float(v) for v in level) for level in levels or levels_of(kind, (height, width), farthest)]
+    given = list(() if levels is None else levels) or levels_of(kind, (height, width), farthest)
+    if any(np.ndim(level) != 1 or np.asarray(level).dtype.kind not in "biuf" for level in given):
+        raise UsageError(f"a level of {kind} is ({CHANGES[kind].unit}), not {next(iter(given))!r:.80}.")
+    wanted = [tuple(float(v) for v in level) for level in given]
     for level in wanted:
         whole = kind not in {"translation", "erase"} or all(part == int(part) for part in level)
         if len(level) != len(nothing) or not whole or (kind == "scale" and level[0] <= 0):

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convscope.errors import UsageError
+from convscope.errors import PluginError, UsageError
 from convscope.expr.call import Cell
 from convscope.expr.precision import OUR_OWN, Precision
 from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES, SOURCES
+from convscope.ops.vjp import VJP
 from convscope.proof.calls import call_of
 from convscope.proof.recomputation import recomputed
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
+from convscope.type_checks import kind_of
 from convscope.typing import Array
 
 WRITES = frozenset({"copy", "fill"})
@@ -158,6 +160,8 @@ def through(flow: Backward, step: Step, output: int, weights: Array) -> None:
     refs = {n: r for n, r in operands_of(step) if not (step.op in WRITES and n == "self")}
     varies = frozenset(name for name, ref in refs.items() if _varies(flow.varies, ref))
     pulled = vjp(call_of(flow.trace, step, output, flow.ops), weights, varies)
+    if not isinstance(pulled, VJP):
+        raise PluginError(f"the vector-Jacobian product of {step.op!r} returns {kind_of(pulled)}, not a VJP.")
     flow.constant += pulled.constant
     if flow.counts_rounding:
         _count_rounding(flow, step, output, weights)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.errors import UsageError
+from convscope.errors import PluginError, UsageError
 from convscope.expr.call import Call, Cell, Source, cell_label, full_cell, step_label
 from convscope.expr.expr import Expr, Leaf
 from convscope.json_values import plain_number
@@ -31,7 +31,7 @@ from convscope.rich_display import RichDisplay
 from convscope.traces.notation import formula, pytorch_code
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
-from convscope.type_checks import check_kind, takes
+from convscope.type_checks import check_kind, kind_of, takes
 
 FORMAT = "convscope explanation 1"
 
@@ -392,4 +392,9 @@ def explain(
 def _expression(step: Step, call: Call, cell: Cell, recorded: float, ops: Mapping[str, Op]) -> Expr | None:
     if step.overridden or step.role == "random":
         return Leaf(recorded, Source(f"{step.name}, as given", "constant", call.shape, call.dtype), cell)
-    return ops[call.op].rule(call, cell) if call.op in ops and not step.is_complex else None
+    if call.op not in ops or step.is_complex:
+        return None
+    expression = ops[call.op].rule(call, cell)
+    if expression is not None and not isinstance(expression, Expr):
+        raise PluginError(f"the rule of {call.op!r} returns {kind_of(expression)}, not an expression.")
+    return expression

@@ -315,7 +315,7 @@ _ROWS: Mapping[str, Operation] = {
     **LOSSES,
     **OUTER_PRODUCTS,
 }
-OPERATIONS: PluginTable[Operation] = PluginTable(_ROWS, "convscope.reference")
+OPERATIONS: PluginTable[Operation] = PluginTable(_ROWS, "convscope.reference", Operation)
 """ATen name -> Operation."""
 
 

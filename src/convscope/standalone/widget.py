@@ -58,7 +58,9 @@ def widget(model: Module | Run | str | Path, image: object = None, *, data_dir: 
             model.model if isinstance(model, Run) else load_model(model) if isinstance(model, str | Path) else model
         )
         workspace = Workspace.of_model(loaded, image, data_dir=Path(data_dir) if data_dir else None)
-        return kind(workspace)
+        client = uuid4().hex
+        # before the widget is made: one that is only half made would complain when it is deleted
+        return kind(workspace, client, *_first_pass(workspace, client))
 
 
 @cache
@@ -78,11 +80,10 @@ def _widget_type() -> Any:
         first = traitlets.Dict().tag(sync=True)
         """The answers that the view asks for first, so that it draws the network without a message to the kernel."""
 
-        def __init__(self, workspace: Workspace) -> None:
+        def __init__(self, workspace: Workspace, client: str, recorded: TracePass, request: TraceRequest) -> None:
             script, style = built("widget")
-            token, client = new_token(), uuid4().hex
-            self._workspace = workspace
-            self._pass, request = _first_pass(workspace, client)
+            token = new_token()
+            self._workspace, self._pass = workspace, recorded
             headers = {"authorization": f"Bearer {token}", "x-client": client}
             self._asker = Asker(lambda: _application(workspace, token), headers)
             first = {

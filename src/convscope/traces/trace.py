@@ -14,7 +14,7 @@ from convscope.render.numbers import table
 from convscope.rich_display import RichDisplay
 from convscope.traces.archive import Archive, ArchiveSource, write
 from convscope.traces.step import Cell, Kind, Origin, Ref, Step, TrainingStep, Values, notes_of
-from convscope.type_checks import takes
+from convscope.type_checks import refuse_huge, takes
 from convscope.typing import Array
 
 __all__ = [
@@ -104,9 +104,10 @@ class Trace(RichDisplay):
         if not isinstance(key, str):
             try:
                 key = index(key)
-            except TypeError:
+            except Exception:  # whatever a class of the user raises, it names no step
                 kind = type(key).__name__
                 raise UsageError(f"a step is looked up by name or id, not by a {kind}.") from None
+            refuse_huge("trace", "step", key)
             if not 0 <= key < len(self.all_steps):
                 raise UsageError(f"the trace has steps 0 to {len(self.all_steps) - 1}, not {key}.")
             return self.all_steps[key]

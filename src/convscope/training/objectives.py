@@ -89,7 +89,13 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Opt
     marked = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in marked}
     step = torch.no_grad()(inspect.unwrap(kind.step))
-    return type(kind.__name__, (kind,), {**plain, "step": step, "__module__": kind.__module__, "original": kind})
+
+    def reduced(self: torch.optim.Optimizer, _protocol: object) -> tuple[object, ...]:
+        """Pickled and copied as PyTorch's own class, by whose name it would be looked up."""
+        return object.__new__, (kind,), self.__getstate__()
+
+    added = {"step": step, "__module__": kind.__module__, "original": kind, "__reduce_ex__": reduced}
+    return type(kind.__name__, (kind,), {**plain, **added})
 
 
 def kind_of_optimizer(optimizer: torch.optim.Optimizer) -> type[torch.optim.Optimizer]:

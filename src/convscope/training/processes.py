@@ -26,6 +26,8 @@ from convscope.type_checks import takes
 FABRIC = "several processes need Lightning Fabric: pip install 'convscope[distributed]'."
 PATIENCE = 300.0
 """Seconds in which all processes must have joined."""
+MOST_PROCESSES = 1_000_000
+"""Largest number of processes, hosts or restarts that the environment can name."""
 SETTLING = 0.5
 """Seconds in which the group's threads release their last tensors before the interpreter ends."""
 SILENCE = timedelta(minutes=30)
@@ -70,7 +72,7 @@ def _check_torchrun(devices: int | None, num_nodes: int | None) -> None:
         ("devices", devices, "LOCAL_WORLD_SIZE"),
         ("num-nodes", num_nodes, "GROUP_WORLD_SIZE"),
     ):
-        started = int(os.environ.get(variable, "1"))
+        started = number_of(variable, 1)
         if requested is not None and requested != started:
             raise UsageError(
                 f"torchrun has started {name} {started}, and --{name} says {requested}; leave it to torchrun."
@@ -84,7 +86,7 @@ def _start(devices: int, num_nodes: int, patience: float) -> None:
         from lightning_fabric.strategies import DDPStrategy  # noqa: PLC0415
     except ImportError:
         raise TrainingError(FABRIC) from None
-    node = int(os.environ.get("NODE_RANK", "0"))
+    node = number_of("NODE_RANK", 0)
     if num_nodes > 1:
         _check_hosts(node, num_nodes)
 
@@ -92,7 +94,7 @@ def _start(devices: int, num_nodes: int, patience: float) -> None:
         """Uses our own rendezvous once the processes are started."""
 
         def setup_environment(self) -> None:
-            local = int(os.environ.get("LOCAL_RANK", "0"))
+            local = number_of("LOCAL_RANK", 0)
             world = {"LOCAL_WORLD_SIZE": devices, "GROUP_WORLD_SIZE": num_nodes, "WORLD_SIZE": devices * num_nodes}
             named = {**world, "LOCAL_RANK": local, "RANK": node * devices + local, "NODE_RANK": node}
             os.environ.update({name: str(value) for name, value in named.items()})
@@ -115,18 +117,39 @@ def _check_hosts(node: int, num_nodes: int) -> None:
         raise UsageError(f"NODE_RANK is {node}; it must be 0 to {num_nodes - 1}, a different number on each host.")
 
 
+def number_of(variable: str, default: int | None, *, least: int = 0, most: int = MOST_PROCESSES) -> int:
+    """The number in a variable of the environment, which torchrun, Fabric or the user has set.
+
+    >>> number_of("CONVSCOPE_NOT_SET", 1)
+    1
+
+    Raises:
+        UsageError: it is set to anything else, or is not set and has no default.
+    """
+    text = os.environ.get(variable, "").strip()
+    if not text and default is not None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        is_set = f"is set to {text!r}" if text else "is not set"
+        raise UsageError(
+            f"{variable} in the environment {is_set}, and it must be an integer from {least:,} to {most:,}; "
+            "unset it and WORLD_SIZE, or start the processes with --devices or torchrun."
+        )
+    return int(text)
+
+
 def join(patience: float = PATIENCE) -> None:
     """Join the other processes, if the environment names any and this process has not joined yet.
 
     Raises:
         TrainingError: not all have joined in time.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = number_of("WORLD_SIZE", 1, least=1)
     if size == 1 or distributed.is_initialized():
         return
-    number = int(os.environ["RANK"])
+    number = number_of("RANK", None, most=size - 1)
     wait = timedelta(seconds=patience)
-    address = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "0"))
+    address = os.environ.get("MASTER_ADDR", "127.0.0.1"), number_of("MASTER_PORT", 0, most=65535)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         if number > 0:
@@ -228,7 +251,7 @@ Value = TypeVar("Value")
 
 def restarted() -> bool:
     """Whether torchrun restarted this group after one of its processes died."""
-    return any(gathered(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))))
+    return any(gathered(number_of("TORCHELASTIC_RESTART_COUNT", 0)))
 
 
 def gathered(value: Value) -> list[Value]:

@@ -4,7 +4,6 @@ One process is plain PyTorch. More (under torchrun) go through Lightning Fabric,
 """
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 from convscope.errors import TrainingError, UnknownName, UsageError
 from convscope.training.objectives import Stepper, stepper_of
-from convscope.training.processes import FABRIC, join, rank, world
+from convscope.training.processes import FABRIC, join, number_of, rank, world
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -147,8 +146,8 @@ def make_runtime(device: str = "auto", precision: str = "float32") -> Runtime:
         from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
     except ImportError:
         raise TrainingError(FABRIC) from None
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    local_processes = number_of("LOCAL_WORLD_SIZE", 1, least=1)
+    hosts = number_of("GROUP_WORLD_SIZE", 1, least=1)
     kind = choose_device(device).type
     try:
         fabric = Fabric(accelerator=kind, strategy="ddp", devices=local_processes, num_nodes=hosts)

@@ -33,6 +33,9 @@ from convscope.typing import Array
 TITLE, LABEL, SMALL, FOOT, TINY = 10.5, 8.0, 7.0, 6.5, 5.5
 """Sizes of type, in points."""
 
+MOST_PIXELS = 4000
+"""Largest width and height of a picture that is drawn as it is: several pixels of it are one of the figure."""
+
 Align = Literal["left", "center", "right"]
 Area = tuple[float, float, float, float]
 """A rectangle on the sheet: x, y, width, height, in inches."""
@@ -128,16 +131,17 @@ class Sheet:
 
     def map(self, values: Array, area: Area, scale: ColorScale, name: str = "") -> None:
         """Signed numbers of shape (H, W) in the colours of `scale`, in the rectangle x, y, width, height."""
-        self._image(np.ma.masked_invalid(np.asarray(values, np.float64)), area, name, cmap=DIVERGING, norm=scale.norm)
+        shown = np.ma.masked_invalid(np.asarray(_reduced(values), np.float64))
+        self._image(shown, area, name, cmap=DIVERGING, norm=scale.norm)
         self.frame(*area)
 
     def picture(self, picture: Array, area: Area, name: str = "") -> None:
         """A picture of shape (1, H, W) or (3, H, W), from 0 to 1, in its own colours."""
-        values = np.clip(np.asarray(picture, np.float64), 0, 1)
-        if len(values) == 1:
-            self._image(values[0], area, name, cmap="gray", vmin=0, vmax=1)
+        values = np.clip(np.asarray(_reduced(np.moveaxis(np.asarray(picture), 0, -1)), np.float64), 0, 1)  # (H, W, C)
+        if values.shape[2] == 1:
+            self._image(values[..., 0], area, name, cmap="gray", vmin=0, vmax=1)
         else:
-            self._image(np.moveaxis(values, 0, -1), area, name)
+            self._image(values, area, name)
         self.frame(*area)
 
     def colors(self, colors: NDArray[np.float64], area: Area, name: str = "") -> None:
@@ -231,6 +235,20 @@ class Sheet:
     def point(self, x: float, y: float, mark: str, color: str) -> None:
         """A small mark: `^` the tip of an arrow, `o` a dot."""
         self.axes.add_line(Line2D([x], [y], marker=mark, markersize=3.2, color=color, linestyle="none"))
+
+
+def _reduced(values: Array) -> Array:
+    """Means of blocks of a picture (H, W, ...) of more pixels than are drawn, which else takes gigabytes to draw.
+
+    >>> _reduced(np.zeros((3, 10 * MOST_PIXELS))).shape
+    (3, 4000)
+    """
+    high, wide = (-(-length // MOST_PIXELS) for length in np.shape(values)[:2])
+    if max(high, wide) <= 1:
+        return values
+    rows, columns = values.shape[0] // high, values.shape[1] // wide
+    blocks = values[: rows * high, : columns * wide].reshape(rows, high, columns, wide, *values.shape[2:])
+    return np.asarray(blocks.mean((1, 3)))
 
 
 def snap(inches: float) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from convscope.data.dataset import Dataset
 from convscope.data.lazy_images import places
 from convscope.errors import ShapeError
-from convscope.plot.arguments import trace_of
+from convscope.plot.arguments import picture_to_draw, trace_of
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import (
     Choice,
@@ -69,7 +69,7 @@ def maps(
         UnknownName: no step has one of the names.
     """
     recorded, own_picture = trace_of(trace, image, "maps")
-    picture = own_picture if picture is None else picture
+    picture = own_picture if picture is None else picture_to_draw(picture, "maps")
     chosen, caption = _steps(recorded, steps)
     names = tuple(classes) or recorded.card.classes
     by_id = {step.id: step for step in recorded.steps}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from convscope.plot.arguments import trace_of
+from convscope.plot.arguments import picture_to_draw, trace_of
 from convscope.plot.canvas.network_column import HEAD, NetworkColumn, draw_column, image_column, part_column
 from convscope.plot.canvas.sheet import TINY, Sheet, snap
 from convscope.plot.canvas.step_maps import Choice, FoldedPart, fold, picture_of
@@ -51,7 +51,7 @@ def network(
         classes: Names of the last step's units, by default those of the trace's card.
     """
     recorded, own_picture = trace_of(trace, image, "network")
-    picture = own_picture if picture is None else picture
+    picture = own_picture if picture is None else picture_to_draw(picture, "network")
     parts, hidden = fold(recorded, MOST_PARTS, depth)
     shown = picture_of(recorded) if picture is None else picture
     columns = _columns(parts, shown, tuple(classes) or recorded.card.classes)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.data.options import check_bytes
 from convscope.errors import ShapeError, UsageError
 from convscope.plot.arguments import picture_of_name
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Area, Sheet, snap, tile
@@ -119,6 +120,10 @@ def planes(picture: Array, *, crop: Crop | None = None, name: str = "") -> Figur
     return sheet.finish()
 
 
+BYTES = 70
+"""Bytes of memory that a figure takes at most for each number of a large picture, besides the picture."""
+
+
 def _unit(picture: Array) -> NDArray[np.float64]:
     """Any picture as float64 from 0 to 1, shape (1, H, W) or (3, H, W)."""
     values = np.asarray(picture)
@@ -131,6 +136,7 @@ def _unit(picture: Array) -> NDArray[np.float64]:
             "a picture has uint8 pixels from 0 to 255 or float pixels from 0 to 1, "
             f"not {values.dtype} from {values.min()} to {values.max()}; undo its normalization first."
         )
+    check_bytes(f"the pixels of a drawn {size(values.shape)} picture", BYTES * values.size, "Scale the picture down.")
     return values.astype(np.float64) / scale
 
 
