@@ -60,14 +60,14 @@ def window_size(n: int, kernel: int, stride: int, padding: int, dilation: int, *
 
     Source: PyTorch documentation, torch.nn.Conv2d and torch.nn.MaxPool2d.
     """
-    room = n + 2 * padding - dilation * (kernel - 1) - 1
+    last_start = n + 2 * padding - dilation * (kernel - 1) - 1
     extent = f"{kernel}" if dilation == 1 else f"{dilation}·({kernel} - 1) - 1"
     text = f"({n} + 2·{padding} - {extent}) / {stride}"
-    if room % stride == 0:
-        return Sum(f"{text} + 1", room // stride + 1)
+    if last_start % stride == 0:
+        return Sum(f"{text} + 1", last_start // stride + 1)
     if not ceil:
-        return Sum(f"⌊{text}⌋ + 1", room // stride + 1)
-    count = -(-room // stride) + 1
+        return Sum(f"⌊{text}⌋ + 1", last_start // stride + 1)
+    count = -(-last_start // stride) + 1
     if (count - 1) * stride >= n + padding:  # a window must not start in the padding behind the last cell
         return Sum(f"⌈{text}⌉ + 1 - 1", count - 1)
     return Sum(f"⌈{text}⌉ + 1", count)

@@ -172,13 +172,13 @@ RULES: Mapping[str, Rule] = {
 def _window(placed: Placed, *, stride: int) -> AxisSums | Problem:
     """How many positions a window has along rows and columns."""
     shape, size, padding = placed.shape, placed["size"], placed["padding"]
-    room = min(shape[1:]) + 2 * padding
-    if size > room:
-        sum_ = f"{min(shape[1:])} + 2·{padding} = {room}"
+    padded_size = min(shape[1:]) + 2 * padding
+    if size > padded_size:
+        sum_ = f"{min(shape[1:])} + 2·{padding} = {padded_size}"
         return Problem(
             f"a window of {size}x{size} is larger than the {described(shape[1:])} maps with their padding ({sum_}); "
             "make it smaller, or pad more.",
-            placed.repair(f"size {room}", size=room),
+            placed.repair(f"size {padded_size}", size=padded_size),
         )
     return tuple((axis, window_size(n, size, stride, padding, 1)) for axis, n in enumerate(shape[1:], 2))
 

@@ -156,19 +156,19 @@ def updates_of(
     """
     kind = check_optimizer(optimizer)
     with torch._C._DisableTorchDispatch():
-        moved = {name: parameters[name].detach().clone() for name in gradients if name in parameters}
-        twin, groups = _twin(optimizer, names, moved)
+        copies = {name: parameters[name].detach().clone() for name in gradients if name in parameters}
+        twin, groups = _twin(optimizer, names, copies)
         if not groups:
             raise UsageError("the optimizer holds none of the model's parameters; make it from model.parameters().")
-        before = {name: _state(kind, twin, moved[name], group) for name, group in groups.items()}
+        before = {name: _state(kind, twin, copies[name], group) for name, group in groups.items()}
         for name in groups:
-            moved[name].grad = torch.empty_like(moved[name]).copy_(gradients[name].detach())  # in its memory layout
+            copies[name].grad = torch.empty_like(copies[name]).copy_(gradients[name].detach())  # in its memory layout
         with torch.no_grad():
             twin.step()
     for name, group in groups.items():
-        state, after = before[name], twin.state[moved[name]]
+        state, after = before[name], twin.state[copies[name]]
         arguments = (parameters[name], gradients[name], *state.values())
-        results = (moved[name], *(after.get(part) for part in kind.state))
+        results = (copies[name], *(after.get(part) for part in kind.state))
         call = (kind.function, arguments, _settings(kind, group, after), results, 0)
         result_names = (f"{name}.updated", *(f"{name}.{part}.updated" for part in kind.state))
         state_tensors = {f"{name}.{part}": tensor for part, tensor in state.items() if tensor is not None}
@@ -176,20 +176,20 @@ def updates_of(
 
 
 def _twin(
-    optimizer: Optimizer, names: Mapping[int, str], moved: Mapping[str, Tensor]
+    optimizer: Optimizer, names: Mapping[int, str], copies: Mapping[str, Tensor]
 ) -> tuple[Optimizer, dict[str, Group]]:
     """The same optimizer over other tensors, with a copy of its state; and the group of each parameter, by name."""
     state: defaultdict[Tensor, dict[str, object]] = defaultdict(dict)
     param_groups: list[Group] = []
     groups: dict[str, Group] = {}
     for group in optimizer.param_groups:
-        members = [(names[id(p)], p) for p in group["params"] if names.get(id(p)) in moved]
-        param_groups.append({**group, "params": [moved[name] for name, _ in members]})
+        members = [(names[id(p)], p) for p in group["params"] if names.get(id(p)) in copies]
+        param_groups.append({**group, "params": [copies[name] for name, _ in members]})
         groups.update(dict.fromkeys((name for name, _ in members), group))
         for name, p in members:
             parameter_state = optimizer.state.get(p)
             if parameter_state:
-                state[moved[name]] = {
+                state[copies[name]] = {
                     k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in parameter_state.items()
                 }
     twin = type(optimizer).__new__(type(optimizer))

@@ -192,12 +192,12 @@ def _concatenation(call: TorchCall, before: Sequence[TorchCall]) -> Diagnosis | 
     if len(parts) < 2:
         return None
     shapes = [tuple(part.shape) for part in parts]
-    odd = next((shape for shape in shapes if shape != shapes[0]), shapes[1])
+    other_shape = next((shape for shape in shapes if shape != shapes[0]), shapes[1])
     result = Diagnosis(
         f"{' and '.join(map(_times, shapes))} cannot be concatenated along axis {call.arguments.get('dim') or 0}"
     )
-    if len(odd) == len(shapes[0]):
-        result.options += _sizes_of_layers(before, shapes[0], odd)
+    if len(other_shape) == len(shapes[0]):
+        result.options += _sizes_of_layers(before, shapes[0], other_shape)
     return result
 
 

@@ -289,8 +289,8 @@ def _first_wrong(attempt: Attempt, first: Trial, name: str, yours: Array, expect
     shared = tuple(slice(0, min(a, b)) for a, b in zip(yours.shape, expected.shape, strict=True))
     unit = SINGLE if first.dtype == "float32" or yours.dtype == np.float32 else SINGLE**2
     allowed = bound(attempt.operation, name, first.values, expected, unit)
-    far = np.argwhere(cells(yours[shared], expected[shared], np.broadcast_to(allowed, expected.shape)[shared]))
-    return tuple(int(i) for i in far[0]) if len(far) else None
+    wrong_cells = np.argwhere(cells(yours[shared], expected[shared], np.broadcast_to(allowed, expected.shape)[shared]))
+    return tuple(int(i) for i in wrong_cells[0]) if len(wrong_cells) else None
 
 
 def _sums(attempt: Attempt, first: Trial, name: str, cell: tuple[int, ...], mistakes: Sequence[Mistake]) -> Sums:

@@ -84,9 +84,9 @@ def agrees(array: Array, expected: Array, allowed: Array) -> bool:
 def cells(array: Array, expected: Array, allowed: Array) -> Array:
     """A mask of the cells in which two arrays of the same shape differ."""
     with np.errstate(invalid="ignore"):
-        far = ~(np.abs(array.astype(np.float64) - expected) <= allowed)
+        differs = ~(np.abs(array.astype(np.float64) - expected) <= allowed)
     same = (array == expected) | (np.isnan(expected) & np.isnan(np.asarray(array, np.float64)))
-    return np.asarray(far & ~same)
+    return np.asarray(differs & ~same)
 
 
 def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistake], int]:

@@ -178,8 +178,8 @@ class Check:
             ]
         if expected.size > CELLS or not expected.ndim:
             return []
-        far = {f"{name} yours": ~np.isclose(yours, expected, rtol=1e-5, atol=1e-6, equal_nan=True)}
-        drawing = array_lines({f"{name} expected": expected, f"{name} yours": yours}, far)
+        marks = {f"{name} yours": ~np.isclose(yours, expected, rtol=1e-5, atol=1e-6, equal_nan=True)}
+        drawing = array_lines({f"{name} expected": expected, f"{name} yours": yours}, marks)
         return [f"  {line}".rstrip() for line in drawing]
 
     def _arithmetic(self) -> list[str]:

@@ -180,8 +180,8 @@ def _tell(
         return
     more = f" And {len(errors) - NAMED} more." if len(errors) > NAMED else ""
     reasons = " ".join(map(str, errors[:NAMED])) + more
-    lost = {file.label for file in files} - {file.label for file in readable}
-    if lost:
+    lost_classes = {file.label for file in files} - {file.label for file in readable}
+    if lost_classes:
         raise DataError(f"none of the images of a class in {root} can be read: {reasons}")
     message = f"{len(errors)} of {len(files)} images of {root} cannot be read and are skipped: {reasons}"
     warnings.warn(message, DataWarning, stacklevel=2)

@@ -93,9 +93,9 @@ def cells_at(flat: Array, shape: tuple[int, ...]) -> Array:
 class StepReader:
     """One step's expressions, and the origins of their inputs."""
 
-    def __init__(self, trace: Trace, step: Step, room: list[int]) -> None:
+    def __init__(self, trace: Trace, step: Step, budget: list[int]) -> None:
         self.trace, self.step = trace, step
-        self._room = room  # how many more numbers may be kept, shared by all steps
+        self._room = budget  # how many more numbers may be kept, shared by all steps
         self._kept: dict[tuple[int, int], Expr] = {}
         self.calls: dict[int, Call] = {}
         self.refs: dict[str, Ref] = {

@@ -64,12 +64,12 @@ Rule = Callable[[Step, Operands], State | None]
 
 def _cell_by_cell(step: Step, operands: Operands) -> State | None:
     """Operands of equal or broadcast shapes."""
-    moved = []
+    shifted_states = []
     for ref, state in operands:
         shift = len(step.shape) - len(ref.shape)
         if state:
-            moved.append(tuple(r if r.place is None else replace(r, place=r.place + shift) for r in state))
-    return _joined(moved)
+            shifted_states.append(tuple(r if r.place is None else replace(r, place=r.place + shift) for r in state))
+    return _joined(shifted_states)
 
 
 def _joined(states: Sequence[State]) -> State | None:

@@ -286,8 +286,8 @@ def field_sums(trace: Trace) -> dict[int, FieldSum | None]:
     for step in trace.all_steps:
         before = [(ref, _state(ref, states, start)) for _, _, ref in step.refs()]
         known_states = [state for _, state in before if state not in (None, ())]
-        lost = any(state is None for _, state in before)
-        state = None if not start or lost or not step.arguments else _after(step, before) if known_states else ()
+        is_unknown = any(state is None for _, state in before)
+        state = None if not start or is_unknown or not step.arguments else _after(step, before) if known_states else ()
         states[step.id] = state
         loose = any(reach.loose for reach in state or ())
         result[step.id] = _field(state, known_states) if state and not loose else None

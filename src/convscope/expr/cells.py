@@ -182,9 +182,9 @@ def winner_of(numbers: Array) -> Array:
     >>> winner_of(np.array([[1.0, 3.0, 3.0], [np.nan, np.nan, 3.0]])).tolist()
     [1, 1]
     """
-    odd = np.isnan(numbers)
-    last = numbers.shape[-1] - 1 - np.argmax(odd[..., ::-1], axis=-1)
-    return np.where(odd.any(-1), last, np.argmax(numbers, axis=-1))
+    is_nan = np.isnan(numbers)
+    last = numbers.shape[-1] - 1 - np.argmax(is_nan[..., ::-1], axis=-1)
+    return np.where(is_nan.any(-1), last, np.argmax(numbers, axis=-1))
 
 
 def from_last_nan(window: Cells) -> Cells:

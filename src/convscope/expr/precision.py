@@ -280,9 +280,9 @@ def exact_sums(rows: Array) -> Array:
         third = remainder.sum(-1)
         third_error = np.ldexp(1.0, 4 * bits + exponent - 159)  # of that sum, which is rounded
         high, low = _two_sum(first, second)
-        low, lost = _two_sum(low, third)
+        low, low_error = _two_sum(low, third)
         total, low = _two_sum(high, low)
-        total_error = np.abs(low) + np.abs(lost) + third_error
+        total_error = np.abs(low) + np.abs(low_error) + third_error
         half = np.spacing(np.abs(total)) * np.where(np.frexp(total)[0] % 0.5 == 0, 0.249, 0.499)
         sure = (total_error < half) | ((first == 0) & (largest == 0))
         sure &= np.isfinite(largest) & (np.abs(exponent) < 800)

@@ -218,9 +218,9 @@ def fitting(match: Match, entries: Mapping[str, CheckpointEntry], module_weights
 
 def misfit(tensor: Tensor, target: Tensor) -> str:
     """Why a tensor cannot be copied into one of a model; "" if it can."""
-    odd = _oddity(tensor)
-    if odd:
-        return odd
+    oddity = _oddity(tensor)
+    if oddity:
+        return oddity
     if tensor.is_complex() and not target.is_complex():
         return f"complex, the model's {str(target.dtype).removeprefix('torch.')}"
     if is_lazy(target):  # it takes its shape from the file, so the file must hold as many numbers

@@ -293,9 +293,9 @@ class _Block:
         score = q @ k.T * scale + mask
         size = np.abs(q) @ np.abs(k).T * scale + np.where(np.isfinite(mask), np.abs(mask), 0.0)
         share = np.exp(score - total)
-        far = np.where(share > 0, np.abs(np.where(share > 0, score, 0.0)) + np.abs(total), 0.0)
+        exponent_size = np.where(share > 0, np.abs(np.where(share > 0, score, 0.0)) + np.abs(total), 0.0)
         share_error = share * (
-            np.expm1(np.minimum(gamma(q.shape[1] + 4, u) * size + 2 * u * far, 1.0)) + EXP * u + stored
+            np.expm1(np.minimum(gamma(q.shape[1] + 4, u) * size + 2 * u * exponent_size, 1.0)) + EXP * u + stored
         )
         by_value, by_result = g @ v.T, (g * result).sum(1, keepdims=True)
         sizes = np.abs(g) @ np.abs(v).T + (np.abs(g) * np.abs(result)).sum(1, keepdims=True)

@@ -297,9 +297,15 @@ class _Backward:
         every, last = self.call["grad_output"], self.call["grad_hy"]
         output_gradient = None if every is None else leaf(every, (self.times[k], image, unit))
         if k < len(self.times) - 1:
-            moved = self.moved([self.times[k + 1], image, range(self.d.shape[-1])])
+            gate_gradients = self.moved([self.times[k + 1], image, range(self.d.shape[-1])])
             weights = outer(self.call["weight2"], [range(self.d.shape[-1]), unit])
-            return Dot(moved, weights, output_gradient, note="through the gates of the next step, and its own", extra=1)
+            return Dot(
+                gate_gradients,
+                weights,
+                output_gradient,
+                note="through the gates of the next step, and its own",
+                extra=1,
+            )
         of_last = None if last is None else leaf(last, (image, unit))
         if output_gradient is not None and of_last is not None:
             return Apply(

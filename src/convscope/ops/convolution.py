@@ -161,16 +161,18 @@ def _kernels_vjp(call: Call, weights: Array) -> Array:
             paddings, narrower.shape[2:], strides, dilations, kernels[2:], wider.shape[2:], strict=True
         )
     ]
-    room = np.pad(wider, [(0, 0), (0, 0), *edges])
-    room = room.reshape(room.shape[0], groups, -1, *room.shape[2:])
+    padded = np.pad(wider, [(0, 0), (0, 0), *edges])
+    padded = padded.reshape(padded.shape[0], groups, -1, *padded.shape[2:])
     still = narrower.reshape(narrower.shape[0], groups, -1, int(np.prod(narrower.shape[2:])))  # (N, G, K, P)
-    result = np.empty((groups, still.shape[2], room.shape[2], *kernels[2:]))
+    result = np.empty((groups, still.shape[2], padded.shape[2], *kernels[2:]))
     for tap in np.ndindex(*kernels[2:]):
         window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s)
             for t, d, n, s in zip(tap, dilations, narrower.shape[2:], strides, strict=True)
         )
-        inputs_met = room[(slice(None), slice(None), slice(None), *window)].reshape(*room.shape[:3], -1)  # (N, G, C, P)
+        inputs_met = padded[(slice(None), slice(None), slice(None), *window)].reshape(
+            *padded.shape[:3], -1
+        )  # (N, G, C, P)
         result[(slice(None), slice(None), slice(None), *tap)] = (still @ inputs_met.swapaxes(-1, -2)).sum(0)
     return result.reshape(kernels)
 
@@ -187,8 +189,8 @@ def _direct_vjp(call: Call, weights: Array) -> Array:
     grouped = weights[(slice(None), slice(None), *box)]
     batch, places = weights.shape[0], grouped.shape[2:]
     grouped = grouped.reshape(batch, call["groups"], -1, int(np.prod(places)))  # (N, G, Kg, P)
-    room = [n + 2 * p for n, p in zip(shape[2:], paddings, strict=True)]
-    result = np.zeros((*shape[:2], *room))
+    padded_shape = [n + 2 * p for n, p in zip(shape[2:], paddings, strict=True)]
+    result = np.zeros((*shape[:2], *padded_shape))
     for tap in np.ndindex(kernels.shape[3:]):
         part = kernels[(slice(None), slice(None), slice(None), *tap)].transpose(0, 2, 1) @ grouped  # (N, G, Cg, P)
         window = tuple(
@@ -212,18 +214,18 @@ def _transposed_vjp(call: Call, weights: Array) -> Array:
         (n - 1) * s + (r - 1) * d + 1
         for n, s, d, r in zip(shape[2:], strides, dilations, kernels.shape[3:], strict=True)
     ]
-    room = np.zeros(
+    padded = np.zeros(
         (*weights.shape[:2], *(max(n, w + p) for n, w, p in zip(reach, weights.shape[2:], paddings, strict=True)))
     )
     inner = tuple(slice(p, p + n) for p, n in zip(paddings, weights.shape[2:], strict=True))
-    room[(slice(None), slice(None), *inner)] = weights
+    padded[(slice(None), slice(None), *inner)] = weights
     result = np.zeros((shape[0], groups, shape[1] // groups, int(np.prod(shape[2:]))))
     for tap in np.ndindex(kernels.shape[3:]):
         window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s)
             for n, s, d, t in zip(shape[2:], strides, dilations, tap, strict=True)
         )
-        result_weights = room[(slice(None), slice(None), *window)].reshape(shape[0], groups, per_group, -1)
+        result_weights = padded[(slice(None), slice(None), *window)].reshape(shape[0], groups, per_group, -1)
         result += kernels[(slice(None), slice(None), slice(None), *tap)] @ result_weights
     return result.reshape(shape)
 

@@ -172,9 +172,9 @@ def _cell_loss(call: Call, cell: Cell) -> Expr:
     if target == call["ignore_index"]:
         return number(0, "ignored")
     score = leaf(call["self"], (*cell[:1], target, *cell[1:]))
-    lost = Apply("neg", {"x": score})
+    loss = Apply("neg", {"x": score})
     weight: Operand | None = call.get("weight")
-    return lost if weight is None else Apply("mul", {"x": leaf(weight, (target,)), "y": lost})
+    return loss if weight is None else Apply("mul", {"x": leaf(weight, (target,)), "y": loss})
 
 
 def nll_vjp(call: Call, weights: Array, varies: Varies) -> VJP:

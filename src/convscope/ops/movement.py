@@ -110,8 +110,8 @@ def moved_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[
     if call.op in {"permute", "transpose", "t"}:
         return {"self": _turned_back(call, as_mask(mask))}
     with np.errstate(invalid="ignore"):  # constants beside it may be infinite
-        pulled = moved_vjp(call, as_mask(mask), varies)
-    return {name: as_mask(gradient) for name, gradient in pulled.gradients.items()}
+        vjp = moved_vjp(call, as_mask(mask), varies)
+    return {name: as_mask(gradient) for name, gradient in vjp.gradients.items()}
 
 
 def _turned_back(call: Call, mask: Array) -> Array:

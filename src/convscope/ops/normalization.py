@@ -137,8 +137,8 @@ def batch_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     training = bool(call.get("training", call.op.endswith("batch_norm_legit")))
     axes = tuple(a for a in range(image.ndim) if a != 1)
     if training or call.get("running_mean") is None:
-        far, root = _centred(image, axes, call["eps"])
-        learnt = _learnt(call, varies, weights, far / root, axes)
+        deviation, root = _centred(image, axes, call["eps"])
+        learnt = _learnt(call, varies, weights, deviation / root, axes)
         return _with_learnt(_own_statistics(call, weights, axes, scale, bias), learnt, call, varies)
     root = np.sqrt(wide(call["running_var"]).reshape(line) + call["eps"])
     mean = wide(call["running_mean"]).reshape(line)
@@ -155,8 +155,8 @@ def layer_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     axes = tuple(range(image.ndim - len(call["normalized_shape"]), image.ndim))
     scale = 1.0 if call["weight"] is None else wide(call["weight"])
     bias = 0.0 if call["bias"] is None else wide(call["bias"])
-    far, root = _centred(image, axes, call["eps"])
-    learnt = _learnt(call, varies, weights, far / root, tuple(range(axes[0])))
+    deviation, root = _centred(image, axes, call["eps"])
+    learnt = _learnt(call, varies, weights, deviation / root, tuple(range(axes[0])))
     return _with_learnt(_own_statistics(call, weights, axes, np.asarray(scale), np.asarray(bias)), learnt, call, varies)
 
 
@@ -168,10 +168,10 @@ def group_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     grouped = (image.shape[0], call["group"], -1)
     line = [1, -1] + [1] * (image.ndim - 2)
     scale, bias = (_line(call[name], line, empty) for name, empty in (("weight", 1.0), ("bias", 0.0)))
-    pulled = (weights * scale).reshape(grouped)
-    far, root = _centred(image.reshape(grouped), (2,), call["eps"])
-    gradient = _through(pulled, far, root, (2,)).reshape(image.shape)
-    normal = (far / root).reshape(image.shape)
+    scaled_weights = (weights * scale).reshape(grouped)
+    deviation, root = _centred(image.reshape(grouped), (2,), call["eps"])
+    gradient = _through(scaled_weights, deviation, root, (2,)).reshape(image.shape)
+    normal = (deviation / root).reshape(image.shape)
     learnt = _learnt(call, varies, weights, normal, tuple(a for a in range(image.ndim) if a != 1))
     image_vjp = tangent({"input": gradient}, call, float(np.sum(weights * (normal * scale + bias))))
     return _with_learnt(image_vjp, learnt, call, varies)
@@ -179,9 +179,9 @@ def group_norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 def _own_statistics(call: Call, weights: Array, axes: tuple[int, ...], scale: Array, bias: Array) -> VJP:
     image = wide(call["input"])
-    far, root = _centred(image, axes, call["eps"])
-    gradient = _through(weights * scale, far, root, axes)
-    return tangent({"input": gradient}, call, float(np.sum(weights * (far / root * scale + bias))))
+    deviation, root = _centred(image, axes, call["eps"])
+    gradient = _through(weights * scale, deviation, root, axes)
+    return tangent({"input": gradient}, call, float(np.sum(weights * (deviation / root * scale + bias))))
 
 
 def _learnt(call: Call, varies: Varies, weights: Array, normal: Array, axes: tuple[int, ...]) -> dict[str, Array]:
@@ -203,15 +203,15 @@ def _with_learnt(image: VJP, learnt: dict[str, Array], call: Call, varies: Varie
 
 
 def _centred(image: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array]:
-    far = image - image.mean(axis=axes, keepdims=True)
-    return far, np.sqrt((far**2).mean(axis=axes, keepdims=True) + eps)
+    deviation = image - image.mean(axis=axes, keepdims=True)
+    return deviation, np.sqrt((deviation**2).mean(axis=axes, keepdims=True) + eps)
 
 
-def _through(pulled: Array, far: Array, root: Array, axes: tuple[int, ...]) -> Array:
+def _through(scaled_weights: Array, deviation: Array, root: Array, axes: tuple[int, ...]) -> Array:
     """The weights through x -> (x - mean) / root, whose mean and root depend on x."""
-    straight = pulled - pulled.mean(axis=axes, keepdims=True)
-    bent = far / root**2 * (pulled * far).mean(axis=axes, keepdims=True)
-    return np.asarray((straight - bent) / root)
+    by_mean = scaled_weights - scaled_weights.mean(axis=axes, keepdims=True)
+    by_rate = deviation / root**2 * (scaled_weights * deviation).mean(axis=axes, keepdims=True)
+    return np.asarray((by_mean - by_rate) / root)
 
 
 def _line(operand: Operand | None, line: list[int], empty: float) -> Array:

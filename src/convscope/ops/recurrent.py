@@ -129,10 +129,10 @@ def histories(call: Call, images: Sequence[int], units: Sequence[int], last: int
     state_errors = [np.zeros_like(states[0])]
     for gate, error in zip(np.moveaxis(gates, 2, 1), np.moveaxis(errors, 2, 1), strict=True):
         retained, new = gate[1] * states[-1], gate[0] * gate[2]
-        moved = gate[1] * state_errors[-1] + error[1] * (np.abs(states[-1]) + state_errors[-1])
-        moved = moved + gate[0] * error[2] + error[0] * (np.abs(gate[2]) + error[2])
+        state_error = gate[1] * state_errors[-1] + error[1] * (np.abs(states[-1]) + state_errors[-1])
+        state_error = state_error + gate[0] * error[2] + error[0] * (np.abs(gate[2]) + error[2])
         states.append(retained + new)
-        state_errors.append(moved + 2 * u * (np.abs(retained) + np.abs(new)))
+        state_errors.append(state_error + 2 * u * (np.abs(retained) + np.abs(new)))
     return Histories(gates, errors, np.array(states), np.array(state_errors))
 
 
@@ -231,9 +231,13 @@ def lstm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         squashed = np.tanh(c)
         by_c = by_c + by_h * o * (1 - squashed**2)
         slopes = (g * i * (1 - i), before * f * (1 - f), i * (1 - g * g))
-        moved = np.concatenate([*(by_c * slope for slope in slopes), by_h * squashed * o * (1 - o)], axis=1)
-        by_x[time], by_h, by_c = moved @ w, moved @ r, by_c * f
-        by_w, by_r, by_bias = by_w + moved.T @ x[time], by_r + moved.T @ earlier, by_bias + moved.sum(axis=0)
+        gate_gradients = np.concatenate([*(by_c * slope for slope in slopes), by_h * squashed * o * (1 - o)], axis=1)
+        by_x[time], by_h, by_c = gate_gradients @ w, gate_gradients @ r, by_c * f
+        by_w, by_r, by_bias = (
+            by_w + gate_gradients.T @ x[time],
+            by_r + gate_gradients.T @ earlier,
+            by_bias + gate_gradients.sum(axis=0),
+        )
     learnt = {"weight0": by_w, "weight1": by_r, "weight2": by_bias, "weight3": by_bias}
     gradients = {"input": by_x, "hx_": by_h, "cx_": by_c, **learnt}
     return tangent({name: gradients[name] for name in varies}, call, value)

@@ -145,10 +145,10 @@ def variance_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         return VJP({"self": np.broadcast_to(kept_axes_weights / count, image.shape).copy()})
     setting = call.get("correction")
     correction = float(call.get("unbiased", True) if setting is None else setting)
-    far = image - image.mean(axis=dims, keepdims=True)
-    var = (far**2).sum(axis=dims, keepdims=True) / (count - correction)
+    deviation = image - image.mean(axis=dims, keepdims=True)
+    var = (deviation**2).sum(axis=dims, keepdims=True) / (count - correction)
     root = np.sqrt(var) if call.op.startswith("std") else None
-    slope = 2 * far / (count - correction) / (1 if root is None else 2 * root)
+    slope = 2 * deviation / (count - correction) / (1 if root is None else 2 * root)
     return tangent(
         {"self": kept_axes_weights * slope}, call, float(np.sum(kept_axes_weights * (var if root is None else root)))
     )

@@ -273,14 +273,14 @@ def antialiased_taps(call: Call, axis: int, index: int, *, as_read: bool = False
     middle = step * (index + 0.5)
     first, end = max(int(middle - reach + 0.5), 0), min(int(middle + reach + 0.5), length)
     u = call.precision.sum
-    moved = 4 * u * (middle + reach + 1)
+    position_error = 4 * u * (middle + reach + 1)
     if not as_read:
-        first, end = max(first - (moved > 0), 0), min(end + 1, length)
+        first, end = max(first - (position_error > 0), 0), min(end + 1, length)
     positions = np.arange(first, end)
-    far = np.abs(positions - middle + 0.5) / width
-    curve = shape(far)
-    beyond = far > reach / width + moved / width
-    curve_error = np.where(beyond, 0.0, SLOPE * (moved / width + 3 * u * far) + 24 * u)
+    distance = np.abs(positions - middle + 0.5) / width
+    curve = shape(distance)
+    beyond = distance > reach / width + position_error / width
+    curve_error = np.where(beyond, 0.0, SLOPE * (position_error / width + 3 * u * distance) + 24 * u)
     total, total_error = float(curve.sum()), float(curve_error.sum() + len(curve) * u * np.abs(curve).sum())
     weights = curve / total
     errors = (curve_error + np.abs(weights) * total_error) / abs(total) + (2 * u + call.precision.inner) * np.abs(
@@ -297,16 +297,16 @@ def _step(length: int, out_length: int, factor: float | None, *, aligned: bool, 
     return float(kind(1 / factor) if factor else kind(length) / kind(out_length))
 
 
-def _cubic(far: Array) -> Array:
+def _cubic(distance: Array) -> Array:
     """Keys' curve with A = -0.5, as image libraries have it."""
-    near = (1.5 * far - 2.5) * far * far + 1.0
-    tail = ((-0.5 * far + 2.5) * far - 4.0) * far + 2.0
-    return np.where(far < 1, near, np.where(far < 2, tail, 0.0))
+    near = (1.5 * distance - 2.5) * distance * distance + 1.0
+    tail = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+    return np.where(distance < 1, near, np.where(distance < 2, tail, 0.0))
 
 
-def _lanczos(far: Array) -> Array:
+def _lanczos(distance: Array) -> Array:
     """A sinc under a wider sinc (Duchon, Journal of Applied Meteorology 18, 1979)."""
-    return np.where(far < 3, np.sinc(far) * np.sinc(far / 3), 0.0)
+    return np.where(distance < 3, np.sinc(distance) * np.sinc(distance / 3), 0.0)
 
 
 FILTERS: Mapping[str, tuple[float, Callable[[Array], Array]]] = {

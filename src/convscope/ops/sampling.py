@@ -99,8 +99,8 @@ def _axis_taps(call: Call, size: int, named_at: Array) -> AxisTaps:
     if mode == BICUBIC and padding != ZEROS:
         reflected = _reflected(positions, size, aligned=aligned)[0] if padding == REFLECTION else positions
         positions = np.clip(reflected, 0, size - 1)
-    far = np.clip(positions, -3, size + 2).astype(np.int64)  # zeros are zeros, however far out
-    return taps._replace(positions=far, slopes=taps.slopes * np.asarray(turned)[..., None])
+    clipped = np.clip(positions, -3, size + 2).astype(np.int64)  # zeros are zeros, however far out
+    return taps._replace(positions=clipped, slopes=taps.slopes * np.asarray(turned)[..., None])
 
 
 def _reflected(coordinate: Array, size: int, *, aligned: bool) -> tuple[Array, Array]:
@@ -150,15 +150,17 @@ def _bicubic(coordinate: Array, doubt: Array, u: float) -> AxisTaps:
     """The four cells around, weighted by Keys' curve with A = -0.75."""
     first, offsets = np.floor(coordinate), np.arange(-2, 4)
     share = coordinate - first
-    far = share - offsets
-    d = np.abs(far)
+    offset = share - offsets
+    d = np.abs(offset)
     near, tail = (1.25 * d - 2.25) * d * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3
     slopes = np.where(d <= 1, (3.75 * d - 4.5) * d, (-2.25 * d + 7.5) * d - 6)
     core = np.broadcast_to([False, True, True, True, True, False], d.shape)
     crossed = np.concatenate([share < doubt, *[np.ones_like(share, bool)] * 4, 1 - share < doubt], -1)
     errors = np.where(crossed, 1.5 * doubt + 24 * u * core, 0.0)
     weights = np.where(core, np.where(d <= 1, near, tail), 0.0)
-    return AxisTaps(first + offsets, weights, errors, np.where(core, slopes * np.sign(far), 0.0), core, doubt[..., 0])
+    return AxisTaps(
+        first + offsets, weights, errors, np.where(core, slopes * np.sign(offset), 0.0), core, doubt[..., 0]
+    )
 
 
 def grid_sample_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -183,8 +185,8 @@ def grid_sample_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     if "grid" in varies:
         columns = []
         for axis, t in enumerate(taps):
-            moved = [_across(t.slopes, axis, axes) if a == axis else s for a, s in enumerate(shares)]
-            changes = by_place * _multiplied(moved)[..., None] * numbers
+            factors = [_across(t.slopes, axis, axes) if a == axis else s for a, s in enumerate(shares)]
+            changes = by_place * _multiplied(factors)[..., None] * numbers
             columns.append(changes.sum(axis=tuple(range(places[0].ndim, changes.ndim))))
         gradients["grid"] = np.stack(columns[::-1], axis=-1)
     if "grid" not in varies:

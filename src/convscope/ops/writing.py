@@ -190,14 +190,14 @@ def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     for position, name, hits in _groups(weights, targets):
         if name in operands:
             _share(call, weights.reshape(-1)[position], position, gradients, (name, hits))
-    moved = {name: gradient for name, gradient in gradients.items() if name in varies}
+    varying_gradients = {name: gradient for name, gradient in gradients.items() if name in varies}
     if _combining(call) in {"prod", "amax", "amin"}:
         recorded = _results(call, weights)
-        return tangent(moved, call, recorded)
+        return tangent(varying_gradients, call, recorded)
     constant = sum(float(np.sum(g * wide(operands[n]))) for n, g in gradients.items() if n not in varies)
     if "value" in targets and "value" not in operands:
         constant += float(call["value"]) * float(weights.reshape(-1)[np.unique(targets["value"])].sum())
-    return VJP(moved, constant)
+    return VJP(varying_gradients, constant)
 
 
 def _groups(weights: Array, targets: Targets) -> Iterator[tuple[int, str, Array]]:

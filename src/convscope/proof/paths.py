@@ -87,9 +87,9 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
     ]
     to_input = _followed(trace, {(last.id, 0): last_weights})
     remainder = _added(trace, onto_last) + _added(trace, to_input) - sum(path.value for path in paths)
-    bent = dict.fromkeys(reversed([*onto_last.bent, *to_input.bent]))
+    nonlinear_steps = dict.fromkeys(reversed([*onto_last.bent, *to_input.bent]))
     paths.sort(key=lambda path: -abs(path.value))
-    return Paths(tuple(paths), remainder, onto_last.constant + to_input.constant, tuple(bent))
+    return Paths(tuple(paths), remainder, onto_last.constant + to_input.constant, tuple(nonlinear_steps))
 
 
 def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:

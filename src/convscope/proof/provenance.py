@@ -140,9 +140,9 @@ def _result_provenance(trace: Trace, maker: Step, ref: Ref, cells: Array, indice
         return
     if maker.hidden and maker.op in MOVES:
         name = SOURCES.get(maker.op, "self")
-        moved = maker.arguments[name]
-        if isinstance(moved, Ref) and moved.dtype == ref.dtype:
-            yield from _provenance(trace, moved, MOVES[maker.op](call_of(trace, maker, ref.output), cells), indices)
+        operand = maker.arguments[name]
+        if isinstance(operand, Ref) and operand.dtype == ref.dtype:
+            yield from _provenance(trace, operand, MOVES[maker.op](call_of(trace, maker, ref.output), cells), indices)
             return
     source = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output)
     yield Provenance(indices, source, cells)

@@ -242,9 +242,9 @@ def undecided(call: Call, values: Numbers, recorded: Numbers, reach: Reach | Non
     if call.op in SUMS:
         filled = call.op in CONVOLUTIONS and precision.stored > 0
         return np.asarray(one_not_finite & np.isnan(recorded) & filled)
-    lost = np.isnan(values) & (call.op in COMPARING | COUNTING)
-    won = np.isnan(recorded) & (call.op in COUNTING)
-    return np.asarray(one_not_finite & (lost | won | (none[0] & none[1])))
+    nan_expected = np.isnan(values) & (call.op in COMPARING | COUNTING)
+    nan_recorded = np.isnan(recorded) & (call.op in COUNTING)
+    return np.asarray(one_not_finite & (nan_expected | nan_recorded | (none[0] & none[1])))
 
 
 def _settled(op: str) -> bool:

@@ -143,15 +143,17 @@ class GradientCheck:
         compared = self.moved - self.flipped - self.lost
         skipped = f"; {self.flipped} skipped, a ReLU or winner flipped" if self.flipped else ""
         skipped += f"; {self.lost} skipped, lost in rounding" if self.lost else ""
-        moved = f"finite difference: {compared} weights moved, largest difference {self.furthest:.1g} of the gradient"
+        difference_line = (
+            f"finite difference: {compared} weights moved, largest difference {self.furthest:.1g} of the gradient"
+        )
         if not compared:
-            moved = "finite difference: no weight could be compared"
+            difference_line = "finite difference: no weight could be compared"
         chain_line = (
             f"product of the chain in float64: {self.chained} gradients, largest difference {self.chain_furthest:.1g}"
         )
         unlike = f" ({self.worst})" if self.worst and self.furthest > AGREES else ""
         parted = f" ({self.chain_worst})" if self.chain_worst and self.chain_furthest > AGREES else ""
-        lines = [moved + unlike + skipped] if self.moved else []
+        lines = [difference_line + unlike + skipped] if self.moved else []
         left_out = f"; {self.left_out} left out, unresolved" if self.left_out else ""
         lines += [chain_line + parted + left_out] if self.chained else []
         lines += [self.withheld] if self.withheld else []

@@ -118,10 +118,10 @@ def weight_error(p: Array, scores: Array, scores_off: Array, u: float) -> Array:
     below = np.where(p > 0, scores.max(-1, keepdims=True) - scores, 0.0)
     blocks = 1 + p.shape[-1] // 16
     score_error = np.where(p > 0, scores_off, 0.0) + (2 * below + FUNCTION + (FUNCTION + 1) * blocks) * u
-    bent = np.minimum(score_error, 1.0)  # more is beyond this formula, and must not overflow
-    mean = (p * np.expm1(bent)).sum(-1, keepdims=True)
+    exponent = np.minimum(score_error, 1.0)  # more is beyond this formula, and must not overflow
+    mean = (p * np.expm1(exponent)).sum(-1, keepdims=True)
     rounded = gamma(p.shape[-1] + 4, u) * p
-    typical = p * np.expm1(bent + 2 * np.minimum(mean, 1.0)) + rounded
+    typical = p * np.expm1(exponent + 2 * np.minimum(mean, 1.0)) + rounded
     small = (mean < 0.5) & (score_error.max(-1, keepdims=True) < 1.0)
     if small.all():
         return np.asarray(np.minimum(typical, 1.0))
@@ -246,10 +246,12 @@ def flash_attention_backward_error(
     reach = np.where(attended, np.abs(np.where(attended, scores, 0.0)), 0.0) + np.abs(logsumexp)[..., None]
     score_error = gamma(query.shape[-1] + 4, u) * sizes + 3 * u * reach
     shares_error = shares * (np.expm1(np.minimum(score_error, 1.0)) + 5 * FUNCTION * u + u_out)
-    far = grad_out @ _turned(value) - (grad_out * out).sum(-1, keepdims=True)
+    value_gap = grad_out @ _turned(value) - (grad_out * out).sum(-1, keepdims=True)
     magnitude = np.abs(grad_out) @ _turned(np.abs(value)) + np.abs(grad_out * out).sum(-1, keepdims=True)
-    slopes = np.abs(shares * far)
-    slopes_error = shares_error * np.abs(far) + (shares + shares_error) * gamma(grad_out.shape[-1] + 4, u) * magnitude
+    slopes = np.abs(shares * value_gap)
+    slopes_error = (
+        shares_error * np.abs(value_gap) + (shares + shares_error) * gamma(grad_out.shape[-1] + 4, u) * magnitude
+    )
     slopes_error = slopes_error + u_out * slopes
     queries, keys = shares.shape[-2:]
 

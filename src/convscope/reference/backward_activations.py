@@ -157,8 +157,8 @@ def silu_slope(x: Array) -> Array:
 
 def silu_off(x: Array) -> Array:
     """σ is off by FUNCTION + 4 roundings; so is 1 - σ, absolutely, where σ is near 1."""
-    far = np.minimum(np.abs(x), FLAT)
-    return np.asarray((FUNCTION + 6) * sigmoid(x) * (2 + far))
+    size = np.minimum(np.abs(x), FLAT)
+    return np.asarray((FUNCTION + 6) * sigmoid(x) * (2 + size))
 
 
 def steep(x: Array) -> Array:
@@ -170,8 +170,8 @@ def gelu_slope(x: Array, approximate: str = "none") -> Array:
     """The normal distribution below x, plus x times its density; or the slope of the approximation by tanh."""
     if approximate == "tanh":
         root, cubic = np.sqrt(2 / np.pi), 0.044715
-        bent = np.tanh(root * x * (1 + cubic * x**2))
-        return np.asarray(0.5 + 0.5 * bent + 0.5 * root * x * (1 - bent) * (1 + bent) * (1 + 3 * cubic * x**2))
+        tanh = np.tanh(root * x * (1 + cubic * x**2))
+        return np.asarray(0.5 + 0.5 * tanh + 0.5 * root * x * (1 - tanh) * (1 + tanh) * (1 + 3 * cubic * x**2))
     return np.asarray(0.5 + 0.5 * erf(x * np.sqrt(0.5)) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))
 
 
@@ -181,26 +181,26 @@ def gelu_off(x: Array, approximate: str = "none") -> Array:
     Of tanh, 1 - tanh² is off by its absolute error, times at most x·(1 + 3·0.0447·x²)·0.4, while |x| < 8: beyond, tanh
     is 1 in every type.
     """
-    far = np.minimum(np.abs(x), FLAT)
+    size = np.minimum(np.abs(x), FLAT)
     if approximate == "tanh":
-        near = np.minimum(far, 8)
-        steep = near * (1 + 0.1342 * near**2) * (far < 8)
+        near = np.minimum(size, 8)
+        steep = near * (1 + 0.1342 * near**2) * (size < 8)
         return np.where(
             np.abs(x) < 1e12, FUNCTION + 4 + (2 * FUNCTION + 6) * 0.4 * steep, np.inf
         )  # its cube may overflow
-    return np.asarray(FUNCTION + 2 + far * np.exp(-(far**2) / 2) * (FUNCTION + 6 + far**2))
+    return np.asarray(FUNCTION + 2 + size * np.exp(-(size**2) / 2) * (FUNCTION + 6 + size**2))
 
 
 def mish_slope(x: Array) -> Array:
     """x·tanh(s), s = log(1 + exp(x)), has the slope tanh(s) + x·(1 - tanh²(s))·σ(x)."""
-    bent = np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
-    return np.asarray(bent + x * (1 - bent) * (1 + bent) * sigmoid(x))
+    tanh = np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
+    return np.asarray(tanh + x * (1 - tanh) * (1 + tanh) * sigmoid(x))
 
 
 def mish_off(x: Array) -> Array:
     """exp, log1p and tanh, each `FUNCTION`; what 1 - tanh² loses is multiplied by x·σ(x)."""
-    bent = np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
-    return np.asarray((3 * FUNCTION + 4) * (bent + np.minimum(np.abs(x), FLAT) * sigmoid(x)))
+    tanh = np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
+    return np.asarray((3 * FUNCTION + 4) * (tanh + np.minimum(np.abs(x), FLAT) * sigmoid(x)))
 
 
 def softplus_slope(x: Array, beta: float = 1, threshold: float = 20) -> Array:
@@ -232,8 +232,8 @@ def elu_backward(
 ) -> Array:
     """scale above 0; below, the slope of scale·alpha·(exp(input_scale·x) - 1), from x or from the result itself."""
     x = self_or_result
-    bent = (x / (scale * alpha) + 1 if is_result else np.exp(np.minimum(x, 0) * input_scale)) * alpha
-    return grad_output * scale * np.where(x <= 0, bent * input_scale, 1.0)
+    exponential = (x / (scale * alpha) + 1 if is_result else np.exp(np.minimum(x, 0) * input_scale)) * alpha
+    return grad_output * scale * np.where(x <= 0, exponential * input_scale, 1.0)
 
 
 def elu_backward_error(

@@ -203,8 +203,8 @@ def _kernel_rows(
     lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
     positions = list(_positions(narrow.shape[2:], shape[2:], **geometry))
     for image in range(len(wide)):
-        room, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
-        inputs, gradients = room[0], grouped_gradients[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
+        padded, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
+        inputs, gradients = padded[0], grouped_gradients[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
         lines_of_gradients = gradients.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
         sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
         for tap, cells_met in positions:
@@ -237,9 +237,9 @@ def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: Un
     """For transposed convolutions, (N, K, P, Q) -> (N, C, H, W): each input cell gathers from the outputs it wrote."""
     padded, inner = _room(grad.shape, np.empty(shape), weight, **geometry)
     groups = geometry["groups"]
-    room = np.zeros((*grad.shape[:2], *padded))
-    room[inner] = grad
-    grouped = room.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
+    padded_grad = np.zeros((*grad.shape[:2], *padded))
+    padded_grad[inner] = grad
+    grouped = padded_grad.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
     kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, C/G, K/G, R, S)
     out = np.zeros((shape[0], groups, shape[1] // groups, *shape[2:]))
     for tap, cells_met in _positions(shape[2:], weight.shape[2:], **geometry):
@@ -252,10 +252,10 @@ def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unp
     groups = geometry["groups"]
     out = np.zeros((groups, narrow.shape[1] // groups, *shape[1:]))
     for image in range(len(wide)):  # one after the other, so that little memory is needed
-        room, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
+        padded, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
         still = grouped_gradients[0].reshape(groups, out.shape[1], -1)  # (G, K/G, PQ)
         for tap, cells_met in _positions(narrow.shape[2:], shape[2:], **geometry):
-            window = room[0][cells_met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
+            window = padded[0][cells_met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
             out[tap] += still @ window.swapaxes(1, 2)
     return out.reshape(shape)
 
@@ -263,10 +263,12 @@ def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unp
 def _meeting(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> tuple[Array, Array]:
     """Both sides by groups, the wide one with its padding: (N, G, C/G, P', Q') and (N, G, K/G, P, Q)."""
     padded, inner = _room(wide.shape, narrow, np.empty(shape), **geometry)
-    room = np.zeros((*wide.shape[:2], *padded))
-    room[inner] = wide
+    padded_wide = np.zeros((*wide.shape[:2], *padded))
+    padded_wide[inner] = wide
     groups = geometry["groups"]
-    return room.reshape(len(wide), groups, -1, *padded), narrow.reshape(len(narrow), groups, -1, *narrow.shape[2:])
+    return padded_wide.reshape(len(wide), groups, -1, *padded), narrow.reshape(
+        len(narrow), groups, -1, *narrow.shape[2:]
+    )
 
 
 def _room(

@@ -101,8 +101,8 @@ def mse_backward(grad_output: Array, x: Array, target: Array, reduction: int) ->
 
 def smooth_l1_backward(grad_output: Array, x: Array, target: Array, reduction: int, beta: float) -> Array:
     """smooth_l1_loss_backward: the difference over beta, cut to -1 and 1."""
-    far = x - target
-    slope = np.where(far <= -beta, -1.0, np.where(far >= beta, 1.0, far / beta))
+    difference = x - target
+    slope = np.where(difference <= -beta, -1.0, np.where(difference >= beta, 1.0, difference / beta))
     return np.asarray(grad_output * slope / (_count(x, target) if reduction == MEAN else 1))
 
 

@@ -183,12 +183,12 @@ def _errors_apart(
     """
     together, shared = axes
     n, statistic_terms = (math.prod(grad.shape[a] for a in summed_axes) for summed_axes in axes)
-    pulled, z, far = grad * scale, (np.abs(x) + np.abs(mean)) * rate, (x - mean) * rate
-    h, share = np.abs(pulled), gamma(n + 8, u)
+    scaled_grad, z, deviation = grad * scale, (np.abs(x) + np.abs(mean)) * rate, (x - mean) * rate
+    h, share = np.abs(scaled_grad), gamma(n + 8, u)
     means, slope_off = h.mean(together, keepdims=True), share * (h * z).mean(together, keepdims=True)
-    slope = np.abs((pulled * far).mean(together, keepdims=True)) + slope_off
+    slope = np.abs((scaled_grad * deviation).mean(together, keepdims=True)) + slope_off
     rounded = (12 * u + 4 * u_out) * (h + means + z * slope)
-    dx = rate * (share * means + np.abs(far) * slope_off + rounded)
+    dx = rate * (share * means + np.abs(deviation) * slope_off + rounded)
     added = gamma(statistic_terms + 8, u) + 2 * u_out
     dx = carried(dx, (h * z).sum(together, keepdims=True) / np.minimum(rate, 1), u)
     return dx, added * (np.abs(grad) * z).sum(shared), added * np.abs(grad).sum(shared)
@@ -232,8 +232,8 @@ def moved(
     z, e, p = (x - mean) * rate, d * rate, rate_error / rate
     c = 1 + p
     average, q = np.abs(h.mean(together, keepdims=True)), (h * z).mean(together, keepdims=True)
-    bent = (c * c - 1) * np.abs(z * q) + c * c * (e * np.abs(q) + e * np.abs(z) * average + e * e * average)
-    dx = rate * (p * np.abs(h - h.mean(together, keepdims=True) - z * q) + c * bent)
+    rate_term = (c * c - 1) * np.abs(z * q) + c * c * (e * np.abs(q) + e * np.abs(z) * average + e * e * average)
+    dx = rate * (p * np.abs(h - h.mean(together, keepdims=True) - z * q) + c * rate_term)
     alike = tuple(axis for axis in shared if axis in together)
     sums = [np.abs(terms.sum(alike, keepdims=True)) for terms in (grad * z, grad)]
     dw = (p * sums[0] + c * e * sums[1]).sum(shared).ravel()
@@ -268,7 +268,7 @@ def _three_paths(h: Array, z: Array, rate: Array, axes: Axes) -> Array:
 
 
 def _errors(
-    grad: Array, far: Array, rate: Array, scale: Array, axes: Axes, depth: int, u: float
+    grad: Array, deviation: Array, rate: Array, scale: Array, axes: Axes, depth: int, u: float
 ) -> tuple[Array, Array, Array]:
     """How far kernels may miss dx, dweight and dbias, where all three are summed over `axes`.
 
@@ -276,17 +276,17 @@ def _errors(
     paths, their products with rate and weight and their differences round at most 8 times.
 
     Args:
-        far: Distances from the mean.
+        deviation: Distances from the mean.
         scale: |weight|.
         depth: In how many additions a term is.
         u: Unit roundoff.
     """
     share = gamma(depth + 4, u)
-    h, z = np.abs(grad) * scale, np.abs(far) * rate
-    means, bent = h.mean(axes, keepdims=True), (h * z).mean(axes, keepdims=True)
-    dx = rate * (share * (means + z * bent) + 8 * u * (h + means + z * bent))
-    dw = share * (np.abs(grad) * z).sum(axes) + 4 * u * np.abs((grad * far * rate).sum(axes))
-    added = np.abs(grad * far).sum(axes, keepdims=True)
+    h, z = np.abs(grad) * scale, np.abs(deviation) * rate
+    means, slope_size = h.mean(axes, keepdims=True), (h * z).mean(axes, keepdims=True)
+    dx = rate * (share * (means + z * slope_size) + 8 * u * (h + means + z * slope_size))
+    dw = share * (np.abs(grad) * z).sum(axes) + 4 * u * np.abs((grad * deviation * rate).sum(axes))
+    added = np.abs(grad * deviation).sum(axes, keepdims=True)
     return carried(dx, added * scale, u), carried(dw, added.ravel(), u), share * np.abs(grad).sum(axes)
 
 

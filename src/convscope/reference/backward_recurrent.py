@@ -94,13 +94,13 @@ class _Backward(Layer):
                 self.product(cotangent, slope_part)
                 for cotangent, slope_part in zip((dc, dc, dc, dh), slopes, strict=True)
             ]
-            moved = Rounded(*(np.concatenate(components, 1) for components in zip(*parts, strict=True)))
+            gate_gradients = Rounded(*(np.concatenate(components, 1) for components in zip(*parts, strict=True)))
             followed = sources.moved([slope_part.value for slope_part in slopes])
-            total = moved._replace(error=moved.error + _sum_of(followed))
+            total = gate_gradients._replace(error=gate_gradients.error + _sum_of(followed))
             through = self._back(total, w)
             dx[step.time], dx_error[step.time] = through.value, through.error
             d[step.time], d_error[step.time], earlier[step.time] = total.value, total.error, step.earlier
-            dh, dc = self._back(moved, r), self.product(dc, f)
+            dh, dc = self._back(gate_gradients, r), self.product(dc, f)
             sources.step_back(followed, r, f.value)
         terms = gamma(x.shape[0] * x.shape[1] + 2, self.u)
         gate_error = d_error + terms * np.abs(d)
@@ -169,9 +169,9 @@ class _Sources:
             [slope_part[..., None] * cotangent for slope_part, cotangent in zip(slopes, cotangents, strict=True)], 1
         )
 
-    def step_back(self, moved: Array, r: Array, forget: Array) -> None:
+    def step_back(self, gate_errors: Array, r: Array, forget: Array) -> None:
         """One step back in time: dh through the recurrent weights, dc through the forget gate."""
-        self.h, self.c = r.T @ moved, forget[..., None] * self.c
+        self.h, self.c = r.T @ gate_errors, forget[..., None] * self.c
         if self.h.shape[-1] > self.columns:
             h, c = _diagonal(_sum_of(self.h)), _diagonal(_sum_of(self.c))
             self.h, self.c = np.concatenate([h, 0 * h], -1), np.concatenate([0 * c, c], -1)

@@ -79,19 +79,19 @@ def interpolation_backward(taps: Callable[..., Taps], slope: float) -> Operation
         align_corners: bool, u_out: float = 0.0, **scales: Unpack[Scales],
     ) -> Array:  # fmt: skip
         """As `resampling._resampled_error`, along the transposed matrices: sums, coordinates, and stored weights."""
-        total, moved = np.abs(grad_output), np.zeros_like(grad_output)
+        total, moved_error = np.abs(grad_output), np.zeros_like(grad_output)
         for axis, in_size, axis_taps in taps_of_axes(grad_output, input_size, align_corners, scales):
             reach = np.clip(np.stack([axis_taps.cells[:, 0] - 1, axis_taps.cells[:, -1] + 1], 1), 0, in_size - 1)
             drift = u * slope * axis_taps.drift[:, None]
             sway = drift + u * axis_taps.slack + u_out * axis_taps.stored
             size = np.abs(axis_taps.weights)
             most_terms = np.bincount(axis_taps.cells.ravel(), minlength=in_size).max(initial=1)
-            wider = _spread(total + moved, axis, axis_taps.cells, sway, in_size)
-            wider = wider + _spread(total + moved, axis, reach, drift.repeat(2, 1), in_size)
-            moved = _spread(moved, axis, axis_taps.cells, size, in_size) + wider
+            wider = _spread(total + moved_error, axis, axis_taps.cells, sway, in_size)
+            wider = wider + _spread(total + moved_error, axis, reach, drift.repeat(2, 1), in_size)
+            moved_error = _spread(moved_error, axis, axis_taps.cells, size, in_size) + wider
             total = _spread(total, axis, axis_taps.cells, size, in_size)
-            moved = moved + (gamma(float(most_terms) + 2, u) + gamma(float(most_terms), u_out)) * total
-        return moved
+            moved_error = moved_error + (gamma(float(most_terms) + 2, u) + gamma(float(most_terms), u_out)) * total
+        return moved_error
 
     return Operation(compute, error)
 
@@ -127,13 +127,13 @@ def antialiased_backward(curve: Filter, support: int) -> Operation:
         align_corners: bool, u_out: float = 0.0, **scales: Unpack[Scales],
     ) -> Array:  # fmt: skip
         """As `resampling.antialiased_error`, transposed; kernels add the terms of both axes in one sum."""
-        total, moved, terms = np.abs(grad_output), np.zeros_like(grad_output), 1
+        total, bound, terms = np.abs(grad_output), np.zeros_like(grad_output), 1
         for axis, weights, slack in weights_of_axes(grad_output, input_size, align_corners, scales):
             size = np.abs(weights)
             terms *= int((slack > 0).sum(1).max(initial=1))
-            moved = times(moved, size, axis) + times(total + moved, u * slack + u_out * size, axis)
+            bound = times(bound, size, axis) + times(total + bound, u * slack + u_out * size, axis)
             total = times(total, size, axis)
-        return moved + (gamma(float(terms) + 4, u) + gamma(float(terms), u_out)) * total
+        return bound + (gamma(float(terms) + 4, u) + gamma(float(terms), u_out)) * total
 
     return Operation(compute, error)
 
@@ -171,9 +171,9 @@ def _axes(grad: Array, input_size: Sequence[int], scales: Scales) -> Iterator[tu
 
 def _sent(grad: Array, axis: int, cells: Array, in_size: int) -> Array:
     """Every number along `axis` added to one of `in_size` cells."""
-    moved = np.moveaxis(grad, axis, 0)
-    out = np.zeros((in_size, *moved.shape[1:]))
-    np.add.at(out, cells, moved)
+    axis_first = np.moveaxis(grad, axis, 0)
+    out = np.zeros((in_size, *axis_first.shape[1:]))
+    np.add.at(out, cells, axis_first)
     return np.moveaxis(out, 0, axis)
 
 

@@ -179,8 +179,8 @@ def unique_error(
     _y: object, _u: float, x: Array, return_inverse: bool = False, return_counts: bool = False
 ) -> tuple[Numbers, ...]:
     """Exact, but each nan is distinct, and the order of several depends on the kernel."""
-    odd = np.isnan(x)
-    return 0.0, np.where(odd & (odd.sum() > 1), np.inf, 0.0), 0.0
+    is_nan = np.isnan(x)
+    return 0.0, np.where(is_nan & (is_nan.sum() > 1), np.inf, 0.0), 0.0
 
 
 def unique_slices(
@@ -307,8 +307,8 @@ def histogram_error(
         return near, edge_error
     count, width = _counted(x.reshape(-1), edges, weight), np.diff(edges)
     total = np.abs(count).sum()
-    lost = (near + np.abs(y[0] * width) * near.sum()) / total / width
-    return lost + np.abs(y[0]) * (6 * u + gamma(x.size, u) + 2 * edge_error[0] / width), edge_error
+    density_error = (near + np.abs(y[0] * width) * near.sum()) / total / width
+    return density_error + np.abs(y[0]) * (6 * u + gamma(x.size, u) + 2 * edge_error[0] / width), edge_error
 
 
 def _all_edges(x: Array, bins: int | Array, range: Sequence[float] | None) -> Array:  # noqa: A002

@@ -74,11 +74,11 @@ def _forward(scores: Array, states: Array, u: float) -> tuple[float, float]:
         previous, before_previous = (np.concatenate([np.full(k, -np.inf), ways])[:count] for k in (1, 2))
         rows = np.stack([ways, previous, np.where(skips, before_previous, -np.inf)])
         row_errors = np.stack([errors, *(np.concatenate([np.zeros(k), errors])[:count] for k in (1, 2))])
-        total, moved = _summed(rows, row_errors, u)
+        total, sum_error = _summed(rows, row_errors, u)
         ways = score + total
-        errors = np.where(np.isfinite(ways), moved + u * np.abs(ways), 0.0)
-    total, moved = _summed(ways[-2:, None], errors[-2:, None], u)
-    return float(-total[0]), float(moved[0])
+        errors = np.where(np.isfinite(ways), sum_error + u * np.abs(ways), 0.0)
+    total, sum_error = _summed(ways[-2:, None], errors[-2:, None], u)
+    return float(-total[0]), float(sum_error[0])
 
 
 def _summed(rows: Array, errors: Array, u: float) -> tuple[Array, Array]:

@@ -30,8 +30,8 @@ def dist_error(y: Array, u: float, x: Array, right: Array, p: float = 2, u_out: 
     difference = np.asarray(x - right)
     if p == 0:
         return 0.0
-    lost = (difference.size * smallest(u)) ** (1 / max(p, 1.0)) if np.isfinite(p) else 0.0
-    return vector_norm_error(y, u, difference, p) + (2 * u + 2 * u_out) * np.abs(y) + lost
+    underflow = (difference.size * smallest(u)) ** (1 / max(p, 1.0)) if np.isfinite(p) else 0.0
+    return vector_norm_error(y, u, difference, p) + (2 * u + 2 * u_out) * np.abs(y) + underflow
 
 
 def cdist(x1: Array, x2: Array, p: float, compute_mode: int | None = None) -> Array:  # kernels differ
@@ -102,8 +102,8 @@ def _length_error(y: Array, u: float, terms: int, p: float) -> Numbers:
         return 0.0
     if np.isinf(p):
         return u * y
-    lost = (terms * smallest(u)) ** (1 / max(p, 1.0))
-    bound = (2 * u + gamma(terms + FUNCTION + 1, u) / p + FUNCTION * u) * y + lost
+    underflow = (terms * smallest(u)) ** (1 / max(p, 1.0))
+    bound = (2 * u + gamma(terms + FUNCTION + 1, u) / p + FUNCTION * u) * y + underflow
     return carried(bound, y**p, u)
 
 

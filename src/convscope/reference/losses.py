@@ -159,8 +159,10 @@ def logit_entropy_rounded(
 ) -> Array:
     """The product with x: 3; the logarithm: FUNCTION + 8 of it and its factor, whose own parts round, too."""
     log = np.logaddexp(0, -x)
-    bent = 0.0 if pos_weight is None else (pos_weight - 1) * target
-    size = 3 * np.abs((1 - target) * x) + log * ((FUNCTION + 8) * np.abs(1 + bent) + 3 * np.abs(bent) + 1)
+    extra_weight = 0.0 if pos_weight is None else (pos_weight - 1) * target
+    size = 3 * np.abs((1 - target) * x) + log * (
+        (FUNCTION + 8) * np.abs(1 + extra_weight) + 3 * np.abs(extra_weight) + 1
+    )
     scale = 1.0 if weight is None else np.abs(weight)
     return np.asarray(scale * size + 2 * np.abs(logit_entropy(x, target, weight, pos_weight)))
 
@@ -169,8 +171,10 @@ def logit_entropy_stored(
     x: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None
 ) -> Array:
     """Two roundings of the product with x; the logarithm, its factor and their product; a difference and a weight."""
-    bent = 0.0 if pos_weight is None else (pos_weight - 1) * target
-    size = 2.1 * np.abs((1 - target) * x) + np.logaddexp(0, -x) * (3.1 * np.abs(1 + bent) + 2.1 * np.abs(bent))
+    extra_weight = 0.0 if pos_weight is None else (pos_weight - 1) * target
+    size = 2.1 * np.abs((1 - target) * x) + np.logaddexp(0, -x) * (
+        3.1 * np.abs(1 + extra_weight) + 2.1 * np.abs(extra_weight)
+    )
     scale = 1.0 if weight is None else np.abs(weight)
     return np.asarray(scale * size + 2 * np.abs(logit_entropy(x, target, weight, pos_weight)))
 
@@ -198,11 +202,11 @@ def nll_error(
     if reduction == 0:
         return u * np.abs(losses), np.asarray(total if not target.ndim else 0.0)
     size = np.abs(losses).sum()
-    share, lost = size, 0.0
+    share, underflow = size, 0.0
     if reduction == 1:  # small weights make products underflow, and divide what that loses
         share = np.divide(size, weights.sum())
-        lost = np.divide(count * smallest(u), np.abs(weights.sum())) if weight is not None else 0.0
-    return carried(gamma((2 if reduction == 1 else 1) * count + 2, u) * share + lost, size, u), np.asarray(total)
+        underflow = np.divide(count * smallest(u), np.abs(weights.sum())) if weight is not None else 0.0
+    return carried(gamma((2 if reduction == 1 else 1) * count + 2, u) * share + underflow, size, u), np.asarray(total)
 
 
 def _nll_each(x: Array, target: Array, weight: Array | None, ignore_index: int) -> tuple[Array, Array]:
@@ -237,9 +241,9 @@ def multi_margin_error(
     rows = np.atleast_2d(x)
     gap_error = 3 * u * (abs(margin) + np.abs(rows) + np.abs(np.take_along_axis(rows, target.reshape(-1, 1), 1)))
     open_, gap_error = _opened(gaps), np.where(scale * (gaps + gap_error) > 0, gap_error, 0.0)
-    moved = scale * (gap_error if p == 1 else 2 * open_ * gap_error + gap_error**2)
+    hinge_error = scale * (gap_error if p == 1 else 2 * open_ * gap_error + gap_error**2)
     losses, classes = (open_**p * scale).sum(1) / gaps.shape[1], gaps.shape[1]
-    errors = moved.sum(1) / classes + gamma(classes + 4, u) * (losses + moved.sum(1) / classes)
+    errors = hinge_error.sum(1) / classes + gamma(classes + 4, u) * (losses + hinge_error.sum(1) / classes)
     return _reduced_error(losses, errors if x.ndim > 1 or reduction else errors.reshape(target.shape), reduction, u)
 
 

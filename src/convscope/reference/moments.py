@@ -83,10 +83,12 @@ def moments_error(
         sum_of_squares = gamma(n + 4, u) * _mean(x**2, axes)
         spread = sum_of_squares + 2 * np.abs(average) * mean_error + mean_error**2
     else:
-        moved = _distances(n, average, deviation, span, u, squares or kernel)
+        distance_error = _distances(n, average, deviation, span, u, squares or kernel)
         if squares is None and kernel == "in turn":
-            moved = moved + 2 * mean_error
-        spread = 2 * deviation * moved + moved**2 + mean_error**2 + roundoff * (2 * depth + 8) * variance
+            distance_error = distance_error + 2 * mean_error
+        spread = (
+            2 * deviation * distance_error + distance_error**2 + mean_error**2 + roundoff * (2 * depth + 8) * variance
+        )
     largest_sum = n * (_mean(x**2, axes) if kernel == "one pass" else variance)
     return mean_error, carried(spread, largest_sum, u) * n / np.maximum(0, n - correction)
 

@@ -196,9 +196,9 @@ def _error(
     rate = _rate(variance, eps)
     rate_error = _rate_error(variance, spread, eps, u) if rate_error is None else rate_error
     scale = (rate + rate_error) * gain
-    moved = gain * rate_error * np.abs(x - mean) + scale * mean_error
+    statistics_error = gain * rate_error * np.abs(x - mean) + scale * mean_error
     rounded = 8 * u * scale * (np.abs(x) + np.abs(mean) + mean_error) + (0.0 if bias is None else 2 * u * np.abs(bias))
-    return np.where(np.isinf(rate_error), np.inf, moved + rounded)
+    return np.where(np.isinf(rate_error), np.inf, statistics_error + rounded)
 
 
 def _rate(variance: Array, eps: float) -> Array:

@@ -209,10 +209,10 @@ def _put(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     for box in boxes(shape, range(len(shape)), cells):
         starts = [box[axis].indices(shape[axis])[:2] for axis in used]
         inside = np.logical_and.reduce([(i >= low) & (i < high) for i, (low, high) in zip(spots, starts, strict=True)])
-        moved = [i[inside] - low for i, (low, _) in zip(spots, starts, strict=True)]
+        box_indices = [i[inside] - low for i, (low, _) in zip(spots, starts, strict=True)]
         parts = {
             name: x[box],
-            "indices": (*[None] * first, *moved),
+            "indices": (*[None] * first, *box_indices),
             "values": values[(*box[:first], inside, *box[end:])],
         }
         yield Part(box, {**arguments, **parts})

@@ -41,8 +41,8 @@ def sliding(
     Source: PyTorch documentation, torch.nn.MaxPool2d and AvgPool2d.
     """
     span = dilation * (kernel - 1) + 1
-    room = size + 2 * padding - span
-    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    last_start = size + 2 * padding - span
+    count = (-(-last_start // stride) if ceil_mode else last_start // stride) + 1
     if ceil_mode and (count - 1) * stride >= size + padding:
         count -= 1
     starts = np.arange(count) * stride - padding
@@ -335,11 +335,11 @@ def _sums_error(u: float, grad: Array, winners: Array, shape: tuple[int, ...], l
 def _shared(grad: Array, windows: Sequence[PoolWindows], shape: Sequence[int]) -> Array:
     """Distribute each number of `grad` to all cells of its window, one axis after the other."""
     for axis, axis_windows, size in zip(range(-len(windows), 0), windows, shape, strict=True):
-        moved = np.moveaxis(grad, axis, 0)
-        out = np.zeros((size, *moved.shape[1:]))
+        axis_first = np.moveaxis(grad, axis, 0)
+        out = np.zeros((size, *axis_first.shape[1:]))
         for tap in range(axis_windows.cells.shape[1]):
             inside = axis_windows.inside[:, tap]
-            np.add.at(out, axis_windows.cells[inside, tap], moved[inside])
+            np.add.at(out, axis_windows.cells[inside, tap], axis_first[inside])
         grad = np.moveaxis(out, 0, axis)
     return grad
 

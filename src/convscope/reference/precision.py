@@ -123,8 +123,8 @@ def _integers(x: Array, name: str) -> Array:
     truncated = np.trunc(x)
     inside = (truncated >= float(limits.min)) & (truncated < 2.0**63) & (truncated <= float(limits.max))
     if not inside.all():
-        lost = float(x[~inside].ravel()[0])
-        raise UsageError(f"what {lost:g} becomes in {name} is left open by the C standard.")
+        number = float(x[~inside].ravel()[0])
+        raise UsageError(f"what {number:g} becomes in {name} is left open by the C standard.")
     return truncated.astype(limits.dtype).astype(name)
 
 

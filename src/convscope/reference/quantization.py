@@ -48,9 +48,9 @@ def fake_quantize_error(
     size, zero, _, quotient = _steps(x, scale, zero_point, axis)
     rounding = max(u, SINGLE)
     either = np.abs(quotient - np.floor(quotient) - 0.5) <= 4 * rounding * (np.abs(quotient - zero) + 2 * np.abs(zero))
-    lost = ~(np.abs(quotient) < 2.0**62)
+    is_too_large = ~(np.abs(quotient) < 2.0**62)
     bound = 2 * rounding * (np.abs(y[0]) + np.abs(zero * size)) + np.where(either, size, 0.0)
-    return np.where(lost, np.inf, bound) + 0 * u_out, np.where(either | lost, 1.0, 0.0)
+    return np.where(is_too_large, np.inf, bound) + 0 * u_out, np.where(either | is_too_large, 1.0, 0.0)
 
 
 def _steps(x: Array, scale: Numbers, zero_point: Numbers, axis: int | None) -> tuple[Array, Array, Array, Array]:

@@ -51,8 +51,8 @@ def fractional_max_pool(
         for cell in np.ndindex(*output_size):
             first = [int(start[i]) for start, i in zip(starts, cell, strict=True)]
             window = x[plane][tuple(slice(begin, begin + size) for begin, size in zip(first, kernel_size, strict=True))]
-            odd = np.flatnonzero(np.isnan(window))
-            winner = int(odd[-1]) if len(odd) else int(window.argmax())
+            nan_indices = np.flatnonzero(np.isnan(window))
+            winner = int(nan_indices[-1]) if len(nan_indices) else int(window.argmax())
             inside = np.unravel_index(winner, window.shape)
             best[(*plane, *cell)] = window[inside]
             cell_in_plane = [start + int(i) for start, i in zip(first, inside, strict=True)]

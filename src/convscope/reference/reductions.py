@@ -88,8 +88,8 @@ def product_of_error(y: Array, u: float, x: Array, dim: Axes = None, **_: object
         return 0.0
     axes, size = axes_of(dim, x.ndim), np.abs(x)
     low = np.where((size > 0) & (size < 1), size, 1.0).prod(axes)
-    lost = np.where(low < smallest(u), count_of(x, dim) * smallest(u) * np.maximum(size, 1.0).prod(axes), 0.0)
-    return gamma(count_of(x, dim), u) * np.abs(y) + lost.reshape(y.shape)
+    underflow = np.where(low < smallest(u), count_of(x, dim) * smallest(u) * np.maximum(size, 1.0).prod(axes), 0.0)
+    return gamma(count_of(x, dim), u) * np.abs(y) + underflow.reshape(y.shape)
 
 
 def running_sum(x: Array, dim: int, dtype: DType = None) -> Array:
@@ -207,14 +207,14 @@ def vector_norm_error(y: Array, u: float, x: Array, order: float = 2, dim: Axes 
     if not plain:
         logs = np.abs(np.log(np.where((x != 0) & np.isfinite(x), np.abs(x), 1.0)))
         share = share + u * (logs.max(initial=0.0) + np.abs(np.log(np.where(y > 0, y, 1.0))))
-    size, lost = np.abs(y), count * smallest(u)
+    size, underflow = np.abs(y), count * smallest(u)
     total = size**order
     bound = np.where(size > 0, share * size, 0.0)
     if order > 1:
-        root_error = size * lost / np.where(total >= lost, total, 1.0)
-        bound = bound + np.where(total >= lost, root_error, np.where(y != 0, lost ** (1 / order), 0.0))
+        root_error = size * underflow / np.where(total >= underflow, total, 1.0)
+        bound = bound + np.where(total >= underflow, root_error, np.where(y != 0, underflow ** (1 / order), 0.0))
     elif order != 1:
-        around = [np.abs(np.maximum(total + change, 0.0) ** (1 / order) - size) for change in (-lost, lost)]
+        around = [np.abs(np.maximum(total + change, 0.0) ** (1 / order) - size) for change in (-underflow, underflow)]
         bound = bound + np.where(y != 0, np.maximum(*around), 0.0)
     return carried(bound, total, u)
 
@@ -304,12 +304,12 @@ def segment_reduce_error(
     lengths: Array | None = None, indices: Array | None = None, offsets: Array | None = None, unsafe: bool = False,
 ) -> Numbers:  # fmt: skip
     """At most one addition or product for each cell of the axis, and a division; a Python number is rounded."""
-    lost = 0.0 if initial is None else float(scalar(initial, u))
+    written_error = 0.0 if initial is None else float(scalar(initial, u))
     if reduce in {"max", "min"}:
-        return np.where(y == initial, lost, 0.0) if initial is not None else 0.0
+        return np.where(y == initial, written_error, 0.0) if initial is not None else 0.0
     terms = data.shape[axis] + 2
     if reduce == "prod":
-        return gamma(terms, u) * np.abs(y) * (1 + bool(lost))
+        return gamma(terms, u) * np.abs(y) * (1 + bool(written_error))
     start = None if initial is None else abs(initial)
     size = segment_reduce(np.abs(data), reduce, lengths, indices, offsets, axis, unsafe, start)
-    return carried(gamma(terms, u) * size + lost, size, u)
+    return carried(gamma(terms, u) * size + written_error, size, u)

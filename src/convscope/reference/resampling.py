@@ -179,11 +179,11 @@ def _cubic_taps(in_size: int, out_size: int, align_corners: bool, factor: float 
     coordinates = _coordinates(in_size, out_size, align_corners, factor)
     first = np.floor(coordinates).astype(np.int64)
     distance = np.abs((coordinates - first)[:, None] - np.arange(-1, 3))  # (P, 4)
-    near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
-    far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
+    inner_weights = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
+    outer_weights = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
     cells = np.clip(first[:, None] + np.arange(-1, 3), 0, in_size - 1)
     terms = np.where(distance <= 1, 4.5, ((distance + 5) * distance + 8) * distance * -CUBIC - 4 * CUBIC)
-    weights = np.where(distance <= 1, near, far)
+    weights = np.where(distance <= 1, inner_weights, outer_weights)
     crosses = _crossing(coordinates, in_size, out_size, align_corners, factor)
     return Taps(cells, weights, 4 * (np.abs(coordinates) + 1), 7 * terms, np.abs(weights), crosses)
 
@@ -211,7 +211,7 @@ def _resampled_error(
     each axis in the narrow type, the one for few or channels-last pixels does not (PyTorch, aten/src/ATen/native/
     UpSample.h, compute_source_index_and_lambda; native/cpu/UpSampleKernel.cpp, HelperInterpLinear, HelperInterpCubic).
     """
-    total, moved = np.abs(x), np.zeros_like(x)
+    total, error = np.abs(x), np.zeros_like(x)
     for axis, axis_taps in _each_axis(x, taps, output_size, align_corners, scales):
         reach = np.concatenate([axis_taps.cells[:, :1] - 1, axis_taps.cells, axis_taps.cells[:, -1:] + 1], 1)
         reach = np.clip(reach, 0, x.shape[axis] - 1)
@@ -219,15 +219,15 @@ def _resampled_error(
         sway = drift + u * axis_taps.slack + u_out * axis_taps.stored
         size = np.abs(axis_taps.weights)
         share = gamma(axis_taps.cells.shape[1] + 2, u)
-        crossing_error = _beside(total + moved, axis, reach[:, [0, -1]], drift.repeat(2, 1), axis_taps.crosses)
-        moved = (
-            _weighted(moved, axis, axis_taps.cells, size)
-            + _weighted(total + moved, axis, axis_taps.cells, sway)
+        crossing_error = _beside(total + error, axis, reach[:, [0, -1]], drift.repeat(2, 1), axis_taps.crosses)
+        error = (
+            _weighted(error, axis, axis_taps.cells, size)
+            + _weighted(total + error, axis, axis_taps.cells, sway)
             + crossing_error
         )
         total = _weighted(total, axis, axis_taps.cells, size)
-        moved = moved + share * total
-    return np.where(np.isnan(moved), np.inf, moved)
+        error = error + share * total
+    return np.where(np.isnan(error), np.inf, error)
 
 
 def _beside(size: Array, axis: int, cells: Array, sway: Array, crosses: Array) -> Array:
@@ -317,15 +317,15 @@ def antialiased_error(
 ) -> Array:  # fmt: skip
     """Per axis: a sum of T products, the weights' own error (`filter_weights`), and narrow types' store in between."""
     sizes, factors = sizes_of(x, output_size, scales)
-    total, moved = np.abs(x), np.zeros_like(x)
+    total, error = np.abs(x), np.zeros_like(x)
     for axis, (out_size, factor) in enumerate(zip(sizes, factors, strict=True), start=2):
         weights, slack = filter_weights(x.shape[axis], out_size, factor, align_corners, curve, support)
         size = np.abs(weights)
         terms = int((slack > 0).sum(1).max(initial=1))
-        moved = times(moved, size, axis) + times(total + moved, u * slack + u_out * size, axis)
+        error = times(error, size, axis) + times(total + error, u * slack + u_out * size, axis)
         total = times(total, size, axis)
-        moved = moved + (gamma(terms + 1, u) + u_out) * total
-    return moved
+        error = error + (gamma(terms + 1, u) + u_out) * total
+    return error
 
 
 def filter_weights(
@@ -341,11 +341,11 @@ def filter_weights(
     step = aligned_step if align_corners else 1.0 / (factor or out_size / in_size)
     width = max(1.0, step)
     middle = (step * (np.arange(out_size) + 0.5))[:, None]
-    far = (np.arange(in_size) + 0.5 - middle) / width
-    raw = curve(far)
+    distance = (np.arange(in_size) + 0.5 - middle) / width
+    raw = curve(distance)
     error = 6 * (middle + support * width + 1) / width
-    near = np.abs(far) <= support + 2.0**-24 * error
-    slack = np.where(near, 1.4 * error + 4 * np.abs(far) + 24, 0.0)
+    near = np.abs(distance) <= support + 2.0**-24 * error
+    slack = np.where(near, 1.4 * error + 4 * np.abs(distance) + 24, 0.0)
     total = raw.sum(1, keepdims=True)
     spread = slack.sum(1, keepdims=True) + near.sum(1, keepdims=True) * np.abs(raw).sum(1, keepdims=True)
     share = raw / total

@@ -68,8 +68,8 @@ def grid_sample_error(
     sways = [1.5 * doubt + weight_error for doubt in doubts]
     terms = (4 if interpolation_mode == 2 else 2) ** len(places) + 2 * len(places) + 2
     error = np.zeros(())
-    for cells, weight, moved in _taps(size, places, interpolation_mode, padding_mode, align_corners, sways):
-        cell_error = gamma(terms, u) * np.abs(weight) + 1.01 * (moved - np.abs(weight))
+    for cells, weight, largest_weight in _taps(size, places, interpolation_mode, padding_mode, align_corners, sways):
+        cell_error = gamma(terms, u) * np.abs(weight) + 1.01 * (largest_weight - np.abs(weight))
         error = error + np.where(cells.inside, cell_error * cells.values, 0)
     coarse = np.any([doubt > 0.5 for doubt in doubts], axis=0)[:, None]
     return np.where(np.isnan(error) | coarse, np.inf, error)
@@ -133,16 +133,19 @@ def _taps(
     more = sways is not None
     for steps in product(range(reach[0] - more, reach[-1] + 1 + more), repeat=len(places)):
         cells = [first + step for first, step in zip(start, steps, strict=True)]
-        weight, moved = np.ones(()), np.ones(())
+        weight, largest_weight = np.ones(()), np.ones(())
         for axis, (coordinate, cell, step) in enumerate(zip(places, cells, steps, strict=True)):
             factor = curve(np.abs(coordinate - cell)) if step in reach else np.zeros_like(coordinate)
-            weight, moved = weight * factor, moved * (np.abs(factor) + (0.0 if sways is None else sways[axis]))
+            weight, largest_weight = (
+                weight * factor,
+                largest_weight * (np.abs(factor) + (0.0 if sways is None else sways[axis])),
+            )
         if mode == 2 and padding:
             cells = [
                 np.clip(_mirrored(cell, n, align_corners) if padding == 2 else cell, 0, n - 1)
                 for cell, n in zip(cells, x.shape[2:], strict=True)
             ]
-        full = [np.broadcast_to(factor, places[0].shape)[:, None] for factor in (weight, moved)]
+        full = [np.broadcast_to(factor, places[0].shape)[:, None] for factor in (weight, largest_weight)]
         yield _Cells(x, cells), full[0], full[1]
 
 

@@ -108,8 +108,8 @@ def times_log(x: Numbers, right: Numbers) -> Array:
 def times_log_error(y: Array, u: float, x: Numbers, right: Numbers) -> Array:
     """A function call and a product; a number is written, and the logarithm moves by what it loses relatively."""
     base, argument = np.abs(floating(x)), np.abs(floating(right))
-    lost = np.where(argument > 0, scalar(right, u) / np.where(argument > 0, argument, 1.0), 0.0)
-    return np.where(base == 0, 0.0, u * (FUNCTION + 2) * np.abs(y) + base * lost)
+    relative_error = np.where(argument > 0, scalar(right, u) / np.where(argument > 0, argument, 1.0), 0.0)
+    return np.where(base == 0, 0.0, u * (FUNCTION + 2) * np.abs(y) + base * relative_error)
 
 
 def scaled_by_power(x: Array, right: Array) -> Array:
@@ -167,8 +167,8 @@ def erf(x: Array) -> Array:
             total *= square
             total += term
         y[start : start + CHUNK] = total * np.exp(-square) * part
-    far = ~(np.abs(cells) <= NEAR)
-    y[far] = np.fromiter(map(math.erf, cells[far].tolist()), np.float64)
+    is_large = ~(np.abs(cells) <= NEAR)
+    y[is_large] = np.fromiter(map(math.erf, cells[is_large].tolist()), np.float64)
     return y.reshape(np.shape(x))
 
 

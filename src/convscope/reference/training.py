@@ -148,8 +148,12 @@ def step(
     values = forward(layers, params, x)
     grads = backward(layers, params, values, slope(values[-1], target))
     update = _named("optimizer", optimizer, OPTIMIZERS)
-    moved = {name: update(params[name], grads[name], state.get(name, {}), **settings) for name in params}
-    return {n: p for n, (p, _) in moved.items()}, {n: s for n, (_, s) in moved.items()}, value(values[-1], target)
+    updated_pairs = {name: update(params[name], grads[name], state.get(name, {}), **settings) for name in params}
+    return (
+        {n: p for n, (p, _) in updated_pairs.items()},
+        {n: s for n, (_, s) in updated_pairs.items()},
+        value(values[-1], target),
+    )
 
 
 @fitting
@@ -183,8 +187,8 @@ def adam(
     mean = betas[0] * state.get("mean", np.zeros_like(param)) + (1 - betas[0]) * grad
     square = betas[1] * state.get("square", np.zeros_like(param)) + (1 - betas[1]) * grad * grad
     size = np.sqrt(square / (1 - betas[1] ** steps)) + eps
-    moved = param - lr * (mean / (1 - betas[0] ** steps)) / size
-    return moved, {"steps": steps, "mean": mean, "square": square}
+    updated = param - lr * (mean / (1 - betas[0] ** steps)) / size
+    return updated, {"steps": steps, "mean": mean, "square": square}
 
 
 @fitting
@@ -200,8 +204,8 @@ def adadelta(
     """
     square = rho * state.get("square", np.zeros_like(param)) + (1 - rho) * grad * grad
     delta = np.sqrt(state.get("moved", np.zeros_like(param)) + eps) / np.sqrt(square + eps) * grad
-    moved = rho * state.get("moved", np.zeros_like(param)) + (1 - rho) * delta * delta
-    return param - lr * delta, {"square": square, "moved": moved}
+    mean_square_step = rho * state.get("moved", np.zeros_like(param)) + (1 - rho) * delta * delta
+    return param - lr * delta, {"square": square, "moved": mean_square_step}
 
 
 OPTIMIZERS: Mapping[str, Callable[..., tuple[Array, dict[str, Array]]]] = {

@@ -75,8 +75,8 @@ def _decayed(param: Array, grad: Array, weight_decay: float, maximize: bool, u: 
 
 
 def _stepped(param: Inexact, direction: Inexact, lr: float, u: float) -> Inexact:
-    moved = param.plus(direction.times(-lr, 2 * u), u)
-    return Inexact(moved.value, moved.error + u * abs(moved.value))
+    stepped = param.plus(direction.times(-lr, 2 * u), u)
+    return Inexact(stepped.value, stepped.error + u * abs(stepped.value))
 
 
 def sgd_update(
@@ -116,8 +116,8 @@ def adadelta_update(
     square = _blend(square_avg, gradient.product(gradient, u), rho, u)
     recent = Inexact.of(acc_delta).plus(Inexact.of(eps), u).root(u)
     delta = recent.over(square.plus(Inexact.of(eps), u).root(u), u).product(gradient, 2 * u)
-    moved = _blend(acc_delta, delta.product(delta, u), rho, u)
-    return _stepped(Inexact.of(param), delta, lr, u), square, moved
+    mean_square_step = _blend(acc_delta, delta.product(delta, u), rho, u)
+    return _stepped(Inexact.of(param), delta, lr, u), square, mean_square_step
 
 
 def rmsprop_update(

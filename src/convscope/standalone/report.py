@@ -130,14 +130,14 @@ def report(
     if images is not None and not any(True for _ in _split(images)):
         raise UsageError("images is empty; leave it out to use images of the model's own data.")
     run, loaded = _loaded(model)
-    room = limit * 1e6 - sum(map(len, built("report"))) - 20_000
-    if not room > 0:
+    max_bytes = limit * 1e6 - sum(map(len, built("report"))) - 20_000
+    if not max_bytes > 0:
         raise UsageError(f"a report has at least 0.4 MB, so it cannot be kept within {limit:g} MB; use a larger limit.")
     workspace = Workspace(Path(data_dir) if data_dir else None)
     try:
         handle = workspace.model(workspace.open(loaded, None if images is None else next(iter(_split(images)))))
         refs = list(_references(workspace, handle, images, data_dir))
-        return _written(workspace, handle, refs, run=run, out=Path(out), room=int(room), probes=probes)
+        return _written(workspace, handle, refs, run=run, out=Path(out), max_bytes=int(max_bytes), probes=probes)
     finally:
         workspace.close()
 
@@ -201,10 +201,10 @@ def _written(
     *,
     run: Run | None,
     out: Path,
-    room: int,
+    max_bytes: int,
     probes: Sequence[object],
 ) -> Report:
-    contents = PageContents(room)
+    contents = PageContents(max_bytes)
     page, left_out = _page(run, probes)
     if not contents.room_for(page):
         raise UsageError("the results of the probes alone exceed the limit of the report; use a larger limit.")

@@ -25,8 +25,8 @@ SIZES = ("size", "output_size", "repeats", "steps")
 def modest(step: Step) -> bool:
     """Whether a step's arguments request no more cells than its tensors suggest."""
     tensors = (*step.results, *(ref for _, _, ref in step.refs()))
-    room = FACTOR * (max(math.prod(ref.shape) for ref in tensors) + ROOM)
-    return all(cells <= room for cells in _cells(step))
+    max_cells = FACTOR * (max(math.prod(ref.shape) for ref in tensors) + ROOM)
+    return all(cells <= max_cells for cells in _cells(step))
 
 
 def _cells(step: Step) -> Iterator[float]:
@@ -97,8 +97,8 @@ def pack(value: object) -> object:
         return [pack(item) for item in value]
     if isinstance(value, Mapping):
         return {"map": {name: pack(item) for name, item in value.items()}}
-    odd = isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value))
-    return {type(value).__name__: [repr(value)]} if odd else value
+    needs_text = isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value))
+    return {type(value).__name__: [repr(value)]} if needs_text else value
 
 
 def unpack(value: object, depth: int = 0) -> Any:

@@ -200,9 +200,11 @@ def _norm_formula(arguments: Arguments, cell: Cell) -> str | None:
     if arguments["training"]:
         return None
     c, indices = cell[0], ", ".join(map(str, cell))
-    scaled = f" · weight[{c}]" if isinstance(arguments["weight"], Ref) else ""
-    moved = f" + bias[{c}]" if isinstance(arguments["bias"], Ref) else ""
-    return f"(in[{indices}] − mean[{c}]) / √(var[{c}] + {arguments['eps']:g}){scaled}{moved}".replace("e-", "e−")
+    scale_text = f" · weight[{c}]" if isinstance(arguments["weight"], Ref) else ""
+    shift_text = f" + bias[{c}]" if isinstance(arguments["bias"], Ref) else ""
+    return f"(in[{indices}] − mean[{c}]) / √(var[{c}] + {arguments['eps']:g}){scale_text}{shift_text}".replace(
+        "e-", "e−"
+    )
 
 
 def _pointwise(text: str) -> Callable[[Arguments, Cell], str | None]:

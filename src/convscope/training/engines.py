@@ -201,8 +201,8 @@ class NumpyOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 memory = {name: value.numpy() for name, value in self.state[parameter].items()}
-                moved, memory = self.update(parameter.numpy(), parameter.grad.numpy(), memory, lr=group["lr"])
-                parameter.copy_(torch.from_numpy(moved))
+                updated, memory = self.update(parameter.numpy(), parameter.grad.numpy(), memory, lr=group["lr"])
+                parameter.copy_(torch.from_numpy(updated))
                 self.state[parameter] = {name: torch.as_tensor(value) for name, value in memory.items()}
 
 

@@ -177,10 +177,13 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
     name, image_count = f"{batches.data.name}:{batches.data.split}", int(counts.sum())
     if not image_count:
         raise DataError(f"no image of {name} can be read.")
-    odd = sum(part for *_, part in gathered_parts)
-    notes = (f"{odd:,} of the {image_count:,} outputs have values that are not finite, so their classes mean nothing.",)
+    not_finite = sum(part for *_, part in gathered_parts)
+    notes = (
+        f"{not_finite:,} of the {image_count:,} outputs have values that are not finite, so their classes mean "
+        f"nothing.",
+    )
     return Evaluation(
-        name, classes, total / image_count, counts, batches.data.listed - image_count, notes if odd else ()
+        name, classes, total / image_count, counts, batches.data.listed - image_count, notes if not_finite else ()
     )
 
 

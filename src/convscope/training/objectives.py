@@ -43,12 +43,12 @@ class AdamStepper:
 
     def step(self) -> None:
         """See `Stepper`; the first step is the optimizer's own, which creates its state."""
-        moved = [[w for w in group["params"] if w.grad is not None] for group in self.optimizer.param_groups]
-        if any(not self.optimizer.state.get(weight) for weights in moved for weight in weights):
+        weights_by_group = [[w for w in group["params"] if w.grad is not None] for group in self.optimizer.param_groups]
+        if any(not self.optimizer.state.get(weight) for weights in weights_by_group for weight in weights):
             self.optimizer.step()
             return
         with torch.no_grad():
-            for group, weights in zip(self.optimizer.param_groups, moved, strict=True):
+            for group, weights in zip(self.optimizer.param_groups, weights_by_group, strict=True):
                 self._move(group, weights)
 
     def _move(self, group: dict[str, Any], weights: list[Tensor]) -> None:

@@ -43,8 +43,8 @@ def _inner(x: Numbers) -> Numbers:
 
 
 def _gelu_tanh_slope(x: Numbers) -> Numbers:
-    bent = _inner(x)
-    return 0.5 * (1 + bent) + 0.5 * x * (1 - bent**2) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+    tanh = _inner(x)
+    return 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
 
 
 def softplus(x: Numbers, beta: Numbers = 1.0, threshold: Numbers = 20.0) -> Numbers:
@@ -53,10 +53,10 @@ def softplus(x: Numbers, beta: Numbers = 1.0, threshold: Numbers = 20.0) -> Numb
 
 
 def _softplus_slopes(x: Numbers, beta: Numbers, threshold: Numbers) -> tuple[Numbers, ...]:
-    bent = x * beta <= threshold
+    is_curved = x * beta <= threshold
     return (
-        np.where(bent, sigmoid(x * beta), 1.0),
-        np.where(bent, (x * sigmoid(x * beta) - softplus(x, beta, threshold)) / beta, 0.0),
+        np.where(is_curved, sigmoid(x * beta), 1.0),
+        np.where(is_curved, (x * sigmoid(x * beta) - softplus(x, beta, threshold)) / beta, 0.0),
         0.0,
     )
 
@@ -66,8 +66,8 @@ def _mish(x: Numbers) -> Numbers:
 
 
 def _mish_slope(x: Numbers) -> Numbers:
-    bent = np.tanh(np.logaddexp(0, x))
-    return bent + x * (1 - bent**2) * sigmoid(x)
+    tanh = np.tanh(np.logaddexp(0, x))
+    return tanh + x * (1 - tanh**2) * sigmoid(x)
 
 
 def _elu(x: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers) -> Numbers:

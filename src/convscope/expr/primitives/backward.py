@@ -78,18 +78,18 @@ def _gelu(x: Numbers) -> Numbers:
 
 
 def _gelu_tanh(x: Numbers) -> Numbers:
-    bent = np.tanh(_BELL * (x + _GELU_CUBIC * x**3))
-    return 0.5 * (1 + bent) + 0.5 * x * (1 - bent**2) * _BELL * (1 + 3 * _GELU_CUBIC * x**2)
+    tanh = np.tanh(_BELL * (x + _GELU_CUBIC * x**3))
+    return 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * _BELL * (1 + 3 * _GELU_CUBIC * x**2)
 
 
 def _mish(x: Numbers) -> Numbers:
-    bent = np.tanh(np.logaddexp(0, x))
-    return bent + x * sigmoid(x) * (1 - bent**2)
+    tanh = np.tanh(np.logaddexp(0, x))
+    return tanh + x * sigmoid(x) * (1 - tanh**2)
 
 
 def _elu_slope(x: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers) -> Numbers:
-    bent = alpha * scale * input_scale * np.exp(np.minimum(x, 0) * input_scale)
-    return np.where(np.less_equal(x, 0), bent, scale)
+    curved_slope = alpha * scale * input_scale * np.exp(np.minimum(x, 0) * input_scale)
+    return np.where(np.less_equal(x, 0), curved_slope, scale)
 
 
 def _elu_slope_of_result(y: Numbers, alpha: Numbers, scale: Numbers, input_scale: Numbers) -> Numbers:
@@ -122,21 +122,33 @@ class NormalizationPaths(NamedTuple):
 
     def size(self, *, separate: bool = False) -> Numbers:
         """The magnitudes of the three paths; `separate`, of x and mean each with its own factor."""
-        far = np.abs(self.x) + np.abs(self.mean) if separate else np.abs(self.x - self.mean)
-        bent = far * self.rate**2 * np.abs(self.slope)
-        return (np.abs(self.grad) + np.abs(self.from_mean) + bent) * np.abs(self.scale)
+        deviation = np.abs(self.x) + np.abs(self.mean) if separate else np.abs(self.x - self.mean)
+        through_rate = deviation * self.rate**2 * np.abs(self.slope)
+        return (np.abs(self.grad) + np.abs(self.from_mean) + through_rate) * np.abs(self.scale)
 
     def slopes(self) -> tuple[Numbers, ...]:
         """The slopes by each argument."""
-        far, bent = self.x - self.mean, self.rate**2 * self.slope * self.scale
-        by_rate = (self.grad - self.from_mean - 3 * far * self.rate**2 * self.slope) * self.weight
-        by_weight = (self.grad - self.from_mean - far * self.rate**2 * self.slope) * self.rate
-        return (self.scale, -self.scale, -bent, bent, by_rate, -far * self.rate**2 * self.scale, by_weight)
+        deviation, through_rate = self.x - self.mean, self.rate**2 * self.slope * self.scale
+        by_rate = (self.grad - self.from_mean - 3 * deviation * self.rate**2 * self.slope) * self.weight
+        by_weight = (self.grad - self.from_mean - deviation * self.rate**2 * self.slope) * self.rate
+        return (
+            self.scale,
+            -self.scale,
+            -through_rate,
+            through_rate,
+            by_rate,
+            -deviation * self.rate**2 * self.scale,
+            by_weight,
+        )
 
 
 def _smooth_l1(grad: Numbers, x: Numbers, target: Numbers, beta: Numbers, count: Numbers) -> Numbers:
-    far = x - target
-    return grad * np.where(far <= -beta, -1.0, np.where(far >= beta, 1.0, np.divide(far, beta))) / count
+    difference = x - target
+    return (
+        grad
+        * np.where(difference <= -beta, -1.0, np.where(difference >= beta, 1.0, np.divide(difference, beta)))
+        / count
+    )
 
 
 def _spread(x: Numbers) -> Numbers:

@@ -231,9 +231,9 @@ def _distance_error(precision: Precision, result: float, values: tuple[Row, Row,
         return 2 * (precision.sum + precision.inner) * abs(result)
     if abs(result) ** order >= precision.room:
         return float("inf")
-    lost = (row.size * precision.tiny) ** (1 / max(order, 1.0)) if row.size else 0.0
+    underflow = (row.size * precision.tiny) ** (1 / max(order, 1.0)) if row.size else 0.0
     share = gamma(row.size + 12, precision.sum) / abs(order) + 14 * precision.sum + 2 * precision.inner
-    return float(share * abs(result) + lost)
+    return float(share * abs(result) + underflow)
 
 
 def _expanded_error(precision: Precision, result: float, values: tuple[Row, Row], errors: object) -> float:

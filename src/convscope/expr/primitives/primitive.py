@@ -91,12 +91,12 @@ def elementary(
             bound = bound + steepest * _largest(errors)
         elif any(inexact):
             assert slopes is not None, f"{formula} was given inexact arguments"
-            bent = [
+            by_argument = [
                 np.where(np.equal(e, 0), 0.0, np.abs(s) * e)
                 for s, e, needed in zip(slopes(*values), errors, inexact, strict=True)
                 if needed
             ]
-            bound = bound + 1.001 * functools.reduce(np.add, bent)
+            bound = bound + 1.001 * functools.reduce(np.add, by_argument)
         return bound if way is None else np.where(np.abs(way(*values)) >= precision.room, np.inf, bound)
 
     return Primitive(formula, value, error, branch, slopes, offset, many=True)

@@ -81,8 +81,8 @@ def _error(
     n = rows.shape[-1]
     if n <= 1:
         return 0.0
-    far = rows - np.asarray(mean)[..., None]
-    way, spread = KERNELS[kernel], np.mean(far**2, axis=-1)
+    deviation = rows - np.asarray(mean)[..., None]
+    way, spread = KERNELS[kernel], np.mean(deviation**2, axis=-1)
     # where a narrow mean is stored before the squares are taken, that rounding counts as well
     mean_error = errors[1] + 1.05 * precision.inner * np.abs(mean)
     depth = merges(n, chunked=way.chunked)
@@ -98,7 +98,7 @@ def _error(
     inherited: Numbers = 0.0
     if np.any(errors[0]):
         shift = errors[0] + np.max(errors[0], axis=-1, keepdims=True)
-        inherited = np.sum(shift * (2 * np.abs(far) + shift), axis=-1) / n
+        inherited = np.sum(shift * (2 * np.abs(deviation) + shift), axis=-1) / n
     total = (total + inherited) * n / np.maximum(n - correction, 1.0) + precision.tiny
     largest_sum = n * (np.mean(rows**2, axis=-1) if way.at_once else spread)
     return np.where(largest_sum < precision.room, total, np.inf)  # the kernel's sum of squares may be infinite
@@ -160,14 +160,16 @@ def softmax_error(row: Row, shares: Row, errors: Row | float, precision: Precisi
     if not np.any(errors):
         return np.asarray(1.01 * shares * relative + precision.tiny)
     input_errors = np.broadcast_to(errors, row.shape)
-    bent = input_errors + np.max(input_errors, axis=-1, keepdims=True)
-    near = 1.01 * shares * (relative + np.expm1(np.minimum(bent, 1.0)))
-    if not np.any(bent > 1):
+    score_shift = input_errors + np.max(input_errors, axis=-1, keepdims=True)
+    near = 1.01 * shares * (relative + np.expm1(np.minimum(score_shift, 1.0)))
+    if not np.any(score_shift > 1):
         return np.asarray(near + precision.tiny)
     depth = np.where(np.isneginf(row), 0.0, np.max(row, axis=-1, keepdims=True) - row)
-    far = _shifted_odds(row, shares, bent + 2 * precision.sum * np.max(depth, axis=-1, keepdims=True))
-    far = far + 1.01 * shares * precision.sum * (4 * EXP + row.shape[-1])
-    return np.asarray(np.where(np.any(bent > 1, axis=-1, keepdims=True), np.minimum(far, 1.0), near) + precision.tiny)
+    shifted = _shifted_odds(row, shares, score_shift + 2 * precision.sum * np.max(depth, axis=-1, keepdims=True))
+    shifted = shifted + 1.01 * shares * precision.sum * (4 * EXP + row.shape[-1])
+    return np.asarray(
+        np.where(np.any(score_shift > 1, axis=-1, keepdims=True), np.minimum(shifted, 1.0), near) + precision.tiny
+    )
 
 
 def _shifted_odds(row: Row, shares: Row, shift: Row) -> Row:
@@ -205,10 +207,12 @@ def _normalize_error(
     width = var + eps
     narrowest = np.maximum(width - e_var - e_eps, 0.99 * eps)
     scale = abs(weight) / np.sqrt(width)
-    bent = np.maximum(np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + e_var + e_eps)))
-    shifted = (e_x + e_mean) * scale * (1 + bent)
+    rate_change = np.maximum(
+        np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + e_var + e_eps))
+    )
+    shifted = (e_x + e_mean) * scale * (1 + rate_change)
     rounding = 8 * precision.sum * (abs(x * scale) + abs(mean * scale) + abs(bias))
-    total = abs(x - mean) * scale * bent + shifted + rounding + precision.tiny
+    total = abs(x - mean) * scale * rate_change + shifted + rounding + precision.tiny
     return np.where((narrowest > 0) & ~np.isinf(e_var), total, np.where(e_var, np.inf, 0.0))
 
 
@@ -228,18 +232,20 @@ def _norm_error(precision: Precision, result: float, values: tuple[Row, float], 
     if np.isinf(order) or order == 0:
         return 0.0
     powers = gamma(row.size + 12, precision.sum) / min(abs(order), 1e3)
-    sizes, lost = np.abs(row[np.isfinite(row) & (row != 0)]), row.size * precision.tiny  # powers may underflow
+    sizes, underflow = np.abs(row[np.isfinite(row) & (row != 0)]), row.size * precision.tiny  # powers may underflow
     total = np.sum(sizes**order)
-    if total >= precision.room or (order < 0 and total <= lost):
+    if total >= precision.room or (order < 0 and total <= underflow):
         return np.inf
     if order not in {1.0, 2.0}:  # the order and its inverse are written
         powers += precision.sum * (np.max(np.abs(np.log(sizes)), initial=0.0) + abs(np.log(result or 1.0)))
     if order >= 1:
         underflows = row.size > 1 or total < precision.tiny
-        near = (abs(result) * lost / total if total >= lost else lost ** (1 / order)) if underflows else 0.0
+        near = (
+            (abs(result) * underflow / total if total >= underflow else underflow ** (1 / order)) if underflows else 0.0
+        )
     else:
         near = (
-            max(abs(max(total + change, 0.0) ** (1 / order) - result) for change in (-lost, lost))
+            max(abs(max(total + change, 0.0) ** (1 / order) - result) for change in (-underflow, underflow))
             if sizes.size
             else 0.0
         )
@@ -309,10 +315,10 @@ def _exact(precision: Precision, result: object, values: object, errors: object)
 
 def _product_error(precision: Precision, result: float, values: tuple[Row], errors: object) -> float:
     sizes = np.abs(values[0])
-    lost = precision.tiny
+    underflow = precision.tiny
     if np.prod(np.minimum(sizes[sizes > 0], 1.0)) < precision.tiny:  # a product on the way may underflow
-        lost = lost * sizes.size * np.prod(np.maximum(sizes, 1.0))
-    return float(gamma(sizes.size, precision.sum) * abs(result) + lost)
+        underflow = underflow * sizes.size * np.prod(np.maximum(sizes, 1.0))
+    return float(gamma(sizes.size, precision.sum) * abs(result) + underflow)
 
 
 def _at_largest(row: Row, positions: Row) -> Numbers:
@@ -328,8 +334,8 @@ def _picked(positions: Row, index: Array) -> Numbers:
 
 
 def _order(row: Row, descending: float) -> Array:
-    odd = np.isnan(row)  # nan counts as the largest, beyond infinity
-    return np.lexsort((-row, ~odd) if descending else (row, odd))
+    is_nan = np.isnan(row)  # nan counts as the largest, beyond infinity
+    return np.lexsort((-row, ~is_nan) if descending else (row, is_nan))
 
 
 def _ranked(row: Row, rank: float, descending: float) -> Numbers:
@@ -357,8 +363,8 @@ def _inverse_std_error(
     var, eps = values
     width = var + eps
     narrowest = np.maximum(width - errors[0], 0.99 * eps)
-    bent = np.maximum(np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + errors[0])))
-    total = result * bent + 8 * precision.sum * np.abs(result) + precision.inner * np.abs(result)
+    rate_change = np.maximum(np.sqrt(np.divide(width, narrowest)) - 1, 1 - np.sqrt(np.divide(width, width + errors[0])))
+    total = result * rate_change + 8 * precision.sum * np.abs(result) + precision.inner * np.abs(result)
     return np.where((narrowest > 0) & ~np.isinf(errors[0]), total, np.where(errors[0], np.inf, 0.0))
 
 

@@ -31,8 +31,8 @@ def _scaled_error(precision: Precision, result: float, values: Sequence[float], 
     return float(rounding + 1.001 * (float(errors[0]) + abs(result) * root_error) / (size - root_error))
 
 
-def _ratio(moved: Numbers, square: Numbers, eps: Numbers, gradient: Numbers) -> Numbers:
-    return np.sqrt(moved + eps) / np.sqrt(square + eps) * gradient
+def _ratio(mean_square_step: Numbers, square: Numbers, eps: Numbers, gradient: Numbers) -> Numbers:
+    return np.sqrt(mean_square_step + eps) / np.sqrt(square + eps) * gradient
 
 
 UPDATES: Mapping[str, Primitive] = {

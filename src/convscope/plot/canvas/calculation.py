@@ -53,10 +53,10 @@ def draw_products(
         for k, column in enumerate(columns):
             x = snap(step * k)
             name, _, indices = column.says(channel).partition(", ")
-            room = max(w, 1.35) + SIGN - 0.08
+            label_width = max(w, 1.35) + SIGN - 0.08
             if not indices or k:  # a kernel's indices stay together
                 name, indices = column.says(channel), ""
-            sheet.text(x, y - 0.2, shorten(name, LABEL, room, bold=True), bold=True)
+            sheet.text(x, y - 0.2, shorten(name, LABEL, label_width, bold=True), bold=True)
             sheet.text(x, y - 0.07, indices or size(channel.terms.shape), points=SMALL, color=MUTED)
             column.draw(sheet, channel, (x, y, w, h))
             if k:

@@ -137,7 +137,7 @@ def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, 
 
 def draw_maps(sheet: Sheet, values: Array, chosen: Choice, area: Area, *, scale: ColorScale, name: str) -> float:
     """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `area[3]` long; returns the height."""
-    x, y, room, longest = area
+    x, y, max_width, longest = area
     if not values.size:
         sheet.text(x, y + 0.2, f"{size(values.shape)}: no numbers", color=MUTED)
         return 0.3
@@ -146,7 +146,7 @@ def draw_maps(sheet: Sheet, values: Array, chosen: Choice, area: Area, *, scale:
     if written:
         w, h = snap(CELL[0] * values.shape[2]), snap(CELL[1] * values.shape[1])
     step = max(w, 0.3) + 0.08
-    across = max(1, int((room + 0.08) / step))
+    across = max(1, int((max_width + 0.08) / step))
     high = h + 0.15
     for column, k in enumerate(chosen.shown):
         left, top = snap(x + step * (column % across)), snap(y + 0.1 + high * (column // across))
@@ -171,9 +171,9 @@ def draw_units(
     Returns:
         The height, and what to say of the layout.
     """
-    x, y, room, _ = area
+    x, y, max_width, _ = area
     if len(values) <= WRITTEN_UNITS:
-        across = max(1, min(len(values), int(room / 0.56)))
+        across = max(1, min(len(values), int(max_width / 0.56)))
         for start in range(0, len(values), across):
             part = values[start : start + across]
             for column, _ in enumerate(part):
@@ -189,7 +189,7 @@ def draw_units(
     )
     shown = values[list(chosen.shown)]
     cell = 0.12
-    across = min(len(shown), 64, int(room / cell))
+    across = min(len(shown), 64, int(max_width / cell))
     full_rows = len(shown) // across * across
     sheet.map(
         shown[:full_rows].reshape(-1, across),

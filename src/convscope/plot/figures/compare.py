@@ -98,10 +98,10 @@ def _case(sheet: Sheet, comparison: "Compare", case: "Disagreement", x: float, y
     picture = case.picture if len(case.picture) in {1, 3} else case.picture[:1]
     w, h = tile(picture.shape, LONGEST)
     sheet.picture(picture, (x, y, w, h), f"image {case.image}")
-    room = LONGEST + 0.25
-    caption = abridge(f"{case.image} {comparison.classes[case.label]}", TINY, room)
+    max_width = LONGEST + 0.25
+    caption = abridge(f"{case.image} {comparison.classes[case.label]}", TINY, max_width)
     sheet.text(x, y + h + 0.11, caption, points=TINY, color=MUTED)
     for line, answer in enumerate(case.answers):
         right = answer == case.label
-        text = abridge(comparison.classes[answer] if answer >= 0 else "another class", TINY, room)
+        text = abridge(comparison.classes[answer] if answer >= 0 else "another class", TINY, max_width)
         sheet.text(x, y + h + 0.22 + 0.11 * line, text, points=TINY, color=ACCENT if right else WRONG)

@@ -67,11 +67,11 @@ class _Columns:
     shown: tuple[int, ...]
     given: tuple[str, ...]
 
-    def name(self, channel: int, groups: int, room: float) -> str:
+    def name(self, channel: int, groups: int, max_width: float) -> str:
         if channel < len(self.given):
             return self.given[channel]
         word = "input" if groups == 1 else "channel"  # of a group
-        return f"{word} {channel}" if room >= 0.8 else str(channel)
+        return f"{word} {channel}" if max_width >= 0.8 else str(channel)
 
 
 @takes()

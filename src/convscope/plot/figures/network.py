@@ -94,10 +94,10 @@ def _rows(columns: Sequence[NetworkColumn]) -> list[list[int]]:
     """The parts on each line: as many as fit, broken where the fewest branches are cut."""
     rows, start = [], 0
     while start < len(columns):
-        room, end = 0.0, start
+        used_width, end = 0.0, start
         page = ROOMY if sum(column.room + GAP for column in columns[start:]) - GAP <= ROOMY else PAGE_WIDTH
-        while end < len(columns) and (end == start or room + columns[end].room <= page):
-            room += columns[end].room + GAP
+        while end < len(columns) and (end == start or used_width + columns[end].room <= page):
+            used_width += columns[end].room + GAP
             end += 1
         if end < len(columns):
             least = start + max(1, (end - start) * 3 // 5)

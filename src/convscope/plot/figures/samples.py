@@ -79,10 +79,10 @@ def spread(dataset: Dataset, per_class: int) -> list[int]:
     return results
 
 
-def _names(dataset: Dataset, chosen: list[int], room: float) -> dict[int, str]:
+def _names(dataset: Dataset, chosen: list[int], max_width: float) -> dict[int, str]:
     """The images' own names, where each of them has room; else their numbers say which they are."""
     names = {index: dataset.names[index] for index in chosen} if dataset.names else {}
-    return names if all(width(name, TINY, mono=True) <= room for name in names.values()) else {}
+    return names if all(width(name, TINY, mono=True) <= max_width for name in names.values()) else {}
 
 
 def _facts(dataset: Dataset, per_class: int, chosen: list[int], *, numbered: bool) -> tuple[str, ...]:

@@ -154,8 +154,8 @@ def _columns(trace: "Trace", name: str) -> list[_Column]:
     if np.allclose(_filled(direction), _filled(gradient), rtol=1e-5, atol=0):
         return [ends[0], _Column("gradient", gradient, slope, factor), ends[1]]
     optimizer = step.optimizer.partition(" ")[0]
-    moved = _Column(f"direction of {optimizer}", direction, ColorScale.of(_filled(direction)), factor)
-    return [_Column("gradient", gradient, slope), ends[0], moved, ends[1]]
+    direction_column = _Column(f"direction of {optimizer}", direction, ColorScale.of(_filled(direction)), factor)
+    return [_Column("gradient", gradient, slope), ends[0], direction_column, ends[1]]
 
 
 def _planes(weights: NDArray[np.generic]) -> Numbers:
@@ -205,11 +205,18 @@ def _row(sheet: Sheet, y: float, columns: list[_Column], plane: tuple[int, int],
     x = LEFT
     for number, column in enumerate(columns):
         if number:
-            room = max(GAP, width(column.sign, SMALL, mono=True) + 0.2)
+            sign_width = max(GAP, width(column.sign, SMALL, mono=True) + 0.2)
             sheet.text(
-                x + room / 2, y + h / 2, column.sign, points=SMALL, mono=True, color=INK, align="center", middle=True
+                x + sign_width / 2,
+                y + h / 2,
+                column.sign,
+                points=SMALL,
+                mono=True,
+                color=INK,
+                align="center",
+                middle=True,
             )
-            x += room
+            x += sign_width
         place = (snap(x), y, w, h)
         values = column.values[plane]
         sheet.map(_filled(values), place, column.scale, f"{column.title} {plane[0]} {plane[1]}")

@@ -31,11 +31,11 @@ def missing_eval(evidence: Evidence) -> Iterator[Finding]:
     evaluation = evidence.evaluation
     if evaluation.output is None or evaluation.again is None or not evaluation.observed.trained("dropout"):
         return
-    moved = float((evaluation.output - evaluation.again).abs().max())
-    if moved > 0:
+    difference = float((evaluation.output - evaluation.again).abs().max())
+    if difference > 0:
         changed = _changed(evidence, evaluation.output, evaluation.again)
-        observation = f"outputs of two runs differ by up to {moved:.3g}, and {changed} change class: dropout is on"
-        yield Finding("missing-eval", "", observation, {"difference": moved, "changed": changed.to_json()})
+        observation = f"outputs of two runs differ by up to {difference:.3g}, and {changed} change class: dropout is on"
+        yield Finding("missing-eval", "", observation, {"difference": difference, "changed": changed.to_json()})
 
 
 def batch_norm_in_training_mode(evidence: Evidence) -> Iterator[Finding]:
@@ -45,13 +45,17 @@ def batch_norm_in_training_mode(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("batch-norm-in-training-mode", "", evaluation.error)
     if evaluation.output is None or evaluation.halves is None or not evaluation.observed.trained("batch norm"):
         return
-    moved = float((evaluation.output - evaluation.halves).abs().max())
+    difference = float((evaluation.output - evaluation.halves).abs().max())
     changed = _changed(evidence, evaluation.output, evaluation.halves)
     counters = [name for name in evaluation.buffers if not name.endswith("num_batches_tracked")]
     statistics = f"; asking moved {len(counters)} running statistics" if counters else ""
-    observation = f"in batches of half the size outputs differ by up to {moved:.3g}, {changed} are given another class"
+    observation = (
+        f"in batches of half the size outputs differ by up to {difference:.3g}, {changed} are given another class"
+    )
     observation += statistics
-    yield Finding("batch-norm-in-training-mode", "", observation, {"difference": moved, "changed": changed.to_json()})
+    yield Finding(
+        "batch-norm-in-training-mode", "", observation, {"difference": difference, "changed": changed.to_json()}
+    )
 
 
 def missing_normalization(evidence: Evidence) -> Iterator[Finding]:
@@ -101,8 +105,8 @@ def channels_last(evidence: Evidence) -> Iterator[Finding]:
         evidence.answers(evidence.images[:2].permute(0, 3, 1, 2))
     except FAILURES:
         return
-    moved = tuple(evidence.images.shape[i] for i in (3, 1, 2))
-    observation = f"the model fails on images of {tuple(evidence.images.shape[1:])} and takes {moved}"
+    shape = tuple(evidence.images.shape[i] for i in (3, 1, 2))
+    observation = f"the model fails on images of {tuple(evidence.images.shape[1:])} and takes {shape}"
     yield Finding("channels-last", evidence.data.name, observation, {"shape": list(evidence.images.shape[1:])})
 
 
