@@ -101,7 +101,7 @@ function knock(with_: string): Promise<Response> {
 
 /** Notice a server that has stopped or restarted, also while the page requests nothing. */
 async function watch(): Promise<void> {
-  if (source !== null || document.hidden || reconnecting !== undefined || Date.now() - heard < WATCH) return;
+  if (document.hidden || reconnecting !== undefined || Date.now() - heard < WATCH) return;
   try {
     const answer = await knock(token);
     if (reconnecting === undefined) noteConnection(answer);
@@ -110,7 +110,12 @@ async function watch(): Promise<void> {
   }
 }
 
-if (typeof document !== "undefined") {
+let watching = false;
+
+/** Watch the server from the first request on: a page that answers from its own numbers never asks one. */
+function startWatching(): void {
+  if (watching || typeof document === "undefined") return;
+  watching = true;
   setInterval(() => void watch(), WATCH);
   document.addEventListener("visibilitychange", () => void watch());
 }
@@ -186,6 +191,7 @@ export const runs = (): boolean => !recorded;
 
 async function send(path: string, ask: Ask): Promise<Response> {
   if (source !== null) return source(path, ask);
+  startWatching();
   const init: RequestInit = {
     method: ask.method ?? "GET",
     headers: headers(ask.type === undefined ? {} : { "Content-Type": ask.type }),
