@@ -118,7 +118,7 @@ class Borders:
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> cs.probe.Report:
+    def report(self) -> cs.probe.ProbeReport:
         """What it says, as sentences and tables."""
         rows = []
         for run in self.runs:
@@ -127,7 +127,7 @@ class Borders:
             shares = (f"{100 * run.accuracy:.1f} %", f"{100 * run.accuracy_without_red:.1f} %")
             rows.append((run.run, *shares, red, yellow, f"{run.red_share:.2f}{first}", run.outcome))
         first, *more = self._said()
-        return cs.probe.Report.of(first, cs.probe.Table(HEAD, rows, right=(1, 2)), more)
+        return cs.probe.ProbeReport.of(first, cs.probe.Table(HEAD, rows, right=(1, 2)), more)
 
     def _said(self) -> list[str]:
         vanish, stay, nowhere = (self.share(outcome) for outcome in OUTCOMES)

@@ -18,7 +18,7 @@ import convscope as cs
 from checking import learner
 from commands import Commands
 from convscope.checking import calling
-from convscope.checking.operation import Mistake, Operation
+from convscope.checking.operation import CheckedOperation, Mistake
 from convscope.checking.operations import OPERATIONS, operation_of
 
 
@@ -83,7 +83,7 @@ def test_right_functions_are_compared_in_both_precisions() -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-def test_the_reference_itself_is_right(operation: Operation) -> None:
+def test_the_reference_itself_is_right(operation: CheckedOperation) -> None:
     assert cs.check(learner(operation, None), as_=operation.name).right
 
 
@@ -92,7 +92,7 @@ INVISIBLE = {("linear", "result transposed")}
 
 
 @pytest.mark.parametrize(("operation", "mistake"), list(known_mistakes()))
-def test_each_mistake_is_told_from_the_others(operation: Operation, mistake: Mistake) -> None:
+def test_each_mistake_is_told_from_the_others(operation: CheckedOperation, mistake: Mistake) -> None:
     if (operation.name, mistake.cause) in INVISIBLE:
         return
     answer = cs.check(learner(operation, mistake), as_=operation.name)

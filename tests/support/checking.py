@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from convscope.checking.operation import Mistake, Operation
+from convscope.checking.operation import CheckedOperation, Mistake
 
 
-def learner(operation: Operation, mistake: Mistake | None) -> Callable[..., Any]:
+def learner(operation: CheckedOperation, mistake: Mistake | None) -> Callable[..., Any]:
     """A function with the operation's own parameter names that makes the mistake, or none."""
     names = ", ".join([*operation.arrays, *operation.settings])
 

@@ -8,10 +8,10 @@ from convscope.checking.mistakes import result, wrong_sign
 from convscope.checking.operation import (
     PLANES,
     Case,
+    CaseLimits,
+    CheckedOperation,
     Form,
-    Limits,
     Mistake,
-    Operation,
     Results,
     Values,
     names,
@@ -31,7 +31,7 @@ def _relu_backward(values: Values) -> Results:
     return {"dx": relu_backward(values["dout"], values["x"])}
 
 
-def _relu_cases(limits: Limits) -> list[Case]:
+def _relu_cases(limits: CaseLimits) -> list[Case]:
     rng = np.random.default_rng(4)
     shapes = ((1, 1, 2, 3), (1, 2, 3, 3), (2, 3, 4, 4))
     random_inputs = [
@@ -41,7 +41,7 @@ def _relu_cases(limits: Limits) -> list[Case]:
     return [Case({"x": x}) for x in values]
 
 
-def _relu_backward_cases(limits: Limits) -> list[Case]:
+def _relu_backward_cases(limits: CaseLimits) -> list[Case]:
     rng = np.random.default_rng(5)
     return [Case({"dout": small_integers(rng, *c.values["x"].shape), **c.values}) for c in _relu_cases(limits)]
 
@@ -60,7 +60,7 @@ _ROW_FORM = Form(
     {n: (lambda a, v: a.reshape(v["x"].shape)) for n in ("out", "dx")},
 )
 
-RELU = Operation(
+RELU = CheckedOperation(
     "relu",
     {"x": INPUT},
     {},
@@ -107,7 +107,7 @@ def _masked(mask: Callable[[Values], Array]) -> Callable[[Values], Results]:
     return lambda values: {"dx": values["dout"] * mask(values)}
 
 
-RELU_BACKWARD = Operation(
+RELU_BACKWARD = CheckedOperation(
     "relu_backward",
     {"dout": GRADIENT, "x": INPUT},
     {},
@@ -167,7 +167,7 @@ RELU_BACKWARD = Operation(
 
 ROWS = (
     Form("(N, features)"),
-    Form("(features,)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, Limits(1), "vector"),
+    Form("(features,)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, CaseLimits(1), "vector"),
 )
 
 
@@ -175,7 +175,7 @@ def _softmax(values: Values) -> Results:
     return {"out": softmax(values["x"])}
 
 
-def _softmax_cases(limits: Limits) -> list[Case]:
+def _softmax_cases(limits: CaseLimits) -> list[Case]:
     rng = np.random.default_rng(7)
     n = min(2, limits.images)
     inputs = [
@@ -207,7 +207,7 @@ def _plain(x: Array, base: float = np.e) -> Array:
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
-SOFTMAX = Operation(
+SOFTMAX = CheckedOperation(
     "softmax",
     {"x": INPUT | names("logits scores o u")},
     {},

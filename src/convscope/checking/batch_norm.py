@@ -9,10 +9,10 @@ from convscope.checking.mistakes import changed
 from convscope.checking.operation import (
     PLANES,
     Case,
+    CaseLimits,
+    CheckedOperation,
     Form,
-    Limits,
     Mistake,
-    Operation,
     Results,
     Values,
     names,
@@ -59,7 +59,7 @@ def _evaluated(values: Values) -> Results:
     return {"out": values["x"] * scale.reshape(1, -1, 1, 1) + values["beta"].reshape(1, -1, 1, 1)}
 
 
-def cases(limits: Limits) -> list[Case]:
+def cases(limits: CaseLimits) -> list[Case]:
     """One channel of four numbers, then more; eps is large in one of them, so that it counts."""
     rng = np.random.default_rng(8)
     first = {"x": np.array([1.0, 3, 5, 7]).reshape(4, 1, 1, 1), "gamma": np.array([2.0]), "beta": np.array([1.0])}
@@ -111,7 +111,7 @@ def _eps(eps: float) -> Callable[[Values], Values]:
 
 _FLAT = {"x": lambda a: a[:, :, 0, 0]}
 
-BATCH_NORM = Operation(
+BATCH_NORM = CheckedOperation(
     "batch_norm",
     {"x": INPUT, "gamma": names("gamma weight scale g w"), "beta": names("beta bias shift b")},
     {"eps": names("eps epsilon e")},
@@ -233,8 +233,8 @@ BATCH_NORM = Operation(
         ),
     ),
     (
-        *(form for form in PLANES if form.limits == Limits()),
-        Form("(N, features)", _FLAT, {"out": lambda a, _v: a[:, :, None, None]}, Limits(square=True)),
+        *(form for form in PLANES if form.limits == CaseLimits()),
+        Form("(N, features)", _FLAT, {"out": lambda a, _v: a[:, :, None, None]}, CaseLimits(square=True)),
     ),
     bundled=names("eps"),
     constants={

@@ -18,8 +18,8 @@ from types import TracebackType
 
 import numpy as np
 
-from convscope.checking.operation import Form, Operation, Results, Values
-from convscope.checking.signature import Plan, name_of
+from convscope.checking.operation import CheckedOperation, Form, Results, Values
+from convscope.checking.signature import CallPlan, name_of
 from convscope.errors import UsageError
 from convscope.type_checks import kind_of
 from convscope.typing import Array
@@ -60,7 +60,7 @@ class Caller:
     """A function, how it is called, and how much time it has left."""
 
     function: Callable[..., object]
-    plan: Plan
+    plan: CallPlan
     seconds: float
     """Seconds for all calls together."""
     notes: dict[str, None] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class Attempt:
     kind: str
 
     @property
-    def operation(self) -> Operation:
+    def operation(self) -> CheckedOperation:
         """The operation that the function implements."""
         return self.caller.plan.operation
 
@@ -125,7 +125,7 @@ class Attempt:
         return self.caller(values, self.form, self.kind, dtype)
 
 
-def named(result: object, plan: Plan, values: Values, form: Form) -> Results:
+def named(result: object, plan: CallPlan, values: Values, form: Form) -> Results:
     """A function's result by the names of the operation's results.
 
     A tuple is several results, or a result and what the function keeps for its backward pass; a dictionary has them by
@@ -143,7 +143,7 @@ def named(result: object, plan: Plan, values: Values, form: Form) -> Results:
     return {} if result is None else _one_of(_array(result), plan, values, form)
 
 
-def _one_of(array: Array, plan: Plan, values: Values, form: Form) -> Results:
+def _one_of(array: Array, plan: CallPlan, values: Values, form: Form) -> Results:
     """The name of a single returned gradient, recognised by its shape."""
     expected = plan.operation.reference(values)
     back = {"dx": "x", "dw": "weight", "db": "bias"}

@@ -17,7 +17,7 @@ from itertools import product as iterate
 import numpy as np
 
 from convscope.checking.calling import Outcome
-from convscope.checking.operation import Case, Mistake, Operation, Results, Values
+from convscope.checking.operation import Case, CheckedOperation, Mistake, Results, Values
 from convscope.typing import Array
 
 SMALL = 64
@@ -48,7 +48,7 @@ class Trial:
         return not self.wrong
 
 
-def trial(operation: Operation, case: Case, values: Values, dtype: str, outcome: Outcome) -> Trial:
+def trial(operation: CheckedOperation, case: Case, values: Values, dtype: str, outcome: Outcome) -> Trial:
     """Compare one outcome."""
     rounded = {n: v.astype(dtype).astype(np.float64) if _real(v) else v for n, v in values.items()}
     expected = operation.reference(rounded)
@@ -62,7 +62,7 @@ def trial(operation: Operation, case: Case, values: Values, dtype: str, outcome:
     return Trial(case, rounded, dtype, expected, outcome, wrong)
 
 
-def bound(operation: Operation, name: str, values: Values, expected: Array, unit: float) -> Array:
+def bound(operation: CheckedOperation, name: str, values: Values, expected: Array, unit: float) -> Array:
     """How far a sound function may be from the reference: roundings times the size of what it adds."""
     if name in operation.sums:
         sizes = {n: np.abs(v) if _real(v) else v for n, v in values.items()}
@@ -89,7 +89,7 @@ def cells(array: Array, expected: Array, allowed: Array) -> Array:
     return np.asarray(differs & ~same)
 
 
-def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistake], int]:
+def diagnose(operation: CheckedOperation, trials: Sequence[Trial]) -> tuple[list[Mistake], int]:
     """Find the mistakes that explain the wrong results, and how many trials they reproduce.
 
     A backward function may go wrong in several results, each in its own way: the mistakes together explain all of
@@ -116,7 +116,7 @@ def diagnose(operation: Operation, trials: Sequence[Trial]) -> tuple[list[Mistak
     return chosen, len(answered)
 
 
-def _failing(operation: Operation, trials: Sequence[Trial]) -> list[Mistake]:
+def _failing(operation: CheckedOperation, trials: Sequence[Trial]) -> list[Mistake]:
     """The mistake that makes a function fail on exactly the cases on which it failed, if it is right on all others."""
     return [m for m in operation.mistakes if m.fails and all(m.fails(t.values) != t.right for t in trials)][:1]
 
@@ -161,7 +161,7 @@ TRAITS: Mapping[str, Callable[[Values], bool]] = {
 
 
 def _explaining(
-    operation: Operation, trials: Sequence[Trial], names: Sequence[str], *, pairs: bool
+    operation: CheckedOperation, trials: Sequence[Trial], names: Sequence[str], *, pairs: bool
 ) -> Iterator[tuple[Mistake, list[str]]]:
     """Mistakes with the results they explain, the best first; pairs of mistakes last.
 
@@ -184,7 +184,7 @@ def _explaining(
                 yield pair, explained
 
 
-def reproduces(operation: Operation, mistake: Mistake, trials: Sequence[Trial], name: str) -> bool:
+def reproduces(operation: CheckedOperation, mistake: Mistake, trials: Sequence[Trial], name: str) -> bool:
     """Whether a mistake gives the function's result on every trial, the right ones included."""
     for t in sorted(trials, key=lambda t: name not in t.wrong):
         array = (t.outcome.results or {}).get(name)

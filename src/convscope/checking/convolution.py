@@ -28,9 +28,9 @@ from convscope.checking.mistakes import (
 from convscope.checking.operation import (
     CONVOLUTIONS,
     Case,
-    Limits,
+    CaseLimits,
+    CheckedOperation,
     Mistake,
-    Operation,
     Results,
     Values,
     names,
@@ -49,7 +49,7 @@ def reference(values: Values) -> Results:
     return {"out": conv2d(values["x"], values["weight"], values.get("bias"), **settings)}
 
 
-def cases(limits: Limits) -> list[Case]:
+def cases(limits: CaseLimits) -> list[Case]:
     """Cases from one plane of nine numbers to a batch; each setting alone, then combined."""
     x = np.arange(1.0, 10).reshape(1, 1, 3, 3)
     first = {"x": x, "weight": np.array([[[[1.0, 2], [0, -1]]]]), "bias": np.array([1.0]), **DEFAULTS}
@@ -76,11 +76,11 @@ def cases(limits: Limits) -> list[Case]:
     return out
 
 
-def _fits(values: Values, limits: Limits) -> bool:
+def _fits(values: Values, limits: CaseLimits) -> bool:
     return "groups" not in values or min(limits.channels, limits.kernels) > 1
 
 
-def _arrays(rng: np.random.Generator, shape: tuple[int, ...], limits: Limits, *, real: bool = False) -> Values:
+def _arrays(rng: np.random.Generator, shape: tuple[int, ...], limits: CaseLimits, *, real: bool = False) -> Values:
     n, c, h, w, k, r, s = shape
     n, k = min(n, limits.images), k if limits.kernels > 1 else 1
     c = c if limits.channels > 1 else 1
@@ -376,7 +376,7 @@ MISTAKES: Sequence[Mistake] = (
     ),
 )
 
-CONV2D = Operation(
+CONV2D = CheckedOperation(
     "conv2d",
     {"x": INPUT, "weight": WEIGHT, "bias": BIAS},
     {"stride": STRIDE, "padding": PADDING, "dilation": DILATION, "groups": names("groups group")},

@@ -9,9 +9,9 @@ from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, changed, only, p
 from convscope.checking.operation import (
     CONVOLUTIONS,
     Case,
-    Limits,
+    CaseLimits,
+    CheckedOperation,
     Mistake,
-    Operation,
     Results,
     Values,
     names,
@@ -29,7 +29,7 @@ def reference(values: Values) -> Results:
     return dict(zip(("dx", "dw", "db"), gradients, strict=True))
 
 
-def cases(limits: Limits) -> list[Case]:
+def cases(limits: CaseLimits) -> list[Case]:
     """The convolution's cases, with a gradient for each cell of its result."""
     rng = np.random.default_rng(1)
     out = []
@@ -197,7 +197,7 @@ MISTAKES: Sequence[Mistake] = (
     ),
 )
 
-CONV2D_BACKWARD = Operation(
+CONV2D_BACKWARD = CheckedOperation(
     "conv2d_backward",
     {"dout": GRADIENT, "x": INPUT, "weight": WEIGHT, "bias": BIAS},
     {"stride": STRIDE, "padding": PADDING, "dilation": DILATION, "groups": names("groups group")},

@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 
 from convscope.checking.mistakes import ONE_SIDE, PAD, borders, padded
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, pair, small_integers
+from convscope.checking.operation import (
+    Case,
+    CaseLimits,
+    CheckedOperation,
+    Form,
+    Mistake,
+    Results,
+    Values,
+    pair,
+    small_integers,
+)
 from convscope.checking.signature import INPUT, PADDING, SIZE, STRIDE
 from convscope.typing import Array
 
@@ -48,7 +58,7 @@ def _count(values: Values) -> int:
     return rows * columns
 
 
-def cases(limits: Limits) -> list[Case]:
+def cases(limits: CaseLimits) -> list[Case]:
     """Cases from four windows of one plane to a batch."""
     rng = np.random.default_rng(11)
     first = {"x": np.arange(1.0, 10).reshape(1, 1, 3, 3), "kernel_size": 2, "stride": 1, "padding": 0}
@@ -100,7 +110,7 @@ def _form(name: str, shape: Callable[[Values], tuple[int, ...]], *order: int, **
     return Form(name, {}, _take(shape, *order), **options)
 
 
-IM2COL = Operation(
+IM2COL = CheckedOperation(
     "im2col",
     {"x": INPUT},
     {"kernel_size": SIZE, "stride": STRIDE, "padding": PADDING},
@@ -158,9 +168,9 @@ IM2COL = Operation(
         _form("(N·P·Q, C·R·S)", lambda v: (_n(v), _count(v), _cells(v)), 0, 2, 1),
         _form("(C·R·S, N·P·Q)", lambda v: (_cells(v), _n(v), _count(v)), 1, 0, 2),
         _form("(C·R·S, P·Q·N), as in CS231n", lambda v: (_cells(v), _count(v), _n(v)), 2, 0, 1),
-        Form("one image: (C·R·S, P·Q)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, Limits(1)),
-        Form("one plane: (R·S, P·Q)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a[None]}, Limits(1, 1)),
-        Form("one plane: (P·Q, R·S)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a.T[None]}, Limits(1, 1)),
+        Form("one image: (C·R·S, P·Q)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, CaseLimits(1)),
+        Form("one plane: (R·S, P·Q)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a[None]}, CaseLimits(1, 1)),
+        Form("one plane: (P·Q, R·S)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a.T[None]}, CaseLimits(1, 1)),
     ),
     sums={"out": (("x",),)},
 )

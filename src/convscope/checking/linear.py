@@ -3,7 +3,17 @@
 import numpy as np
 
 from convscope.checking.mistakes import changed, first_image_alone, result
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, small_integers
+from convscope.checking.operation import (
+    Case,
+    CaseLimits,
+    CheckedOperation,
+    Form,
+    Mistake,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.checking.signature import BIAS, INPUT, WEIGHT
 from convscope.reference import linear
 from convscope.typing import Array
@@ -13,7 +23,7 @@ def _linear(values: Values) -> Results:
     return {"out": linear(values["x"], values["weight"], values.get("bias"))}
 
 
-def _linear_cases(limits: Limits) -> list[Case]:
+def _linear_cases(limits: CaseLimits) -> list[Case]:
     rng = np.random.default_rng(6)
     first = {"x": np.array([[1.0, 2]]), "weight": np.array([[1.0, 2], [3, -1]]), "bias": np.array([1.0, -2])}
     out = [Case(first)]
@@ -32,7 +42,7 @@ def _reshaped(weight: Array) -> Array:
 _IN_OUT = {"weight": lambda a: np.ascontiguousarray(a.T)}
 _COLUMNS = {"x": lambda a: np.ascontiguousarray(a.T), "bias": lambda a: a.reshape(-1, 1)}
 
-LINEAR = Operation(
+LINEAR = CheckedOperation(
     "linear",
     {"x": INPUT, "weight": WEIGHT | {"theta"}, "bias": BIAS},
     {},
@@ -97,7 +107,7 @@ LINEAR = Operation(
             "x (inputs,), weight (outputs, inputs)",
             {"x": lambda a: a[0]},
             {"out": lambda a, _v: a[None]},
-            Limits(1),
+            CaseLimits(1),
             "vector",
         ),
         Form("x (inputs, N), weight (outputs, inputs)", _COLUMNS, {"out": lambda a, _v: a.T}, layout="columns"),

@@ -5,7 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from convscope.checking.mistakes import wrong_sign
-from convscope.checking.operation import Case, Form, Limits, Mistake, Operation, Results, Values, names, small_integers
+from convscope.checking.operation import (
+    Case,
+    CaseLimits,
+    CheckedOperation,
+    Form,
+    Mistake,
+    Results,
+    Values,
+    names,
+    small_integers,
+)
 from convscope.reference import cross_entropy, mse, softmax
 from convscope.reference.attention import log_softmax
 from convscope.reference.functional import cross_entropy_backward, mse_backward
@@ -21,7 +31,7 @@ def _cross_entropy(values: Values) -> Results:
     return {"loss": np.array(cross_entropy(logits, labels)), "dx": cross_entropy_backward(logits, labels)}
 
 
-def _cases(_limits: Limits) -> list[Case]:
+def _cases(_limits: CaseLimits) -> list[Case]:
     rng = np.random.default_rng(9)
     inputs: list[tuple[Array, list[int]]] = [
         (np.array([[1.0, 2, 0]]), [1]),
@@ -82,7 +92,7 @@ def _naive(x: Array) -> Array:
 
 SUM = "sum for mean", "The losses of the images are summed: divide by the number of images."
 
-CROSS_ENTROPY = Operation(
+CROSS_ENTROPY = CheckedOperation(
     "cross_entropy",
     {
         "x": names("x logits scores input inputs z o output outputs") | PROBABILITIES,
@@ -220,7 +230,7 @@ def _mse(values: Values) -> Results:
     return {"loss": np.array(mse(x, target)), "dx": mse_backward(x, target)}
 
 
-def _mse_cases(_limits: Limits) -> list[Case]:
+def _mse_cases(_limits: CaseLimits) -> list[Case]:
     rng = np.random.default_rng(10)
     out = [Case({"x": np.array([[3.0], [1]]), "target": np.array([[1.0], [4]])})]
     out += [
@@ -240,7 +250,7 @@ def _squares(values: Values, cell: tuple[int, ...]) -> list[str]:
     return [" + ".join(f"({d})²" for d in differences), f"÷ {len(differences)}"]
 
 
-MSE = Operation(
+MSE = CheckedOperation(
     "mse",
     {
         "x": names("x y_pred y_hat yhat pred preds prediction predictions output outputs input a p"),

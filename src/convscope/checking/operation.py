@@ -29,7 +29,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CaseLimits:
     """How large the axes of the cases may be: a function of planes sees one image, one channel and one kernel."""
 
     images: int = 3
@@ -103,7 +103,7 @@ class Form:
     """Argument -> its array in this form."""
     take: Mapping[str, Callable[[Array, Values], Array]] = field(default_factory=dict)
     """Result -> its array in the checker's form."""
-    limits: Limits = Limits()
+    limits: CaseLimits = CaseLimits()
     layout: str = ""
     """The value of `layout` that asks for it."""
     only_named: frozenset[str] = frozenset()
@@ -113,7 +113,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class CheckedOperation:
     """All that the checker knows about one operation."""
 
     name: str
@@ -126,7 +126,7 @@ class Operation:
     optional: frozenset[str]
     """Arrays that are optional, such as the bias."""
     results: tuple[str, ...]
-    cases: Callable[[Limits], Sequence[Case]]
+    cases: Callable[[CaseLimits], Sequence[Case]]
     reference: Callable[[Values], Results]
     mistakes: tuple[Mistake, ...]
     forms: tuple[Form, ...]
@@ -220,19 +220,19 @@ _IMAGE_LAST: tuple[Give, Back] = (
 )
 
 BATCH = _form("(N, C, H, W)", _KEEP, _KEEP, _KEEP, layout="nchw", never_named=LAST)
-IMAGE = _form("(C, H, W)", _IMAGE, _KEEP, _KEEP, layout="nchw", limits=Limits(images=1), never_named=LAST)
-PLANE = _form("(H, W)", _PLANE, _PLANE, _NUMBER, layout="nchw", limits=Limits(1, 1, 1), never_named=LAST)
+IMAGE = _form("(C, H, W)", _IMAGE, _KEEP, _KEEP, layout="nchw", limits=CaseLimits(images=1), never_named=LAST)
+PLANE = _form("(H, W)", _PLANE, _PLANE, _NUMBER, layout="nchw", limits=CaseLimits(1, 1, 1), never_named=LAST)
 ONE_KERNEL = _form(
     "(C, H, W), one kernel", (lambda a: a[0], lambda a: a[None, None] if a.ndim == 2 else a[None]), _IMAGE, _NUMBER,
-    layout="nchw", limits=Limits(images=1, kernels=1), never_named=LAST,
+    layout="nchw", limits=CaseLimits(images=1, kernels=1), never_named=LAST,
 )  # fmt: skip
 COURSE = _form(
-    "(N, H, W, C)", _TO_LAST, _KERNEL_LAST, _FLAT, only_named=LAST, layout="nhwc", limits=Limits(square=True)
+    "(N, H, W, C)", _TO_LAST, _KERNEL_LAST, _FLAT, only_named=LAST, layout="nhwc", limits=CaseLimits(square=True)
 )
 BATCH_LAST = _form(
     "(N, H, W, C)", _TO_LAST, _KERNEL_LAST, (_same, _rank(4, lambda a: a.reshape(-1))), layout="nhwc", never_named=LAST
 )
-IMAGE_LAST = _form("(H, W, C)", _IMAGE_LAST, _KERNEL_LAST, _KEEP, layout="nhwc", limits=Limits(images=1))
+IMAGE_LAST = _form("(H, W, C)", _IMAGE_LAST, _KERNEL_LAST, _KEEP, layout="nhwc", limits=CaseLimits(images=1))
 PLANES = (BATCH, COURSE, IMAGE, PLANE, BATCH_LAST, IMAGE_LAST)
 """For poolings and ReLU, which have no kernels."""
 CONVOLUTIONS = (BATCH, COURSE, IMAGE, ONE_KERNEL, PLANE, BATCH_LAST, IMAGE_LAST)

@@ -10,12 +10,12 @@ from convscope.checking.convolution_backward import CONV2D_BACKWARD
 from convscope.checking.im2col import IM2COL
 from convscope.checking.linear import LINEAR
 from convscope.checking.losses import CROSS_ENTROPY, MSE
-from convscope.checking.operation import Operation
+from convscope.checking.operation import CheckedOperation
 from convscope.checking.pooling import AVG_POOL2D, MAX_POOL2D
 from convscope.checking.pooling_backward import AVG_POOL2D_BACKWARD, MAX_POOL2D_BACKWARD
 from convscope.errors import UnknownName, UsageError
 
-OPERATIONS: Mapping[str, Operation] = {
+OPERATIONS: Mapping[str, CheckedOperation] = {
     operation.name: operation
     for operation in (
         CONV2D, CONV2D_BACKWARD, MAX_POOL2D, MAX_POOL2D_BACKWARD, AVG_POOL2D, AVG_POOL2D_BACKWARD, RELU, RELU_BACKWARD,
@@ -38,7 +38,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
 """Part of a function's name -> its operation; the first that occurs counts."""
 
 
-def operation_of(as_: str | None, function: str) -> Operation:
+def operation_of(as_: str | None, function: str) -> CheckedOperation:
     """The operation with this name, or the one that the function's name suggests.
 
     >>> operation_of(None, "conv_backward_naive").name

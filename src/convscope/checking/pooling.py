@@ -21,9 +21,9 @@ from convscope.checking.mistakes import (
 from convscope.checking.operation import (
     PLANES,
     Case,
-    Limits,
+    CaseLimits,
+    CheckedOperation,
     Mistake,
-    Operation,
     Results,
     Values,
     names,
@@ -49,7 +49,7 @@ def average(values: Values) -> Results:
     return {"out": avg_pool2d(values["x"], values["kernel_size"], values["stride"], values["padding"])}
 
 
-def cases(limits: Limits) -> list[Case]:
+def cases(limits: CaseLimits) -> list[Case]:
     """Cases from two windows to a batch; then overlapping windows, windows with gaps, padding and negative values."""
     first = {"x": np.array([[[[1.0, 5, 2, 0], [3, 4, 8, 6]]]]), "kernel_size": 2, "stride": 2, "padding": 0}
     shapes: list[tuple[tuple[int, ...], tuple[int, int, int]]] = [
@@ -275,8 +275,8 @@ AVG_MISTAKES = (
 )
 
 
-def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> Operation:
-    return Operation(
+def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> CheckedOperation:
+    return CheckedOperation(
         name,
         {"x": INPUT},
         {"kernel_size": SIZE, "stride": STRIDE, "padding": PADDING},

@@ -9,9 +9,9 @@ from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, only, wrong_sign
 from convscope.checking.operation import (
     PLANES,
     Case,
-    Limits,
+    CaseLimits,
+    CheckedOperation,
     Mistake,
-    Operation,
     Results,
     Values,
     names,
@@ -40,7 +40,7 @@ def _arguments(values: Values) -> tuple[Array, Array, tuple[int, int], int, int]
     return values["dout"], values["x"], (size, size), values["stride"], values["padding"]
 
 
-def cases(limits: Limits) -> list[Case]:
+def cases(limits: CaseLimits) -> list[Case]:
     """The pooling's cases with a gradient for each window; then equal cells in one window."""
     rng = np.random.default_rng(3)
     out = []
@@ -202,8 +202,8 @@ AVG_MISTAKES = (
 )
 
 
-def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> Operation:
-    return Operation(
+def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistake, ...], mode: str) -> CheckedOperation:
+    return CheckedOperation(
         name,
         {"dout": GRADIENT, "x": INPUT},
         {"kernel_size": SIZE, "stride": STRIDE, "padding": PADDING},

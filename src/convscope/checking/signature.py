@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.checking.operation import Form, Operation, Values, names, pair
+from convscope.checking.operation import CheckedOperation, Form, Values, names, pair
 from convscope.errors import UsageError
 from convscope.typing import Array
 
@@ -60,10 +60,10 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CallPlan:
     """How one function is called."""
 
-    operation: Operation
+    operation: CheckedOperation
     slots: tuple[Slot, ...]
     kinds: tuple[str, ...]
     """Kinds of arrays to try, the likeliest first: numpy, torch, lists."""
@@ -153,7 +153,7 @@ class Plan:
         return make(values["x"].shape[1]) if make else constant
 
 
-def plan(function: Callable[..., object], operation: Operation) -> Plan:
+def plan(function: Callable[..., object], operation: CheckedOperation) -> CallPlan:
     """Find out how a function is called.
 
     >>> from convscope.checking.convolution import CONV2D
@@ -179,7 +179,7 @@ def plan(function: Callable[..., object], operation: Operation) -> Plan:
         if p.name in roles:
             role, target, axis = roles[p.name]
             slots.append(Slot(p.name, role, target, axis, keyword, isinstance(p.default, tuple)))
-    return Plan(operation, tuple(slots), _kinds(function))
+    return CallPlan(operation, tuple(slots), _kinds(function))
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -187,7 +187,7 @@ def name_of(function: Callable[..., object]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _by_name(parameters: list[inspect.Parameter], operation: Operation) -> dict[str, tuple[str, str, int]]:
+def _by_name(parameters: list[inspect.Parameter], operation: CheckedOperation) -> dict[str, tuple[str, str, int]]:
     roles: dict[str, tuple[str, str, int]] = {}
     assigned: set[str] = set()
     for p in parameters:
@@ -198,7 +198,7 @@ def _by_name(parameters: list[inspect.Parameter], operation: Operation) -> dict[
     return roles
 
 
-def _role(word: str, operation: Operation, assigned: set[str]) -> tuple[str, str, int] | None:
+def _role(word: str, operation: CheckedOperation, assigned: set[str]) -> tuple[str, str, int] | None:
     if word == "cache" and operation.cache:
         return "cache", "cache", 0
     if word in BUNDLES:
@@ -215,7 +215,10 @@ def _role(word: str, operation: Operation, assigned: set[str]) -> tuple[str, str
 
 
 def _by_order(
-    parameters: list[inspect.Parameter], roles: dict[str, tuple[str, str, int]], operation: Operation, function: str
+    parameters: list[inspect.Parameter],
+    roles: dict[str, tuple[str, str, int]],
+    operation: CheckedOperation,
+    function: str,
 ) -> None:
     """Assign the remaining arrays and settings, in their usual order, to the parameters without a role."""
     required = [p.name for p in parameters if p.default is p.empty]
@@ -243,7 +246,7 @@ def _by_order(
         )
 
 
-def _bundle(values: Values, operation: Operation) -> dict[str, object]:
+def _bundle(values: Values, operation: CheckedOperation) -> dict[str, object]:
     """The dictionary of a course: conv_param, pool_param, bn_param, hparameters."""
     out: dict[str, object] = {"mode": "train"} if "eps" in operation.bundled else {}
     for name in operation.bundled:

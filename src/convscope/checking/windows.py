@@ -81,7 +81,7 @@ def misplaced_pool(run: Run, values: Values, yours: Array, *, largest: bool) -> 
         inside[:, :, pixel[2], pixel[3]] = answer[0, 0] != 0
     step, size, padding = values["stride"], values["kernel_size"], values["padding"]
     down, across = (_span(np.asarray(inside.any(axes)), step) for axes in ((1, 3), (0, 2)))
-    right = Span(step, size, -padding)
+    right = AxisWindows(step, size, -padding)
     if down is None or across is None or (down, across) == (right, right):
         return None
     rows, columns = (
@@ -105,7 +105,7 @@ def misplaced_pool(run: Run, values: Values, yours: Array, *, largest: bool) -> 
     )
 
 
-class Span(NamedTuple):
+class AxisWindows(NamedTuple):
     """Windows along one axis."""
 
     step: int
@@ -119,7 +119,7 @@ class Span(NamedTuple):
         return np.asarray((offset >= 0) & (offset < self.size))
 
 
-def _span(inside: Array, usual: int) -> Span | None:
+def _span(inside: Array, usual: int) -> AxisWindows | None:
     """The windows with these cells, shape (windows, cells); None unless they have one size and are evenly spaced."""
     first, count = inside.argmax(1), inside.sum(1)
     full_windows = np.flatnonzero(count == count.max())  # others are cut off by the edge of the image
@@ -128,11 +128,11 @@ def _span(inside: Array, usual: int) -> Span | None:
         if len(full_windows) > 1
         else usual
     )
-    span = Span(step, int(count.max()), int(first[full_windows[0]]) - step * int(full_windows[0]))
+    span = AxisWindows(step, int(count.max()), int(first[full_windows[0]]) - step * int(full_windows[0]))
     return span if span.size and np.array_equal(span.cells(*inside.shape), inside) else None
 
 
-def _corner(down: Span, across: Span) -> str:
+def _corner(down: AxisWindows, across: AxisWindows) -> str:
     return f"{_written((down.step, 0, 0, 0, down.start))}, {_written((0, across.step, 0, 0, across.start))}"
 
 

@@ -75,7 +75,7 @@ def times_of(call: Call) -> list[int]:
     return times[::-1] if call["reverse"] else times
 
 
-class Path(NamedTuple):
+class UnitHistory(NamedTuple):
     """The history of one unit of one sequence up to a time step: K steps, 4 gates in the order of `GATES`."""
 
     image: int
@@ -89,10 +89,10 @@ class Path(NamedTuple):
     state_errors: Array
 
 
-def path_of(call: Call, image: int, unit: int, last: int) -> Path:
+def path_of(call: Call, image: int, unit: int, last: int) -> UnitHistory:
     """The gates and cell states of a unit up to step number `last`, with a kernel's possible errors."""
     history = histories(call, [image], [unit], last)
-    return Path(image, unit, *(numbers[:, 0, ..., 0] for numbers in history))
+    return UnitHistory(image, unit, *(numbers[:, 0, ..., 0] for numbers in history))
 
 
 class Histories(NamedTuple):
@@ -148,7 +148,7 @@ def before(call: Call, images: Sequence[int]) -> Array:
     return np.concatenate([wide(call["hx_"])[None, images], earlier])
 
 
-def cell_state(call: Call, path: Path, step: int) -> Dot:
+def cell_state(call: Call, path: UnitHistory, step: int) -> Dot:
     """The cell state after a step, as a sum of two products of intermediate numbers."""
 
     def derive_left(index: int) -> Leaf | Dot | Apply:
@@ -180,7 +180,7 @@ def cell_state(call: Call, path: Path, step: int) -> Dot:
     return Dot(left, right, note="the cell state: the kept part of the previous one, plus the new part", extra=1)
 
 
-def gate_of(call: Call, path: Path, step: int, gate: int) -> Apply:
+def gate_of(call: Call, path: UnitHistory, step: int, gate: int) -> Apply:
     """A gate: a function of the input and of the state before, each times its weights, plus their biases."""
     row = gate * call["hidden_size"] + path.unit
     time = times_of(call)[step]

@@ -21,7 +21,7 @@ from convscope.escaping import first_few
 from convscope.inputs.pictures import Prepared, prepare
 from convscope.probe.patches import last_convolution
 from convscope.probe.support.captum_methods import METHODS, MethodCall, attributed, captum
-from convscope.probe.support.report import Report, Table
+from convscope.probe.support.report import ProbeReport, Table
 from convscope.progress import Progress, silent
 from convscope.proof.explanation import explain
 from convscope.rich_display import RichDisplay
@@ -105,7 +105,7 @@ class Attribution(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         total = float(self.exact.sum())
         kind = (
@@ -115,7 +115,7 @@ class Attribution(RichDisplay):
             kind = f"what they add through numbers that left PyTorch is unknown: {first_few(self.broken)}"
         head = f"{self.output} of {self.model} for {self.image}: {self.value:.5g}"
         adds = f"pixels add {total:.5g}, biases and shifts {self.constant:.5g} ({kind})"
-        return Report.of(
+        return ProbeReport.of(
             [head, adds], Table(HEAD, [_row(methods_done) for methods_done in self.methods], right=(1, 2, 3, 4))
         )
 

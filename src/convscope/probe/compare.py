@@ -18,7 +18,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, batch_size, first_of, kind_of, pictures
 from convscope.probe.support.model_measures import Answers, Cost, cka, costs, layers_of
-from convscope.probe.support.report import Z95, Proportion, Report, Table, noted, sample_size
+from convscope.probe.support.report import Z95, ProbeReport, Proportion, Table, noted, sample_size
 from convscope.probe.support.scan import READ, BatchResult, at_work, scan
 from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
@@ -125,7 +125,7 @@ class Compare(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         rows = [
             (
@@ -140,7 +140,7 @@ class Compare(RichDisplay):
         size = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {size}; intervals: Wilson 95 %; times: {self.machine}"
         message = [line for pair in self.pairs for line in self._pair_lines(pair)]
-        return Report.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), message)
+        return ProbeReport.of(head, noted(self.notes), Table(HEAD, rows, right=(1, 2, 3)), message)
 
     def _pair_lines(self, pair: Pair) -> list[str]:
         first, second = self.models[pair.one], self.models[pair.other]

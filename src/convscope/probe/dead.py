@@ -20,7 +20,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, first_of
 from convscope.probe.support.dependency_walk import axes_of, ranges
-from convscope.probe.support.report import Z95, Proportion, Report, Table, sample_size
+from convscope.probe.support.report import Z95, ProbeReport, Proportion, Table, sample_size
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
@@ -128,7 +128,7 @@ class Dead(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         rows = []
         for step in self.steps:
@@ -137,7 +137,7 @@ class Dead(RichDisplay):
             rows.append((step.step, step.op, f"{len(step.low):,}", str(len(step.dead)), saturated, doubled))
         head = f"{self.model} on {self.dataset}: {sample_size(self.images, self.skipped)}"
         message = [line for step in self.steps for line in _findings(step)]
-        return Report.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), message)
+        return ProbeReport.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), message)
 
 
 @takes(model="Module | str | Path", data="Dataset | str")

@@ -20,7 +20,7 @@ from convscope.errors import UnknownName, UsageError
 from convscope.models.loading import load_model
 from convscope.probe.support.batching import balanced, feeder
 from convscope.probe.support.gradient_norms import GradientPoint, LayerGradients, measured
-from convscope.probe.support.report import Report, Table, sample_size
+from convscope.probe.support.report import ProbeReport, Table, sample_size
 from convscope.progress import Progress, silent
 from convscope.render.numbers import compact
 from convscope.training.evaluation import data_of
@@ -77,7 +77,7 @@ class Gradients:
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         latest = self.points[-1]
         head = f"{self.model} on {self.dataset}: {sample_size(self.images, 0)}, {self.loss}, batches of {self.batch}"
@@ -89,7 +89,7 @@ class Gradients:
         ]
         layers = Table(HEAD, rows, right=(2, 3, 4, 5, 6))
         training = [self._training()] if len(self.points) > 1 else []
-        return Report.of(head, self.verdict, layers, silenced, *training)
+        return ProbeReport.of(head, self.verdict, layers, silenced, *training)
 
     def _training(self) -> Table:
         first, last = self.points[-1].layers[0].layer, self.points[-1].layers[-1].layer

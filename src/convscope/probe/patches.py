@@ -20,7 +20,7 @@ from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
 from convscope.probe.support.batching import Model, as_data, as_model, first_of, pictures
 from convscope.probe.support.dependency_walk import DependencyWalk, axes_of
-from convscope.probe.support.report import Report, Table, sample_size
+from convscope.probe.support.report import ProbeReport, Table, sample_size
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
@@ -92,7 +92,7 @@ class Patches(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         size, sample = f"{self.frame[0]}x{self.frame[1]}", sample_size(self.images, self.skipped)
         head = f"{self.step} of {self.model} on {self.dataset}: {sample}, patches of {size} pixels"
@@ -103,7 +103,7 @@ class Patches(RichDisplay):
             rows.append((str(unit), *ends[0], *ends[1]))
         shown = len(self.most)
         remaining = f"and {self.units - shown:,} more channels" if shown < self.units else ""
-        return Report.of(head, Table(HEAD, rows, right=(0, 1, 2, 4, 5)), remaining)
+        return ProbeReport.of(head, Table(HEAD, rows, right=(0, 1, 2, 4, 5)), remaining)
 
 
 @takes(model="Module | str | Path", data="Dataset | str", step="str")

@@ -30,8 +30,8 @@ from convscope.probe.shortcut import Shortcut as Shortcut
 from convscope.probe.shortcut import shortcut as shortcut
 from convscope.probe.support.gradient_norms import GradientPoint as GradientPoint
 from convscope.probe.support.gradient_norms import LayerGradients as LayerGradients
+from convscope.probe.support.report import ProbeReport as ProbeReport
 from convscope.probe.support.report import Proportion as Proportion
-from convscope.probe.support.report import Report as Report
 from convscope.probe.support.report import Table as Table
 from convscope.probe.support.robustness import Shift as Shift
 from convscope.probe.support.transforms import Motion as Motion

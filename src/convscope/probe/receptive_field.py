@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convscope.errors import UsageError
 from convscope.expr.call import Cell, cell_label, full_cell
 from convscope.probe.support.dependency_walk import DependencyWalk, Followed, Marks, axes_of, ranges
-from convscope.probe.support.report import Report, Table
+from convscope.probe.support.report import ProbeReport, Table
 from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
@@ -104,9 +104,9 @@ class ReceptiveField(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
-        return Report.of(_lines(self))
+        return ProbeReport.of(_lines(self))
 
 
 @takes(trace="Trace", step="str | int | integer")
@@ -171,7 +171,7 @@ class ReceptiveFields(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         rows = [
             (
@@ -183,7 +183,7 @@ class ReceptiveFields(RichDisplay):
             )
             for result in self.fields
         ]
-        return Report((Table(("step", "field", "cells", "share", ""), rows, right=(1, 2, 3)),))
+        return ProbeReport((Table(("step", "field", "cells", "share", ""), rows, right=(1, 2, 3)),))
 
 
 @takes(trace="Trace")

@@ -15,7 +15,7 @@ from convscope.data.dataset import Dataset, check_trainable
 from convscope.data.generated import published_chances
 from convscope.data.options import split_indices
 from convscope.errors import DataError
-from convscope.probe.support.report import Proportion, Report, Table
+from convscope.probe.support.report import ProbeReport, Proportion, Table
 from convscope.probe.support.trivial_features import MEANS, Rule, features_of, fit_rule
 from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
@@ -82,7 +82,7 @@ class Shortcut(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         best = self.features[0]
         rows = [(f.name, f"{100 * f.test.share:.1f} %", _span(f.test), f.rule) for f in self.features]
@@ -92,7 +92,7 @@ class Shortcut(RichDisplay):
             f"{self.dataset}: rules fitted on {self.trained_on:,} training images, scored on {self.guess.n:,} test"
             f" images (Wilson 95 % interval)" + (f"; {self.skipped:,} more cannot be read" if self.skipped else "")
         )
-        return Report.of(head, Table(HEAD, rows, right=(1, 2)), self._verdict(best))
+        return ProbeReport.of(head, Table(HEAD, rows, right=(1, 2)), self._verdict(best))
 
     def _verdict(self, best: FeatureRule) -> str:
         if best.test.interval[0] <= self.guess.share:

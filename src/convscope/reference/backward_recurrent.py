@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convscope.reference.precision import gamma
-from convscope.reference.recurrent import Layer, Rounded, Step, check_layer
+from convscope.reference.recurrent import LSTMLayer, Rounded, TimeStep, check_layer
 from convscope.typing import Array
 
 COLUMNS = 6
@@ -63,11 +63,11 @@ def lstm_backward_error(
     return tuple(error for _, error in layer.backward(x, steps, grad_output, grad_hy, grad_cy))
 
 
-class _Backward(Layer):
+class _Backward(LSTMLayer):
     """An LSTM layer whose gradients are found."""
 
     def backward(
-        self, x: Array, steps: Sequence[Step], by_every: Array | None, by_last: Array | None, by_cell: Array | None
+        self, x: Array, steps: Sequence[TimeStep], by_every: Array | None, by_last: Array | None, by_cell: Array | None
     ) -> list[tuple[Array, Array]]:
         """The gradients of x, W, R, the biases, the initial h and the initial c, each with its errors."""
         w, r = self.weights[:2]

@@ -38,7 +38,7 @@ def lstm(
     """
     del num_layers, bidirectional, batch_first, train, hidden_size  # of the network that the layer is part of
     check_layer(mode, batch_sizes)
-    layer = Layer((weight0, weight1, weight2, weight3), has_biases, reverse)
+    layer = LSTMLayer((weight0, weight1, weight2, weight3), has_biases, reverse)
     outputs = np.zeros((len(x), *hx_.shape))
     for step in layer.steps(x, hx_, cx_, states):
         outputs[step.time], last, cell = step.h.value, step.h.value, step.c.value
@@ -56,7 +56,7 @@ def lstm_error(
     enters the next gates times |R|.
     """
     del num_layers, bidirectional, batch_first, train, hidden_size, batch_sizes, mode
-    layer = Layer((weight0, weight1, weight2, weight3), has_biases, reverse, u)
+    layer = LSTMLayer((weight0, weight1, weight2, weight3), has_biases, reverse, u)
     outputs = np.zeros((len(x), *hx_.shape))
     for step in layer.steps(x, hx_, cx_, states):
         outputs[step.time], last, cell = step.h.error, step.h.error, step.c.error
@@ -87,7 +87,7 @@ class Rounded(NamedTuple):
         return cls(value, bound, np.abs(value) + bound)
 
 
-class Step(NamedTuple):
+class TimeStep(NamedTuple):
     """One time step: gates, the cell state before it and after it, its tanh, the result, and the h before it."""
 
     time: int
@@ -99,7 +99,7 @@ class Step(NamedTuple):
     earlier: Array
 
 
-class Layer(NamedTuple):
+class LSTMLayer(NamedTuple):
     """An LSTM layer in one direction, and the unit roundoff of the kernel that runs it."""
 
     weights: Sequence[Array]
@@ -107,7 +107,7 @@ class Layer(NamedTuple):
     reverse: bool
     u: float = 0.0
 
-    def steps(self, x: Array, h: Array, c: Array, states: Array | None) -> list[Step]:
+    def steps(self, x: Array, h: Array, c: Array, states: Array | None) -> list[TimeStep]:
         """The time steps in the order in which the layer takes them, each from the recorded state before it."""
         w, r = self.weights[:2]
         bias = self.weights[2] + self.weights[3] if self.has_biases else np.zeros(len(w))
@@ -124,7 +124,7 @@ class Layer(NamedTuple):
             before, cell = cell, self.added(self.product(cell, f), self.product(g, i))
             squashed = self._tanh(cell.value, cell.error)
             output = self.product(squashed, o)
-            steps.append(Step(t, (i, f, g, o), before, cell, squashed, output, state.value))
+            steps.append(TimeStep(t, (i, f, g, o), before, cell, squashed, output, state.value))
             state = output if states is None else Rounded.of(states[t])
         return steps
 

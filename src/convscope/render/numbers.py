@@ -196,9 +196,9 @@ def fixed(value: float) -> str:
     """A loss with six decimals; one that they would round to a digit or two, by its power of ten.
 
     >>> fixed(0.693147), fixed(0.0000087499), fixed(0.0)
-    ('0.693147', '8.7499e-06', '0.000000')
+    ('0.693147', '8.7499e−6', '0.000000')
     """
-    return f"{value:.4e}" if 0 < abs(value) < 1e-4 else decimal(value, 6)
+    return compact(value, 5) if 0 < abs(value) < 1e-4 else decimal(value, 6)
 
 
 def percent(share: float | None) -> str:

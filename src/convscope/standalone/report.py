@@ -24,7 +24,7 @@ from convscope.server.traces.passes import TracePass
 from convscope.server.traces.schema import TraceRequest
 from convscope.standalone.document import PageContents, built, document
 from convscope.standalone.passes import PassWriter
-from convscope.standalone.training_step import StepJson, training_step
+from convscope.standalone.training_step import TrainingStepJson, training_step
 from convscope.training.evaluation import evaluate
 from convscope.training.runs import Run
 from convscope.type_checks import takes
@@ -308,7 +308,7 @@ def confusion_of(run: Run) -> ConfusionJson | str:
     }
 
 
-def step_of(run: Run, contents: PageContents, passes: Sequence[TracePass]) -> StepJson | str:
+def step_of(run: Run, contents: PageContents, passes: Sequence[TracePass]) -> TrainingStepJson | str:
     """One training step on the report's images; a sentence where there is none.
 
     Args:

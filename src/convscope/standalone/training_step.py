@@ -29,7 +29,7 @@ SHARE = 0.85
 """Fraction of the limit up to which explanations are added."""
 
 
-class StepJson(TypedDict):
+class TrainingStepJson(TypedDict):
     """A training step for the page; tensors by their numbers."""
 
     info: dict[str, object]
@@ -43,7 +43,7 @@ class StepJson(TypedDict):
     """Recorded explanations by their path."""
 
 
-def training_step(contents: PageContents, example: TracePass, trace: Trace) -> StepJson | None:
+def training_step(contents: PageContents, example: TracePass, trace: Trace) -> TrainingStepJson | None:
     """Describe a training step, and explain the numbers of it that the page shows first; None if it does not fit.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from convscope.escaping import joined
-from convscope.probe.support.report import Report
+from convscope.probe.support.report import ProbeReport
 from convscope.rich_display import RichDisplay
 
 
@@ -218,7 +218,7 @@ class Lint(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         on = f" on {self.images:,} images" if self.images else ""
         count = len(self.findings)
@@ -230,7 +230,7 @@ class Lint(RichDisplay):
         for reason in reasons:
             names = ", ".join(name for name, skip_reason in self.skipped.items() if skip_reason == reason)
             parts.append([f"not looked for ({reason}): {names}"])
-        return Report.of(*parts)
+        return ProbeReport.of(*parts)
 
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from convscope.probe.support.report import Report
+from convscope.probe.support.report import ProbeReport
 from convscope.progress import Progress
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ class Subject:
 
 
 class Result(Protocol):
-    """What a probe finds."""
+    """The result of a probe."""
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
 
     def to_json(self) -> dict[str, object]:
@@ -137,12 +137,12 @@ Ask = Callable[[Subject, Settings, Progress], Result]
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One question, and everything that is derived from it."""
+    """The record of a probe, from which its command, its form in the explorer and its JSON are derived."""
 
     name: str
     """The name in `convscope probe NAME` and docs/probes/NAME.md; with underscores in `cs.probe` and `cs.plot`."""
     question: str
-    """In one plain line."""
+    """The question in one line."""
     measures: str
     """The measured quantity in one line."""
     help: str

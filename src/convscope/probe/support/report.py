@@ -1,4 +1,4 @@
-"""Report: what a probe has to say as sentences and tables, and proportions with Wilson's interval. Uses text alone."""
+"""Reports of probes: their results as sentences and tables, and proportions with Wilson's interval. Uses text alone."""
 
 import math
 from collections.abc import Sequence
@@ -109,10 +109,10 @@ Part = str | Table
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ProbeReport:
     """The result, the most important part first.
 
-    >>> print(Report(("all is well", Table(("a", "b"), [("1", "2")]))))
+    >>> print(ProbeReport(("all is well", Table(("a", "b"), [("1", "2")]))))
     all is well
     <BLANKLINE>
     a  b
@@ -122,7 +122,7 @@ class Report:
     parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, *parts: Part | Sequence[str]) -> "Report":
+    def of(cls, *parts: Part | Sequence[str]) -> "ProbeReport":
         """A report of these parts without empty ones: a text is one line, several are a sequence."""
         return cls(tuple(part if isinstance(part, Table) else _text(part) for part in parts if part))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from convscope.probe.support.report import Proportion, Report, Table, noted, sample_size
+from convscope.probe.support.report import ProbeReport, Proportion, Table, noted, sample_size
 from convscope.probe.support.transforms import CHANGES, Level, Motion
 from convscope.rich_display import RichDisplay
 
@@ -77,12 +77,12 @@ class Shift(RichDisplay):
     def __str__(self) -> str:
         return str(self.report())
 
-    def report(self) -> Report:
+    def report(self) -> ProbeReport:
         """The result as sentences and tables."""
         sample = sample_size(self.images, self.skipped)
         head = f"{self.dataset}: {sample}, {self.kind} at {len(self.levels)} levels ({self.unit})"
         table = self._grid() if self.kind in {"translation", "erase"} else self._table()
-        return Report.of(head, noted(self.notes), table, self._borders(), *self._motion())
+        return ProbeReport.of(head, noted(self.notes), table, self._borders(), *self._motion())
 
     def _grid(self) -> Table:
         """A row per model: unmoved, on average, at worst."""
