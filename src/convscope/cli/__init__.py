@@ -22,7 +22,7 @@ from convscope.cli.console import (
 )
 
 
-class Source(NamedTuple):
+class CommandEntry(NamedTuple):
     """Where a command is defined, and its line in the list of commands."""
 
     module: str
@@ -31,57 +31,59 @@ class Source(NamedTuple):
     """The first sentence of its help, so that the list imports no module; a test compares the two."""
 
 
-COMMANDS: Mapping[str, Source] = {
-    "demo": Source(
+COMMANDS: Mapping[str, CommandEntry] = {
+    "demo": CommandEntry(
         "explorer",
         "Train the shapes network, evaluate it, draw its figures, explain one of its numbers, and open the explorer.",
     ),
-    "train": Source("training", "Train a network and write a run folder: `convscope train shapes`."),
-    "evaluate": Source(
+    "train": CommandEntry("training", "Train a network and write a run folder: `convscope train shapes`."),
+    "evaluate": CommandEntry(
         "training", "Evaluate a run: accuracy, loss, recall and precision of each class, confusion matrix."
     ),
-    "predict": Source("training", "Predict the classes of pictures, including your own."),
-    "trace": Source(
+    "predict": CommandEntry("training", "Predict the classes of pictures, including your own."),
+    "trace": CommandEntry(
         "inspection",
         "List the steps of a forward pass, or of a training step: name, operation, shape, parameters, range.",
     ),
-    "explain": Source("inspection", "Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`."),
-    "verify": Source("inspection", "Recompute every number independently; exit status 1 if any does not match."),
-    "summary": Source(
+    "explain": CommandEntry(
+        "inspection", "Explain one number: `convscope explain crosses crosses:plus --at conv1:0,1,1`."
+    ),
+    "verify": CommandEntry("inspection", "Recompute every number independently; exit status 1 if any does not match."),
+    "summary": CommandEntry(
         "inspection",
         "Sizes, parameters and costs of every layer as arithmetic; exit status 1 if the model fails on SIZE.",
     ),
-    "workbook": Source(
+    "workbook": CommandEntry(
         "exporting",
         "Write a network as a spreadsheet of live formulas: `convscope workbook crosses crosses:plus -o net.xlsx`.",
     ),
-    "report": Source(
+    "report": CommandEntry(
         "exporting",
         "Write a model and every number of some images as one HTML file: `convscope report runs/shapes-cnn`.",
     ),
-    "check": Source(
+    "check": CommandEntry(
         "inspection",
         "Check your own function against the reference; exit status 1 if it is wrong: "
         "`convscope check mine.py:conv2d`.",
     ),
-    "open": Source("explorer", "Open the explorer on a model: a page where every number can be clicked."),
-    "serve": Source("explorer", "Open the explorer on all runs of a folder."),
-    "lesson": Source(
+    "open": CommandEntry("explorer", "Open the explorer on a model: a page where every number can be clicked."),
+    "serve": CommandEntry("explorer", "Open the explorer on all runs of a folder."),
+    "lesson": CommandEntry(
         "lessons",
         "Take a lesson beside the explorer, or in the terminal; without a name, list them: `convscope lesson crosses`.",
     ),
-    "notebook": Source("lessons", "Write lessons as Jupyter notebooks: `convscope notebook lessons`."),
-    "filter": Source("plotting", "Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."),
-    "plot": Source("plotting", "Draw data, kernels, feature maps, networks and trainings."),
-    "probe": Source("probe", "Ask a model a question and measure the answer."),
-    "datasets": Source("catalog", "List the data sets with shapes, sizes and sources."),
-    "models": Source("catalog", "List the built-in networks: tutorial, input, parameters."),
-    "blocks": Source(
+    "notebook": CommandEntry("lessons", "Write lessons as Jupyter notebooks: `convscope notebook lessons`."),
+    "filter": CommandEntry("plotting", "Slide one kernel over a picture: `convscope filter dog.jpg --kernel sobel-x`."),
+    "plot": CommandEntry("plotting", "Draw data, kernels, feature maps, networks and trainings."),
+    "probe": CommandEntry("probe", "Ask a model a question and measure the answer."),
+    "datasets": CommandEntry("catalog", "List the data sets with shapes, sizes and sources."),
+    "models": CommandEntry("catalog", "List the built-in networks: tutorial, input, parameters."),
+    "blocks": CommandEntry(
         "catalog",
         "Show a network of blocks as arithmetic, as JSON to edit, or as code; exit status 1 if it cannot be built.",
     ),
 }
-"""Command -> its source, in the order of the help."""
+"""Command -> its entry, in the order of the help."""
 
 
 def application(commands: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -99,8 +101,8 @@ def application(commands: Iterable[str] = COMMANDS) -> typer.Typer:
 def listing() -> typer.Typer:
     """The command line for its own help: the commands' names and summaries, which do nothing."""
     result = _without_commands()
-    for name, source in COMMANDS.items():
-        result.command(name, help=source.summary)(lambda: None)
+    for name, entry in COMMANDS.items():
+        result.command(name, help=entry.summary)(lambda: None)
     return result
 
 
