@@ -155,7 +155,7 @@ class Dataset(RichDisplay):
         return dict(zip(self.classes, map(int, result), strict=True))
 
 
-def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[str, ...]:
+def matched_by_number(data: Dataset, model_classes: Sequence[str], model: str) -> tuple[str, ...]:
     """A note if a data set and a model share no class name, so that classes are matched by number.
 
     >>> data = Dataset("two", np.zeros((1, 1, 3, 3), np.uint8), np.array([0]), ("plus", "cross"))
@@ -164,9 +164,9 @@ def matched_by_number(data: Dataset, known: Sequence[str], model: str) -> tuple[
     >>> matched_by_number(data, ("0", "1"), "net")  # plain numbers need no note
     ()
     """
-    if all(name.isdigit() for name in data.classes) or all(name.isdigit() for name in known):
+    if all(name.isdigit() for name in data.classes) or all(name.isdigit() for name in model_classes):
         return ()
-    pairs = [f"{name} is {class_name}" for name, class_name in zip(data.classes, known, strict=True)]
+    pairs = [f"{name} is {class_name}" for name, class_name in zip(data.classes, model_classes, strict=True)]
     more = f" and so on, {len(pairs)} in all" if len(pairs) > 3 else ""
     return (
         f"{data.name} and {model} share no class name, so classes are matched by number: {', '.join(pairs[:3])}{more}. "

@@ -83,21 +83,22 @@ def shift(
         raise UnknownName("kind of change", kind, CHANGES)
     named = _named(models)
     images = load_dataset(data, split=split, seed=seed, data_dir=data_dir) if isinstance(data, str) else data
-    wanted, unmoved = _levels(kind, levels, images, reach)
+    chosen_levels, unmoved = _levels(kind, levels, images, reach)
     nets = list(named.values())
     black = np.zeros((1, *images.shape), images.images.dtype)
     fills = [feeder(images, net)(black)[0, :, :1, :1] for net in nets]  # (C, 1, 1) each
-    sharing, moved = _tried(kind, wanted, nets, fills, [first_of(images, net, 32) for net in nets])
+    sharing, moved = _tried(kind, chosen_levels, nets, fills, [first_of(images, net, 32) for net in nets])
     classes = [classes_of(net, images) for net in nets]
     work = partial(
-        _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=wanted, classes=classes, seed=seed,
+        _work, nets=nets, sharing=sharing, fills=fills, kind=kind, levels=chosen_levels, classes=classes, seed=seed,
         report=lambda batch, share: progress(kind, int(batch.indices[0] + share * len(batch)), len(images)),
     )  # fmt: skip
-    settings = {"kind": kind, "levels": [list(level) for level in wanted], "seed": seed}
+    settings = {"kind": kind, "levels": [list(level) for level in chosen_levels], "seed": seed}
     counts = scan(images, nets, work, _added, what=kind, settings=settings, folder=folder, progress=progress)
-    read = int(counts[READ])
+    images_read = int(counts[READ])
     return Shift(
-        f"{images.name}:{images.split}", kind, wanted, unmoved, read, images.listed - read, counts["whole"],
+        f"{images.name}:{images.split}", kind, chosen_levels, unmoved, images_read, images.listed - images_read,
+        counts["whole"],
         tuple(
             _steadiness(name, net, k, counts, shared=sharing[k] is not None, motion=moved[k])
             for k, (name, net) in enumerate(named.items())
@@ -156,17 +157,17 @@ def _levels(kind: str, levels: Sequence[Level] | None, data: Dataset, reach: int
     if reach < 0:
         raise UsageError(f"reach is a number of pixels from 0, not {reach}.")
     farthest = min(reach, edge)  # beyond it nothing of an image is left
-    given = list(() if levels is None else levels) or levels_of(kind, (height, width), farthest)
-    if any(np.ndim(level) != 1 or np.asarray(level).dtype.kind not in "biuf" for level in given):
-        raise UsageError(f"a level of {kind} is ({CHANGES[kind].unit}), not {next(iter(given))!r:.80}.")
-    wanted = [tuple(float(v) for v in level) for level in given]
-    for level in wanted:
-        whole = kind not in {"translation", "erase"} or all(part == int(part) for part in level)
-        if len(level) != len(nothing) or not whole or (kind == "scale" and level[0] <= 0):
+    requested = list(() if levels is None else levels) or levels_of(kind, (height, width), farthest)
+    if any(np.ndim(level) != 1 or np.asarray(level).dtype.kind not in "biuf" for level in requested):
+        raise UsageError(f"a level of {kind} is ({CHANGES[kind].unit}), not {next(iter(requested))!r:.80}.")
+    chosen_levels = [tuple(float(v) for v in level) for level in requested]
+    for level in chosen_levels:
+        is_integer = kind not in {"translation", "erase"} or all(part == int(part) for part in level)
+        if len(level) != len(nothing) or not is_integer or (kind == "scale" and level[0] <= 0):
             raise UsageError(f"a level of {kind} is ({CHANGES[kind].unit}), not {level}.")
-    if nothing not in wanted:
-        wanted.insert(0, nothing)
-    return tuple(wanted), wanted.index(nothing)
+    if nothing not in chosen_levels:
+        chosen_levels.insert(0, nothing)
+    return tuple(chosen_levels), chosen_levels.index(nothing)
 
 
 def _work(
@@ -174,7 +175,7 @@ def _work(
     kind: str, levels: Sequence[Level], classes: Sequence[Classes], seed: int, report: Callable[[Batch, float], None],
 ) -> BatchResult:  # fmt: skip
     """One batch: the answers of every model at every level; `report` is called with the fraction that is done."""
-    whole = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
+    whole_images = _whole(batch.images, fills[0].to(batch.images), kind, levels)  # (L, n)
     names = ("right", "kept", "right_whole", "kept_whole", "change")
     result: BatchResult = {name: np.zeros((len(nets), len(levels)), np.int64) for name in names[:4]}
     result["change"], result["sums"] = np.zeros((len(nets), len(levels))), np.zeros((len(nets), 3))
@@ -186,19 +187,19 @@ def _work(
             first = classes[k].decide(still, len(part))
             result["sums"][k] += [still.numel(), float(still.sum()), float(still.square().sum())]
             generator = torch.Generator().manual_seed((seed * 1_000_003 + int(batch.indices[start])) % (1 << 63))
-            kept_whole = whole[:, start : start + PART]
+            part_whole = whole_images[:, start : start + PART]
             outputs = _outputs(net, shared, part, kind=kind, levels=levels, fill=fill.to(part), generator=generator)
             span = (k + start / len(batch)) / len(nets), len(part) / len(batch) / len(nets) / len(levels)
             for positions, output in _together(_telling(outputs, partial(report, batch), *span)):
                 answers = classes[k].decide(output, len(output)).reshape(-1, len(part))  # (l, n)
-                right, kept, entire = answers == labels, answers == first, kept_whole[positions]
+                right, same_class, entire = answers == labels, answers == first, part_whole[positions]
                 change = (output.double().reshape(len(positions), -1) - still.reshape(1, -1)).abs()
                 result["right"][k, positions] += _counted(right)
-                result["kept"][k, positions] += _counted(kept)
+                result["kept"][k, positions] += _counted(same_class)
                 result["right_whole"][k, positions] += _counted(right & entire)
-                result["kept_whole"][k, positions] += _counted(kept & entire)
+                result["kept_whole"][k, positions] += _counted(same_class & entire)
                 result["change"][k, positions] += change.sum(dim=1).cpu().numpy()
-    result["whole"] = _counted(whole)
+    result["whole"] = _counted(whole_images)
     return result
 
 
@@ -236,8 +237,8 @@ def _outputs(
 ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
     """A model's outputs for some images at each level."""
     if shared is not None:
-        whole = [(int(down), int(right)) for down, right in levels]
-        for position, output in shared.outputs(part, whole, fill):
+        offsets = [(int(down), int(right)) for down, right in levels]
+        for position, output in shared.outputs(part, offsets, fill):
             yield position, scores_of(output, len(part))
         return
     for position, level in enumerate(levels):
@@ -264,13 +265,13 @@ def _same(shared: ShiftCache | None, net: nn.Module, images: Tensor, levels: Seq
     if shared is None:
         return False
     images, fill = images[:4].to(_like(net)), fill.to(_like(net))
-    some = sorted({0, len(levels) // 3, len(levels) // 2, len(levels) - 1})
-    whole = [(int(down), int(right)) for down, right in levels]
-    for position, output in shared.outputs(images, whole, fill, some):
-        moved = CHANGES["translation"].apply(images, whole[position], fill, torch.Generator())
-        wanted = scores_of(net(moved), len(images))
-        if float((scores_of(output, len(images)) - wanted).abs().max()) > CHECKED * max(
-            1e-6, float(wanted.abs().max())
+    checked_levels = sorted({0, len(levels) // 3, len(levels) // 2, len(levels) - 1})
+    offsets = [(int(down), int(right)) for down, right in levels]
+    for position, output in shared.outputs(images, offsets, fill, checked_levels):
+        moved = CHANGES["translation"].apply(images, offsets[position], fill, torch.Generator())
+        expected = scores_of(net(moved), len(images))
+        if float((scores_of(output, len(images)) - expected).abs().max()) > CHECKED * max(
+            1e-6, float(expected.abs().max())
         ):
             return False
     return True
@@ -280,8 +281,8 @@ def _like(net: nn.Module) -> Tensor:
     return next(net.parameters(), torch.empty(0))
 
 
-def _added(one: BatchResult, two: BatchResult) -> BatchResult:
-    return {name: one[name] + two[name] for name in one}
+def _added(first: BatchResult, second: BatchResult) -> BatchResult:
+    return {name: first[name] + second[name] for name in first}
 
 
 def _steadiness(

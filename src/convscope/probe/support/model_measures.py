@@ -164,18 +164,18 @@ def _hsic(first: Tensor, second: Tensor) -> float:
     return (cross + totals - lines) / (n * (n - 3))
 
 
-def cka(cross: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def cka(cross: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Centred kernel alignment from sums of dependences: 1 for the same representation, about 0 for unrelated ones.
 
     Args:
         cross: The layers of one model with those of another, (L, M).
-        one: The first model's layers with themselves, (L, L), or its diagonal (L,).
-        other: The second model's layers with themselves, (M, M) or (M,).
+        first: The first model's layers with themselves, (L, L), or its diagonal (L,).
+        second: The second model's layers with themselves, (M, M) or (M,).
 
     Returns:
         (L, M); nan where a layer gives the same for all images.
     """
-    left, right = (np.diag(part) if part.ndim == 2 else part for part in (one, other))
+    left, right = (np.diag(part) if part.ndim == 2 else part for part in (first, second))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.round(cross / np.sqrt(np.outer(left, right)), 12))
 
