@@ -71,8 +71,13 @@ def _widget_type() -> Any:
         import traitlets  # noqa: PLC0415
     except ImportError:
         raise UsageError(MISSING) from None
+    return _class_from(anywidget.AnyWidget, traitlets)
 
-    class Widget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
+
+def _class_from(base: Any, traitlets: Any) -> Any:
+    """The class of the widgets, derived from anywidget's."""
+
+    class Widget(base):  # type: ignore[misc]  # anywidget has no types
         """A view whose requests come as messages and are answered as messages."""
 
         style = traitlets.Unicode().tag(sync=True)
@@ -86,11 +91,7 @@ def _widget_type() -> Any:
             self._workspace, self._pass = workspace, recorded
             headers = {"authorization": f"Bearer {token}", "x-client": client}
             self._asker = Asker(lambda: _application(workspace, token), headers)
-            first = {
-                "session": workspace.session().model_dump_json(),
-                "request": request.model_dump_json(),
-                "traces": trace_info(self._pass).model_dump_json(),
-            }
+            first = _first_answers(workspace, self._pass, request)
             # a text of its own: notebooks load equal ones once, and two widgets would share one state
             super().__init__(_esm=f"{script}\n// {uuid4()}", style=style, first=first)
             self.on_msg(self._answer)
@@ -106,12 +107,12 @@ def _widget_type() -> Any:
             self._asker.start()  # while the front end loads the view, not before
             return (words, *more) if more else words
 
-        def _answer(self, _widget: object, asked: object, buffers: Sequence[bytes]) -> None:
-            if not isinstance(asked, dict) or not {"id", "method", "path"} <= asked.keys():
+        def _answer(self, _widget: object, message: object, buffers: Sequence[bytes]) -> None:
+            if not isinstance(message, dict) or not {"id", "method", "path"} <= message.keys():
                 return
-            body = bytes(buffers[0]) if buffers else str(asked.get("body", "")).encode()
-            answer = self._asker.ask(str(asked["method"]), str(asked["path"]), body)
-            head = {"id": asked["id"], "status": answer.status, "headers": dict(answer.headers)}
+            body = bytes(buffers[0]) if buffers else str(message.get("body", "")).encode()
+            answer = self._asker.ask(str(message["method"]), str(message["path"]), body)
+            head = {"id": message["id"], "status": answer.status, "headers": dict(answer.headers)}
             self.send(head, buffers=[answer.body])
 
         def close(self) -> None:
@@ -129,6 +130,15 @@ def _first_pass(workspace: Workspace, client: str) -> tuple[TracePass, TraceRequ
     assert handle.start is not None
     request = TraceRequest(model=handle.id, input=handle.start)
     return workspace.traces.make(handle, workspace.picture, request, client), request
+
+
+def _first_answers(workspace: Workspace, trace_pass: TracePass, request: TraceRequest) -> dict[str, str]:
+    """The answers that the view asks for first, by what it asks for."""
+    return {
+        "session": workspace.session().model_dump_json(),
+        "request": request.model_dump_json(),
+        "traces": trace_info(trace_pass).model_dump_json(),
+    }
 
 
 def _application(workspace: Workspace, token: str) -> ASGIApp:
