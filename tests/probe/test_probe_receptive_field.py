@@ -311,3 +311,14 @@ def test_dependencies_of_bits_viewed_as_another_type_are_unknown() -> None:
     result = cs.probe.receptive_field(trace, trace.steps[-1].name, (0, 1, 5))
     assert result.cells.all()
     assert result.unknown == ("view",)
+
+
+def test_a_flattened_map_has_the_field_of_the_map() -> None:
+    """The middle of the vector alone would be a corner of a channel."""
+    layers = [nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)]
+    fields = cs.probe.receptive_fields(cs.trace(nn.Sequential(*layers), torch.zeros(1, 8, 8))).fields
+    maps, vector = fields[1:3]
+    assert vector.name == "2, all channels at (1, 1)"
+    np.testing.assert_array_equal(vector.cells, maps.cells)
+    by_itself = cs.probe.receptive_field(cs.trace(nn.Sequential(*layers), torch.zeros(1, 8, 8)), "2", (4,))
+    np.testing.assert_array_equal(vector.cells, by_itself.cells)

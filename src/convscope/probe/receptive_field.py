@@ -23,6 +23,9 @@ from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
 
+RESHAPES = {"view", "reshape", "_unsafe_view", "_reshape_alias", "flatten"}
+"""Operations that keep the order of all numbers."""
+
 @dataclass(frozen=True, eq=False)
 class ReceptiveField(RichDisplay):
     """The cells of the image that a number can depend on.
@@ -121,7 +124,8 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
     Args:
         trace: A traced model; the numbers of the image do not matter, its shape does.
         step: A step's name or id.
-        cell: An index of its result, without the image index; None: all channels at the place in the middle.
+        cell: An index of its result, without the image index; None: all channels at the place in the middle, also where
+            the maps have been flattened.
 
     Raises:
         UnknownName: there is no such step.
@@ -134,7 +138,8 @@ def _field(
     follow: DependencyWalk, target: Step, cell: Sequence[int] | int | None, seen_whole: dict[int, bool]
 ) -> ReceptiveField:
     """The field; `seen_whole` remembers which steps see the whole image."""
-    trace, (marks, name) = follow.trace, _start(target, cell)
+    trace = follow.trace
+    marks, name = _start(trace, target, cell)
     result = follow(target, marks)
     image, *other_inputs = result.inputs
     image_index = int(np.argwhere(marks)[0][0]) if marks.ndim and len(result.inputs[image]) == len(marks) else 0
@@ -228,7 +233,15 @@ def _remark(field: ReceptiveField) -> str:
     return ", ".join(filter(None, notes))
 
 
-def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.float32], str]:
+def _flattened(trace: Trace, step: Step) -> Step | None:
+    """The step whose maps this vector holds, number by number: the middle of a vector would be a corner of a map."""
+    if step.op not in RESHAPES or len(step.shape) != 2 or len(step.inputs) != 1:
+        return None
+    maps = next(each for each in trace.steps if each.id == step.inputs[0])
+    return maps if len(maps.shape) > 2 and maps.shape[0] == step.shape[0] else None
+
+
+def _start(trace: Trace, step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.float32], str]:
     """The mask to start from, and its name.
 
     Raises:
@@ -244,6 +257,10 @@ def _start(step: Step, cell: Sequence[int] | int | None) -> tuple[NDArray[np.flo
     if len(step.shape) < 2:
         marks.reshape(-1)[:1] = 1.0
         return marks, step.name
+    maps = _flattened(trace, step)
+    if maps is not None:
+        same, name = _start(trace, maps, None)
+        return same.reshape(step.shape), name.replace(maps.name, step.name, 1)
     axes = axes_of(step)
     position: list[int | slice] = [0] * marks.ndim
     for axis in axes.places:
