@@ -125,7 +125,7 @@ def test_progress_is_shown_and_a_question_is_cancelled(page: Any, explorer: Any,
     page.go_back()
     page.get_by_role("button", name="Cancel").click()
     page.wait_for_selector("p[role=status]:has-text('Cancelled.')")
-    assert page.evaluate("document.activeElement.textContent") == "Ask"
+    eventually(lambda: page.evaluate("document.activeElement.textContent"), "Ask")
     assert page.locator(".answer").count() == 0
     eventually(lambda: state(page).get("asked"), None)
 
