@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from convscope.notebook import PICTURES, WORDS
+from convscope.rich_display import RichDisplay
 from launching import run
 
 pytest.importorskip("IPython", reason="notebooks need IPython")
@@ -88,3 +89,10 @@ def test_every_name_is_that_of_a_class(name: str) -> None:
     module, _, kind = f"convscope.{name}".rpartition(".")
     result: Any = getattr(import_module(module), kind)
     assert result.__module__ == module
+
+
+@pytest.mark.parametrize("name", sorted({*PICTURES, *WORDS} - {"plot.canvas.style.StyledFigure"}))
+def test_every_result_shows_itself_where_ipython_is_not(name: str) -> None:
+    """Marimo, VS Code and Colab ask the result; a picture of `cs.plot` is a figure, which they show by themselves."""
+    module, _, kind = f"convscope.{name}".rpartition(".")
+    assert issubclass(getattr(import_module(module), kind), RichDisplay)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from convscope.export.summary import summary as summary
     from convscope.export.workbook import workbook as workbook
     from convscope.export.xlsx import check_workbook_path as check_workbook_path
+    from convscope.files import check_destination as check_destination
     from convscope.files import read_file as read_file
     from convscope.files import write_whole as write_whole
     from convscope.images import FORMATS as FORMATS
@@ -183,6 +184,7 @@ _INTERNAL = {
     "Tone": "proof.status",
     "TrainEvent": "training.events",
     "at_hand": "data.catalog",
+    "check_destination": "files",
     "check_workbook_path": "export.xlsx",
     "check_file": "checking.child_process",
     "files_of": "models.user_code",

@@ -1,8 +1,8 @@
 """Files that may come from elsewhere: nothing but regular files is opened, a write replaces as a whole or does nothing.
 
-Imports nothing of convscope. Every refusal is an OSError whose `strerror` says why. Windows differs in three ways that
-are handled here alone: a file that another program has open cannot be replaced, a folder cannot be synced, and files
-opened by number would have their newlines translated.
+Imports errors alone of convscope. Every refusal is an OSError whose `strerror` says why; `check_destination` raises a
+UsageError. Windows differs in three ways that are handled here alone: a file that another program has open cannot be
+replaced, a folder cannot be synced, and files opened by number would have their newlines translated.
 """
 
 import errno
@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from convscope.errors import UsageError
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # or opening a named pipe waits for its other end
@@ -143,6 +145,27 @@ def _regular(handle: int, path: Path, mode: str) -> BinaryIO:
         os.close(handle)
         raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
     return os.fdopen(handle, mode)  # type: ignore[return-value]  # the modes are binary
+
+
+def check_destination(path: str | Path) -> None:
+    """Refuse a path to which no file can be written, before the work whose result it shall hold.
+
+    >>> check_destination("/dev/null")
+
+    Raises:
+        UsageError: it is a folder, lies in none, or may not be written.
+    """
+    result = Path(path)
+    try:
+        former = _status(result)
+    except (OSError, ValueError) as error:  # too long, a link to itself, a null character
+        raise UsageError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
+    if former is not None and stat.S_ISDIR(former.st_mode):
+        raise UsageError(f"{path} is a folder; name a file, such as {result / f'file{result.suffix}'}.")
+    if former is None and not result.parent.is_dir():
+        raise UsageError(f"{result.parent} is not a folder; create it first, or choose another path.")
+    if not os.access(result.parent if former is None else result, os.W_OK):
+        raise UsageError(f"{path} cannot be written: permission denied; choose another path.")
 
 
 def write_whole(path: str | Path, content: bytes) -> None:

@@ -395,3 +395,45 @@ def test_a_closed_stream_is_no_obstacle(command: str, closed: str, status: int, 
     assert ("Traceback" in done.stderr, done.returncode) == (False, status)
     if "o.png" in command:
         assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+WRITING = {
+    "report": ("report", "no-such-model", "-o", ".html"),
+    "workbook": ("workbook", "no-such-model", "-o", ".xlsx"),
+    "explain": ("explain", "no-such-model", "no.png", "--at", "conv1:0,0,0", "--out", ".xlsx"),
+    "probe": ("probe", "dead", "no-such-model", "shapes", "--out", ".png"),
+    "filter": ("filter", "no.png", "--kernel", "blur", "--out", ".png"),
+    **{f"plot {kind}": ("plot", kind, "no-such-model", "--out", ".png") for kind in ("kernels", "maps", "history")},
+}
+"""Commands that write a file; the last argument is its suffix."""
+
+
+@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize("where", ["missing", "folder", "link", "file"])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    convscope: Commands, empty: Path, name: str, where: str
+) -> None:
+    """The model does not exist either, which a command that started to work would say."""
+    *arguments, suffix = WRITING[name]
+    (empty / f"folder{suffix}").mkdir()
+    (empty / f"link{suffix}").symlink_to(f"link{suffix}")
+    (empty / "file").touch()
+    out, words = {
+        "missing": (f"missing/x{suffix}", "missing is not a folder; create it first"),
+        "folder": (f"folder{suffix}", f"folder{suffix} is a folder; name a file, such as"),
+        "link": (f"link{suffix}", f"link{suffix} cannot be written: Too many levels"),
+        "file": (f"file/x{suffix}", f"file/x{suffix} cannot be written: Not a directory"),
+    }[where]
+    said = convscope(*arguments, out)
+    assert (said.status, said.out) == (2, "")
+    assert words in said.err.replace("\n", " ")
+
+
+def test_a_read_only_folder_is_refused_unless_the_file_in_it_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)  # root may write everywhere
+    with pytest.raises(cs.UsageError, match=r"new\.html cannot be written: permission denied"):
+        cs.report("crosses", "crosses:plus", out=tmp_path / "new.html")
+    (tmp_path / "own.html").touch()
+    assert cs.report("crosses", "crosses:plus", out=tmp_path / "own.html").size > 100_000

@@ -1,9 +1,11 @@
 """A report opened from disk in a real browser: it asks for nothing, and its arithmetic is that of `cs.explain`."""
 
+import itertools
 import json
 import math
 import random
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import convscope as cs
 from browser import NARROW, accessible, browser, keep, tab
 from commands import Commands
 from convscope.server.explanations.explanations import explained
+from convscope.standalone import passes
 from convscope.standalone.document import PageContents
 from exploring import recorded, settled
 
@@ -316,6 +319,19 @@ def test_edges_without_their_weights_say_so_calmly(page: Any, tmp_path: Path) ->
     edges = page.get_by_role("region", name="Edges")
     edges.get_by_text("The parameter 2.weight is not in this file.").wait_for()
     assert edges.get_by_role("alert").count() == 0
+
+
+def test_what_is_left_out_depends_on_counted_work_and_names_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow machine too, a report holds the paths of ten images of 128 channel pairs."""
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    model = cs.load_model("shapes-cnn", seed=1)
+    assert cs.report(model, "shapes:test/0-9", out=tmp_path / "r.html").left_out == ()
+    monkeypatch.setattr(passes, "PATHS", 0)
+    (line,) = cs.report(model, "shapes:test/0-1", out=tmp_path / "r.html").left_out
+    assert line == "Some contributions of pixels and paths: calculating them takes long; the explorer shows them."
 
 
 def test_the_size_counts_what_is_written() -> None:

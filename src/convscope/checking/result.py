@@ -14,6 +14,7 @@ from convscope.checking.drawing import CELLS, array_lines, label, plural, side_b
 from convscope.checking.operation import Values
 from convscope.errors import ConvscopeError
 from convscope.render.numbers import short
+from convscope.rich_display import RichDisplay
 from convscope.typing import Array
 
 
@@ -43,7 +44,7 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Check:
+class Check(RichDisplay):
     """The result of `cs.check`; print it for the whole report.
 
     >>> import convscope as cs

@@ -273,8 +273,7 @@ def target(out: Path | None, *words: str | None) -> Target:
     path = out or Path("-".join(_short(word) for word in words if word) + ".png")
     if path.suffix.lower().lstrip(".") not in TIMELESS:
         raise cs.UsageError(f"unsupported figure format {path.suffix!r} of {path}; use .png, .svg or .pdf.")
-    if not path.parent.is_dir():
-        raise cs.UsageError(f"{path.parent} is not a folder; create it first, or choose another --out.")
+    cs.check_destination(path)
     return Target(path, replaces=out is not None)
 
 

@@ -63,6 +63,7 @@ def report(
     data_dir: DataDir = None,
 ) -> None:
     """Write a model and every number of some images as one HTML file: `convscope report runs/shapes-cnn`."""
+    cs.check_destination(out)
     loaded = loading.load(model)
     subject = cs.load_run(model).holding(loaded) if is_run(model) and not loading.given else loaded
     show_text(str(cs.report(subject, images or None, out=out, limit=limit, data_dir=data_dir)))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from convscope.errors import ConvscopeError, UsageError
 from convscope.escaping import spelled
-from convscope.files import write_whole
+from convscope.files import check_destination, write_whole
 
 MISSING = "workbooks need XlsxWriter; install it with `pip install 'convscope[workbook]'` or `pip install XlsxWriter`."
 INK, GIVEN, FAINT = "#1C1C1A", "#0B3FA8", "#8A8780"
@@ -96,8 +96,7 @@ def check_workbook_path(path: str | Path) -> Path:
     result = Path(path)
     if result.suffix.lower() != ".xlsx":
         raise UsageError(f"a workbook is a file .xlsx, not {result.name!r}; choose a name such as {result.stem}.xlsx.")
-    if not result.parent.is_dir():
-        raise UsageError(f"{result.parent} is not a folder; create it first, or choose another path.")
+    check_destination(result)
     return result
 
 

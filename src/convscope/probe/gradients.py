@@ -23,6 +23,7 @@ from convscope.probe.support.gradient_norms import GradientPoint, LayerGradients
 from convscope.probe.support.report import ProbeReport, Table, sample_size
 from convscope.progress import Progress, silent
 from convscope.render.numbers import compact
+from convscope.rich_display import RichDisplay
 from convscope.training.evaluation import data_of
 from convscope.training.job import DataSource, as_dataset
 from convscope.training.objectives import LOSSES, Loss, make_loss
@@ -36,7 +37,7 @@ HEAD = ("layer", "kind", "weights", "gradient at outputs", "times the last", "gr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gradients:
+class Gradients(RichDisplay):
     """The gradients of a model's layers over images, and over a training."""
 
     model: str

@@ -1,7 +1,6 @@
 """Passes: the forward passes of a standalone page: their numbers, how each step calculates, and recorded answers."""
 
 import math
-import time
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -12,6 +11,7 @@ from convscope.escaping import first_few
 from convscope.expr.call import Source
 from convscope.server.explanations.explanations import explained, probability, softmax_of
 from convscope.server.explanations.origins import contributions_of, paths_info
+from convscope.server.explanations.schema import PathsInfo
 from convscope.server.http.message import Number
 from convscope.server.session.schema import InputRef, SampleRef, StoredRef
 from convscope.server.traces.array_pictures import extent, number
@@ -24,8 +24,10 @@ HALF = 0.5
 """Share of the limit that parameters may take."""
 QUICK = 1_500_000
 """Numbers of a pass whose answers are followed back to the pixels."""
-PATIENCE = 2.0
-"""Seconds for all paths: a network with many channels has many."""
+PATHS = 6_000
+"""Paths after which no more answers are followed through the channels: 3 s of processor time."""
+UNFIT = "Some contributions of pixels, paths and probabilities: they do not fit."
+LONG = "Some contributions of pixels and paths: calculating them takes long; the explorer shows them."
 BEST = 3
 """Classes whose answer is followed back to the pixels."""
 THUMBNAILS, SIDE = 16, 32
@@ -74,8 +76,8 @@ class PassWriter:
         self._refusals: dict[str, str] = {}
         self._short: dict[str, None] = {}
         self._recorded: dict[str, None] = {}
-        self._unanswered = False
-        self._seconds = 0.0
+        self._unanswered: dict[str, None] = {}
+        self._followed = 0
 
     def add(self, ref: InputRef, trace_pass: TracePass) -> bool:
         """Add a pass; returns False, and adds nothing, if there is no room for its description."""
@@ -171,7 +173,7 @@ class PassWriter:
         if info.input.form != "picture" or len(info.answers) < 2:
             return
         if sum(math.prod(traced_step.shape) for traced_step in trace_pass.trace.steps) > QUICK:
-            self._unanswered = True
+            self._unanswered[LONG] = None
             return
         base = f"traces/{trace_pass.id}/steps/{step.id}"
         for index in best:
@@ -187,25 +189,25 @@ class PassWriter:
             return
         tensor = self._contents.tensor(numbers)
         if tensor is None or not self._contents.room_for(header):
-            self._unanswered = True
+            self._unanswered[UNFIT] = None
         else:
             self._contributions[path] = {"header": header, "tensor": tensor}
 
     def _add_paths(self, trace_pass: TracePass, step: cs.Step, classes: Sequence[int | None], base: str) -> None:
         index, minus = classes
         path = f"{base}/paths?cell={index}" + ("" if minus is None else f"&minus={minus}")
-        if self._seconds > PATIENCE:
-            self._unanswered = True
+        if self._followed > PATHS:
+            self._unanswered[LONG] = None
             return
-        before = time.monotonic()
-        self._keep(path, paths_info(trace_pass, step, (int(index or 0),), minus).model_dump())
-        self._seconds += time.monotonic() - before
+        answer = paths_info(trace_pass, step, (int(index or 0),), minus)
+        self._keep(path, answer.model_dump())
+        self._followed += len(answer.paths) + answer.others if isinstance(answer, PathsInfo) else 0
 
     def _keep(self, path: str, answer: dict[str, object]) -> None:
         if self._contents.room_for(answer):
             self._answers[path] = answer
         else:
-            self._unanswered = True
+            self._unanswered[UNFIT] = None
 
     @property
     def left_out(self) -> list[str]:
@@ -215,8 +217,7 @@ class PassWriter:
             texts.append(f"{first_few(self._short, 6)}: they do not fit.")
         if self._recorded:
             texts.append(f"Calculations of {first_few(self._recorded, 6)} but those of their largest numbers.")
-        if self._unanswered:
-            texts.append("Some contributions of pixels, paths and probabilities: they do not fit.")
+        texts += self._unanswered
         return [text[:1].upper() + text[1:] for text in texts]
 
     def header(self) -> dict[str, object]:

@@ -11,7 +11,7 @@ import numpy as np
 from convscope.capture.tracing import trace
 from convscope.errors import ConvscopeError, UsageError
 from convscope.escaping import spelled
-from convscope.files import is_there, write_whole
+from convscope.files import check_destination, is_there, write_whole
 from convscope.inputs.model_inputs import prepare_inputs
 from convscope.models import Module
 from convscope.models.loading import load_model
@@ -124,11 +124,12 @@ def report(
         The path, the size, and what was left out.
 
     Raises:
-        UsageError: the limit is too small for any report, or the page was not built.
+        UsageError: the limit is too small for any report, no file can be written to `out`, or the page was not built.
         ConvscopeError: model or images are invalid, or the file cannot be written.
     """
     if images is not None and not any(True for _ in _split(images)):
         raise UsageError("images is empty; leave it out to use images of the model's own data.")
+    check_destination(out)
     run, loaded = _loaded(model)
     max_bytes = limit * 1e6 - sum(map(len, built("report"))) - 20_000
     if not max_bytes > 0:
@@ -219,7 +220,7 @@ def _written(
     header: dict[str, object] = {
         "session": _session(workspace, handle, refs[0]),
         "statuses": {name: {"word": s.word, "sentence": s.sentence, "tone": s.tone} for name, s in STATUSES.items()},
-        "missing": "It was left out to keep the file small: convscope report --limit makes a larger one.",
+        "missing": "It was left out, as the end of the page says; convscope report --limit makes a larger file.",
         "page": {**page, "title": title, "left_out": left_out, "parameters": handle.info().parameters},
         "step": step,
         **writer.header(),
