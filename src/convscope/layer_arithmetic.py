@@ -203,6 +203,6 @@ def _size_texts(shape: Shape, size: AxisSums) -> Iterator[tuple[str, str]]:
         text = str(total) if recorded == total.value else f"{total}, recorded {recorded:,}"
         texts.setdefault(text, []).append(axis)
     names = {2: "rows", 3: "columns"} if len(shape) == 4 and len(texts) > 1 else {}
-    names |= {1: "channels"} if len(shape) > 2 else {1: "size"}
+    names |= {1: "channels"} if len(shape) > 3 else {1: "size"}  # the second of three axes may hold tokens
     for text, axes in texts.items():
         yield (names.get(axes[0], "size") if len(axes) == 1 else "size"), text

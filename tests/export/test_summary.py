@@ -271,3 +271,16 @@ def test_a_shape_of_one_axis_is_a_vector_and_a_number_the_side_of_a_square() -> 
     generator = nn.Sequential(nn.Linear(64, 12 * 4), nn.Unflatten(1, (3, 4, 4)), nn.ConvTranspose2d(3, 1, 2, 2))
     assert cs.summary(generator, size=(64,)).input == {"input": (1, 64)}
     assert cs.summary(nn.Conv2d(3, 4, 3), size=20).input == {"input": (1, 3, 20, 20)}
+
+
+def test_tokens_are_not_called_channels() -> None:
+    """The second of three axes holds a signal's channels or a transformer's tokens; of four it holds channels."""
+
+    def tokens(net: Any, x: Tensor) -> Tensor:
+        patches = net.conv(x).flatten(2).transpose(1, 2)
+        return torch.cat([patches, patches[:, :1]], 1)
+
+    joined = cs.summary(Lambda(tokens, conv=nn.Conv2d(3, 8, 4, 4)), (3, 16, 16)).layers[-1]
+    maps = cs.summary(Lambda(lambda _, x: torch.cat([x, x], 1)), (3, 8, 8)).layers[-1]
+    assert next(joined.sums()) == ("size", "16 + 1 = 17")
+    assert next(maps.sums()) == ("channels", "3 + 3 = 6")

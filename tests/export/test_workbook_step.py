@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 from commands import Commands
+from convscope.cards.card import Card, attach
 from convscope.export.chain_numbers import Key
 from convscope.export.workbook import Workbook
 from spreadsheet import Spreadsheet, name
@@ -281,3 +282,24 @@ def test_the_command_writes_a_training_step(convscope: Commands, tmp_path: Path)
     assert lines[1].endswith("65 numbers calculated from the image, all within their bounds")
     one = convscope.said("workbook", "crosses", "crosses:plus", "--at", "conv1.weight.grad:0,0,1,1", *options)
     assert "all within their bounds" in one
+
+
+def test_the_first_sheet_names_the_classes_of_every_image_and_its_label(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    attach(model, Card("named", classes=("=cat", "dog", "owl")))
+    images = np.random.default_rng(2).random((2, 1, 4, 4), np.float32)
+    cs.workbook(cs.trace(model, images, target=[2, 0]), out=tmp_path / "step.xlsx")
+    sheet = Spreadsheet(tmp_path / "step.xlsx")
+
+    def column(letter: str) -> list[Any]:
+        return [sheet.get("network", f"{letter}{row}") for row in range(1, 40)]
+
+    first, second = column("A").index("2, image 0"), column("A").index("2, image 1")
+    lines = ["=cat", "dog", "owl", "the largest", "the label"]
+    assert column("A")[first + 1 : first + 6] == column("A")[second + 1 : second + 6] == lines
+    best = cs.trace(model, images)["2"].output.argmax(axis=1)
+    assert [column("B")[row + 4] for row in (first, second)] == [lines[index] for index in best]
+    assert [column("B")[row + 5] for row in (first, second)] == ["owl", "=cat"]
+    place = sheet.formulas["network", f"B{first + 6}"].rpartition("!")[2].partition("+")[0]
+    sheet.set("target", place, 1)
+    assert [column("B")[row + 5] for row in (first, second)] == ["dog", "=cat"]

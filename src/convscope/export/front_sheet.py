@@ -116,27 +116,53 @@ class _Front:
         return top + len(numbers)
 
     def _numbers_of(self, top: int, numbers: Numbers) -> int:
-        class_names = self.chain.trace.card.classes
-        classes = class_names if numbers.shape == (1, len(class_names)) == (1, len(numbers)) else ()
+        """A tensor's numbers: those of an answer by image, with the names of the classes. Returns the row below."""
+        known = self.chain.trace.card.classes
+        images = len(numbers) // len(known) if known else 0
+        if images and numbers.shape == (images, len(known)):  # a part of an answer is listed by its indices
+            for image in range(images):
+                top = self._classes(top, numbers, image) + (image < images - 1)
+            return top
         self._heads(top, [plain(numbers.key.name), "number"])
-        for index, row in enumerate(range(top + 1, top + 1 + len(numbers))):
-            self.page.write_string(row, 0, plain(classes[index] if classes else numbers.label(index)))
-            self._live(row, 1, numbers, index, self.formats.full)
-        below = top + 1 + len(numbers)
-        if len(classes) > 1:
-            names, values = f"A{top + 2}:A{below}", f"B{top + 2}:B{below}"
-            self.page.write_string(below, 0, "the largest", self.formats.faint)
-            largest = plain(classes[int(np.argmax(numbers.recorded))])
-            text = f"=INDEX({names},MATCH(MAX({values}),{values},0))"
-            self.page.write_formula(below, 1, text, self.formats.align, largest)
-        return below + 1
+        for index in range(len(numbers)):
+            self.page.write_string(top + 1 + index, 0, plain(numbers.label(index)))
+            self._live(top + 1 + index, 1, numbers, index, self.formats.full)
+        return top + 2 + len(numbers)
+
+    def _classes(self, top: int, numbers: Numbers, image: int) -> int:
+        """The answer to one image: a line for each class, the one with the largest number, and the label's."""
+        known, head = self.chain.trace.card.classes, plain(numbers.key.name)
+        several = len(numbers) > len(known)
+        self._heads(top, [f"{head}, image {image}" if several else head, "number"])
+        for index, name in enumerate(known):
+            self.page.write_string(top + 1 + index, 0, plain(name))
+            self._live(top + 1 + index, 1, numbers, image * len(known) + index, self.formats.full)
+        row = top + 1 + len(known)
+        names, values = (f"{column}{top + 2}:{column}{row}" for column in "AB")
+        if len(known) > 1:
+            largest = int(np.argmax(numbers.recorded[image * len(known) :][: len(known)]))
+            self._chosen(row, "the largest", f"INDEX({names},MATCH(MAX({values}),{values},0))", known[largest])
+        target = self.chain.tensors.get(Key("input", "target"))
+        if target is not None and self.step is not None and self.step.loss_name == "cross-entropy":
+            label = int(target.recorded[image])
+            self._chosen(row + 1, "the label", f"INDEX({names},{self._place(target, image)}+1)", known[label])
+            row += 1
+        return row + 1
+
+    def _chosen(self, row: int, title: str, formula: str, name: str) -> None:
+        """The name of a class, chosen by a formula."""
+        self.page.write_string(row, 0, title, self.formats.faint)
+        self.page.write_formula(row, 1, f"={formula}", self.formats.align, plain(name))
 
     def _live(self, row: int, column: int, numbers: Numbers, index: int, form: Format) -> None:
         """A number of another sheet."""
-        sheet, block = self.layout.blocks[numbers.key]
-        cell_address = address(int(block.rows[index]), int(block.columns[index]))
-        text = f"={quoted(self.layout.names[sheet])}!{cell_address}"
+        text = f"={self._place(numbers, index)}"
         self.page.write_formula(row, column, text, form, float(numbers.recorded[index]))
+
+    def _place(self, numbers: Numbers, index: int) -> str:
+        """The cell of another sheet that holds a number."""
+        sheet, block = self.layout.blocks[numbers.key]
+        return f"{quoted(self.layout.names[sheet])}!{address(int(block.rows[index]), int(block.columns[index]))}"
 
     def _heads(self, row: int, heads: list[str]) -> None:
         for column, head in enumerate(heads):
