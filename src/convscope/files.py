@@ -161,7 +161,7 @@ def check_destination(path: str | Path) -> None:
     except (OSError, ValueError) as error:  # too long, a link to itself, a null character
         raise UsageError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     if former is not None and stat.S_ISDIR(former.st_mode):
-        raise UsageError(f"{path} is a folder; name a file, such as {result / f'file{result.suffix}'}.")
+        raise UsageError(f"{path} is a folder; name a file in it, or choose another path.")
     if former is None and not result.parent.is_dir():
         raise UsageError(f"{result.parent} is not a folder; create it first, or choose another path.")
     if not os.access(result.parent if former is None else result, os.W_OK):

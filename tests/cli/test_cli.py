@@ -420,7 +420,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(
     (empty / "file").touch()
     out, words = {
         "missing": (f"missing/x{suffix}", "missing is not a folder; create it first"),
-        "folder": (f"folder{suffix}", f"folder{suffix} is a folder; name a file, such as"),
+        "folder": (f"folder{suffix}", f"folder{suffix} is a folder; name a file in it"),
         "link": (f"link{suffix}", f"link{suffix} cannot be written: Too many levels"),
         "file": (f"file/x{suffix}", f"file/x{suffix} cannot be written: Not a directory"),
     }[where]

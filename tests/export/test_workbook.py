@@ -330,8 +330,10 @@ def test_a_path_that_cannot_be_is_refused_before_any_work(convscope: Commands, t
 def test_a_file_that_cannot_be_written_is_a_sentence(convscope: Commands, tmp_path: Path) -> None:
     (tmp_path / "net.xlsx").mkdir()
     done = convscope("workbook", "crosses", "crosses:plus", "-o", tmp_path / "net.xlsx")
-    assert done.status == 1
-    assert done.err.splitlines()[-1] == f"error: {tmp_path / 'net.xlsx'} cannot be written: Is a directory."
+    assert done.status == 2
+    assert done.err.splitlines()[-1] == (
+        f"error: {tmp_path / 'net.xlsx'} is a folder; name a file in it, or choose another path."
+    )
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,7 @@ def test_the_size_counts_what_is_written() -> None:
         (["crosses", "crosses:nothing"], "no image of crosses"),
         (["crosses", "--limit", "0.1"], "use a larger limit"),
         (["shapes-cnn", "shapes:test/9-2"], "a range counts up, such as shapes:test/0-9"),
-        (["crosses", "-o", "nowhere/r.html"], "cannot be written"),
+        (["crosses", "-o", "nowhere/r.html"], "nowhere is not a folder; create it first"),
     ],
 )
 def test_a_report_that_cannot_be_made_is_one_sentence(
