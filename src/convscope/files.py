@@ -153,7 +153,7 @@ def check_destination(path: str | Path) -> None:
     >>> check_destination("/dev/null")
 
     Raises:
-        UsageError: it is a folder, lies in none, or may not be written.
+        UsageError: it is a folder, is in no folder, or may not be written.
     """
     result = Path(path)
     try:
