@@ -123,10 +123,11 @@ web-types: .venv/test.stamp web/node_modules/.package-lock.json
 	npm --prefix web run --silent types
 
 web-check: .venv/test.stamp web/node_modules/.package-lock.json
-	@mkdir -p build && cp web/src/lib/schema.d.ts build/schema.d.ts
+	@mkdir -p build && cp -p web/src/lib/schema.d.ts build/schema.d.ts
 	$(MAKE) web-types
 	@cmp build/schema.d.ts web/src/lib/schema.d.ts || \
 		{ echo "web/src/lib/schema.d.ts does not match the server's schema; keep the file that \`make web-types\` has just written"; exit 1; }
+	@touch -r build/schema.d.ts web/src/lib/schema.d.ts # it is as it was, so the page is not built again for it
 	npm --prefix web run --silent check
 	npm --prefix web test --silent
 
