@@ -44,7 +44,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
-    written = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
+    written = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     assert written == reference.page(), "docs/reference/cli.md is not what the commands say: `make docs-cli` writes it"
     for command in ("train", "plot kernels", "probe shift", "open", "filter"):
         assert f"## convscope {command}\n" in written

@@ -176,7 +176,7 @@ def test_on_a_terminal_the_only_escapes_are_our_own(folder: Path) -> None:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "COLUMNS": "120", "TERM": "xterm"},
+        env={**os.environ, "COLUMNS": "120", "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
     )
     os.close(theirs)
     parts = []

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from convscope.render.numbers import MINUS, aligned, compact, digits_for, number_of, percent
 from convscope.server.explanations.explanations import cell_words
 
-CASES: dict[str, list[list[Any]]] = json.loads((Path(__file__).parents[1] / "support/number_cases.json").read_text())
+CASES: dict[str, list[list[Any]]] = json.loads(
+    (Path(__file__).parents[1] / "support/number_cases.json").read_text(encoding="utf-8")
+)
 
 
 @pytest.mark.parametrize(("value", "digits", "text"), CASES["compact"])
