@@ -120,9 +120,9 @@ def _guarded(row: Any, owner: str) -> Any:
 
 def _guarded_function(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     @wraps(function)
-    def call(*args: Any, **named: Any) -> Any:
+    def call(*args: Any, **keywords: Any) -> Any:
         try:
-            return function(*args, **named)
+            return function(*args, **keywords)
         except (ConvscopeError, KeyboardInterrupt):
             raise
         except BaseException as error:  # also SystemExit, which would end the process without a word

@@ -62,11 +62,11 @@ class Linker:
         self._made: dict[int, tuple[Kind, int, int]] = {}  # serial -> (kind, id, output)
         self._writers: dict[int, list[int]] = {}  # memory -> rows that wrote to it
         self._parameters: dict[int, list[tuple[int, TensorMeta]]] = {}  # memory -> parameters stored there
-        for place, slot in enumerate(outside.parameters.values()):
-            self._made.setdefault(slot.serial, ("parameter", place, 0))
-            self._parameters.setdefault(slot.memory, []).append((place, slot))
-        for place, slot in enumerate(outside.inputs.values()):
-            self._made[slot.serial] = ("input", place, 0)
+        for position, slot in enumerate(outside.parameters.values()):
+            self._made.setdefault(slot.serial, ("parameter", position, 0))
+            self._parameters.setdefault(slot.memory, []).append((position, slot))
+        for position, slot in enumerate(outside.inputs.values()):
+            self._made[slot.serial] = ("input", position, 0)
 
     def row(self, entry: CallRecord, number: int) -> LinkedCall:
         """The linked call of the next record; `number` is its id."""
@@ -87,9 +87,9 @@ class Linker:
         if slot.serial not in self._made:
             self._made[slot.serial] = ("constant", len(self._outside.constants), 0)
             self._outside.constants.append((time, slot, name, item))
-        kind, place, output = self._made[slot.serial]
-        since = place if kind == "step" else -1
-        return TensorLink(kind, place, output, slot, tuple(row for row in writers if row > since))
+        kind, source_id, output = self._made[slot.serial]
+        since = source_id if kind == "step" else -1
+        return TensorLink(kind, source_id, output, slot, tuple(row for row in writers if row > since))
 
     def link_if_known(self, slot: TensorMeta) -> TensorLink | None:
         """The source of a tensor without reading it; None if it has never been read."""
@@ -101,9 +101,9 @@ class Linker:
         source = self._made.get(slot.serial)
         if source is not None and source[0] == "parameter":
             return source[1]
-        for place, parameter in self._parameters.get(slot.memory, ()):
+        for position, parameter in self._parameters.get(slot.memory, ()):
             if _covers(parameter, slot):
-                return place
+                return position
         return None
 
 

@@ -126,10 +126,12 @@ class Recording:
         waiting = list(enumerate(self.tape.departures))
         for number, entry in enumerate(self.entries):
             while waiting and waiting[0][1].time <= entry.time:
-                place, departure = waiting.pop(0)
+                position, departure = waiting.pop(0)
                 link = linker.link_if_known(self._slot_of(departure))
                 if link is not None:
-                    left.append(Left(departure.time, link, departure.way, departure.number, place in self.tape.changed))
+                    left.append(
+                        Left(departure.time, link, departure.way, departure.number, position in self.tape.changed)
+                    )
             rows.append(linker.row(entry, number))
         return rows, left
 
@@ -227,9 +229,9 @@ class Recording:
         """A parameter or buffer: its current numbers, or its override."""
         return array_of(self.session.tensors[name])
 
-    def constant(self, place: int) -> Array:
+    def constant(self, number: int) -> Array:
         """A constant, as it was when it was first read."""
-        time, _, name, item = self.linked.outside.constants[place]
+        time, _, name, item = self.linked.outside.constants[number]
         if time < len(self.tape.calls):
             return self._argument(time, name, item)
         return array_of(self.tape.numbers_at(list(tensors_of(self._result))[item], time))  # returned but never read

@@ -136,10 +136,10 @@ class _Trials:
 
     def run(self, inputs: Mapping[str, Tensor], changes: Mapping[int, Change] | None = None) -> _Outcome:
         """Run a copy on inputs by name; "" is the first by position."""
-        named = {name: tensor for name, tensor in inputs.items() if name}
+        keywords = {name: tensor for name, tensor in inputs.items() if name}
         positional = [inputs[""]] if "" in inputs else []
         watch, result = self.trial_copies.run_under(
-            lambda names: CallLog(names, changes or {}, bare=self.bare), positional, named
+            lambda names: CallLog(names, changes or {}, bare=self.bare), positional, keywords
         )
         if isinstance(result, Exception):
             return _Outcome(False, 0, watch.failed, watch.log)

@@ -159,11 +159,11 @@ def _of_number(chain: _Chain, name: str, number: object, *, inside: bool = False
 
 
 def sentences(
-    broken: Mapping[int, tuple[Break, ...]], named: Callable[[TensorLink], str]
+    broken: Mapping[int, tuple[Break, ...]], name_of: Callable[[TensorLink], str]
 ) -> dict[int, tuple[str, ...]]:
     """Row -> its breaks as sentences."""
     return {
-        row: tuple(b.says("" if b.left is None else named(b.left.link)) for b in result)
+        row: tuple(b.says("" if b.left is None else name_of(b.left.link)) for b in result)
         for row, result in broken.items()
     }
 
@@ -369,13 +369,13 @@ def _named_arguments(row: LinkedCall, names: Mapping[tuple[Kind, int], str]) -> 
     """The arguments, with a Ref for each tensor."""
     links = iter(row.links)
 
-    def named(value: object) -> object:
+    def with_name(value: object) -> object:
         if isinstance(value, TensorMeta):
             link = next(links)
             return _ref(link, names[link.kind, link.id])
-        return tuple(map(named, value)) if isinstance(value, tuple) else value
+        return tuple(map(with_name, value)) if isinstance(value, tuple) else value
 
-    return {name: named(value) for name, value in row.entry.arguments.items()}
+    return {name: with_name(value) for name, value in row.entry.arguments.items()}
 
 
 def _reads(link: TensorLink) -> tuple[int, ...]:

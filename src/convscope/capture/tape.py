@@ -108,7 +108,7 @@ def finalize(tape: Tape, existing: Sequence[Tensor], born: Collection[int] | Non
     """
     end = len(tape.calls)
     if tape.shared:
-        tape.changed = {place for place, key in tape.shared.items() if _written_outside(tape, key, place)}
+        tape.changed = {position for position, key in tape.shared.items() if _written_outside(tape, key, position)}
     if tape.moves:
         _put_back_shapes(tape, existing, born)
     foreign = _foreign(tape, set(map(id, existing)))

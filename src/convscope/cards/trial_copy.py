@@ -111,10 +111,10 @@ class TrialCopies:
         device_context: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
         with _unseen(), device_context:
             copies = [in_structure(value, lambda t: _own(t, device)) for value in arguments]
-            named = {name: in_structure(v, lambda t: _own(t, device)) for name, v in keywords.items()}
+            keyword_copies = {name: in_structure(v, lambda t: _own(t, device)) for name, v in keywords.items()}
             with watch:
                 try:
-                    outcome = trial_copy(*copies, **named)
+                    outcome = trial_copy(*copies, **keyword_copies)
                 except Exception as error:  # whatever a forward raises on an input that is not for it
                     outcome = error
         self.calls += watch.calls + ATTEMPT

@@ -240,12 +240,12 @@ def _picture(trial_copies: TrialCopies, best: _Best, batch: int, counts: list[in
         tried = [best.channels] if reached else counts[:3]  # a forward may compare sizes before any layer
         any(_sized(trial_copies, best, batch, ((edge, count) for edge in dict.fromkeys(edges) for count in tried)))
     attempt, edge = best.attempt, (*best.other_axes, 0)[0]
-    named = any(layer.kind == "channels" for layer in attempt.layers) and not trial_copies.lazy
+    has_channel_layer = any(layer.kind == "channels" for layer in attempt.layers) and not trial_copies.lazy
     if not attempt.ran:
-        return Expectation(False, "picture", best.channels if named else None, None, attempt.layers)
+        return Expectation(False, "picture", best.channels if has_channel_layer else None, None, attempt.layers)
     other_edge = OTHER_EDGE if edge == EDGE else 2 * edge
     fixed = trial_copies.inputs == 1 and not (edge >= EDGE and _runs(trial_copies, best, batch, other_edge))
-    channels = best.channels if named or fixed or _only(trial_copies, best, batch) else None
+    channels = best.channels if has_channel_layer or fixed or _only(trial_copies, best, batch) else None
     return Expectation(True, "picture", channels, (edge, edge) if fixed else None, attempt.layers)
 
 
@@ -298,11 +298,13 @@ def _squares(best: _Best) -> Iterator[tuple[int, int]]:
 
 def _counts(trial_copies: TrialCopies) -> list[int]:
     """Numbers of channels that the layers name: colour first, then in the order of definition, then what is usual."""
-    named = [layer.count for layer in input_layers(trial_copies.model) if layer.kind == "channels"]
-    named += [p.shape[1] for p in trial_copies.model.parameters() if not nn.parameter.is_lazy(p) and p.dim() > 2]
+    layer_counts = [layer.count for layer in input_layers(trial_copies.model) if layer.kind == "channels"]
+    layer_counts += [p.shape[1] for p in trial_copies.model.parameters() if not nn.parameter.is_lazy(p) and p.dim() > 2]
     norms = [getattr(m, "num_features", getattr(m, "num_channels", None)) for m in trial_copies.model.modules()]
-    named += [count for count in norms if isinstance(count, int)]
-    return list(dict.fromkeys([*([3] if 3 in named else []), *named[: MOST // 2], *CHANNELS, *named]))
+    layer_counts += [count for count in norms if isinstance(count, int)]
+    return list(
+        dict.fromkeys([*([3] if 3 in layer_counts else []), *layer_counts[: MOST // 2], *CHANNELS, *layer_counts])
+    )
 
 
 def _widths(model: nn.Module) -> list[int]:

@@ -207,16 +207,16 @@ def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake
         choices = tuple(dict.fromkeys(m.sentence for m in mistakes))
         return replace(base, right=True, wrong=len(wrong), notes=(*base.notes, *choices))
     first = wrong[0]
-    named: Sequence[Mistake | Windows] = mistakes
+    causes: Sequence[Mistake | Windows] = mistakes
     if not mistakes and (windows := _misplaced(attempt, wrong)):
-        named, first = [windows[0]], windows[1]
+        causes, first = [windows[0]], windows[1]
     base = replace(
         base,
         wrong=len(wrong),
-        cause=", and ".join(dict.fromkeys(m.cause for m in named)) or None,
-        advice=" ".join(dict.fromkeys(m.sentence for m in named)),
+        cause=", and ".join(dict.fromkeys(m.cause for m in causes)) or None,
+        advice=" ".join(dict.fromkeys(m.sentence for m in causes)),
         reproduced=reproduced if mistakes else 0,
-        pattern="" if named else only_where(needed),
+        pattern="" if causes else only_where(needed),
         values={n: v for n, v in first.values.items() if v is not None},
     )
     if first.outcome.results is None:

@@ -296,7 +296,7 @@ def _resolution(step: "cs.StepReport") -> str:
 
 def _as_json(trace: "cs.Trace", step: "cs.Step") -> dict[str, object]:
     low, high = _range(step)
-    named = step.parameters.values()
+    parameter_names = step.parameters.values()
     return {
         "id": step.id,
         "name": step.name,
@@ -307,7 +307,9 @@ def _as_json(trace: "cs.Trace", step: "cs.Step") -> dict[str, object]:
         "dtype": step.dtype,
         "inputs": list(step.inputs),
         "parameters": dict(step.parameters),
-        "parameter_shapes": {name: list(trace.parameters[name].shape) for name in named if name in trace.parameters},
+        "parameter_shapes": {
+            name: list(trace.parameters[name].shape) for name in parameter_names if name in trace.parameters
+        },
         "min": low,
         "max": high,
     }

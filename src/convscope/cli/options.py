@@ -311,28 +311,28 @@ class Inputs:
 
     def source(self, loaded: "cs.Module", image: str | None) -> str | dict[str, str]:
         """The IMAGE, or the named inputs."""
-        named = parse_inputs(self.named or [])
+        files = parse_inputs(self.named or [])
         card = cs.card_of(loaded)
-        if named and image is not None:
+        if files and image is not None:
             raise cs.UsageError("IMAGE and --input cannot be combined; pass every input by --input.")
-        if not named and image is None:
+        if not files and image is None:
             expected = f"each of its inputs by --input: {', '.join(card.inputs)}" if card.inputs else "an IMAGE"
             raise cs.UsageError(
                 f"{card.name} needs {expected}; a picture, an array (.npy), or one such as mnist:test/7."
             )
-        _check_names(card.name, named, card.inputs, loaded)
-        return named if image is None else image
+        _check_names(card.name, files, card.inputs, loaded)
+        return files if image is None else image
 
 
-def _check_names(model: str, named: dict[str, str], expected: tuple[str, ...], loaded: "cs.Module") -> None:
+def _check_names(model: str, files: dict[str, str], expected: tuple[str, ...], loaded: "cs.Module") -> None:
     """Reject a name that forward does not have, and a missing input."""
-    if not named:
+    if not files:
         return
     parameters = inspect.signature(loaded.forward).parameters
     if not any(p.kind in {p.VAR_KEYWORD, p.VAR_POSITIONAL} for p in parameters.values()):
-        for name in named.keys() - parameters.keys():
+        for name in files.keys() - parameters.keys():
             raise cs.UsageError(f"{model} has no input {name!r}; its forward takes {', '.join(parameters)}.")
-    missing = [name for name in expected if name not in named]
+    missing = [name for name in expected if name not in files]
     if missing:
         raise cs.UsageError(f"{model} also takes {', '.join(missing)}; pass it by --input {missing[0]}=FILE.")
 
@@ -343,12 +343,12 @@ def parse_inputs(arguments: list[str]) -> dict[str, str]:
     >>> parse_inputs(["left=a.png", "right=b=c.npy"])
     {'left': 'a.png', 'right': 'b=c.npy'}
     """
-    named: dict[str, str] = {}
+    files: dict[str, str] = {}
     for argument in arguments:
         name, equals, file = argument.partition("=")
         if not equals or not name.isidentifier() or not file:
             raise cs.UsageError(f"an input is written NAME=FILE, such as --input left=a.png, not {argument!r}.")
-        if name in named:
+        if name in files:
             raise cs.UsageError(f"--input {name} is given twice; a model takes each input once.")
-        named[name] = file
-    return named
+        files[name] = file
+    return files

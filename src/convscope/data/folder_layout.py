@@ -154,8 +154,8 @@ def _by_names(root: Path) -> FolderLayout | None:
         return _test_alone(root, [labelled[folder] for folder in _ranked(test)]) if only_test else None
     plain = [folder for folder in _ranked(train, TRAIN) if folder.name.lower() in TRAIN]
     if len(train) > 1 and len(plain) != len(train):
-        named = " and ".join(f"{folder.name}/" for folder in train)
-        raise _two_readings(root, f"{named} could each be the training split", train[0])
+        folder_names = " and ".join(f"{folder.name}/" for folder in train)
+        raise _two_readings(root, f"{folder_names} could each be the training split", train[0])
     first = plain[0] if plain else train[0]
     classes = {folder.name for folder in subfolders(labelled[first])}
     matching = [f for f in test if f in labelled and classes & {inner.name for inner in subfolders(labelled[f])}]
@@ -189,10 +189,10 @@ def _split(
     plain = all(folder.name.lower() in {*TRAIN, *TEST} and labelled[folder] == folder for folder in chosen)
     notes, warnings = [], []
     if not plain or others[0] or (unused and test[1]):
-        named = [f"{labelled[folder].relative_to(root)}/" for folder in chosen]
+        split_folders = [f"{labelled[folder].relative_to(root)}/" for folder in chosen]
         ignored = f"; passed over: {', '.join(f'{folder.name}/' for folder in others[0])}" if others[0] else ""
-        tested = f", the test split from {named[1]}" if len(named) > 1 else ""
-        notes.append(f"the training split is read from {named[0]}{tested}{ignored}")
+        tested = f", the test split from {split_folders[1]}" if len(split_folders) > 1 else ""
+        notes.append(f"the training split is read from {split_folders[0]}{tested}{ignored}")
     if others[1]:
         names = ", ".join(f"{folder.name}/" for folder in others[1])
         warnings.append(f"{root} has pictures in {names}, which are not used: they are in neither split")

@@ -97,15 +97,15 @@ def _parsed(name: str) -> tuple[str, dict[str, str]]:
     return location, options
 
 
-def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
+def _open(name: str, location: str, options: Mapping[str, str]) -> dict[str, Any]:
     """The splits by name."""
     try:
         import datasets  # noqa: PLC0415  # slow, and only needed here
     except ImportError:
         raise DataError("hub: data need Hugging Face datasets: pip install 'convscope[hub]'.") from None
-    path = Path(place).expanduser()
-    if not path.exists() and (not NAME.fullmatch(place) or path.suffix in FILES):
-        raise UsageError(f"there is no folder or file {path}, and {place!r} is not a name on the Hub (OWNER/NAME).")
+    path = Path(location).expanduser()
+    if not path.exists() and (not NAME.fullmatch(location) or path.suffix in FILES):
+        raise UsageError(f"there is no folder or file {path}, and {location!r} is not a name on the Hub (OWNER/NAME).")
     more: dict[str, Any] = {"name": options.get("config"), "streaming": "stream" in options}
     try:
         with _quietly(datasets, quiet=path.exists()):
@@ -116,7 +116,7 @@ def _open(name: str, place: str, options: Mapping[str, str]) -> dict[str, Any]:
                     raise UsageError(f"{path} is a file; hub: takes {' and '.join(FILES)} files, and folders.")
                 result = datasets.load_dataset(FILES[path.suffix], data_files=str(path), **more)
             else:
-                result = datasets.load_dataset(str(path) if path.exists() else place, **more)
+                result = datasets.load_dataset(str(path) if path.exists() else location, **more)
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise DownloadError(
             f"{name} is not a folder or file here, and cannot be reached by name: {_line(error)}. Check the name and "
@@ -154,8 +154,8 @@ def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str
             raise UnknownName(f"column of {name}", options[option], kinds)
     images = [column for column, kind in kinds.items() if kind == "Image"]
     images = images or [column for column in ("image", "img") if column in kinds]
-    named = [column for column in kinds if column in {"label", "labels", "class"}]
-    labels = named or [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    label_columns = [column for column in kinds if column in {"label", "labels", "class"}]
+    labels = label_columns or [column for column, kind in kinds.items() if kind == "ClassLabel"]
     for option, result in (("image", images), ("label", labels)):
         if option not in options and len(result) != 1:
             problem = f"several columns that can be the {option}" if result else f"no column that is the {option}"

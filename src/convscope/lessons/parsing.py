@@ -298,9 +298,9 @@ def _yaml(text: str, location: str, line: int) -> object:
         return yaml.load(text, _TextLoader) or {}  # a BaseLoader makes text, lists and dicts alone
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = location if mark is None else f"{location.partition(',')[0]}, line {line + 1 + mark.line}"
+        error_location = location if mark is None else f"{location.partition(',')[0]}, line {line + 1 + mark.line}"
         raise LessonError(
-            f"{place}: not valid YAML: {error.problem or error.context}; quote the value or use a block (|)."
+            f"{error_location}: not valid YAML: {error.problem or error.context}; quote the value or use a block (|)."
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise LessonError(

@@ -237,8 +237,10 @@ def _library_folders() -> tuple[str, ...]:
     package_folder = Path(__file__).parent.parent
     folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [str(package_folder), *site.getsitepackages(), site.getusersitepackages()]
-    named = [Path(folder) for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
-    folders += [str(folder) for folder in named if folder.is_absolute() and folder.resolve() != Path.cwd().resolve()]
+    package_folders = [Path(folder) for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
+    folders += [
+        str(folder) for folder in package_folders if folder.is_absolute() and folder.resolve() != Path.cwd().resolve()
+    ]
     spellings = [path for folder in folders for path in (Path(folder), Path(folder).resolve())]
     return tuple(dict.fromkeys(f"{path}{os.sep}" for path in spellings))
 

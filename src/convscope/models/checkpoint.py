@@ -177,18 +177,20 @@ def _refusal(path: Path, file: BinaryIO, error: Exception) -> WeightsError:
         )
     if not isinstance(error, pickle.UnpicklingError):
         return WeightsError(damaged(path))
-    named = re.search(r"GLOBAL (\S+)", message)
-    if named is None:
+    global_match = re.search(r"GLOBAL (\S+)", message)
+    if global_match is None:
         reason = "uses an instruction of pickle that is not read" if "operand" in message else "is not only tensors"
         return WeightsError(
             f"{damaged(path).rstrip('.')}; it is a pickle that {reason}. Save a state dict with "
             "torch.save(model.state_dict(), ...) and its default protocol."
         )
-    hostile = named[1].partition(".")[0] in SYSTEM or "." not in named[1]  # PyTorch leaves out the word builtins
+    hostile = (
+        global_match[1].partition(".")[0] in SYSTEM or "." not in global_match[1]
+    )  # PyTorch leaves out the word builtins
     advice = "Weights need no such name: do not open it by other means either, unless you know who wrote it and why."
     return WeightsError(
         f"{path} is a pickled object (a whole model, or more than tensors), which could run code when it is opened: it "
-        f"names {named[1]}; only tensors are read. {advice if hostile else _advice(path, file)}"
+        f"names {global_match[1]}; only tensors are read. {advice if hostile else _advice(path, file)}"
     )
 
 
@@ -221,9 +223,11 @@ def _advice(path: Path, file: BinaryIO) -> str:
 def _outline(file: BinaryIO, operations: Iterable[str]) -> object:
     """The file's content with every name replaced by `Omitted`; None if it cannot be read that way."""
     stand_in_names = {name for _, name in STAND_INS}
-    named = {operation.partition(" ")[2].replace(" ", ".") for operation in operations if operation[:7] == "GLOBAL "}
+    global_names = {
+        operation.partition(" ")[2].replace(" ", ".") for operation in operations if operation[:7] == "GLOBAL "
+    }
     try:  # PyTorch's own types come before these
-        return _unpickled(file, (*STAND_INS, *((Omitted, name) for name in named - stand_in_names)))
+        return _unpickled(file, (*STAND_INS, *((Omitted, name) for name in global_names - stand_in_names)))
     except Exception:  # it only serves a better sentence
         return None
 

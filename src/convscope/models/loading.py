@@ -83,15 +83,15 @@ def load_model(
         DataWarning: a run's weights are damaged, and those of its last good snapshot are used; or that you trust a run
             cannot be remembered.
     """
-    named: str | Path | nn.Module = user_code.as_module(spec)
-    if isinstance(named, nn.Module):
-        model, card = user_code.build(type(named).__name__, named, args or {}), card_of(named)
+    source: str | Path | nn.Module = user_code.as_module(spec)
+    if isinstance(source, nn.Module):
+        model, card = user_code.build(type(source).__name__, source, args or {}), card_of(source)
     else:
-        is_path = isinstance(named, Path) or (args is None and Path(named, "config.json").is_file())
-        name = _as_path(named) if is_path else named
+        is_path = isinstance(source, Path) or (args is None and Path(source, "config.json").is_file())
+        name = _as_path(source) if is_path else source
         model, card, weights = _build(str(name), weights, args or {}, seed, trust=trust)
-        if isinstance(named, str) and name != named:
-            note = f"{named} is the run in {Path(name).resolve()}, not the built-in network of that name."
+        if isinstance(source, str) and name != source:
+            note = f"{source} is the run in {Path(name).resolve()}, not the built-in network of that name."
             card = replace(card, notes=(*card.notes, note))
     if weights is not None:
         notes = _filled(model, weights, weights_key)

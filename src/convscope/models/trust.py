@@ -37,8 +37,8 @@ _IN_PROCESS: dict[Path, dict[str, Any]] = {}
 
 def state_folder() -> Path:
     """The folder of this user's records: $CONVSCOPE_STATE_DIR, else as the system has it (~/.local/state/convscope)."""
-    named = os.environ.get(STATE, "")
-    return Path(named).expanduser() if named else user_state_path("convscope")
+    folder = os.environ.get(STATE, "")
+    return Path(folder).expanduser() if folder else user_state_path("convscope")
 
 
 def allowed_imports(run: Path, source: str, args: Mapping[str, object], *, trust: bool = False) -> Imports:

@@ -75,16 +75,16 @@ def _one(cells: Cells, index: int) -> Dot | Apply:
     return result
 
 
-def _scores(call: Call, place: Cell) -> Cells:
+def _scores(call: Call, query_cell: Cell) -> Cells:
     """query · key × scale + mask for every key, with errors and derivations."""
     query, key = call["query"], call["key"]
-    batch, head, position = place
+    batch, head, position = query_cell
     depth, length = query.shape[3], key.shape[2]
     scale = call.get("scale") or depth**-0.5
     key_head = head * key.shape[1] // query.shape[1]
     query_row: Array = query.array[batch, head, position].astype(np.float64)
     keys: Array = key.array[batch, key_head].astype(np.float64)
-    mask = _mask(call, place, length)
+    mask = _mask(call, query_cell, length)
     hidden = np.arange(length) > position if call.get("is_causal") else np.zeros(length, bool)
     with np.errstate(invalid="ignore"):
         values = np.where(hidden, -np.inf, keys @ query_row * scale + mask)  # whatever a masked key holds
@@ -111,18 +111,18 @@ def _scores(call: Call, place: Cell) -> Cells:
     return Cells(values, source, np.arange(length)[:, None], (length,), errors=errors, derive=derive)
 
 
-def _mask(call: Call, place: Cell, length: int) -> Array:
+def _mask(call: Call, query_cell: Cell, length: int) -> Array:
     """What is added to each score: 0, or minus infinity where a key may not be seen, or a bias."""
     mask: Operand | None = call.get("attn_mask")
     added = np.zeros(length)
     if mask is not None:
         line = mask.array[
-            tuple(0 if n == 1 else i for i, n in zip(place[-len(mask.shape) + 1 :], mask.shape[:-1], strict=True))
+            tuple(0 if n == 1 else i for i, n in zip(query_cell[-len(mask.shape) + 1 :], mask.shape[:-1], strict=True))
         ]
         allowed = np.where(line, 0.0, -np.inf) if mask.source.dtype == "bool" else line.astype(np.float64)
         added = np.broadcast_to(allowed, (length,)).copy()
     if call.get("is_causal"):
-        added[place[2] + 1 :] = -np.inf
+        added[query_cell[2] + 1 :] = -np.inf
     return added
 
 

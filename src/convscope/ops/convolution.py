@@ -55,13 +55,13 @@ def normwise(call: Call, cell: Cell) -> float:
 
 def _direct(call: Call, cell: Cell) -> Dot:
     image, kernels = call["input"], call["weight"]
-    batch, unit, *place = cell
+    batch, unit, *position = cell
     channels = kernels.shape[1]
     first = unit // (kernels.shape[0] // call["groups"]) * channels
-    settings = _settings(call, len(place))
+    settings = _settings(call, len(position))
     under = [
         Span(index * stride - padding, dilation * np.arange(size))
-        for index, size, (stride, padding, dilation) in zip(place, kernels.shape[2:], settings, strict=True)
+        for index, size, (stride, padding, dilation) in zip(position, kernels.shape[2:], settings, strict=True)
     ]
     window = gather(image, [batch, Span(first, np.arange(channels)), *under])
     kernel = gather(kernels, [unit, *map(range, kernels.shape[1:])])
@@ -75,12 +75,12 @@ def _transposed(call: Call, cell: Cell) -> Dot:
     bias up in it (`narrow`). Source: PyTorch, aten/src/ATen/native/NaiveConvolutionTranspose2d.cpp: gemm, col2im.
     """
     image, kernels = call["input"], call["weight"]
-    batch, unit, *place = cell
+    batch, unit, *position = cell
     per_group = kernels.shape[1]
     channels = kernels.shape[0] // call["groups"]
     group, within = divmod(unit, per_group)
     inputs, taps = [], []
-    for starts, reaches, stride in _reached(call, tuple(place)):
+    for starts, reaches, stride in _reached(call, tuple(position)):
         reached_taps = np.flatnonzero(reaches.reshape(-1, reaches.shape[-1])[0])
         inputs.append(Span(0, starts[..., reached_taps] // stride))
         taps.append(Span(0, reached_taps))
@@ -90,14 +90,14 @@ def _transposed(call: Call, cell: Cell) -> Dot:
     return replace(_products(call, window, kernel, unit), narrow=parts + 1, parts=parts)
 
 
-def _reached(call: Call, place: Cell) -> Iterator[tuple[Array, Array, int]]:
+def _reached(call: Call, position: Cell) -> Iterator[tuple[Array, Array, int]]:
     """For each spatial axis: where each tap would begin times the stride, whether an input cell is there; the stride.
 
     Both have shape (R,), of n cells (n, R).
     """
     sizes, lengths = call["weight"].shape[2:], call["input"].shape[2:]
-    settings = _settings(call, len(place))
-    for index, size, length, (stride, padding, dilation) in zip(place, sizes, lengths, settings, strict=True):
+    settings = _settings(call, len(position))
+    for index, size, length, (stride, padding, dilation) in zip(position, sizes, lengths, settings, strict=True):
         starts = Span(index + padding, -dilation * np.arange(size)).positions()
         yield starts, (starts % stride == 0) & (starts >= 0) & (starts < length * stride), stride
 

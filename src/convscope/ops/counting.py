@@ -164,14 +164,14 @@ class Edges:
         if isinstance(self.bins, Operand) and (np.diff(self.bins.array) < 0).any():
             raise UsageError("a histogram is explained for edges that are sorted.")
 
-    def __call__(self, place: int) -> Expr:
-        """The edge before bin `place`."""
+    def __call__(self, edge: int) -> Expr:
+        """The edge before bin `edge`."""
         if isinstance(self.bins, Operand):
-            return leaf(self.bins, (place,))
+            return leaf(self.bins, (edge,))
         ends = dict(zip(("start", "end"), self._range(), strict=True))
-        if place in {0, self.bins}:
-            return ends["end" if place else "start"]
-        return Apply("evenly", {**ends, "index": number(place, "index"), "last": number(self.bins, "last")})
+        if edge in {0, self.bins}:
+            return ends["end" if edge else "start"]
+        return Apply("evenly", {**ends, "index": number(edge, "index"), "last": number(self.bins, "last")})
 
     def width(self) -> float:
         """How far the range goes."""
@@ -182,13 +182,15 @@ class Edges:
         """The given range (for histc: if min and max differ); otherwise that of the data, widened if it is empty."""
         call, operand = self.call, self.call["self"]
         dtype = operand.source.dtype
-        named = (call["min"], call["max"]) if call.op == "histc" else call.get("range")
-        if call.op == "histc" and named[0] == named[1]:
-            named = None
+        limits = (call["min"], call["max"]) if call.op == "histc" else call.get("range")
+        if call.op == "histc" and limits[0] == limits[1]:
+            limits = None
         low: Expr
         high: Expr
-        if named is not None:
-            low, high = (number(rounded(float(v), dtype), n, dtype) for n, v in zip(("min", "max"), named, strict=True))
+        if limits is not None:
+            low, high = (
+                number(rounded(float(v), dtype), n, dtype) for n, v in zip(("min", "max"), limits, strict=True)
+            )
         elif operand.array.size:
             cells = _all(operand)
             low, high = Apply("min", {"cells": cells}), Apply("max", {"cells": cells})

@@ -40,11 +40,11 @@ def scatter(call: Call, cell: Cell) -> Expr:
     if call.get("reduce") is not None:
         return written(call, cell)
     full = cell or (0,)  # a number counts as a vector of one
-    named: Array = index.array if index.shape else index.array.reshape(1)
+    index_array: Array = index.array if index.shape else index.array.reshape(1)
     axis = call["dim"] % len(full)
     line = tuple(slice(None) if a == axis else i for a, i in enumerate(full))
-    reached = all(i < n for a, (i, n) in enumerate(zip(full, named.shape, strict=True)) if a != axis)
-    hits = np.flatnonzero(named[line] == full[axis]) if reached else np.empty(0, np.int64)
+    reached = all(i < n for a, (i, n) in enumerate(zip(full, index_array.shape, strict=True)) if a != axis)
+    hits = np.flatnonzero(index_array[line] == full[axis]) if reached else np.empty(0, np.int64)
     if not len(hits):
         return leaf(target, cell)
     source = call.get("src", call.get("value"))

@@ -263,9 +263,9 @@ def _summed(call: Call) -> tuple[int, ...]:
     return tuple(sorted(call["sumdim"]))
 
 
-def _axes(call: Call, place: str) -> list[int]:
+def _axes(call: Call, argument: str) -> list[int]:
     """The axes that a tensor has of all."""
-    return [a for a in range(len(_sizes(call))) if a not in call[place]]
+    return [a for a in range(len(_sizes(call))) if a not in call[argument]]
 
 
 def _read(operand: Operand, axes: Sequence[int], axis_index: Sequence[int | Array], count: int) -> Cells:

@@ -80,11 +80,11 @@ def group_norm(call: Call, cell: Cell) -> Expr:
     return _normalized(call, leaf(image, cell), mean, var, (cell[1],))
 
 
-def _normalized(call: Call, x: Expr, mean: Expr, var: Expr, place: Cell) -> Apply:
+def _normalized(call: Call, x: Expr, mean: Expr, var: Expr, affine_cell: Cell) -> Apply:
     eps = number(call["eps"], "eps")
     stored = isinstance(var, Apply) and var.function == "stored"
     parts: dict[str, Expr] = {"x": x, "mean": mean, "var": var, "eps": Apply("stored", {"x": eps}) if stored else eps}
-    return _affine(parts, call["weight"], call["bias"], place)
+    return _affine(parts, call["weight"], call["bias"], affine_cell)
 
 
 def _stored(part: Expr, call: Call) -> Expr:
@@ -109,14 +109,14 @@ def _in_steps(part: Expr) -> Apply:
     return Apply("stored", {"x": Apply("stored", {"x": part})})
 
 
-def _affine(parts: dict[str, Expr], weight: Operand | None, bias: Operand | None, place: Cell) -> Apply:
+def _affine(parts: dict[str, Expr], weight: Operand | None, bias: Operand | None, affine_cell: Cell) -> Apply:
     name = "normalize"
     if weight is not None or bias is not None:
         name = "normalize_weight"
-        parts["weight"] = number(1, "weight") if weight is None else leaf(weight, place)
+        parts["weight"] = number(1, "weight") if weight is None else leaf(weight, affine_cell)
     if bias is not None:
         name = "normalize_affine"
-        parts["bias"] = leaf(bias, place)
+        parts["bias"] = leaf(bias, affine_cell)
     return Apply(name, {**parts})
 
 

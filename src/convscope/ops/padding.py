@@ -38,14 +38,14 @@ def im2col(call: Call, cell: Cell) -> Leaf:
     across = _windows(operand.shape[-1], sizes[1], dilations[1], paddings[1], strides[1])
     channel, tap = divmod(row, sizes[0] * sizes[1])
     taps, windows = divmod(tap, sizes[1]), divmod(column, across)
-    place = [
+    position = [
         window * stride - padding + dilation * tap_index
         for window, stride, padding, dilation, tap_index in zip(
             windows, strides, paddings, dilations, taps, strict=True
         )
     ]
-    inside = all(0 <= i < n for i, n in zip(place, operand.shape[-2:], strict=True))
-    return leaf(operand, (*lead, channel, *place)) if inside else number(0, "padding")
+    inside = all(0 <= i < n for i, n in zip(position, operand.shape[-2:], strict=True))
+    return leaf(operand, (*lead, channel, *position)) if inside else number(0, "padding")
 
 
 def col2im(call: Call, cell: Cell) -> Dot:

@@ -27,8 +27,8 @@ def nearest(call: Call, cell: Cell) -> Leaf:
 
     Source: PyTorch, aten/src/ATen/native/UpSample.h, nearest_idx and nearest_exact_idx; always in float32.
     """
-    place = [_nearest_at(call, axis, index) for axis, index in _spatial(call, cell)]
-    return leaf(call["self"], (*cell[: -len(place)], *place))
+    position = [_nearest_at(call, axis, index) for axis, index in _spatial(call, cell)]
+    return leaf(call["self"], (*cell[: -len(position)], *position))
 
 
 def linear(call: Call, cell: Cell) -> Dot:

@@ -212,15 +212,15 @@ def gather(call: Call, cells: Array) -> Array:
     """Along one axis, the index that a tensor of the result's shape names; a number counts as a vector of one."""
     if not call["self"].shape:
         return cells[:, :0]
-    named = np.broadcast_to(call["index"].array[tuple(cells.T)], len(cells))
-    return _with(cells, call["dim"] % cells.shape[1], named) if cells.shape[1] else named[:, None].astype(np.int64)
+    indices = np.broadcast_to(call["index"].array[tuple(cells.T)], len(cells))
+    return _with(cells, call["dim"] % cells.shape[1], indices) if cells.shape[1] else indices[:, None].astype(np.int64)
 
 
 def take(call: Call, cells: Array) -> Array:
     """The cell with a number in reading order."""
     shape = call["self"].shape
-    named = np.broadcast_to(call["index"].array[tuple(cells.T)], len(cells)) % max(int(np.prod(shape)), 1)
-    return _unflat(named.astype(np.int64), shape)
+    indices = np.broadcast_to(call["index"].array[tuple(cells.T)], len(cells)) % max(int(np.prod(shape)), 1)
+    return _unflat(indices.astype(np.int64), shape)
 
 
 def masked_select(call: Call, cells: Array) -> Array:
@@ -232,8 +232,8 @@ def masked_select(call: Call, cells: Array) -> Array:
 
 def embedding(call: Call, cells: Array) -> Array:
     """The row of a table that an index names."""
-    *place, unit = cells.T
-    rows = np.broadcast_to(call["indices"].array[tuple(place)], len(cells))
+    *position, unit = cells.T
+    rows = np.broadcast_to(call["indices"].array[tuple(position)], len(cells))
     return np.stack([rows, unit], axis=1)
 
 
@@ -244,35 +244,35 @@ def index(call: Call, cells: Array) -> Array:
     they do not follow each other.
     """
     operand: Operand = call["self"]
-    named = _axes_named(call["indices"])
-    axes = [axis for axis, _ in named]
-    indices = np.broadcast_arrays(*(array for _, array in named))
+    indexed_axes = _axes_named(call["indices"])
+    axes = [axis for axis, _ in indexed_axes]
+    indices = np.broadcast_arrays(*(array for _, array in indexed_axes))
     width = indices[0].ndim
     together = axes == list(range(axes[0], axes[0] + len(axes)))
     start = axes[0] if together else 0
-    place = tuple(cells[:, start : start + width].T)
+    position = tuple(cells[:, start : start + width].T)
     other_indices = iter(np.delete(cells, np.s_[start : start + width], axis=1).T)
     by_axis = dict(zip(axes, indices, strict=True))
     columns = []
     for axis, length in enumerate(operand.shape):
-        columns.append(by_axis[axis][place] % length if axis in by_axis else next(other_indices))
+        columns.append(by_axis[axis][position] % length if axis in by_axis else next(other_indices))
     return np.stack([np.broadcast_to(column, len(cells)) for column in columns], axis=1).astype(np.int64)
 
 
 def _axes_named(indices: tuple[Operand | None, ...]) -> list[tuple[int, Array]]:
     """Each indexed axis with its index; a mask names as many axes as it has."""
-    named: list[tuple[int, Array]] = []
+    indexed_axes: list[tuple[int, Array]] = []
     axis = 0
     for operand in indices:
         if operand is None:
             axis += 1
         elif operand.array.dtype == bool:
-            named += [(axis + i, result) for i, result in enumerate(np.nonzero(operand.array))]
+            indexed_axes += [(axis + i, result) for i, result in enumerate(np.nonzero(operand.array))]
             axis += operand.array.ndim
         else:
-            named.append((axis, operand.array))
+            indexed_axes.append((axis, operand.array))
             axis += 1
-    return named
+    return indexed_axes
 
 
 def _with(cells: Array, axis: int, values: Array) -> Array:

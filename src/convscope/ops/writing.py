@@ -41,8 +41,8 @@ def _filled(call: Call) -> Targets:
 
 def _slices(call: Call) -> Array:
     positions = _positions(call)
-    named = np.atleast_1d(call["index"].array)
-    return positions.take(named % max(positions.shape[call["dim"]], 1), call["dim"]) if positions.ndim else positions
+    indices = np.atleast_1d(call["index"].array)
+    return positions.take(indices % max(positions.shape[call["dim"]], 1), call["dim"]) if positions.ndim else positions
 
 
 def _by_cells(call: Call) -> Targets:

@@ -201,7 +201,7 @@ def compare(
     sketches = [trace(model, first_of(data, model), keep=0) for model in nets]
     layers = [layers_of(sketch) for sketch in sketches]
     answers = Answers(data, nets, layers, shown)
-    settings = {"layers": [list(named) for named in layers], "shown": shown}
+    settings = {"layers": [list(layer_names) for layer_names in layers], "shown": shown}
     result = scan(
         data, nets, answers, answers.merge, what="comparing", settings=settings, folder=folder, progress=progress
     )
@@ -209,8 +209,8 @@ def compare(
     called = _numbered(names or [card_of(model).name for model in nets])
     paid, machine = _costs(nets, data)
     compared = tuple(
-        Compared(name, cost, Proportion(int(right), images), named)
-        for name, cost, right, named in zip(called, paid, result["right"], layers, strict=True)
+        Compared(name, cost, Proportion(int(right), images), layer_names)
+        for name, cost, right, layer_names in zip(called, paid, result["right"], layers, strict=True)
     )
     return Compare(
         f"{data.name}:{data.split}",

@@ -222,15 +222,15 @@ def _cut(cutter: Cropper, batch: BatchResult) -> tuple[tuple[int, int], dict[str
     shape = tuple(cutter.step.shape[axis] for axis in axes_of(cutter.step).places)
     places = {kind: np.stack(np.unravel_index(batch[f"{kind} place"], shape or (1,)), -1) for kind in KINDS}
 
-    def place(kind: str, rank: int, unit: int) -> tuple[int, ...]:
+    def position_of(kind: str, rank: int, unit: int) -> tuple[int, ...]:
         return tuple(map(int, places[kind][rank, unit][: len(shape)]))
 
     ranks, units = batch["most"].shape
     every = [(kind, rank, unit) for kind in KINDS for unit in range(units) for rank in range(ranks)]
-    frame = frame_of([cutter.box_at(unit, place(kind, rank, unit)) for kind, rank, unit in every])
+    frame = frame_of([cutter.box_at(unit, position_of(kind, rank, unit)) for kind, rank, unit in every])
 
     def patch(kind: str, rank: int, unit: int) -> Patch:
-        image, position = int(batch[f"{kind} image"][rank, unit]), place(kind, rank, unit)
+        image, position = int(batch[f"{kind} image"][rank, unit]), position_of(kind, rank, unit)
         value = float(batch[kind][rank, unit])
         return Patch(image, value, position, cutter.box_at(unit, position), *cutter.cut(image, unit, position, frame))
 

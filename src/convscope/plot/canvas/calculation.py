@@ -254,18 +254,20 @@ def draw_graph(sheet: Sheet, top: float, apply: Apply) -> float:
         return top
     low, high = _limits(ys[np.isfinite(ys)], y, reach)
 
-    def place(across: NDArray[np.float64], up: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def on_sheet(
+        across: NDArray[np.float64], up: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return (across + reach) / (2 * reach) * GRAPH_WIDE, top + (high - up) / (high - low) * GRAPH_HIGH
 
-    (left, middle, right), (bottom, zero, ceiling) = place(np.array([-reach, 0, reach]), np.array([low, 0, high]))
+    (left, middle, right), (bottom, zero, ceiling) = on_sheet(np.array([-reach, 0, reach]), np.array([low, 0, high]))
     sheet.line((left, right), (zero, zero), LINE, 0.8)
     sheet.line((middle, middle), (bottom, ceiling), LINE, 0.8)
     visible = np.isfinite(ys) & (ys >= low) & (ys <= high)
     for run in np.split(np.arange(POINTS), np.flatnonzero(np.diff(visible)) + 1):
         if visible[run[0]] and len(run) > 1:
-            across, up = place(xs[run], ys[run])
+            across, up = on_sheet(xs[run], ys[run])
             sheet.line(across.tolist(), up.tolist(), INK, 1.1)
-    (point_x,), (height,) = place(np.array([x]), np.array([y]))
+    (point_x,), (height,) = on_sheet(np.array([x]), np.array([y]))
     sheet.line((point_x, point_x), (zero, height), ACCENT, 0.7)
     sheet.line((middle, point_x), (height, height), ACCENT, 0.7)
     sheet.point(point_x, height, "o", ACCENT)

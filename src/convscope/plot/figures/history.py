@@ -100,8 +100,8 @@ def _curves(axes: Axes, key: str, batches: Events, epochs: Events) -> None:
         marker = "o" if name != "batches" and len(x) <= 30 else ""
         axes.plot(x, y, color=color, linewidth=weight, marker=marker, markersize=2.6, label=name)
     _frame(axes, key, [y for *_, y in curves])
-    named = [curve for curve in curves if curve[0] != "batches"] or curves
-    _name_ends(axes, [(name, color, float(x[-1]), float(y[-1])) for name, color, _, x, y in named], key)
+    labelled = [curve for curve in curves if curve[0] != "batches"] or curves
+    _name_ends(axes, [(name, color, float(x[-1]), float(y[-1])) for name, color, _, x, y in labelled], key)
     unit = " in %" if key == "accuracy" else ""
     axes.set_title(f"{key}{unit}", loc="left", fontsize=LABEL, fontweight="bold", color=INK, pad=9)
     best = [y.max() if key == "accuracy" else y.min() for name, _, _, _, y in curves if name == "test"]

@@ -104,11 +104,11 @@ def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS
     rows = choose(chosen.weight, most, "kernels")
     columns = choose(chosen.weight.swapaxes(0, 1), MOST_INPUTS, "input channels of each")
     scale = ColorScale.of(chosen.weight)
-    named = tuple(inputs) if chosen.first and len(inputs) == chosen.weight.shape[1] else ()
+    channel_names = tuple(inputs) if chosen.first and len(inputs) == chosen.weight.shape[1] else ()
     sheet = Sheet()
     y = sheet.header(chosen.title, *_facts(chosen, rows, columns)) + 0.12
     draw = _list if chosen.weight.shape[1] == 1 else _lines
-    y = draw(sheet, y, chosen, rows, _Columns(columns.shown, named), scale=scale)
+    y = draw(sheet, y, chosen, rows, _Columns(columns.shown, channel_names), scale=scale)
     sheet.legend(0, y + 0.1, min(sheet.right, 2.4), scale)
     return sheet.finish()
 

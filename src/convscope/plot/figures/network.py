@@ -107,9 +107,9 @@ def _rows(columns: Sequence[NetworkColumn]) -> list[list[int]]:
     return rows
 
 
-def _cut(columns: Sequence[NetworkColumn], place: int) -> int:
-    """How many lines that go round would be cut by ending a line before `place`."""
-    return sum(source < place - 1 for column in columns[place:] for source in column.reads if source < place)
+def _cut(columns: Sequence[NetworkColumn], position: int) -> int:
+    """How many lines that go round would be cut by ending a line before `position`."""
+    return sum(source < position - 1 for column in columns[position:] for source in column.reads if source < position)
 
 
 def _draw_row(

@@ -217,13 +217,13 @@ def _row(sheet: Sheet, y: float, columns: list[_Column], plane: tuple[int, int],
                 middle=True,
             )
             x += sign_width
-        place = (snap(x), y, w, h)
+        area = (snap(x), y, w, h)
         values = column.values[plane]
-        sheet.map(_filled(values), place, column.scale, f"{column.title} {plane[0]} {plane[1]}")
+        sheet.map(_filled(values), area, column.scale, f"{column.title} {plane[0]} {plane[1]}")
         if values.size <= WRITTEN:
-            sheet.grid(place, *values.shape)
+            sheet.grid(area, *values.shape)
             texts = aligned(values) if column.decimals is None else _written(values, column.decimals)
-            sheet.write(texts, column.scale.colors(_filled(values)), place)
+            sheet.write(texts, column.scale.colors(_filled(values)), area)
         if titled:
             sheet.text(x, y - 0.07, column.title, points=FOOT, color=MUTED)
         x += w

@@ -252,9 +252,9 @@ def kernel_titles(kernels: Mapping[str, object]) -> Iterator[Finding]:
     """Kernels whose title names edges of one direction, or corners, while they respond to other edges."""
     for title, kernel in kernels.items():
         result = edge_response(kernel if isinstance(kernel, Filter | str) else np.asarray(kernel, np.float64))
-        named = [way for way, pattern in DIRECTIONS.items() if re.search(pattern, title, re.IGNORECASE)]
-        corners = not named and re.search(r"\bcorners?\b", title, re.IGNORECASE) and result.direction != "none"
-        if corners or (len(named) == 1 and result.direction != named[0]):
+        directions = [way for way, pattern in DIRECTIONS.items() if re.search(pattern, title, re.IGNORECASE)]
+        corners = not directions and re.search(r"\bcorners?\b", title, re.IGNORECASE) and result.direction != "none"
+        if corners or (len(directions) == 1 and result.direction != directions[0]):
             evidence = f"titled {title!r}, it answers {result}: it finds {_finds(result.direction)}"
             numbers = {"vertical": result.vertical, "horizontal": result.horizontal}
             yield Finding("kernel-title", title, evidence, numbers)

@@ -78,15 +78,15 @@ class Watching(TorchFunctionMode):
         """Note the call, then make it."""
         arguments = kwargs or {}
         if func in LOSSES:
-            named = _bound(func, args, arguments)
-            output, target = named.get("input"), named.get("target")
+            bound = _bound(func, args, arguments)
+            output, target = bound.get("input"), bound.get("target")
             if isinstance(output, Tensor) and isinstance(target, Tensor):
                 self.observed.losses.append(LossCall(LOSSES[func], output.detach(), target.detach()))
         elif func in MODAL:
-            named = _bound(func, args, arguments)
-            rate = named.get("p", 1.0)
+            bound = _bound(func, args, arguments)
+            rate = bound.get("p", 1.0)
             if rate:
-                self.observed.modes.append((MODAL[func], bool(named.get("training", True))))
+                self.observed.modes.append((MODAL[func], bool(bound.get("training", True))))
         return func(*args, **arguments)
 
 
