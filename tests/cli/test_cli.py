@@ -397,6 +397,14 @@ def test_a_closed_stream_is_no_obstacle(command: str, closed: str, status: int, 
         assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
+@pytest.mark.parametrize("backend", ["module://no_such_backend", "nonsense"])
+def test_figures_are_written_whatever_backend_the_environment_names(tmp_path: Path, backend: str) -> None:
+    command = [sys.executable, "-m", "convscope", "filter", "1 2; 3 4", "--kernel", "1", "--out", "o.png"]
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr, (tmp_path / "o.png").exists()) == (0, "", True)
+
+
 WRITING = {
     "report": ("report", "no-such-model", "-o", ".html"),
     "workbook": ("workbook", "no-such-model", "-o", ".xlsx"),

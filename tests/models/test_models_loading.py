@@ -361,3 +361,14 @@ def test_a_run_that_is_called_like_a_built_in_network_is_that_run(
     assert second.config["model"]["source"] == "crosses"
     Path("shapes-cnn").mkdir()
     assert card_of(cs.load_model("shapes-cnn")).notes == ()
+
+
+def test_an_exported_program_is_traced_and_its_file_says_how(tmp_path: Path) -> None:
+    image = torch.ones(1, 1, 4, 4)
+    program = torch.export.export(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).eval(), (image,))
+    anything: Any = program
+    trace = cs.trace(anything, image)
+    assert cs.verify(trace).proved
+    torch.export.save(program, tmp_path / "net.pt2")
+    with pytest.raises(cs.UsageError, match=r"net.pt2 is an exported program, .* cs.trace\(torch.export.load"):
+        cs.load_model(tmp_path / "net.pt2")

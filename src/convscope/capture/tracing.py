@@ -21,6 +21,7 @@ from convscope.inputs.model_inputs import prepare_inputs
 from convscope.inputs.pictures import BATCH, prepare_batch
 from convscope.models.loading import load_model
 from convscope.models.preparation import give_shapes
+from convscope.models.user_code import as_module
 from convscope.progress import Progress
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -137,7 +138,7 @@ def _loaded(
         model = load_run(model) if of_run and (Path(model) / "config.json").is_file() else load_model(model)
     if isinstance(image, str | Path):
         image = _named(image, model.model if isinstance(model, Run) else model)
-    return model, image
+    return (model if isinstance(model, nn.Module | Run) else as_module(model)), image
 
 
 def _prepared(model: nn.Module, image: Inputs | None, batched: bool | None) -> tuple[ModelState, CallInputs]:

@@ -152,6 +152,8 @@ PLAIN = (
 def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
     open_missing_streams()
+    if sys.argv[1:2] != ["lesson"]:  # whose code may open windows
+        os.environ["MPLBACKEND"] = "agg"  # figures are files, and another backend may not exist here
     _keep_settings_of_folder_out()
     warnings.showwarning = _show_warning
     print_in_any_encoding()

@@ -168,6 +168,11 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, object], se
     if path.suffix == ".py":
         networks = ", ".join(f"{spec}:{name}" for name in user_code.networks_in_file(path)) or f"{spec}:NAME"
         raise UsageError(f"{spec} is a file; name the network in it: {networks}.")
+    if path.is_file() and path.suffix == ".pt2":
+        raise UsageError(
+            f"{spec} is an exported program, which may name code; if you trust it, load it in Python: "
+            f"cs.trace(torch.export.load({spec!r}), image)."
+        )
     if path.is_file():
         raise UsageError(f"{spec} is a file, and weights do not say the network; name it, and give weights={spec!r}.")
     names_code = ":" in os.path.splitdrive(spec)[1]  # not the colon of a drive, as in C:\runs

@@ -22,9 +22,9 @@ from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.type_checks import takes
 
-
 RESHAPES = {"view", "reshape", "_unsafe_view", "_reshape_alias", "flatten"}
 """Operations that keep the order of all numbers."""
+
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveField(RichDisplay):
