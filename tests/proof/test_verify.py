@@ -163,3 +163,20 @@ def test_the_report_is_json(trace: Trace) -> None:
     assert plain["steps"][0]["worst"] == "inf"
     assert plain["steps"][1]["mismatch"] is None
     assert json.loads(json.dumps(cs.verify(trace).to_json(), allow_nan=False))["share"] == 1
+
+
+@pytest.mark.parametrize("kind", ["group", "layer"])
+def test_an_error_of_a_part_in_500_shows_in_a_large_normalization_and_its_gradient(kind: str) -> None:
+    """65,536 numbers are normalized together; kernels add them in chunks and lanes, which round less than in turn."""
+    torch.manual_seed(0)
+    norm = torch.nn.GroupNorm(1, 4) if kind == "group" else torch.nn.LayerNorm([4, 128, 128])
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1), norm, torch.nn.Flatten(), torch.nn.Linear(65536, 2))
+    trace = cs.trace(model, torch.rand(1, 1, 128, 128), target=torch.tensor([1]))
+    forward, backward = f"native_{kind}_norm", f"native_{kind}_norm_backward"
+    assert {step.finding for step in cs.verify(trace, cells=1).steps if step.op in {forward, backward}} == {"proved"}
+    for op in (forward, backward):
+        array = next(step for step in trace.all_steps if step.op == op).output
+        array.flags.writeable = True
+        array += 0.002 * (array if op == forward else np.abs(array).mean())
+    found = {step.op: step.finding for step in reversed(cs.verify(trace, cells=1).steps)}
+    assert (found[forward], found[backward]) == ("mismatch", "mismatch")

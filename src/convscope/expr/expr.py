@@ -26,6 +26,7 @@ from convscope.expr.precision import (
     exact_sum,
     exact_sums,
     gamma,
+    sums,
     wrapped,
     writing_error,
 )
@@ -218,13 +219,12 @@ class Dot:
         if self.kind:
             return BoundedResult(float(self._counted()), 0.0)
         products = self.products
-        magnitudes = np.abs(products)
         total = exact_sum(products) if products.ndim == 1 else exact_sums(products)
         value, error = _over(total * self.scale, self.divisor), self._inherited()
         with np.errstate(all="ignore"):
-            added = magnitudes.sum(-1)
+            added = sums(products, np.abs)
             scaled_sum, size = added * max(abs(self.scale), 1.0), added * np.abs(self._factors())
-            roundings = np.count_nonzero(magnitudes, axis=-1) - (self.right is None)
+            roundings = np.count_nonzero(products, axis=-1) - (self.right is None)
             roundings = roundings + self.extra + (self.scale != 1) + (self.divisor != 1)
             if self.bias is not None:
                 plus = self.bias.result(precision)
@@ -235,7 +235,7 @@ class Dot:
                 error = error + gamma(self.narrow, precision.inner) * (self._put_down(products, size, added) + error)
             if self.right is not None and precision.flushes:  # products of numbers that the kernel takes for 0
                 small = np.minimum(np.abs(self.left.values), np.abs(self.right.values)) < precision.tiny
-                error = error + (magnitudes * small).sum(-1) * abs(self.factor)
+                error = error + (np.abs(products) * small).sum(-1) * abs(self.factor)
             error = np.where(np.maximum(scaled_sum, size) >= precision.room, np.inf, error)
             error = error + (roundings > 0) * precision.tiny * np.maximum(1.0, roundings * abs(self.factor))
         return BoundedResult(value, error) if products.ndim > 1 else BoundedResult(float(value), float(error))

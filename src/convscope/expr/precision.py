@@ -9,15 +9,16 @@ Uses NumPy. Python's own integers calculate without limits, and `wrapped` takes 
 additions, subtractions and products modulo 2**bits, so it does not matter when that is done.
 """
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 import numpy as np
 
-from convscope.typing import Array, Numbers
+from convscope.typing import Array, Numbers, Row
 
 Rounding = Literal["wide", "stores between", "narrow"]
 """How a CPU kernel treats bfloat16 and half: calculates in float32 and rounds its result; does so and also stores
@@ -228,6 +229,8 @@ WHOLE: Mapping[str, Callable[..., int]] = {
 # Exact sums: many numbers added with one rounding, one row or many rows at once
 
 
+BLOCK = 2**18
+"""Numbers of a row that are changed at a time."""
 FEW = 512
 """Up to this many numbers are added faster by `math.fsum` than by arrays."""
 
@@ -241,9 +244,22 @@ def exact_sum(numbers: Array) -> float:
     return float(exact_sums(numbers[None])[0])
 
 
+def sums(rows: Row, change: Callable[[Row], Row]) -> Array:
+    """The sum of each row of changed numbers, some numbers at a time: a copy of a large row does not fit into memory.
+
+    >>> sums(np.array([1.0, 2.0]), np.square)
+    np.float64(5.0)
+    """
+    if rows.shape[-1] <= BLOCK:
+        return cast("Array", np.sum(change(rows), axis=-1))
+    starts = range(0, rows.shape[-1], BLOCK)
+    return cast("Array", sum(np.sum(change(rows[..., start : start + BLOCK]), axis=-1) for start in starts))
+
+
 def _one_by_one(numbers: Array) -> float:
+    blocks = (numbers[start : start + BLOCK].tolist() for start in range(0, len(numbers), BLOCK))
     try:
-        return math.fsum(numbers.tolist())
+        return math.fsum(itertools.chain.from_iterable(blocks))
     except (OverflowError, ValueError):
         with np.errstate(all="ignore"):
             return float(np.sum(numbers))
@@ -272,12 +288,14 @@ def exact_sums(rows: Array) -> Array:
     if rows.size <= FEW:
         return np.array([_one_by_one(row) for row in rows], np.float64)
     with np.errstate(all="ignore"):
-        largest = np.abs(rows).max(-1)
+        largest = np.maximum(rows.max(-1), -rows.min(-1))
         exponent = np.frexp(largest)[1]
         bits = count.bit_length()  # count < 2**bits, so the sum is below 2**(bits + exponent)
-        first, remainder = _split(rows, np.ldexp(1.0, bits + exponent))
-        second, remainder = _split(remainder, np.ldexp(1.0, 2 * bits + exponent - 53))
-        third = remainder.sum(-1)
+        first, second, third = np.zeros((3, len(rows)))
+        for start in range(0, count, BLOCK):
+            upper, remainder = _split(rows[:, start : start + BLOCK], np.ldexp(1.0, bits + exponent))
+            lower, remainder = _split(remainder, np.ldexp(1.0, 2 * bits + exponent - 53))
+            first, second, third = first + upper, second + lower, third + remainder.sum(-1)
         third_error = np.ldexp(1.0, 4 * bits + exponent - 159)  # of that sum, which is rounded
         high, low = _two_sum(first, second)
         low, low_error = _two_sum(low, third)

@@ -125,19 +125,27 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
 
 
 def _added(total: Dot, call: Call) -> Dot:
-    """The sum as the kernel adds it: a term is in at most `depth` additions of its own type.
+    """The sum as the kernel adds it: a term is in at most `_depth` additions of its own type."""
+    counted = int(np.count_nonzero(total.products))
+    return replace(total, extra=total.extra + min(_depth(call, len(total.left)), counted) - counted)
+
+
+def _depth(call: Call, terms: int) -> int:
+    """In how many additions a term of a sum over the cells that are normalized together is at most.
 
     Batch norm of contiguous float32 adds each image's plane in the lanes of a vector, at least 4, then the lanes, and
-    the images in float64. All others are taken to add one after the other, through all images.
+    the images in float64. Layer norm adds a row so, group norm of contiguous memory each channel and then the channels.
+    All others are taken to add one after the other, through all images.
 
-    Source: PyTorch, aten/src/ATen/native/cpu/batch_norm_kernel.cpp, batch_norm_cpu_backward_contiguous_impl.
+    Source: PyTorch, aten/src/ATen/native/cpu/batch_norm_kernel.cpp, batch_norm_cpu_backward_contiguous_impl;
+    layer_norm_kernel.cpp, layer_norm_backward_frame; group_norm_kernel.cpp, ComputeInternalGradients.
     """
-    plane = int(np.prod(call["input"].shape[2:]))
-    if call.dtype != "float32" or call.extra.get("layout") != "contiguous" or plane == 1:
-        return total
-    counted = int(np.count_nonzero(total.products))
-    depth = plane // 4 + 16
-    return replace(total, extra=total.extra + min(depth, counted) - counted)
+    contiguous = call.extra.get("layout") == "contiguous"
+    if call.op == "native_batch_norm_backward":
+        plane = int(np.prod(call["input"].shape[2:]))
+        return plane // 4 + 16 if call.dtype == "float32" and contiguous and plane > 1 else terms
+    in_lanes = contiguous or call.op == "native_layer_norm_backward"
+    return terms // 4 + 32 if in_lanes and call.dtype != "float64" else terms
 
 
 def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
@@ -177,7 +185,9 @@ def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call,
         return Apply("sub", {"x": cells.leaf(index), "y": mean}, note="its distance from the mean")
 
     if separate:
-        errors = gamma(len(cells) + 4, call.precision.sum) * (np.abs(cells.values) + abs(mean.value()))
+        errors = gamma(min(len(cells), _depth(call, len(cells))) + 4, call.precision.sum) * (
+            np.abs(cells.values) + abs(mean.value())
+        )
     else:
         errors = call.precision.sum * np.abs(values)
     return Cells(values, source, cells.cells, cells.grid, errors=errors, derive=derive)
@@ -206,8 +216,11 @@ def _affine(call: Call, line: Sequence[Axis], requested: str, row_of_cell: Array
         statistics: Cells of the recorded means and rates.
     """
     grads = outer(call["grad_out"], line)
+    depth = _shared_depth(call, len(grads))
     if requested == "bias":
-        return Dot(grads, note=f"the sum of the {len(grads):,} gradients here", narrow=1)
+        counted = int(np.count_nonzero(grads.values))
+        note = f"the sum of the {len(grads):,} gradients here"
+        return Dot(grads, note=note, narrow=1, extra=min(depth, counted) - counted + 1)
     cells = outer(call["input"], line)
     places = [tuple(map(int, position)) for position in statistics]
     statistic_index = tuple(statistics.T)
@@ -220,8 +233,20 @@ def _affine(call: Call, line: Sequence[Axis], requested: str, row_of_cell: Array
         parts = {"x": cells.leaf(index), "mean": leaf(call["mean"], statistic), "rate": leaf(call["rstd"], statistic)}
         return Apply("normalized_by", {**parts}, note="the number that the weight multiplied")
 
-    errors = gamma(len(cells) + 6, call.precision.sum) * (np.abs(cells.values) + np.abs(mean)) * np.abs(rate)
+    errors = gamma(depth + 6, call.precision.sum) * (np.abs(cells.values) + np.abs(mean)) * np.abs(rate)
     normalized = Cells(values, source, cells.cells, cells.grid, errors=errors, derive=derive)
-    return Dot(
-        normalized, grads, note=f"the {len(grads):,} numbers that this weight multiplied × their gradients", narrow=1
-    )
+    note = f"the {len(grads):,} numbers that this weight multiplied × their gradients"
+    total = Dot(normalized, grads, note=note, narrow=1)
+    counted = int(np.count_nonzero(total.products))
+    return replace(total, extra=min(depth, counted) - counted)
+
+
+def _shared_depth(call: Call, terms: int) -> int:
+    """In how many additions a term of the gradient of a weight or bias is at most.
+
+    Group norm of contiguous memory adds each channel in the lanes of a vector, then the images. Layer norm adds one row
+    after the other.
+    """
+    plane = int(np.prod(call["input"].shape[2:]))
+    contiguous = call.op == "native_group_norm_backward" and call.extra.get("layout") == "contiguous"
+    return min(terms, plane // 4 + terms // plane + 24) if contiguous and call.dtype != "float64" else terms

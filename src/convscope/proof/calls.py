@@ -56,7 +56,7 @@ DRAWN = frozenset(
 LAID_OUT = frozenset(
     {
         "batch_norm", "native_batch_norm", "_native_batch_norm_legit", "native_batch_norm_backward", "group_norm",
-        "native_group_norm", "convscope::running_mean", "convscope::running_var",
+        "native_group_norm", "native_group_norm_backward", "convscope::running_mean", "convscope::running_var",
     }
 )  # fmt: skip
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""

@@ -31,6 +31,8 @@ UNIT = 2.0**-24
 """The unit roundoff of float32, in which gradients are recorded."""
 KEPT = 4
 """Number of nodes whose derivatives are cached: several steps contain gradients of the same node."""
+KEPT_BYTES = 64_000_000
+"""Memory of the cached derivatives, beyond which those found before are dropped."""
 OF_RESULT = frozenset({"Sigmoid", "Tanh", "Expm1", "Elu"})
 """Nodes whose slope is calculated from a recorded result between -1 and 1."""
 SLICES = "CopySlices"
@@ -104,7 +106,7 @@ class Derivatives:
     def of_node(self, place: int) -> tuple[Derivative, ...]:
         """Every gradient that one node gave."""
         if place not in self._derivatives_of:
-            while len(self._derivatives_of) >= KEPT:
+            while len(self._derivatives_of) >= KEPT or sum(map(_bytes, self._derivatives_of.values())) > KEPT_BYTES:
                 self._derivatives_of.pop(next(iter(self._derivatives_of)))
             self._derivatives_of[place] = tuple(self._derivatives(self.nodes[place]))
         return self._derivatives_of[place]
@@ -283,6 +285,10 @@ class Derivatives:
 
     def _numbers(self, ref: Ref) -> Array:
         return numbers_of(self.trace, ref)
+
+
+def _bytes(derivatives: tuple[Derivative, ...]) -> int:
+    return sum(one.expected.nbytes for one in derivatives if one.expected is not None)
 
 
 def numbers_of(trace: Trace, ref: Ref) -> Array:

@@ -17,7 +17,8 @@ from convscope.errors import ConvscopeError
 from convscope.proof.calls import LAID_OUT, STRIDED, layout_of, memory_of, multiplies_padding
 from convscope.proof.tolerance import agree
 from convscope.reference.operation import Arguments, Operation
-from convscope.reference.partition import CELLS, Box, parts_of
+from convscope.reference.partition import parts_of
+from convscope.reference.parts import CELLS, Box
 from convscope.reference.precision import wrapped
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
@@ -37,6 +38,8 @@ RANKED = frozenset({"kthvalue", "max", "median", "min", "mode", "nanmedian", "so
 """Operations whose second result says where the first one's numbers were; equal numbers compete for a place."""
 KEPT = 4
 """Recomputed steps that are kept for each trace: who explains one cell often explains its neighbour."""
+KEPT_BYTES = 64_000_000
+"""Their memory, beyond which only the last is kept."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,9 +100,13 @@ def recomputed(
     with _KEEPING:
         cache[key] = results
         cache.move_to_end(key)
-        while len(cache) > KEPT:
+        while len(cache) > KEPT or (len(cache) > 1 and sum(map(_bytes, cache.values())) > KEPT_BYTES):
             cache.popitem(last=False)
     return results.get(output)
+
+
+def _bytes(results: dict[int, Recomputation]) -> int:
+    return sum(result.values.nbytes + result.bounds.nbytes for result in results.values())
 
 
 _KEEPING = Lock()
@@ -151,7 +158,7 @@ def recompute_in_parts(
         yield RecomputedPart(None, None, _settled_ranks(step, results, arguments))
         return
     for part in parts_of(step.op, arguments, step.shape, cells, normwise=normwise):
-        results = _evaluate(operation, step, part.arguments, normwise=normwise, lean=True)
+        results = _evaluate(operation, step, part.arguments, normwise=normwise, lean=True, outputs=part.outputs)
         others = part.box if part.others is None else part.others
         results = _settled_ranks(step, results, part.arguments, others)
         yield RecomputedPart(part.box, others, results)
@@ -193,15 +200,22 @@ def arguments_of(trace: Trace, step: Step) -> dict[str, Any]:
 
 
 def _evaluate(
-    operation: Operation, step: Step, arguments: Arguments, *, normwise: bool, lean: bool = False
+    operation: Operation,
+    step: Step,
+    arguments: Arguments,
+    *,
+    normwise: bool,
+    lean: bool = False,
+    outputs: tuple[int, ...] | None = None,
 ) -> dict[int, Recomputation]:
-    roundoffs = [ROUNDOFF.get(evaluated.dtype, (2.0**-24, 0.0)) for evaluated in step.results]
+    outputs = tuple(range(len(step.results))) if outputs is None else outputs
+    roundoffs = [ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0)) for output in outputs]
     before = roundoffs[:1] * step.position  # results that are other steps
-    evaluated = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
+    made = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
     return {
-        output: Recomputation(wrapped(pair[0], step.results[output].dtype), pair[1])
-        for output, pair in enumerate(evaluated[step.position :])
-        if pair is not None
+        output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
+        for output, one in zip(outputs, made[step.position :], strict=False)
+        if one is not None
     }
 
 

@@ -19,7 +19,7 @@ from convscope.proof.channel_bias import ChannelErrors, has_channel_means, offse
 from convscope.proof.recomputation import Recomputation
 from convscope.proof.tolerance import Reach, agree, reach_of, resolution_of, undecided, whole_bound, within_reach
 from convscope.proof.verification_report import Mismatch, Witness
-from convscope.reference.partition import Box, boxes
+from convscope.reference.parts import Box, boxes
 from convscope.typing import Array
 
 

@@ -18,7 +18,7 @@ from convscope.expr.call import Call
 from convscope.expr.precision import Precision
 from convscope.proof.verification_report import RESOLVED
 from convscope.reference.operation import exact
-from convscope.reference.partition import boxes
+from convscope.reference.parts import boxes
 from convscope.reference.table import OPERATIONS
 from convscope.typing import Array, Numbers
 

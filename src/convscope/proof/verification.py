@@ -26,7 +26,7 @@ from convscope.proof.step_check import UNABLE, StepCheck
 from convscope.proof.tolerance import mixes
 from convscope.proof.verification_report import RESOLVED, Mismatch, Returned, StepReport, Verification
 from convscope.reference.operation import Operation
-from convscope.reference.partition import Box
+from convscope.reference.parts import Box
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Ref, Step, broken_chains
 from convscope.traces.trace import Trace

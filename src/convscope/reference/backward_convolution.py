@@ -1,10 +1,11 @@
 """Convolution backward: the gradients of input, kernels and bias, one kernel position at a time. Uses precision.
 
 A kernel position reads one shifted, strided view of the input. The view times the gradients, summed, is the gradient of
-the kernel position; the gradients times its number are added to the view for the gradient of the input.
+the kernel position; the gradients times its number are added to the view for the gradient of the input. Arrays come in
+the type that they were recorded in, and are widened some rows at a time.
 """
 
-import functools
+import itertools
 import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,12 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.reference.convolution import Sizes, per_axis
+from convscope.reference.parts import boxes
 from convscope.reference.precision import carried, gamma
 from convscope.typing import Array, Index
+
+Change = Callable[[Array], Array]
+"""Applied to all numbers before they are multiplied: nothing, or their magnitudes, or 1 where they are not zero."""
 
 
 class Geometry(TypedDict):
@@ -37,6 +42,8 @@ class BackwardGeometry(Geometry):
 WALKS = platform.machine().lower() in {"amd64", "i386", "i686", "x86_64"}
 """Whether kernels add a kernel's gradient place after place here, see `_walked`."""
 LANES = 64
+CELLS = 2**19
+"""Cells of both sides that are multiplied at a time, about: 4 MB of float64."""
 FEW = 1000
 """Terms of a sum up to which its bound in any order is narrow enough: a thousand roundings of float32 are 6e-5."""
 
@@ -78,20 +85,7 @@ def convolution_backward(
     if bordered and not all(np.isfinite(array).all() for array in (grad_output, x, weight)):
         raise UsageError("the gradient of a padded convolution with infinities or NaN depends on the kernel.")
     geometry: Geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    wide, narrow = (grad_output, x) if transposed else (x, grad_output)
-    gradients: list[Array] = []
-    if output_mask[0]:
-        spread = (
-            _gathered(wide, weight, narrow.shape, **geometry)
-            if transposed
-            else _scattered(narrow, weight, x.shape, **geometry)
-        )
-        gradients.append(spread)
-    if output_mask[1]:
-        gradients.append(_kernels(wide, narrow, weight.shape, **geometry))
-    if output_mask[2]:
-        gradients.append(grad_output.sum((0, *range(2, grad_output.ndim))))
-    return tuple(gradients)
+    return _gradients(_same, grad_output, x, weight, {**geometry, "transposed": transposed, "output_mask": output_mask})
 
 
 def convolution_backward_error(
@@ -120,8 +114,8 @@ def convolution_backward_error(
         "stride": stride, "padding": padding, "dilation": dilation, "transposed": transposed, "groups": groups,
         "output_mask": output_mask,
     }  # fmt: skip
-    sizes = _added_up(np.abs, grad_output, x, weight, arguments)
-    counts = _added_up(lambda array: (array != 0).astype(np.float64), grad_output, x, weight, arguments)
+    sizes = _gradients(np.abs, grad_output, x, weight, arguments)
+    counts = _gradients(_occupied, grad_output, x, weight, arguments)
     images, taps = len(x), math.prod(weight.shape[2:])
     addition_counts = [n for n, is_requested in zip((taps, images, images), output_mask, strict=True) if is_requested]
     any_order = [_gamma(count, u) * size for size, count in zip(sizes, counts, strict=True)]
@@ -142,18 +136,43 @@ def convolution_backward_error(
     )
 
 
-def _added_up(
-    change: Callable[[Array], Array], grad_output: Array, x: Array, weight: Array, arguments: BackwardGeometry
+def _same(array: Array) -> Array:
+    return array
+
+
+def _occupied(array: Array) -> Array:
+    """1 where a number is not zero."""
+    return (array != 0).astype(np.float64)
+
+
+def _gradients(
+    change: Change, grad_output: Array, x: Array, weight: Array, arguments: BackwardGeometry
 ) -> tuple[Array, ...]:
-    """The gradients of changed operands; where these are sums over all images, image by image to save memory."""
-    changed = change(weight)
-    if arguments["output_mask"][0]:
-        return convolution_backward(change(grad_output), change(x), changed, **arguments)
-    per_image = (
-        convolution_backward(change(grad_output[n : n + 1]), change(x[n : n + 1]), changed, **arguments)
-        for n in range(len(x))
-    )
-    return tuple(functools.reduce(np.add, gradients) for gradients in zip(*per_image, strict=True))
+    """The gradients of a convolution whose numbers are all changed before."""
+    geometry: Geometry = {name: arguments[name] for name in Geometry.__annotations__}  # type: ignore[assignment, literal-required]
+    transposed, asked = arguments["transposed"], arguments["output_mask"]
+    wide, narrow = (grad_output, x) if transposed else (x, grad_output)
+    made: list[Array] = []
+    if asked[0]:
+        spread = _gathered if transposed else _scattered
+        made.append(spread(change(_widened(grad_output)), change(_widened(weight)), x.shape, **geometry))
+    if asked[1]:
+        made.append(_kernels(change, wide, narrow, weight.shape, **geometry))
+    if asked[2]:
+        made.append(_channel_sums(change, grad_output))
+    return tuple(made)
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64, copy=False)
+
+
+def _channel_sums(change: Change, grad: Array) -> Array:
+    """The sum of each channel, shape (K,)."""
+    sums = np.zeros(grad.shape[1])
+    for box in boxes(grad.shape, range(grad.ndim)):
+        sums[box[1]] += change(_widened(grad[box])).sum((0, *range(2, grad.ndim)))
+    return sums
 
 
 def _walked(rows: Iterator[tuple[Array, Array]], size: Array, count: Array, u: float) -> Array:
@@ -186,12 +205,19 @@ def _bias_images(grad: Array) -> Iterator[tuple[Array, Array]]:
     An image is added in up to 64 lanes of vectors, cell by cell in turn. The partial sum of a lane is at most the span
     of its running sums, and that of several lanes the sum of these.
     """
-    images, channels = grad.shape[:2]
-    flat = grad.reshape(images, channels, -1)
-    lanes = np.pad(flat, ((0, 0), (0, 0), (0, -flat.shape[2] % LANES))).reshape(images, channels, -1, LANES)
-    running = lanes.cumsum(2)
-    span = np.maximum(running.max(2), 0) - np.minimum(running.min(2), 0)
-    yield from zip(flat.sum(2), np.minimum(span.sum(2), np.abs(flat).sum(2)), strict=True)
+    for image in grad:
+        planes = image.reshape(len(image), -1)
+        each = [_lanes(planes[box[0]]) for box in boxes(planes.shape, (0,))]
+        yield np.concatenate([total for total, _ in each]), np.concatenate([partial for _, partial in each])
+
+
+def _lanes(planes: Array) -> tuple[Array, Array]:
+    """(K, cells) -> the sum of each plane and its largest partial sum in lanes, shape (K,)."""
+    flat = _widened(planes)
+    lanes = np.pad(flat, ((0, 0), (0, -flat.shape[1] % LANES))).reshape(len(flat), -1, LANES)
+    running = lanes.cumsum(1)
+    span = np.maximum(running.max(1), 0) - np.minimum(running.min(1), 0)
+    return flat.sum(1), np.minimum(span.sum(1), np.abs(flat).sum(1))
 
 
 def _kernel_rows(
@@ -199,16 +225,16 @@ def _kernel_rows(
 ) -> Iterator[tuple[Array, Array]]:
     """For each row of each image, the sum that `_kernels` adds there, and its magnitudes."""
     groups = geometry["groups"]
-    units = narrow.shape[1] // groups
-    lines, width = math.prod(narrow.shape[2:-1]), narrow.shape[-1]
-    positions = list(_positions(narrow.shape[2:], shape[2:], **geometry))
-    for image in range(len(wide)):
-        padded, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
-        inputs, gradients = padded[0], grouped_gradients[0]  # (G, C/G, P', Q'), (G, K/G, P, Q)
+    units, width = narrow.shape[1] // groups, narrow.shape[-1]
+    most = max(1, 8 * CELLS // math.prod(shape))
+    for seen, gradients in _meetings(
+        _same, wide, narrow, shape, most=most, **geometry
+    ):  # (G, C/G, P', Q'), (G, K/G, P, Q)
+        lines = math.prod(gradients.shape[2:-1])
         lines_of_gradients = gradients.reshape(groups, units, lines, width).transpose(0, 2, 1, 3)  # (G, lines, K/G, Q)
         sums, sizes = (np.empty((lines, groups, units, *shape[1:])) for _ in range(2))
-        for tap, cells_met in positions:
-            window = inputs[cells_met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
+        for tap, met in _positions(gradients.shape[2:], shape[2:], **geometry):
+            window = seen[met].reshape(groups, -1, lines, width).transpose(0, 2, 3, 1)  # (G, lines, Q, C/G)
             sums[tap] = (lines_of_gradients @ window).transpose(1, 0, 2, 3)
             sizes[tap] = (np.abs(lines_of_gradients) @ np.abs(window)).transpose(1, 0, 2, 3)
         for row_sum, magnitude in zip(sums, sizes, strict=True):
@@ -223,7 +249,7 @@ def _gamma(counts: Array, u: float) -> Array:
 
 def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> Array:
     """(N, K, P, Q) -> (N, C, H, W): each output adds its gradient, times each kernel number, to its input cells."""
-    padded, inner = _room(shape, grad, weight, **geometry)
+    padded, inner = _room(shape, grad.shape, weight.shape, **geometry)
     groups = geometry["groups"]
     out = np.zeros((shape[0], groups, shape[1] // groups, *padded))
     grouped_gradients = grad.reshape(grad.shape[0], groups, -1, *grad.shape[2:])  # (N, G, K/G, P, Q)
@@ -235,11 +261,11 @@ def _scattered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: U
 
 def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> Array:
     """For transposed convolutions, (N, K, P, Q) -> (N, C, H, W): each input cell gathers from the outputs it wrote."""
-    padded, inner = _room(grad.shape, np.empty(shape), weight, **geometry)
+    padded, inner = _room(grad.shape, shape, weight.shape, **geometry)
     groups = geometry["groups"]
-    padded_grad = np.zeros((*grad.shape[:2], *padded))
-    padded_grad[inner] = grad
-    grouped = padded_grad.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
+    room = np.zeros((*grad.shape[:2], *padded))
+    room[inner] = grad
+    grouped = room.reshape(grad.shape[0], groups, -1, *padded)  # (N, G, K/G, P', Q')
     kernels = weight.reshape(groups, -1, *weight.shape[1:])  # (G, C/G, K/G, R, S)
     out = np.zeros((shape[0], groups, shape[1] // groups, *shape[2:]))
     for tap, cells_met in _positions(shape[2:], weight.shape[2:], **geometry):
@@ -247,39 +273,54 @@ def _gathered(grad: Array, weight: Array, shape: tuple[int, ...], **geometry: Un
     return out.reshape(shape)
 
 
-def _kernels(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> Array:
+def _kernels(change: Change, wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> Array:
     """For each position, what it met times what was there: `narrow` has one cell for each place of the kernel."""
     groups = geometry["groups"]
     out = np.zeros((groups, narrow.shape[1] // groups, *shape[1:]))
-    for image in range(len(wide)):  # one after the other, so that little memory is needed
-        padded, grouped_gradients = _meeting(wide[image : image + 1], narrow[image : image + 1], shape, **geometry)
-        still = grouped_gradients[0].reshape(groups, out.shape[1], -1)  # (G, K/G, PQ)
-        for tap, cells_met in _positions(narrow.shape[2:], shape[2:], **geometry):
-            window = padded[0][cells_met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
+    for room, passed in _meetings(change, wide, narrow, shape, **geometry):
+        still = passed.reshape(groups, out.shape[1], -1)  # (G, K/G, PQ)
+        for tap, met in _positions(passed.shape[2:], shape[2:], **geometry):
+            window = room[met].reshape(groups, out.shape[2], -1)  # (G, C/G, PQ)
             out[tap] += still @ window.swapaxes(1, 2)
     return out.reshape(shape)
 
 
-def _meeting(wide: Array, narrow: Array, shape: tuple[int, ...], **geometry: Unpack[Geometry]) -> tuple[Array, Array]:
-    """Both sides by groups, the wide one with its padding: (N, G, C/G, P', Q') and (N, G, K/G, P, Q)."""
-    padded, inner = _room(wide.shape, narrow, np.empty(shape), **geometry)
-    padded_wide = np.zeros((*wide.shape[:2], *padded))
-    padded_wide[inner] = wide
-    groups = geometry["groups"]
-    return padded_wide.reshape(len(wide), groups, -1, *padded), narrow.reshape(
-        len(narrow), groups, -1, *narrow.shape[2:]
-    )
+def _meetings(
+    change: Change, wide: Array, narrow: Array, shape: tuple[int, ...], most: int = CELLS, **geometry: Unpack[Geometry]
+) -> Iterator[tuple[Array, Array]]:
+    """Both sides by groups, some rows of an image at a time: (G, C/G, P', Q') with its padding, and (G, K/G, P, Q)."""
+    padded, inner = _room(wide.shape, narrow.shape, shape, **geometry)
+    groups, rank = geometry["groups"], len(shape) - 2
+    step, spread = per_axis(geometry["stride"], rank)[0], per_axis(geometry["dilation"], rank)[0]
+    before, span, rows = per_axis(geometry["padding"], rank)[0], spread * (shape[2] - 1), narrow.shape[2]
+    line = step * wide.shape[1] * math.prod(padded[1:]) + narrow.shape[1] * math.prod(narrow.shape[3:])
+    each = min(most, max(1, CELLS // line))
+    for image, first in itertools.product(range(len(wide)), range(0, rows, each)):
+        passed = narrow[image, :, first : first + each]
+        start, count = first * step - before, (passed.shape[1] - 1) * step + span + 1
+        room = np.zeros((wide.shape[1], count, *padded[1:]))
+        seen = wide[image, :, max(0, start) : max(0, start + count)]
+        at = max(0, -start)
+        room[(slice(None), slice(at, at + seen.shape[1]), *inner[2:])] = seen
+        by_group = change(_widened(passed)).reshape(groups, -1, *passed.shape[1:])
+        yield change(room).reshape(groups, -1, *room.shape[1:]), by_group
 
 
 def _room(
-    wide: tuple[int, ...], narrow: Array, weight: Array, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+    wide: tuple[int, ...],
+    narrow: tuple[int, ...],
+    weight: tuple[int, ...],
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
 ) -> tuple[list[int], Index]:
     """The padded size that all kernel positions stay in, and where the tensor itself is in it."""
     rank = len(wide) - 2
     axis_settings = zip(
         wide[2:],
-        narrow.shape[2:],
-        weight.shape[2:],
+        narrow[2:],
+        weight[2:],
         *(per_axis(v, rank) for v in (stride, padding, dilation)),
         strict=True,
     )

@@ -10,7 +10,7 @@ straight, through the mean, and through the variance. Means and rates are those 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,50 @@ LARGEST = 1e12
 """Beyond it products of three, as kernels form them, may overflow float32, and infinities become NaN or not."""
 
 
+class Row(NamedTuple):
+    """What the cells of a row were normalized by, shaped to broadcast."""
+
+    mean: Array
+    rate: Array
+    scale: Array = np.asarray(1.0)
+    """The weights."""
+
+
+class Totals(NamedTuple):
+    """Sums over the cells that share something, with h = grad·scale and z = (x - mean)·rate."""
+
+    cells: int
+    plane: int
+    """Cells of a plane of the image, where the kernel adds planes."""
+    pulled: Array
+    """Of h."""
+    bent: Array
+    """Of h·z."""
+    size: Array
+    """Of |h|."""
+    near: Array
+    """Of |h·z|."""
+    far: Array
+    """Of |h|·(|x| + |mean|)·rate."""
+
+    def plus(self, other: "Totals") -> "Totals":
+        """The totals of both parts."""
+        return Totals(self.cells + other.cells, self.plane, *(a + b for a, b in zip(self[2:], other[2:], strict=True)))
+
+
+def totals(grad: Array, x: Array, row: Row, axes: Axes) -> Totals:
+    """The totals over `axes`, which are kept with length 1."""
+    h, z = grad * row.scale, (x - row.mean) * row.rate
+    size = np.abs(h)
+    sums = (h, h * z, size, size * np.abs(z), size * (np.abs(x) + np.abs(row.mean)) * row.rate)
+    count, plane = math.prod(grad.shape[a] for a in axes), math.prod(grad.shape[2:])
+    return Totals(count, plane, *(each.sum(axes, keepdims=True) for each in sums))
+
+
 def batch_norm_backward(
     grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None, running_var: Array | None,
     save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
-    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other",
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", known: Totals | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """native_batch_norm_backward: by the statistics of the batch in training, else by running ones.
 
@@ -45,24 +85,28 @@ def batch_norm_backward(
         eps: Added to the running variance.
         output_mask: Which of the gradients of input, weight and bias are wanted.
         layout: Memory format of the input. Affects only the order in which the kernel adds.
+        known: The totals of the channel, where the arrays are a part of it.
 
     Raises:
         UsageError: the statistics it needs are missing.
     """
     axes = (0, *range(2, x.ndim))
-    _refuse_large(grad_out, x, weight)
+    refuse_large(grad_out, x, weight)
     mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
-    scale = 1.0 if weight is None else _line(weight, x)
-    z = (x - mean) * rate
-    straight = grad_out * scale * rate
-    dx = _three_paths(grad_out * scale, z, rate, axes) if train else straight
-    return _requested_results((dx, (grad_out * z).sum(axes), grad_out.sum(axes)), output_mask)
+    scale = np.asarray(1.0) if weight is None else _line(weight, x)
+    dx = grad_out * scale * rate if output_mask[0] else None
+    if train and output_mask[0]:
+        dx = _three_paths(
+            grad_out, x, Row(mean, rate, scale), known or totals(grad_out, x, Row(mean, rate, scale), axes)
+        )
+    return _wanted((dx, *_scale_and_shift(grad_out, x, Row(mean, rate), axes, output_mask, known)), output_mask)
 
 
 def batch_norm_backward_error(
     _y: object, u: float, grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None,
     running_var: Array | None, save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
-    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", u_out: float = 0.0,
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", known: Totals | None = None,
+    u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The bound of `_errors`, with sums in the kernels' order.
 
@@ -75,21 +119,32 @@ def batch_norm_backward_error(
     axes = (0, *range(2, x.ndim))
     mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
     scale = np.asarray(1.0) if weight is None else np.abs(_line(weight, x))
-    plane, cells = math.prod(x.shape[2:]), math.prod(x.shape[a] for a in axes)
+    plane = math.prod(x.shape[2:]) if known is None else known.plane
+    cells = math.prod(x.shape[a] for a in axes) if known is None else known.cells
     in_lanes = layout == "contiguous" and plane > 1 and not u_out and u > 2.0**-40
-    depth = min(cells, plane // 4 + 16) if in_lanes else cells
-    dx, dw, db = _errors(grad_out, x - mean, rate, scale, axes, depth, u)
-    if not train:
-        dx = 6 * u * np.abs(grad_out) * scale * rate
-    stored = (
-        3 * u_out * (np.abs(grad_out) + np.abs(grad_out).mean(axes, keepdims=True)) * scale * rate if train else 0.0
-    )
-    return _requested_results((dx + stored, dw, db), output_mask)
+    share = gamma((min(cells, plane // 4 + 16) if in_lanes else cells) + 4, u)
+    dx = None
+    if output_mask[0]:
+        row = Row(mean, rate, scale)
+        total = known or (totals(grad_out, x, row, axes) if train else None)
+        dx = (
+            6 * u * np.abs(grad_out) * scale * rate
+            if total is None or not train
+            else _moved_together(np.abs(grad_out) * scale, np.abs(x - mean) * rate, rate, total, share, u)
+        )
+        if train and total is not None:
+            dx = dx + 3 * u_out * (np.abs(grad_out) * scale + total.size / cells) * rate
+    dw, db = None, None
+    if any(output_mask[1:]):
+        total = known or totals(grad_out, x, Row(mean, rate), axes)
+        dw = carried(share * total.near + 4 * u * np.abs(total.bent), total.near / rate, u).ravel()
+        db = share * total.size.ravel()
+    return _wanted((dx, dw, db), output_mask)
 
 
 def layer_norm_backward(
     grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array, weight: Array | None = None,
-    bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
+    bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True), known: Totals | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """native_layer_norm_backward: each row by itself; a row is the last axes, those of `normalized_shape`.
 
@@ -99,30 +154,34 @@ def layer_norm_backward(
         mean, rstd: Each row's, as recorded, shape (..., 1, 1).
         weight, bias: Shape `normalized_shape`, or None.
         output_mask: Which of the gradients of input, weight and bias are wanted.
+        known: The totals of the row, or of the column that a weight is shared over, where the arrays are a part of it.
     """
     lead = x.ndim - len(normalized_shape)
-    rows, row_axes = tuple(range(lead)), tuple(range(lead, x.ndim))
-    _refuse_large(grad_out, x, weight)
-    z = (x - mean) * rstd
-    dx = _three_paths(grad_out * (1.0 if weight is None else weight), z, rstd, row_axes)
-    return _requested_results((dx, (grad_out * z).sum(rows), grad_out.sum(rows)), output_mask)
+    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    refuse_large(grad_out, x, weight)
+    row = Row(mean, rstd, np.asarray(1.0) if weight is None else weight)
+    dx = _three_paths(grad_out, x, row, known or totals(grad_out, x, row, rest)) if output_mask[0] else None
+    return _wanted((dx, *_scale_and_shift(grad_out, x, Row(mean, rstd), rows, output_mask, known)), output_mask)
 
 
 def layer_norm_backward_error(
     _y: object, u: float, grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array,
     weight: Array | None = None, bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
-    u_out: float = 0.0,
+    known: Totals | None = None, u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The same bound as `_errors_apart`."""
     lead = x.ndim - len(normalized_shape)
-    rows, row_axes = tuple(range(lead)), tuple(range(lead, x.ndim))
-    scale = np.asarray(1.0) if weight is None else weight
-    return _requested_results(_errors_apart(grad_out, x, mean, rstd, scale, (row_axes, rows), u, u_out), output_mask)
+    rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
+    row = Row(mean, rstd, np.asarray(1.0) if weight is None else weight)
+    return _wanted(
+        _errors_apart(grad_out, x, row, (rest, rows), u, u_out, output_mask, known, in_lanes=True), output_mask
+    )
 
 
 def group_norm_backward(
     grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int, channels: int, cells: int,
-    group: int, output_mask: Sequence[bool] = (True, True, True),
+    group: int, output_mask: Sequence[bool] = (True, True, True), known: Totals | None = None,
+    layout: Layout = "other",
 ) -> tuple[Array, ...]:  # fmt: skip
     """native_group_norm_backward: the channels of a group together, each image by itself.
 
@@ -133,65 +192,92 @@ def group_norm_backward(
         images, channels, cells: N, C and the cells of one channel.
         group: How many groups the channels form.
         output_mask: Which of the gradients of input, weight and bias are wanted.
+        known: The totals of the group, or of the channel, where the arrays are a part of it.
+        layout: Memory format of the input. Affects only the order in which the kernel adds.
     """
     shape = (images, group, channels // group, cells)
-    g, centre, rate, scale = _grouped(grad_out, mean, rstd, weight, shape)
-    _refuse_large(grad_out, x, weight)
-    z = (x.reshape(shape) - centre) * rate
-    dx = _three_paths(g * scale, z, rate, (2, 3)).reshape(x.shape)
-    return _requested_results((dx, (g * z).sum((0, 3)).ravel(), g.sum((0, 3)).ravel()), output_mask)
+    g, y, row = _grouped(grad_out, x, mean, rstd, weight, shape)
+    refuse_large(grad_out, x, weight)
+    dx = None
+    if output_mask[0]:
+        dx = _three_paths(g, y, row, known or totals(g, y, row, (2, 3))).reshape(x.shape)
+    learnt = _scale_and_shift(g, y, Row(row.mean, row.rate), (0, 3), output_mask, known)
+    return _wanted((dx, *(None if each is None else each.ravel() for each in learnt)), output_mask)
 
 
 def group_norm_backward_error(
     _y: object, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
-    channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True), u_out: float = 0.0,
+    channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True),
+    known: Totals | None = None, layout: Layout = "other", u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The same bound as `_errors_apart`."""
     shape = (images, group, channels // group, cells)
-    g, centre, rate, scale = _grouped(grad_out, mean, rstd, weight, shape)
-    dx, dw, db = _errors_apart(g, x.reshape(shape), centre, rate, scale, ((2, 3), (0, 3)), u, u_out)
-    return _requested_results((dx.reshape(x.shape), dw.ravel(), db.ravel()), output_mask)
+    g, y, row = _grouped(grad_out, x, mean, rstd, weight, shape)
+    in_lanes = layout == "contiguous"
+    dx, dw, db = _errors_apart(
+        g, y, row, ((2, 3), (0, 3)), u, u_out, output_mask, known, in_lanes=in_lanes, plane=cells
+    )
+    dx = None if dx is None else dx.reshape(x.shape)
+    return _wanted((dx, *(None if each is None else each.ravel() for each in (dw, db))), output_mask)
 
 
 def _grouped(
-    grad: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
-) -> tuple[Array, Array, Array, Array]:
-    """Gradients, means, rates and weights, shaped (N, G, C/G, cells) or to broadcast to it."""
-    images, group, channels_per_group, _ = shape
+    grad: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
+) -> tuple[Array, Array, Row]:
+    """Gradients, cells and what normalized them, shaped (N, G, C/G, cells) or to broadcast to it."""
+    images, group, each, _ = shape
     centre, rate = (values.reshape(images, group, 1, 1) for values in (mean, rstd))
-    scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, channels_per_group, 1)
-    return grad.reshape(shape), centre, rate, scale
+    scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, each, 1)
+    return grad.reshape(shape), x.reshape(shape), Row(centre, rate, scale)
 
 
 def _errors_apart(
-    grad: Array, x: Array, mean: Array, rate: Array, scale: Array, axes: tuple[Axes, Axes], u: float, u_out: float
-) -> tuple[Array, Array, Array]:
+    grad: Array, x: Array, row: Row, axes: tuple[Axes, Axes], u: float, u_out: float, output_mask: Sequence[bool],
+    known: Totals | None, *, in_lanes: bool, plane: int = 0,
+) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     """The errors of dx, dweight and dbias in kernels that sum gradient·x and gradient·mean separately.
 
     They calculate dx = rate·h + b·x + c with b = (mean·sum(h) - sum(h·x))·rate³ / n and c = -b·mean - sum(h)·rate / n.
-    With Z = (|x| + |mean|)·rate and γ for n + 8 roundings, b has the error γ·mean(|h|·Z) besides q = mean(h·z). The
+    With Z = (|x| + |mean|)·rate and γ for D + 8 roundings, b has the error γ·mean(|h|·Z) besides q = mean(h·z). The
     error is the same in b·x and in c, so it moves dx by its product with the distance |z|. The roundings of b·x and of
     b·mean differ: a few u of Z, times q and the error of b, which is far larger where the input is nearly constant.
 
+    D is n, unless kernels add in the lanes of a vector (4 of them or more): of layer norm the row, of a group norm of
+    contiguous memory each channel, then the channels. A term is in no more than a quarter of both and four times 7
+    additions; the cells of a channel and the channels are together no more than n + 1. Threads of a GPU share a row by
+    at least 32. The sums for weights and biases go through the rows of a layer norm one after the other; of a group
+    norm they are those of the channels, added over the images.
+
     Args:
-        mean, rate: As recorded, shaped to broadcast.
-        scale: The weights, shaped to broadcast.
+        row: What normalized the cells, as recorded.
         axes: Those that are normalized together, and those that a weight is shared over.
         u, u_out: Unit roundoffs of sums and of results.
+        output_mask: Which are wanted.
+        known: The totals over one of the two, where the arrays are a part of it.
+        in_lanes: Whether the kernel adds a row in the lanes of a vector.
+        plane: The cells of a channel of one image, if weights and biases add these in lanes.
 
     Source: PyTorch, aten/src/ATen/native/cpu/layer_norm_kernel.cpp and group_norm_kernel.cpp.
     """
     together, shared = axes
-    n, statistic_terms = (math.prod(grad.shape[a] for a in summed_axes) for summed_axes in axes)
-    scaled_grad, z, deviation = grad * scale, (np.abs(x) + np.abs(mean)) * rate, (x - mean) * rate
-    h, share = np.abs(scaled_grad), gamma(n + 8, u)
-    means, slope_off = h.mean(together, keepdims=True), share * (h * z).mean(together, keepdims=True)
-    slope = np.abs((scaled_grad * deviation).mean(together, keepdims=True)) + slope_off
-    rounded = (12 * u + 4 * u_out) * (h + means + z * slope)
-    dx = rate * (share * means + np.abs(deviation) * slope_off + rounded)
-    added = gamma(statistic_terms + 8, u) + 2 * u_out
-    dx = carried(dx, (h * z).sum(together, keepdims=True) / np.minimum(rate, 1), u)
-    return dx, added * (np.abs(grad) * z).sum(shared), added * np.abs(grad).sum(shared)
+    dx, dw, db = None, None, None
+    if output_mask[0]:
+        total = known or totals(grad, x, row, together)
+        n = total.cells
+        share = gamma((min(n, n // 4 + 32) if in_lanes and u > 2.0**-40 else n) + 8, u)
+        h, z, distance = np.abs(grad * row.scale), (np.abs(x) + np.abs(row.mean)) * row.rate, (x - row.mean) * row.rate
+        means, slope_off = total.size / n, share * total.far / n
+        slope = np.abs(total.bent / n) + slope_off
+        rounded = (12 * u + 4 * u_out) * (h + means + z * slope)
+        dx = row.rate * (share * means + np.abs(distance) * slope_off + rounded)
+        dx = carried(dx, total.far / np.minimum(row.rate, 1), u)
+    if any(output_mask[1:]):
+        total = known or totals(grad, x, Row(row.mean, row.rate), shared)
+        many = total.cells
+        depth = min(many, plane // 4 + many // plane + 24) if plane and in_lanes and u > 2.0**-40 else many
+        added = gamma(depth + 8, u) + 2 * u_out
+        dw, db = added * total.far.squeeze(shared), added * total.size.squeeze(shared)
+    return dx, dw, db
 
 
 def moved(
@@ -252,7 +338,7 @@ def _statistics(
     return _line(running_mean, x), 1 / np.sqrt(_line(running_var, x) + eps)
 
 
-def _refuse_large(*arrays: Array | None) -> None:
+def refuse_large(*arrays: Array | None) -> None:
     """Refuse numbers whose products may overflow on the way.
 
     Raises:
@@ -262,37 +348,41 @@ def _refuse_large(*arrays: Array | None) -> None:
         raise UsageError("the gradient of a normalization for infinite or huge numbers depends on the kernel.")
 
 
-def _three_paths(h: Array, z: Array, rate: Array, axes: Axes) -> Array:
-    """The gradient of cells that are normalized together over `axes`."""
-    return np.asarray(rate * (h - h.mean(axes, keepdims=True) - z * (h * z).mean(axes, keepdims=True)))
+def _three_paths(grad: Array, x: Array, row: Row, total: Totals) -> Array:
+    """The gradient of cells that are normalized together."""
+    z = (x - row.mean) * row.rate
+    return np.asarray(row.rate * (grad * row.scale - total.pulled / total.cells - z * (total.bent / total.cells)))
 
 
-def _errors(
-    grad: Array, deviation: Array, rate: Array, scale: Array, axes: Axes, depth: int, u: float
-) -> tuple[Array, Array, Array]:
-    """How far kernels may miss dx, dweight and dbias, where all three are summed over `axes`.
+def _scale_and_shift(
+    grad: Array, x: Array, row: Row, axes: Axes, output_mask: Sequence[bool], known: Totals | None
+) -> tuple[Array | None, Array | None]:
+    """The gradients of weight and bias: sums over `axes`."""
+    if not any(output_mask[1:]):
+        return None, None
+    total = known or totals(grad, x, row, axes)
+    return total.bent.squeeze(axes), total.pulled.squeeze(axes)
 
-    The two means are sums of terms that go through at most `depth` additions, with 4 roundings of each term; the three
-    paths, their products with rate and weight and their differences round at most 8 times.
+
+def _moved_together(h: Array, z: Array, rate: Array, total: Totals, share: float, u: float) -> Array:
+    """How far kernels may miss dx, where mean and slope are summed over the same cells.
+
+    The two means are sums of terms that go through the same number of additions at most, with 4 roundings of each term;
+    the three paths, their products with rate and weight and their differences round at most 8 times.
 
     Args:
-        deviation: Distances from the mean.
-        scale: |weight|.
-        depth: In how many additions a term is.
+        h, z: Magnitudes of gradient times weight, and of normalized cells.
+        share: The relative error of the sums.
         u: Unit roundoff.
     """
-    share = gamma(depth + 4, u)
-    h, z = np.abs(grad) * scale, np.abs(deviation) * rate
-    means, slope_size = h.mean(axes, keepdims=True), (h * z).mean(axes, keepdims=True)
-    dx = rate * (share * (means + z * slope_size) + 8 * u * (h + means + z * slope_size))
-    dw = share * (np.abs(grad) * z).sum(axes) + 4 * u * np.abs((grad * deviation * rate).sum(axes))
-    added = np.abs(grad * deviation).sum(axes, keepdims=True)
-    return carried(dx, added * scale, u), carried(dw, added.ravel(), u), share * np.abs(grad).sum(axes)
+    means, bent = total.size / total.cells, total.near / total.cells
+    dx = rate * (share * (means + z * bent) + 8 * u * (h + means + z * bent))
+    return carried(dx, total.near / rate, u)
 
 
 def _line(values: Array, x: Array) -> Array:
     return values.reshape(-1, *[1] * (x.ndim - 2))
 
 
-def _requested_results(results: tuple[Array, ...], output_mask: Sequence[bool]) -> tuple[Array, ...]:
-    return tuple(result for result, is_requested in zip(results, output_mask, strict=True) if is_requested)
+def _wanted(results: Sequence[Array | None], output_mask: Sequence[bool]) -> tuple[Array, ...]:
+    return tuple(result for result, asked in zip(results, output_mask, strict=True) if asked and result is not None)

@@ -36,6 +36,7 @@ BACKWARD: Mapping[str, Operation] = {
             "x",
             "weight",
         ),
+        widens=True,
     ),
     "max_pool2d_with_indices_backward": _MAX_BACK,
     "max_pool3d_with_indices_backward": _MAX_BACK,

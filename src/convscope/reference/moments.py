@@ -11,7 +11,8 @@ add, and therefore in how large their errors can be:
 Uses precision and NumPy.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,53 @@ from convscope.reference.precision import carried, gamma
 from convscope.typing import Array
 
 Kernel = Literal["chunked", "in turn", "one pass"]
+THREADS, LEVELS = 128, 11
+"""Threads of a GPU that share a row, at least, and levels on which these merge: log2 of them and four more."""
+
+
+class Moments(NamedTuple):
+    """What the cells of a row have in common; every array has the axes of the row with length 1.
+
+    >>> moments_of(np.array([1.0, 3.0]), (0,))
+    Moments(cells=2, mean=array([2.]), variance=array([1.]), span=array([2.]), square=array([5.]))
+    """
+
+    cells: int
+    mean: Array
+    variance: Array
+    """Divided by the number of cells."""
+    span: Array
+    """The largest less the smallest."""
+    square: Array
+    """The mean of the squares."""
+
+
+def moments_of(x: Array, axes: tuple[int, ...]) -> Moments:
+    """The moments over `axes`."""
+    average = _mean(x, axes)
+    span = np.asarray(x.max(axes, keepdims=True) - x.min(axes, keepdims=True)) if x.size else np.zeros_like(average)
+    return Moments(_count(x, axes), average, _mean((x - average) ** 2, axes), span, _mean(x**2, axes))
+
+
+def joined(parts: Sequence[Array], shape: tuple[int, ...]) -> Moments:
+    """The moments of one row whose cells come some at a time, so that its float64 copy never exists as a whole.
+
+    >>> joined([np.array([1.0]), np.array([3.0, 5.0])], (1,)).mean.tolist()
+    [3.0]
+
+    Args:
+        parts: Of any shapes and float types, at least one cell each.
+        shape: What each moment is shaped to.
+    """
+    count = sum(part.size for part in parts)
+    average = sum(float(part.sum(dtype=np.float64)) for part in parts) / count
+    squares, about, low, high = 0.0, 0.0, np.inf, -np.inf
+    for part in parts:
+        wide = part.astype(np.float64)
+        squares, about = squares + float(np.square(wide).sum()), about + float(np.square(wide - average).sum())
+        low, high = np.minimum(low, wide.min()), np.maximum(high, wide.max())
+    each = (average, about / count, high - low, squares / count)
+    return Moments(count, *(np.full(shape, number) for number in each))
 
 
 def moments(x: Array, axes: tuple[int, ...], correction: float = 0) -> tuple[Array, Array]:
@@ -39,6 +87,13 @@ def moments_error(
     correction: float = 0,
     kernel: Kernel = "in turn",
     squares: Kernel | None = None,
+) -> tuple[Array, Array]:
+    """How far a kernel's mean and variance may be from `moments`: see `error_of`."""
+    return error_of(moments_of(x, axes), u, correction, kernel, squares)
+
+
+def error_of(
+    row: Moments, u: float, correction: float = 0, kernel: Kernel = "in turn", squares: Kernel | None = None
 ) -> tuple[Array, Array]:
     """How far a kernel's mean and variance may be from `moments`.
 
@@ -62,25 +117,21 @@ def moments_error(
     squares beyond the type is infinite on its way, and nothing is known of the variance.
 
     Args:
-        x: The cells.
-        axes: Over which; kept with length 1.
+        row: The moments of the cells.
         u: Unit roundoff of the type the kernel adds in.
         correction: Taken from n, as for `moments`.
         kernel: How it adds.
         squares: How it adds the squares, where that is better than the mean: two passes, each in turn.
     """
-    n = _count(x, axes)
-    average = _mean(x, axes)
+    n, average, variance, span, square = row
     if n == 1:  # the number itself, and the square of its distance from itself: no kernel rounds either
         return np.zeros_like(average), np.zeros_like(average)
-    variance = _mean((x - average) ** 2, axes)
-    span = np.asarray(x.max(axes, keepdims=True) - x.min(axes, keepdims=True)) if n else np.zeros_like(average)
     depth, deviation = _depth(n, kernel), np.sqrt(variance)
     roundoff = _second_order(depth, u)
     steady = (min(depth, (n + 1) / 2) + 1) * np.abs(average)
     mean_error = roundoff * (steady + (depth + 3 * _root(n, 2, 1)) * deviation + 3 * span)
     if kernel == "one pass":
-        sum_of_squares = gamma(n + 4, u) * _mean(x**2, axes)
+        sum_of_squares = gamma(n + 4, u) * square
         spread = sum_of_squares + 2 * np.abs(average) * mean_error + mean_error**2
     else:
         distance_error = _distances(n, average, deviation, span, u, squares or kernel)
@@ -89,7 +140,7 @@ def moments_error(
         spread = (
             2 * deviation * distance_error + distance_error**2 + mean_error**2 + roundoff * (2 * depth + 8) * variance
         )
-    largest_sum = n * (_mean(x**2, axes) if kernel == "one pass" else variance)
+    largest_sum = n * (square if kernel == "one pass" else variance)
     return mean_error, carried(spread, largest_sum, u) * n / np.maximum(0, n - correction)
 
 
@@ -106,6 +157,12 @@ def _distances(n: int, average: Array, deviation: Array, span: Array, u: float, 
     In chunks, e <= u·(D·|mean| + 3·range) + u·(D + 3·sqrt(2·log2 n + 2))·r, with r the root mean square distance of the
     part's cells from the mean. Updates within a chunk add up to n in w, each level of pairwise merges to n/4, the
     merges of up to 16 lanes to n: (5 + 2·log2 n)·n for the first term; n·r² of one level is at most n·s², on D levels.
+
+    A GPU's threads add k cells in turn each, and merge what they have on L levels; the bound is the larger one of both.
+    With the mean m_t and the deviation s_t of a thread's cells, the merges of all threads add up to the mean of their
+    k·q², where the roots of the mean of m_t² and s_t² are at most |mean| + s and s. Above them, a part's error is the
+    mean of its threads', each u·((k + 1)/2·|m_t| + (2/3·k + 3·sqrt(2))·s_t), and each of the L levels adds up to twice
+    n times its mean square. More threads than 128 make k smaller by more than the root of L larger.
     """
     largest = np.abs(average) + span
     any_order = 0.612 * (n + 2) * np.sqrt(1 + 2 / max(n, 1)) * _second_order(n, u) * (largest + 3 * span)
@@ -114,19 +171,27 @@ def _distances(n: int, average: Array, deviation: Array, span: Array, u: float, 
             0.289 * (n + 2) * np.abs(average) + (0.471 * n + 3 * np.sqrt(2 + 2 * np.log(max(n, 1)))) * deviation
         )
         return np.asarray(np.minimum(any_order, 1.5 * _second_order(n, u) * one_by_one))
-    depth = _depth(n, "chunked")
+    depth = _depth(n, "chunked", threads=False)
     steady = (depth * np.abs(average) + 3 * span) * _root(n, 5, 2)
     moving = (depth + 3 * _root(n, 2, 2)) * np.sqrt(2 * depth) * deviation
-    return np.asarray(np.minimum(any_order, 1.5 * np.sqrt(2) * _second_order(depth, u) * (steady + moving)))
+    in_chunks = np.sqrt(2) * _second_order(depth, u) * (steady + moving)
+    share = max(1.0, n / THREADS)
+    size = np.abs(average) + deviation
+    inside = 0.289 * (share + 2) * size + (0.471 * share + 3 * np.sqrt(2 + 2 * np.log(share))) * deviation
+    above = ((share + 1) / 2 * size + (2 * share / 3 + 4.3) * deviation) * np.sqrt(2 * LEVELS)
+    by_threads = _second_order(share + LEVELS, u) * (inside + above)
+    return np.asarray(np.minimum(any_order, 1.5 * np.maximum(in_chunks, by_threads)))
 
 
-def _depth(n: int, kernel: Kernel) -> float:
+def _depth(n: int, kernel: Kernel, *, threads: bool = True) -> float:
     """In how many merges a cell is at most.
 
     In chunks: 16 updates, log2 of the chunks up and as many down, 16 lanes and a rest of 15; on a GPU each of at least
     128 threads has a share of the row first.
     """
-    return float(min(n, 48 + 2 * np.log2(max(n, 2)) + n / 128)) if kernel == "chunked" else float(n)
+    if kernel != "chunked":
+        return float(n)
+    return float(min(n, 48 + 2 * np.log2(max(n, 2)) + (n / THREADS if threads else 0)))
 
 
 def _root(n: int, constant: float, levels: float) -> float:

@@ -67,6 +67,8 @@ class Operation:
     """The error of kernels that go through another basis (Winograd, Fourier), where the operation has such."""
     moves: bool = False
     """Whether it only moves numbers, whatever their type."""
+    widens: bool = False
+    """Whether it takes arrays in the type that they have, and makes float64 of some of their numbers at a time."""
 
     def compute(self, /, **arguments: object) -> Result:
         """The result, in float64 (integers and booleans as they are).
@@ -81,7 +83,7 @@ class Operation:
             UsageError: the operation has no such argument, or not in this form, or cannot take its value.
         """
         with np.errstate(all="ignore"):
-            return self._result_of(prepared(self.forward, arguments))
+            return self._result_of(prepared(self.forward, arguments, widen=not self.widens))
 
     def bound(
         self,
@@ -110,7 +112,7 @@ class Operation:
         Raises:
             UsageError: as `compute`.
         """
-        prepared_arguments = prepared(self.forward, arguments)
+        prepared_arguments = prepared(self.forward, arguments, widen=not self.widens)
         with np.errstate(all="ignore"):
             outputs = self._result_of(prepared_arguments) if result is None else result
             return self._bound(outputs, prepared_arguments, u, u_out, normwise=normwise)
@@ -135,7 +137,7 @@ class Operation:
         Raises:
             UsageError: as `compute`.
         """
-        prepared_arguments = prepared(self.forward, arguments, widen=not (lean and self.moves))
+        prepared_arguments = prepared(self.forward, arguments, widen=not (self.widens or (lean and self.moves)))
         with np.errstate(all="ignore"):
             outputs = self._result_of(prepared_arguments)
             values = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -210,9 +212,11 @@ def flushing(error: Callable[..., Any], magnitude: Callable[..., Any], *factors:
     def flushing_error(y: Any, u: float, u_out: float = 0.0, **arguments: Any) -> Any:
         narrow = {"u_out": u_out} if "u_out" in _signature(error).parameters else {}
         bound = error(y, u, **narrow, **arguments)
+        if u_out != 2.0**-8:
+            return bound
         sizes = {name: np.abs(arguments[name]) for name in factors}
         normal = {name: np.where(size < smallest(u_out), 0.0, size) for name, size in sizes.items()}
-        if u_out != 2.0**-8 or all(np.array_equal(sizes[name], normal[name], equal_nan=True) for name in factors):
+        if all(np.array_equal(sizes[name], normal[name], equal_nan=True) for name in factors):
             return bound
         full, flushed = (magnitude(**{**arguments, **factor_values}) for factor_values in (sizes, normal))
         if not isinstance(bound, tuple):
@@ -266,7 +270,7 @@ def _widened(value: object) -> object:
     if isinstance(value, np.ndarray | np.floating):
         narrow = value.dtype.kind == "f" and value.dtype != np.float64
         return value.astype(np.float64) if narrow else value
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and type(value) in {list, tuple}:  # what parts of a row share is wide already
         return type(value)(map(_widened, value)) if any(isinstance(v, np.ndarray) for v in value) else value
     return value
 

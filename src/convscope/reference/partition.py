@@ -7,53 +7,14 @@ Uses convolution's sizes and NumPy.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
+from convscope.reference import normalization_parts
 from convscope.reference.convolution import borders_of, per_axis
 from convscope.reference.operation import Arguments
+from convscope.reference.parts import ALL, CELLS, Box, Cut, Part, Shape, boxes, first_of
 from convscope.typing import Array
-
-Box = tuple[slice, ...]
-Shape = tuple[int, ...]
-
-CELLS = 2**18
-"""Cells of a part, where the operation can be cut so finely: 2 MB of float64."""
-ALL = slice(None)
-
-
-class Part(NamedTuple):
-    """Some cells of a result."""
-
-    box: Box
-    """Where they are in the first result."""
-    arguments: Arguments
-    """What the operation takes to make them."""
-    others: Box | None = None
-    """Where they are in its other results, if not at the same place."""
-
-
-Cut = Callable[[Arguments, Shape, int], Iterator[Part]]
-"""(arguments by their ATen names, shape of the first result, cells) -> parts of at most `cells` cells."""
-
-
-def boxes(shape: Shape, axes: Sequence[int], cells: int = CELLS) -> Iterator[Box]:
-    """Boxes that fill an array, cut along `axes`, the first axis first, until none has more than `cells` cells.
-
-    >>> [box[0] for box in boxes((3, 4), (0,), 8)]
-    [slice(0, 2, None), slice(2, 3, None)]
-    """
-    size = math.prod(shape)
-    if size <= cells or not axes:
-        yield (ALL,) * len(shape)
-        return
-    axis, *other_axes = axes
-    length_per_box = max(1, cells * shape[axis] // size)
-    for start in range(0, shape[axis], length_per_box):
-        length = min(length_per_box, shape[axis] - start)
-        for box in boxes((*shape[:axis], length, *shape[axis + 1 :]), other_axes, cells):
-            yield (*box[:axis], slice(start, start + length), *box[axis + 1 :])
 
 
 def parts_of(
@@ -71,12 +32,6 @@ def parts_of(
         yield from _along(lambda *_: (0,), arguments, shape, cells)
     else:
         yield from cut(arguments, shape, cells)
-
-
-def _first(arguments: Arguments) -> tuple[str, Array]:
-    """The input's name and numbers: the first argument."""
-    name = next(iter(arguments))
-    return name, arguments[name]
 
 
 def _aligned(array: object, box: Box, shape: Shape) -> object:
@@ -101,7 +56,7 @@ def _along(
     axes: Callable[[Arguments, Shape], Sequence[int]], arguments: Arguments, shape: Shape, cells: int
 ) -> Iterator[Part]:
     """Cells that differ in these axes read nothing of each other; the input has them as the result does."""
-    name, x = _first(arguments)
+    name, x = first_of(arguments)
     cut = [axis for axis in axes(arguments, shape) if axis < x.ndim and x.shape[axis] == shape[axis]]
     for box in boxes(shape, cut, cells):
         inside = tuple(box[axis] if axis in cut else ALL for axis in range(x.ndim))
@@ -113,11 +68,6 @@ def _except_dim(arguments: Arguments, shape: Shape) -> list[int]:
     return [axis for axis in range(len(shape)) if axis != dim]
 
 
-def _rows(arguments: Arguments, shape: Shape) -> range:
-    """The axes that are not normalized."""
-    return range(len(shape) - len(arguments["normalized_shape"]))
-
-
 def _planes(rank: int) -> Cut:
     """Operations with `rank` spatial axes, on each channel by itself."""
     return partial(_along, lambda _, shape: range(len(shape) - rank))
@@ -127,39 +77,9 @@ def _padded(arguments: Arguments, shape: Shape) -> range:
     return range(len(shape) - len(arguments["pad"]) // 2)
 
 
-def _batch_norm(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
-    """In evaluation each cell by itself; in training each channel."""
-    name, x = _first(arguments)
-    uses_batch = (
-        arguments.get("training") or arguments.get("running_mean") is None or arguments.get("running_var") is None
-    )
-    vectors = ("weight", "bias", "running_mean", "running_var")
-    for box in boxes(shape, [1] if uses_batch else range(len(shape)), cells):
-        parts = {n: arguments[n][box[1]] for n in vectors if isinstance(arguments.get(n), np.ndarray)}
-        yield Part(box, {**arguments, name: x[box], **parts}, box[1:2])
-
-
-def _group_norm(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
-    """Each image and each group by itself."""
-    name, x = _first(arguments)
-    key = "num_groups" if "num_groups" in arguments else "group"
-    groups, channels_per_group = arguments[key], shape[1] // arguments[key]
-    for box in boxes((shape[0], groups, math.prod(shape[2:]) * channels_per_group), (0, 1), cells):
-        first, end, _ = box[1].indices(groups)
-        box_index = (box[0], slice(first * channels_per_group, end * channels_per_group))
-        parts = {n: arguments[n][box_index[1]] for n in ("weight", "bias") if isinstance(arguments.get(n), np.ndarray)}
-        parts |= {name: x[box_index], key: end - first}
-        parts |= {
-            n: size
-            for n, size in (("N", len(x[box_index])), ("C", (end - first) * channels_per_group))
-            if n in arguments
-        }
-        yield Part((*box_index, *[ALL] * (len(shape) - 2)), {**arguments, **parts}, box[:2])
-
-
 def _reduced(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """A reduction: the axes that it does not go along."""
-    name, x = _first(arguments)
+    name, x = first_of(arguments)
     dim = arguments.get("dim")
     axes = dim if isinstance(dim, list | tuple) else () if dim is None else (dim,)
     along = {axis % max(1, x.ndim) for axis in axes}
@@ -174,7 +94,7 @@ def _reduced(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
 
 def _ranked(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """sort and topk: all axes but the one that is sorted, of which topk keeps a few cells."""
-    x = _first(arguments)[1]
+    x = first_of(arguments)[1]
     yield from _along(_except_dim, arguments, shape, _fewer(cells, shape, x))
 
 
@@ -185,7 +105,7 @@ def _extreme(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
 
 def _scattered(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """All axes but the one along which the index points; index and source may be shorter than the result."""
-    name, _ = _first(arguments)
+    name, _ = first_of(arguments)
     for box in boxes(shape, _except_dim(arguments, shape), cells):
         yield Part(box, {**arguments, **{n: arguments[n][box] for n in (name, "index", "src") if _cut(arguments, n)}})
 
@@ -196,7 +116,7 @@ def _cut(arguments: Arguments, name: str) -> bool:
 
 def _put(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """index_put: the cells of a box with the entries of the index that point into it, in their order."""
-    name, x = _first(arguments)
+    name, x = first_of(arguments)
     indices = [i if i is None or i.dtype != bool else i.nonzero() for i in arguments["indices"]]
     indices = [part for i in indices for part in (i if isinstance(i, tuple) else (i,))]  # a mask has several axes
     used = [axis for axis, i in enumerate(indices) if i is not None]
@@ -219,25 +139,32 @@ def _put(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
 
 
 def _convolution_backward(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
-    """The gradient of the input: each image by itself, and rows with the rows of the result that read them.
+    """The gradient of the input: each image by itself, and rows with the rows of the result that meet them.
 
-    Those of kernels and bias are sums over everything, which the operation adds up image by image.
+    Those of kernels and bias are sums over everything, which the operation adds up some rows at a time.
     """
     x, grad, weight = (arguments[name] for name in ("input", "grad_output", "weight"))
-    if list(arguments["output_mask"]) != [True, False, False]:
-        yield Part((ALL,) * len(shape), arguments)
+    asked = list(arguments["output_mask"])
+    if any(asked[1:]):
+        rest = tuple(range(int(asked[0]), sum(asked)))
+        yield Part((ALL,) * len(shape), {**arguments, "output_mask": [False, *asked[1:]]}, outputs=rest)
+    if not asked[0]:
         return
     rank = weight.ndim - 2
     stride, padding, dilation = (per_axis(arguments[name], rank) for name in ("stride", "padding", "dilation"))
     s, before, span = stride[0], padding[0], dilation[0] * (weight.shape[2] - 1)
-    for box in boxes(shape, (0,) if arguments["transposed"] else (0, 2), cells):
-        parts: dict[str, object] = {"grad_output": grad[box[0]]}
-        if not arguments["transposed"]:  # result row p reads the rows p·s - before to p·s - before + span
-            first, end, _ = box[2].indices(shape[2])
+    for box in boxes(x.shape, (0, 2), cells):
+        first, end, _ = box[2].indices(x.shape[2])
+        if arguments["transposed"]:  # input row i reads the rows i·s - before to i·s - before + span
+            start = first * s - before
+            low, high = (min(max(0, at), grad.shape[2]) for at in (start, start + (end - 1 - first) * s + span + 1))
+            pad = max(0, low - start)
+        else:  # result row p reads the rows p·s - before to p·s - before + span
             low = max(0, min(-(-(first + before - span) // s), (first + before) // s, grad.shape[2] - 1))
             high = max(low + 1, min(grad.shape[2], (end - 1 + before) // s + 1))
-            parts = {"grad_output": grad[box[0], :, low:high], "padding": [first + before - low * s, *padding[1:]]}
-        yield Part(box, {**arguments, "input": x[box], **parts})
+            pad = first + before - low * s
+        given = {"input": x[box], "grad_output": grad[box[0], :, low:high], "padding": [pad, *padding[1:]]}
+        yield Part(box, {**arguments, **given, "output_mask": [True, False, False]}, outputs=(0,))
 
 
 def _fewer(cells: int, shape: Shape, x: Array) -> int:
@@ -264,7 +191,7 @@ def _product(left: str, right: str, arguments: Arguments, shape: Shape, cells: i
 
 
 def _linear(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
-    name, x = _first(arguments)
+    name, x = first_of(arguments)
     for box in boxes(shape, range(len(shape) - 1), _fewer(cells, shape, x)):
         yield Part(box, {**arguments, name: x[box[:-1]]})
 
@@ -284,7 +211,7 @@ def _attention(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]
 
 def _joined(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """cat: the axes that it does not join along."""
-    name, tensors = _first(arguments)
+    name, tensors = first_of(arguments)
     cut = _except_dim({"dim": arguments.get("dim", 0)}, shape)
     if any(tensor.ndim != len(shape) for tensor in tensors):
         cut = []
@@ -294,7 +221,7 @@ def _joined(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
 
 def _convolution(arguments: Arguments, shape: Shape, cells: int, transposed: bool = False) -> Iterator[Part]:
     """Each image by itself, and each row of the result with the rows of the input that it reads."""
-    name, x = _first(arguments)
+    name, x = first_of(arguments)
     weight = arguments["weight"]
     rank = weight.ndim - 2
     if x.ndim != rank + 2:  # without batch axis: no kernel is called so
@@ -350,10 +277,13 @@ CUTS: Mapping[str, Cut] = {
     **{f"conv_transpose{rank}d": partial(_convolution, transposed=True) for rank in (1, 2, 3)},
     **dict.fromkeys(
         ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "batch_norm"),
-        _batch_norm,
+        normalization_parts.batch_norm,
     ),
-    **dict.fromkeys(("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm"), partial(_along, _rows)),
-    **dict.fromkeys(("native_group_norm", "group_norm"), _group_norm),
+    **dict.fromkeys(("native_layer_norm", "layer_norm", "_fused_rms_norm", "rms_norm"), normalization_parts.layer_norm),
+    "native_batch_norm_backward": normalization_parts.batch_norm_backward,
+    "native_group_norm_backward": normalization_parts.group_norm_backward,
+    "native_layer_norm_backward": normalization_parts.layer_norm_backward,
+    **dict.fromkeys(("native_group_norm", "group_norm"), normalization_parts.group_norm),
     **dict.fromkeys(
         ("_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax", "cumsum"), partial(_along, _except_dim)
     ),

@@ -7,12 +7,12 @@ and LeVeque, The American Statistician 37, 1983). How large D is depends on the 
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import log2, sqrt
+from math import log, log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.precision import Precision, gamma
+from convscope.expr.precision import Precision, gamma, sums
 from convscope.expr.primitives.primitive import Primitive
 from convscope.typing import Array, Numbers, Row
 
@@ -54,22 +54,25 @@ def mean_roundings(rows: Row, kernel: str = "variance") -> Numbers:
     Half of all cells come before a cell on average, however a kernel merges; the distances from the mean are one
     standard deviation on average at each level; what a larger part moves a smaller one is at most the range.
     """
-    n, largest = rows.shape[-1], np.max(np.abs(rows), axis=-1, initial=0.0)
+    n = rows.shape[-1]
+    largest = np.maximum(np.max(rows, axis=-1, initial=0.0), -np.min(rows, axis=-1, initial=0.0))
     if not n:
         return np.ones_like(largest)
     moderate = (largest > 0) & (largest < np.inf)
     with np.errstate(all="ignore"):
-        parts = rows / np.where(moderate, largest, 1.0)[..., None]  # no square is too large or too small for float64
+        unit = np.where(moderate, largest, 1.0)[..., None]  # no square is then too large or too small for float64
+        mean = sums(rows, lambda part: part / unit) / n
+        deviation = np.sqrt(sums(rows, lambda part: np.square(part / unit - mean[..., None])) / n)
         depth = merges(n, chunked=KERNELS[kernel].chunked)
-        roundings = (min(depth, (n + 1) / 2) + 1) * np.abs(np.mean(parts, axis=-1))
-        roundings += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * np.std(parts, axis=-1) + 3 * np.ptp(parts, axis=-1)
-        return np.where(moderate, 1.01 * roundings / np.mean(np.abs(parts), axis=-1), 1.0)
+        roundings = (min(depth, (n + 1) / 2) + 1) * np.abs(mean)
+        roundings += (depth + 3 * sqrt(log2(max(n, 2)) + 2)) * deviation + 3 * np.ptp(rows, axis=-1) / unit[..., 0]
+        return np.where(moderate, 1.01 * roundings / (sums(rows, lambda part: np.abs(part / unit)) / n), 1.0)
 
 
 def variance(rows: Row, mean: Numbers, correction: Numbers) -> Numbers:
     """The mean square distance from the mean, by n - correction; of each row."""
     with np.errstate(all="ignore"):
-        squares = np.sum((rows - np.asarray(mean)[..., None]) ** 2, axis=-1)
+        squares = sums(rows, lambda part: np.square(part - np.asarray(mean)[..., None]))
         return np.divide(squares, np.maximum(rows.shape[-1] - correction, 0.0))
 
 
@@ -81,8 +84,9 @@ def _error(
     n = rows.shape[-1]
     if n <= 1:
         return 0.0
-    deviation = rows - np.asarray(mean)[..., None]
-    way, spread = KERNELS[kernel], np.mean(deviation**2, axis=-1)
+    middle = np.asarray(mean)[..., None]
+    way, spread = KERNELS[kernel], sums(rows, lambda part: np.square(part - middle)) / n
+    squared = sums(rows, np.square) / n if way.at_once else 0.0
     # where a narrow mean is stored before the squares are taken, that rounding counts as well
     mean_error = errors[1] + 1.05 * precision.inner * np.abs(mean)
     depth = merges(n, chunked=way.chunked)
@@ -90,7 +94,7 @@ def _error(
         return np.inf
     u = precision.sum / (1 - 2 * depth * precision.sum)
     if way.at_once:
-        total = u * (n + 4) * np.mean(rows**2, axis=-1) + 2 * np.abs(mean) * mean_error + mean_error * mean_error
+        total = u * (n + 4) * squared + 2 * np.abs(mean) * mean_error + mean_error * mean_error
     else:
         q = _distances(rows, mean, np.sqrt(spread), u, chunked=way.distances)
         q = q + (0.0 if way.distances else 2 * mean_error)  # merged by several threads
@@ -98,9 +102,9 @@ def _error(
     inherited: Numbers = 0.0
     if np.any(errors[0]):
         shift = errors[0] + np.max(errors[0], axis=-1, keepdims=True)
-        inherited = np.sum(shift * (2 * np.abs(deviation) + shift), axis=-1) / n
+        inherited = np.sum(shift * (2 * np.abs(rows - middle) + shift), axis=-1) / n
     total = (total + inherited) * n / np.maximum(n - correction, 1.0) + precision.tiny
-    largest_sum = n * (np.mean(rows**2, axis=-1) if way.at_once else spread)
+    largest_sum = n * (squared if way.at_once else spread)
     return np.where(largest_sum < precision.room, total, np.inf)  # the kernel's sum of squares may be infinite
 
 
@@ -109,7 +113,9 @@ def _distances(rows: Row, mean: Numbers, deviation: Numbers, u: float, *, chunke
 
     In any order: 0.408·(n + 2) of the largest number a merge handles, half as much again because Welford takes the
     second distance after the update. In turn: the mean's part grows with n, that of the standard deviation with its
-    root. In chunks: D of the mean, at 5 + 2·log2 n levels, and of the standard deviation, at 2·D.
+    root. In chunks: D of the mean, at 5 + 2·log2 n levels, and of the standard deviation, at 2·D. On a GPU each of 128
+    threads goes through its k cells in turn, whose mean may be a standard deviation from that of all; then the threads
+    merge, on 11 levels, means that are off by k/2 of that and by 2k/3 of their own cells' deviation.
     """
     n, span = rows.shape[-1], np.ptp(rows, axis=-1)
     largest = 0.612 * (n + 2) * sqrt(1 + 2 / n) * (np.abs(mean) + 4 * span) if 2 * n * u < 1 else np.inf
@@ -117,10 +123,14 @@ def _distances(rows: Row, mean: Numbers, deviation: Numbers, u: float, *, chunke
         spread = (0.471 * n + 3 * sqrt(2 + 2 * float(np.log(n)))) * deviation
         merged = 1.5 * (0.289 * (n + 2) * np.abs(mean) + spread)
     else:
-        depth, levels = merges(n, chunked=True), log2(max(n, 2))
+        levels = log2(max(n, 2))
+        depth = min(n, 48 + 2 * levels)
         steady = (depth * np.abs(mean) + 3 * span) * sqrt(5 + 2 * levels)
         moving = (depth + 3 * sqrt(2 + 2 * levels)) * sqrt(2 * depth) * deviation
-        merged = 1.5 * sqrt(2) * (steady + moving)
+        k = max(1.0, n / 128)
+        each = 0.289 * (k + 2) * np.abs(mean) + (0.76 * k + 0.578 + 3 * sqrt(2 + 2 * log(k))) * deviation
+        each += sqrt(22) * ((k + 1) / 2 * np.abs(mean) + (7 * k / 6 + 4.8) * deviation)
+        merged = 1.5 * np.maximum(sqrt(2) * (steady + moving), each)
     return u * np.minimum(largest, merged)
 
 
