@@ -54,6 +54,20 @@ def _labels_2d(g: Tensor, x: Tensor) -> Any:
     return aten.nll_loss2d_backward(g[0, 0, 0, 0], x, target, None, 1, -100, x.new_full((), 198.0))
 
 
+def _margin(g: Tensor, x: Tensor, *, p: int, reduction: int) -> Any:
+    given = g[:, 0].contiguous() if reduction == 0 else g[0, 0]
+    target = torch.tensor([2, 0, 3, 6, 2])
+    return aten.multi_margin_loss_backward(given, x, target, p, 0.7, x[0].abs() + 0.5 if p == 1 else None, reduction)
+
+
+def _label_margin(g: Tensor, x: Tensor, *, reduction: int) -> Any:
+    given = g[:, 0].contiguous() if reduction == 0 else g[0, 0]
+    lists = ([2, 0, -1, 3, 3, 3, 3], [6, -1, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 0], [-1] * 7, [5, 4, -1, 0, 0, 0, 0])
+    target = torch.tensor(lists)
+    _, right = aten.multilabel_margin_loss_forward(x, target, reduction)
+    return aten.multilabel_margin_loss_backward(given, x, target, reduction, right)
+
+
 def _nll(_: Tensor, x: Tensor, **options: Any) -> Any:
     """The loss of labels 2, 0, an ignored one, 6 and 2."""
     weight = options.get("weight", x[0].abs() + 0.5)
@@ -86,6 +100,12 @@ def _losses() -> Iterator[tuple[str, Does]]:
     yield "mse backward", lambda g, x: aten.mse_loss_backward(g[0, 0], x, g, 1)
     yield "mse backward of each", lambda g, x: aten.mse_loss_backward(g, x, g * x, 0)
     yield "smooth l1 backward", lambda g, x: aten.smooth_l1_loss_backward(g[0, 0], x, g, 1, 0.7)
+    yield "soft margin backward", lambda g, x: aten.soft_margin_loss_backward(g[0, 0], 2 * x, g.sign(), 1)
+    yield "soft margin backward of each", lambda g, x: aten.soft_margin_loss_backward(g, x, x.flip(0).sign(), 0)
+    for p, reduction in ((1, 1), (2, 2), (2, 0)):
+        yield f"multi margin backward, power {p}, reduction {reduction}", partial(_margin, p=p, reduction=reduction)
+    yield "multi-label margin backward", partial(_label_margin, reduction=1)
+    yield "multi-label margin backward of each", partial(_label_margin, reduction=0)
     yield "huber backward", lambda g, x: aten.huber_loss_backward(g[0, 0], x, g, 2, 0.7)
     yield (
         "binary cross-entropy backward",
@@ -316,6 +336,8 @@ def _resamplings() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
 def _indexings() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield "select backward", (lambda g: aten.select_backward(g, [2, 3, 4], 1, -1), ((2, 4),))
     yield "slice backward", (lambda g: aten.slice_backward(g, [2, 3, 9], 2, -7, 8, 3), ((2, 3, 2),))
+    yield "diagonal backward", (lambda g: aten.diagonal_backward(g, [4, 2, 5], -1, 0, -1), ((2, 3),))
+    yield "diagonal backward above", (lambda g: aten.diagonal_backward(g, [3, 2, 5], 2, 2, 0), ((2, 1),))
     yield "unfold backward", (lambda g: aten.unfold_backward(g, [2, 9, 4], 1, 3, 2), ((2, 4, 4, 3),))
     rows = torch.tensor([[1, 2, 1], [4, 1, 0]])
     yield "embedding backward", (lambda g: aten.embedding_dense_backward(g, rows, 6, -1, False), ((2, 3, 5),))

@@ -5,10 +5,12 @@ log-probability only, and the log-softmax turns it into (p − y) ÷ N, the prob
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell, Operand
+from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import broadcast, leaf, row
-from convscope.expr.expr import Apply, Dot, Expr, Leaf, number
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
+from convscope.expr.precision import gamma
 from convscope.ops.dependencies import as_mask
+from convscope.ops.losses import Hinges, gaps_of, hinge_of, hinges_of, margin_of, rows_of
 from convscope.ops.vjp import VJP, Varies, only, wide
 from convscope.typing import Array
 
@@ -63,15 +65,16 @@ def nll_backward(call: Call, cell: Cell) -> Expr:
 
 
 def elementwise(call: Call, cell: Cell) -> Apply:
-    """mse, smooth l1, huber and binary cross-entropy: the slope of the loss at this cell, by the number of cells.
+    """Losses of pairs: the slope of the loss at this cell, divided by the number of cells.
 
-    Sources: the documentation of torch.nn.MSELoss, SmoothL1Loss, HuberLoss, BCELoss.
+    Sources: the documentation of torch.nn.MSELoss, SmoothL1Loss, HuberLoss, BCELoss, SoftMarginLoss.
     """
     names = {
         "mse_loss_backward": "mse_backward",
         "smooth_l1_loss_backward": "smooth_l1_backward",
         "huber_loss_backward": "huber_backward",
         "binary_cross_entropy_backward": "binary_cross_entropy_backward",
+        "soft_margin_loss_backward": "soft_margin_backward",
     }
     parts = {
         "grad": broadcast(call["grad_output"], cell, "grad"),
@@ -87,6 +90,40 @@ def elementwise(call: Call, cell: Cell) -> Apply:
     mean = call["reduction"] == MEAN
     parts["count"] = number(float(np.prod(call.shape)) if mean else 1.0, "cells", call.dtype)
     return Apply(names[call.op], {**parts}, note=f"one of {int(np.prod(call.shape)):,} cells of the loss")
+
+
+@np.errstate(all="ignore")  # infinities and no numbers are explained like any number
+def margin_backward(call: Call, cell: Cell) -> Apply:
+    """What arrives times the slopes of all open hinges that a class is in: minus those where it is the correct one.
+
+    Source: PyTorch documentation, torch.nn.MultiMarginLoss, MultiLabelMarginLoss.
+    """
+    image, place = (cell[0], cell[1]) if len(cell) > 1 else (0, cell[0] if cell else 0)
+    hinges = hinges_of(call)
+    hinges = Hinges(
+        *(part[(hinges.image == image) & ((hinges.right == place) | (hinges.wrong == place))] for part in hinges)
+    )
+    margin, power = margin_of(call)
+    gaps, sizes = gaps_of(call, hinges, margin)
+    off = 4 * call.precision.sum * sizes
+    signs = np.where(hinges.right == place, -1.0, 1.0)
+    slopes = hinges.weights if power == 1 else 2 * hinges.weights * np.abs(gaps)
+    values = signs * slopes * (gaps > 0)
+    errors = np.where(np.abs(gaps) <= off, slopes, 0.0) + gamma(4, call.precision.sum) * np.abs(values)
+    errors = errors + (0.0 if power == 1 else 2 * hinges.weights * off * (gaps + off > 0))
+
+    def derive(index: int) -> Apply:
+        slope = number(float(signs[index] * power * (gaps[index] > 0)), "slope of an open hinge, 0 of a closed one")
+        return Apply("mul", {"x": slope, "y": hinge_of(call, hinges, index, slope=True)})
+
+    images, classes = rows_of(call)
+    source = Source("slope", "computed", (images, classes), call.dtype)
+    places = np.stack([hinges.image, hinges.wrong], axis=1)
+    cells = Cells(values, source, places, (len(values),), None, errors, derive)
+    divisor = classes * (images if call["reduction"] == MEAN else 1)
+    total = Dot(cells, divisor=divisor, note=f"the slopes of {len(values):,} pairs that this class is in", extra=3)
+    grad: Operand = call["grad_output"]
+    return Apply("mul", {"x": leaf(grad, (image,) if grad.shape else ()), "y": total})
 
 
 def _axis(call: Call, cell: Cell) -> list[int]:

@@ -114,6 +114,11 @@ BACKWARD: Mapping[str, Op] = {
         rounding="stores between",
     ),
     **dict.fromkeys(("select_backward", "slice_backward"), Op(indexing.part_backward, everything)),
+    "diagonal_backward": Op(indexing.diagonal_backward, everything),
+    **dict.fromkeys(
+        ("multi_margin_loss_backward", "multilabel_margin_loss_backward"),
+        Op(backward_loss.margin_backward, everything, selected_by=("target",)),
+    ),
     "unfold_backward": Op(indexing.unfold_backward, everything, rounding="narrow"),
     "embedding_dense_backward": Op(
         indexing.embedding_backward, everything, rounding="narrow", selected_by=("indices",)
@@ -160,6 +165,7 @@ BACKWARD: Mapping[str, Op] = {
             "smooth_l1_loss_backward",
             "huber_loss_backward",
             "binary_cross_entropy_backward",
+            "soft_margin_loss_backward",
         ),
         Op(backward_loss.elementwise, pointwise.pointwise_dependencies, rounding="narrow"),
     ),

@@ -205,6 +205,15 @@ def part_backward(call: Call, cell: Cell) -> Leaf:
     return leaf(grad, (*cell[:axis], index, *cell[axis + 1 :]))
 
 
+def diagonal_backward(call: Call, cell: Cell) -> Leaf:
+    """The gradient on the diagonal, 0 beside it."""
+    first, second = (call[name] % len(cell) for name in ("dim1", "dim2"))
+    row, column = cell[first] + min(0, call["offset"]), cell[second] - max(0, call["offset"])
+    if row != column or row < 0:
+        return number(0, "beside the diagonal")
+    return leaf(call["grad_output"], (*(i for axis, i in enumerate(cell) if axis not in {first, second}), row))
+
+
 def unfold_backward(call: Call, cell: Cell) -> Dot:
     """The gradients of all overlapping slices that contain this cell."""
     grad: Operand = call["grad_in"]

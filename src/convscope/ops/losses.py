@@ -7,7 +7,7 @@ import numpy as np
 
 from convscope.expr.call import Call, Cell, Operand, Source
 from convscope.expr.cells import broadcast, leaf
-from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import gamma
 from convscope.expr.primitives.losses import LOSSES as FUNCTIONS
 from convscope.ops import titles
@@ -206,7 +206,7 @@ def nll_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[st
     return masks
 
 
-class _Hinges(NamedTuple):
+class Hinges(NamedTuple):
     """The terms of a margin loss: one hinge for each pair of a correct and a wrong class of an image."""
 
     image: Array
@@ -228,43 +228,44 @@ def margin(call: Call, cell: Cell) -> Expr:
     """
     if call.output:
         return number(float(_right_classes(call)[cell]), "whether this class is correct")
-    hinges = _hinges(call)
+    hinges = hinges_of(call)
     if call["reduction"] == NONE and cell:
-        hinges = _Hinges(*(part[hinges.image == cell[0]] for part in hinges))
-    wished, power = _wished(call)
-    gaps, sizes = _gaps(call, hinges, wished)
+        hinges = Hinges(*(part[hinges.image == cell[0]] for part in hinges))
+    wished, power = margin_of(call)
+    gaps, sizes = gaps_of(call, hinges, wished)
     gap_error = 4 * call.precision.sum * sizes  # what the difference rounds; the hinge has slope 0 or 1
     values = np.where(gaps > 0, gaps, 0.0) ** power * hinges.weights
     slope = 1.0 if power == 1 else 2 * np.where(gaps > 0, gaps, 0.0) + gap_error
     errors = hinges.weights * (gap_error * slope) + gamma(3, call.precision.sum) * values
     errors = np.where(gaps + gap_error > 0, errors, 0.0)
 
-    def derive(index: int) -> Apply:
-        return _hinge(call, hinges, index)
+    def derive(index: int) -> Apply | Leaf:
+        return hinge_of(call, hinges, index)
 
     places = np.stack([hinges.image, hinges.wrong], axis=1)
     cells = Cells(
-        values, Source("hinge", "computed", _rows(call), call.dtype), places, (len(values),), None, errors, derive
+        values, Source("hinge", "computed", rows_of(call), call.dtype), places, (len(values),), None, errors, derive
     )
-    divisor = _rows(call)[1] * (_rows(call)[0] if call["reduction"] == MEAN else 1)
+    divisor = rows_of(call)[1] * (rows_of(call)[0] if call["reduction"] == MEAN else 1)
     return Dot(
         cells, divisor=divisor, note=f"{len(values):,} pairs of classes, by how much they violate the margin", extra=2
     )
 
 
-def _rows(call: Call) -> tuple[int, int]:
+def rows_of(call: Call) -> tuple[int, int]:
     """Images and classes; a single vector is one image."""
     shape = call["self"].shape
     return (shape[0], shape[1]) if len(shape) > 1 else (1, shape[0] if shape else 1)
 
 
-def _wished(call: Call) -> tuple[float, int]:
+def margin_of(call: Call) -> tuple[float, int]:
     """The margin, and the power that a hinge is raised to."""
     return float(call.get("margin", 1)), int(call.get("p", 1))
 
 
-def _hinges(call: Call) -> _Hinges:
-    images, classes = _rows(call)
+def hinges_of(call: Call) -> Hinges:
+    """The hinges of all images."""
+    images, classes = rows_of(call)
     targets: Array = call["target"].array.reshape(images, -1)
     labels = np.where(np.cumsum(targets < 0, axis=1) > 0, -1, targets)  # the first negative one ends the list
     image, position = np.nonzero(labels >= 0)
@@ -274,11 +275,11 @@ def _hinges(call: Call) -> _Hinges:
     triples = np.array(pairs, np.int64).reshape(-1, 3)
     weight: Operand | None = call.get("weight")
     weights = np.ones(len(triples)) if weight is None else wide(weight)[triples[:, 1]]
-    return _Hinges(triples[:, 0], triples[:, 1], triples[:, 2], weights)
+    return Hinges(triples[:, 0], triples[:, 1], triples[:, 2], weights)
 
 
 def _right_classes(call: Call) -> Array:
-    images, classes = _rows(call)
+    images, classes = rows_of(call)
     result: Array = np.zeros((images, classes))
     for row, targets in zip(result, call["target"].array.reshape(images, -1), strict=True):
         for target in targets:
@@ -288,21 +289,26 @@ def _right_classes(call: Call) -> Array:
     return result.reshape(call["self"].shape)
 
 
-def _gaps(call: Call, hinges: _Hinges, wished: float) -> tuple[Array, Array]:
+def gaps_of(call: Call, hinges: Hinges, wished: float) -> tuple[Array, Array]:
     """margin − correct + wrong for each pair, and the magnitudes of these terms."""
-    scores = wide(call["self"]).reshape(_rows(call))
+    scores = wide(call["self"]).reshape(rows_of(call))
     right, wrong = scores[hinges.image, hinges.right], scores[hinges.image, hinges.wrong]
     return wished - right + wrong, abs(wished) + np.abs(right) + np.abs(wrong)
 
 
-def _hinge(call: Call, hinges: _Hinges, index: int) -> Apply:
-    """One pair as an expression."""
+def hinge_of(call: Call, hinges: Hinges, index: int, *, slope: bool = False) -> Apply | Leaf:
+    """One pair as an expression; or what its slope is a multiple of."""
     lead = (int(hinges.image[index]),) if len(call["self"].shape) > 1 else ()
     right, wrong = (leaf(call["self"], (*lead, int(classes[index]))) for classes in (hinges.right, hinges.wrong))
-    wished, power = _wished(call)
+    wished, power = margin_of(call)
     gap = Apply("add", {"x": Apply("sub", {"x": number(wished, "margin"), "y": right}), "y": wrong})
-    hinge = Apply("fmax", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair violates the margin")
-    hinge = hinge if power == 1 else Apply("square", {"x": hinge})
+    hinge: Apply | Leaf = Apply(
+        "fmax", {"x": gap, "y": number(0, "no loss")}, note="by how much this pair violates the margin"
+    )
+    if slope:
+        hinge = number(1, "the slope of the hinge") if power == 1 else hinge
+    elif power != 1:
+        hinge = Apply("square", {"x": hinge})
     weight: Operand | None = call.get("weight")
     return hinge if weight is None else Apply("mul", {"x": leaf(weight, (int(hinges.right[index]),)), "y": hinge})
 
@@ -311,9 +317,9 @@ def margin_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass the weights to both classes of every pair that violates the margin."""
     first_result(call)
     only(call, varies, "self")
-    hinges, (wished, power) = _hinges(call), _wished(call)
-    gaps, _ = _gaps(call, hinges, wished)
-    images, classes = _rows(call)
+    hinges, (wished, power) = hinges_of(call), margin_of(call)
+    gaps, _ = gaps_of(call, hinges, wished)
+    images, classes = rows_of(call)
     scale = hinges.weights / (classes * (images if call["reduction"] == MEAN else 1)) * (gaps > 0)
     scale = scale * (weights.reshape(-1)[hinges.image] if weights.ndim else weights)
     slope = scale if power == 1 else scale * 2 * gaps

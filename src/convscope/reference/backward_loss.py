@@ -1,8 +1,11 @@
 """Losses and softmax backward, written from the derivatives of their forward functions. Uses precision and NumPy."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from convscope.reference.precision import FUNCTION, gamma
+from convscope.reference.losses import label_gaps, margin_gaps
+from convscope.reference.precision import FUNCTION, carried, gamma, smallest
 from convscope.typing import Array, DType
 
 MEAN = 1
@@ -120,6 +123,115 @@ def binary_cross_entropy_backward(
     slope = (x - target) / np.maximum((1 - x) * x, 1e-12)
     scale = 1.0 if weight is None else weight
     return np.asarray(grad_output * scale * slope / (_count(x, target) if reduction == MEAN else 1))
+
+
+def soft_margin_backward(grad_output: Array, x: Array, target: Array, reduction: int) -> Array:
+    """soft_margin_loss_backward: -target·z / (1 + z) with z = exp(-x·target), over the number of cells for a mean.
+
+    >>> soft_margin_backward(np.array(1.0), np.array([0.0]), np.array([-1.0]), 2)
+    array([0.5])
+    """
+    slope = -target / (1 + np.exp(x * target))
+    return np.asarray(grad_output * slope / (_count(x, target) if reduction == MEAN else 1))
+
+
+def soft_margin_backward_error(
+    y: Array, u: float, grad_output: Array, x: Array, target: Array, reduction: int
+) -> Array:
+    """The exponent's rounding is multiplied by the exponent; z may underflow, or overflow, which makes nan."""
+    at = np.abs(x * target)
+    lost = np.abs(grad_output * target) * smallest(u) * (np.exp(-x * target) < 1)
+    return carried((at + FUNCTION + 8) * u * np.abs(y) + lost, np.exp(-x * target) * (1 + np.abs(target)), u)
+
+
+def multi_margin_backward(
+    grad_output: Array, x: Array, target: Array, p: float, margin: float, weight: Array | None = None,
+    reduction: int = MEAN,
+) -> Array:  # fmt: skip
+    """multi_margin_loss_backward: the slope of each open hinge at its wrong class, minus all of them at the right one.
+
+    >>> one, x = np.array(1.0), np.array([[0.0, 0.5, 2.0]])
+    >>> multi_margin_backward(one, x, np.array([1]), 1, 1.0, None, 2).round(3).tolist()
+    [[0.333, -0.667, 0.333]]
+
+    Args:
+        grad_output: Of the loss: one number, or one for each image where nothing is reduced.
+        x: Scores, shape (N, C) or (C,).
+        target: Labels, shape (N,) or ().
+        p: The power of each hinge, 1 or 2.
+        margin: What the right class must be ahead by.
+        weight: Of each class, (C,), or None.
+        reduction: See `MEAN`.
+    """
+    gaps, scale = margin_gaps(x, target, margin, weight)
+    slopes = (gaps > 0) * scale * (1.0 if p == 1 else 2 * gaps)
+    return _to_both_classes(slopes, grad_output, x, target, reduction)
+
+
+def multi_margin_backward_error(
+    y: Array, u: float, grad_output: Array, x: Array, target: Array, p: float, margin: float,
+    weight: Array | None = None, reduction: int = MEAN,
+) -> Array:  # fmt: skip
+    """A gap that rounding may close counts with its whole slope. A square's slope moves by twice the gap's error."""
+    gaps, scale = margin_gaps(x, target, margin, weight)
+    rows = np.atleast_2d(x)
+    right = np.abs(np.take_along_axis(rows, target.reshape(-1, 1), 1))
+    off = 3 * u * (abs(margin) + np.abs(rows) + right) * np.ones(gaps.shape)
+    slopes = np.abs((gaps > 0) * scale * (1.0 if p == 1 else 2 * gaps))
+    unsure = np.abs(scale) * np.where(np.abs(gaps) <= off, 1.0 if p == 1 else 2 * (np.abs(gaps) + off), 0.0)
+    moved = unsure + (0.0 if p == 1 else 2 * np.abs(scale) * off * (gaps + off > 0))
+    count = rows.shape[1]
+    each = moved + gamma(count + 6, u) * (slopes + moved)
+    return np.abs(_to_both_classes(each, grad_output, x, target, reduction)) + 2 * u * np.abs(y)
+
+
+def _to_both_classes(slopes: Array, grad_output: Array, x: Array, target: Array, reduction: int) -> Array:
+    """(N, C): the slopes of the wrong classes, 0 at the right one, as the gradient of the scores."""
+    passed = slopes.copy()
+    np.put_along_axis(passed, target.reshape(-1, 1), -slopes.sum(1, keepdims=True), 1)
+    return _of_rows(passed, grad_output, x, reduction)
+
+
+def multilabel_margin_backward(grad_output: Array, x: Array, target: Array, reduction: int, is_target: Array) -> Array:
+    """multilabel_margin_loss_backward: for each open pair minus 1 at the right class, 1 at the wrong one, by classes.
+
+    Args:
+        grad_output: Of the loss: one number, or one for each image where nothing is reduced.
+        x: Scores, shape (N, C) or (C,).
+        target: Right classes, in the shape of `x`; a negative one ends a list.
+        reduction: See `MEAN`.
+        is_target: 1 where a class is right, in the shape of `x`.
+    """
+    return _of_rows(_pair_counts(x, target, lambda gaps: gaps > 0, -1.0), grad_output, x, reduction)
+
+
+def multilabel_margin_backward_error(
+    y: Array, u: float, grad_output: Array, x: Array, target: Array, reduction: int, is_target: Array
+) -> Array:
+    """A pair whose gap rounding may close counts or not; the sum of all that a class may be in, and three roundings."""
+    largest = 3 * u * (1 + 2 * np.abs(x).max(initial=0.0))
+    unsure = _pair_counts(x, target, lambda gaps: np.abs(gaps) <= largest, 1.0)
+    pairs = _pair_counts(x, target, lambda gaps: gaps > -largest, 1.0)
+    each = unsure + gamma(np.atleast_2d(x).shape[1] + 4, u) * pairs
+    return np.abs(_of_rows(each, grad_output, x, reduction)) + 2 * u * np.abs(y)
+
+
+def _pair_counts(x: Array, target: Array, counts: Callable[[Array], Array], at_right: float) -> Array:
+    """(N, C): of the pairs that count, how many a class is the wrong one in, and `at_right` for each it is right in."""
+    rows, (gaps, right) = np.atleast_2d(x), label_gaps(x, target)
+    made = np.zeros(rows.shape)
+    for row, gap, mark, targets in zip(made, gaps, np.atleast_2d(right), np.atleast_2d(target), strict=True):
+        counted = counts(gap)
+        row[mark == 0] += counted.sum(0)
+        np.add.at(row, targets[: len(gap)], at_right * counted.sum(1))
+    return made
+
+
+def _of_rows(slopes: Array, grad_output: Array, x: Array, reduction: int) -> Array:
+    """Slopes (N, C) divided by the classes, and by the images of a mean, times what arrives at each image."""
+    arrives = grad_output.reshape(-1, 1) if grad_output.ndim else grad_output
+    divisor = max(slopes.shape[1], 1) * (len(slopes) if reduction == MEAN else 1)
+    return np.asarray((slopes / max(divisor, 1) * arrives).reshape(x.shape))
 
 
 def _count(x: Array, target: Array) -> int:

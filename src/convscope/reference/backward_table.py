@@ -71,6 +71,7 @@ BACKWARD: Mapping[str, Operation] = {
     ),
     "select_backward": moved(indexing.select_backward),
     "slice_backward": moved(indexing.slice_backward),
+    "diagonal_backward": moved(indexing.diagonal_backward),
     "unfold_backward": Operation(indexing.unfold_backward, indexing.unfold_backward_error),
     "embedding_dense_backward": Operation(indexing.embedding_backward, indexing.embedding_backward_error),
     "_scaled_dot_product_flash_attention_for_cpu_backward": Operation(
@@ -84,6 +85,11 @@ BACKWARD: Mapping[str, Operation] = {
     "smooth_l1_loss_backward": Operation(loss_back.smooth_l1_backward, ulps(8)),
     "huber_loss_backward": Operation(loss_back.huber_backward, ulps(8)),
     "binary_cross_entropy_backward": Operation(loss_back.binary_cross_entropy_backward, ulps(10)),
+    "soft_margin_loss_backward": Operation(loss_back.soft_margin_backward, loss_back.soft_margin_backward_error),
+    "multi_margin_loss_backward": Operation(loss_back.multi_margin_backward, loss_back.multi_margin_backward_error),
+    "multilabel_margin_loss_backward": Operation(
+        loss_back.multilabel_margin_backward, loss_back.multilabel_margin_backward_error
+    ),
     "threshold_backward": act_back.gated(act_back.above),
     "hardtanh_backward": act_back.gated(act_back.between, open_=True),
     "hardshrink_backward": Operation(act_back.shrink_backward, act_back.shrink_backward_error),

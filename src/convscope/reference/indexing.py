@@ -218,6 +218,19 @@ def slice_backward(grad_output: Array, input_sizes: Sequence[int], dim: int, sta
     return out
 
 
+def diagonal_backward(grad_output: Array, input_sizes: Sequence[int], offset: int, dim1: int, dim2: int) -> Array:
+    """diagonal_backward: the gradient on the diagonal, 0 elsewhere.
+
+    >>> diagonal_backward(np.array([3.0]), [2, 2], 1, 0, 1).tolist()
+    [[0.0, 3.0], [0.0, 0.0]]
+    """
+    out = np.zeros(tuple(input_sizes))
+    planes = np.moveaxis(out, (dim1, dim2), (-2, -1))
+    at = np.arange(grad_output.shape[-1])
+    planes[..., at + max(0, -offset), at + max(0, offset)] = grad_output
+    return out
+
+
 def unfold_backward(grad_in: Array, input_sizes: Sequence[int], dim: int, size: int, step: int) -> Array:
     """unfold_backward: the sum of the gradients of a cell in all slices that contain it."""
     out = np.zeros(tuple(input_sizes))

@@ -227,7 +227,7 @@ def multi_margin(
     >>> float(multi_margin(np.array([[0.0, 0.5, 2.0]]), np.array([2])))
     0.0
     """
-    gaps, scale = _margin_gaps(x, target, margin, weight)
+    gaps, scale = margin_gaps(x, target, margin, weight)
     losses = (_opened(gaps) ** p * scale).sum(1) / gaps.shape[1]
     return _reduced(losses if x.ndim > 1 or reduction else losses.reshape(target.shape), reduction)
 
@@ -237,7 +237,7 @@ def multi_margin_error(
     reduction: int = 1,
 ) -> Array:  # fmt: skip
     """Two roundings of the gap's magnitudes, twice as much in its square; a weight, a sum of C, a division."""
-    gaps, scale = _margin_gaps(x, target, margin, weight)
+    gaps, scale = margin_gaps(x, target, margin, weight)
     rows = np.atleast_2d(x)
     gap_error = 3 * u * (abs(margin) + np.abs(rows) + np.abs(np.take_along_axis(rows, target.reshape(-1, 1), 1)))
     open_, gap_error = _opened(gaps), np.where(scale * (gaps + gap_error) > 0, gap_error, 0.0)
@@ -247,7 +247,7 @@ def multi_margin_error(
     return _reduced_error(losses, errors if x.ndim > 1 or reduction else errors.reshape(target.shape), reduction, u)
 
 
-def _margin_gaps(x: Array, target: Array, margin: float, weight: Array | None) -> tuple[Array, Array]:
+def margin_gaps(x: Array, target: Array, margin: float, weight: Array | None) -> tuple[Array, Array]:
     """(N, C): margin - right + wrong, and what its hinge is multiplied by: 0 for the right class itself."""
     rows, classes = np.atleast_2d(x), target.reshape(-1, 1)
     scale = np.ones(rows.shape) * (1.0 if weight is None else weight[classes])
@@ -266,7 +266,7 @@ def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, A
     >>> multilabel_margin(np.array([0.1, 0.2, 0.4, 0.8]), np.array([3, 0, -1, 1]), 0)[1]
     array([1., 0., 0., 1.])
     """
-    gaps, right = _label_gaps(x, target)
+    gaps, right = label_gaps(x, target)
     losses = np.array([_opened(g).sum() for g in gaps]) / max(np.atleast_2d(x).shape[1], 1)
     losses = losses if x.ndim > 1 else losses.reshape(())
     return _reduced(losses, reduction), right
@@ -274,7 +274,7 @@ def multilabel_margin(x: Array, target: Array, reduction: int) -> tuple[Array, A
 
 def multilabel_margin_error(_y: object, u: float, x: Array, target: Array, reduction: int) -> tuple[Array, Array]:
     """Two roundings of each pair's magnitudes, a sum of all pairs, a division."""
-    gaps, _ = _label_gaps(x, target)
+    gaps, _ = label_gaps(x, target)
     rows, classes = np.atleast_2d(x), max(np.atleast_2d(x).shape[1], 1)
     sizes = [3 * u * (1 + 2 * np.abs(row).max(initial=0.0)) * g.size for row, g in zip(rows, gaps, strict=True)]
     losses = np.array([_opened(g).sum() for g in gaps]) / classes
@@ -283,7 +283,7 @@ def multilabel_margin_error(_y: object, u: float, x: Array, target: Array, reduc
     return _reduced_error(losses, errors, reduction, u), np.zeros(())
 
 
-def _label_gaps(x: Array, target: Array) -> tuple[list[Array], Array]:
+def label_gaps(x: Array, target: Array) -> tuple[list[Array], Array]:
     """For each row 1 - right + wrong for all pairs, and 1 where a class is right; a negative target ends a list."""
     rows, gaps = np.atleast_2d(x), []
     right = np.zeros(rows.shape)

@@ -7,11 +7,12 @@ kernels calculate them, from the function's input x or from its result y.
 # ruff: noqa: ARG005 - what is called through one table has one signature
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from convscope.expr.precision import Precision
 from convscope.expr.primitives.activations import erf, sigmoid
 from convscope.expr.primitives.primitive import Primitive, elementary
 from convscope.typing import Numbers
@@ -149,6 +150,21 @@ def _smooth_l1(grad: Numbers, x: Numbers, target: Numbers, beta: Numbers, count:
         * np.where(difference <= -beta, -1.0, np.where(difference >= beta, 1.0, np.divide(difference, beta)))
         / count
     )
+
+
+def _soft_margin(grad: Numbers, x: Numbers, target: Numbers, count: Numbers) -> Numbers:
+    return np.divide(-grad * target, 1 + np.exp(x * target)) / count
+
+
+def _soft_margin_error(
+    precision: Precision, result: Numbers, values: Sequence[Numbers], _errors: Sequence[Numbers]
+) -> Numbers:
+    """The exponent's rounding, an exponential and 8 more; kernels divide exp(-x·target), which may overflow."""
+    grad, x, target, _ = values
+    grown = np.exp(-x * target)
+    near = (np.abs(x * target) + 16) * precision.sum * np.abs(result)
+    lost = np.abs(grad * target) * precision.tiny * (grown < 1) + precision.tiny
+    return np.where(grown * (1 + np.abs(target)) < precision.room, near + lost, np.inf)
 
 
 def _spread(x: Numbers) -> Numbers:
@@ -300,6 +316,9 @@ BACKWARD: Mapping[str, Primitive] = {
         "{grad} × {weight} × ({x} − {target}) ÷ ({x} × (1 − {x})) ÷ {count}",
         lambda grad, x, target, weight, count: grad * weight * (x - target) / _spread(x) / count,
         roundings=10,
+    ),
+    "soft_margin_backward": Primitive(
+        "−{grad} × {target} ÷ (1 + exp({x} × {target})) ÷ {count}", _soft_margin, _soft_margin_error, many=True
     ),
     "nll_backward": elementary(
         "−{grad} × {weight} ÷ {total}",
