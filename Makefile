@@ -28,8 +28,9 @@ test-all: .venv/test.stamp
 
 # The tests but for browsers with the oldest versions that pyproject.toml allows, and with the newest there are. Each has an
 # environment beside .venv; torch comes first, as pip would otherwise choose a newer one. Libraries of different years may
-# call each other deprecated, which is no failure here.
-OTHER_VERSIONS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -W default::DeprecationWarning
+# call each other deprecated, which is no failure here, and an old Hypothesis takes what tests/conftest.py freezes for garbage.
+OTHER_VERSIONS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -W default::DeprecationWarning \
+	-W default::hypothesis.errors.HypothesisWarning
 test-oldest: build/oldest/installed.stamp
 	CONVSCOPE_BROWSER=none build/oldest/bin/python $(OTHER_VERSIONS)
 

@@ -145,6 +145,10 @@ PLAIN = (
     (r"Input should be a valid number.*", "write a number, such as 0.5."),
     (r"Input should be greater than or equal to (\S+)", r"write \1 or more."),
     (r"Input should be less than or equal to (\S+)", r"write \1 or less."),
+    (r"(?<=: )'.*' is not a valid integer\.", "write an integer, such as 10."),  # as older releases say it
+    (r"(?<=: )'.*' is not a valid float\.", "write a number, such as 0.5."),
+    (r"(?<=: )\S+ is not in the range x>=(\S+)\.", r"write \1 or more."),
+    (r"(?<=: )\S+ is not in the range (\S+)<=x<=(\S+)\.", r"write a number from \1 to \2."),
 )
 """What Typer's checks say, and the same for people who do not program."""
 
