@@ -5,7 +5,7 @@ export type Spot = Readonly<{ row: number; column: number }>;
 
 const FONT = { least: 9, most: 13, width: 0.61 }; // pixels; a digit's width per pixel of its height
 
-/** The size in pixels from which on a cell holds numbers of so many characters. */
+/** The size in pixels from which on a cell can hold a number with this number of characters. */
 export const legibleAt = (longest: number): number => longest * FONT.width * FONT.least + 6;
 
 type Colouring = Readonly<{
