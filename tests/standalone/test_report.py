@@ -192,8 +192,9 @@ def test_a_click_shows_the_sum_and_the_page_asks_for_nothing(page: Any, run: cs.
     page.locator(".strip [data-map][aria-label*='conv1']").first.click()
     canvas = page.locator(".viewer canvas")
     canvas.click(position={"x": 40, "y": 60})
+    page.wait_for_selector(".panels h2[data-at]")  # the training step shows a number from the beginning
     settled(page)
-    step, *cell = page.get_attribute("h2[data-at]", "data-at").replace(".", " ").split()
+    step, *cell = page.get_attribute(".panels h2[data-at]", "data-at").replace(".", " ").split()
     trace = cs.trace(run.model, cs.load_image("shapes:test/2", like=run.model))
     why = cs.explain(trace, int(step), tuple(map(int, cell)))
     assert recorded(page) == why.recorded
@@ -222,6 +223,22 @@ def test_it_holds_the_training_and_can_be_read_by_all(
             assert page.get_attribute("html", "data-theme") == "light"
             page.emulate_media(media="print")
             assert not page.locator("header .theme").is_visible()
+
+
+def test_a_printed_report_cuts_off_no_step(chromium: Any, of_run: cs.Report) -> None:
+    """On a page of paper, which is narrower than the network."""
+    with tab(chromium, size=(680, 1000)) as page:
+        opened(page, of_run.path)
+        page.wait_for_selector(".strip .scroller [data-map]")
+        page.emulate_media(media="print")
+        box, answers = (page.locator(f".strip {part}").bounding_box() for part in (".scroller", ".answers"))
+        assert page.evaluate("(s => s.scrollWidth <= s.clientWidth)(document.querySelector('.strip .scroller'))")
+        assert answers["y"] >= box["y"] + box["height"]
+        assert not page.locator(".pager button").first.is_visible()
+        lefts = page.evaluate(
+            "['#numbers', '.this-step h2'].map(at => document.querySelector(at).getBoundingClientRect().left)"
+        )
+        assert lefts[0] == lefts[1]
 
 
 def test_the_training_step_can_be_clicked(page: Any, run: cs.Run, of_run: cs.Report) -> None:
