@@ -97,3 +97,36 @@ NOISE = ("EfficientNet", "MobileNetV2")
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in NOISE])
 def test_a_step_of_an_architecture_of_another_library_is_proved(name: str) -> None:
     assert_confirmed(cs.verify(step_of(name), cells=30), name)
+
+
+KINKS = {
+    "relu6": torch.nn.ReLU6(),
+    "hardtanh": torch.nn.Hardtanh(),
+    "hardswish": torch.nn.Hardswish(),
+    "hardsigmoid": torch.nn.Hardsigmoid(),
+    "softshrink": torch.nn.Softshrink(0.5),
+    "hardshrink": torch.nn.Hardshrink(0.5),
+    "threshold": torch.nn.Threshold(0.5, 0.1),
+    "leaky relu": torch.nn.LeakyReLU(),
+    "clamp": lambda x: x.clamp(-1, 1),
+    "clamp min": lambda x: x.clamp(min=0.5),
+    "clamp max": lambda x: x.clamp(max=0.5),
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "abs": torch.abs,
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_a_gradient_at_a_kink_is_the_one_that_pytorch_defines(name: str) -> None:
+    class At(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = KINKS[name](x * self.scale)
+            return result
+
+    numbers = torch.tensor([[-6.0, -3, -1, -0.5, -0.0, 0, 0.5, 1, 3, 6, 7]])
+    trace = cs.trace(At(), numbers, target=torch.tensor([3]))
+    assert {step.finding for step in cs.verify(trace).steps} <= {"proved", "given"}

@@ -34,7 +34,7 @@ from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
 
-CHOICES = frozenset({"max", "maximum", "min", "minimum", "relu"})
+CHOICES = frozenset({"clamp_max", "clamp_min", "max", "maximum", "min", "minimum", "relu"})
 """Primitives that choose one of several numbers, so that a small difference may change the choice."""
 JUMPS: Mapping[str, str] = {"pass_above": "threshold", "pass_from": "threshold", "leaky_relu_backward": ""}
 """Slopes that jump where x crosses this argument (0 without a name): another x may pass another gradient."""

@@ -48,7 +48,7 @@ ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "softshrink": ("softshrink", {"x": "self", "lambd": "lambd"}),
     "elu": ("elu", {"x": "self", "alpha": "alpha", "scale": "scale", "input_scale": "input_scale"}),
     "celu": ("celu", {"x": "self", "alpha": "alpha"}),
-    "hardtanh": ("clamp", {"x": "self", "low": "min_val", "high": "max_val"}),
+    "hardtanh": ("hardtanh", {"x": "self", "low": "min_val", "high": "max_val"}),
     "softplus": ("softplus", {"x": "self", "beta": "beta", "threshold": "threshold"}),
     "addcmul": ("addcmul", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
     "addcdiv": ("addcdiv", {"x": "self", "scale": "value", "y": "tensor1", "z": "tensor2"}),
@@ -149,8 +149,8 @@ def _clamp(call: Call) -> tuple[str, Arguments]:
     """clamp, clamp_min, clamp_max: nothing below the one, nothing above the other."""
     x, low, high = call["self"], call.get("min"), call.get("max")
     if high is None:
-        return "maximum", {"x": x, "y": low}
-    return ("minimum", {"x": x, "y": high}) if low is None else ("clamp", {"x": x, "low": low, "high": high})
+        return "clamp_min", {"x": x, "y": low}
+    return ("clamp_max", {"x": x, "y": high}) if low is None else ("clamp", {"x": x, "low": low, "high": high})
 
 
 def _compared(call: Call) -> tuple[str, Arguments]:

@@ -175,7 +175,7 @@ ACTIVATIONS: Mapping[str, Primitive] = {
         lambda x: x * _six(x) / 6,
         roundings=6,
         way=lambda x: x * _six(x),
-        slopes=lambda x: (np.where(x < -3, 0.0, np.where(x <= 3, x / 3 + 0.5, 1.0)),),
+        slopes=lambda x: (np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0)),),
     ),
     "silu": elementary(
         "{x} ÷ (1 + exp(−{x}))",

@@ -141,6 +141,16 @@ _CLAMP = elementary(
     ),
     offset=lambda varies, x, low, high: np.where((x >= low) & (x <= high), 0.0, _middle(x, low, high)),
 )
+_HARDTANH = elementary(  # as clamp, but PyTorch gives it the slope 0 at its limits
+    "min(max({x}, {low}), {high})",
+    _middle,
+    slopes=lambda x, low, high: (
+        np.where((x > low) & (x < high), 1.0, 0.0),
+        np.where((x <= low) & (low < high), 1.0, 0.0),
+        np.where((x >= high) | (low > high), 1.0, 0.0),
+    ),
+    offset=lambda varies, x, low, high: np.where((x > low) & (x < high), 0.0, _middle(x, low, high)),
+)
 
 ARITHMETIC: Mapping[str, Primitive] = {
     "identity": elementary("{x}", lambda x: x, slopes=lambda x: (1.0,), offset=no_offset),
@@ -243,6 +253,21 @@ ARITHMETIC: Mapping[str, Primitive] = {
         offset=_chosen(lambda x, y: x <= y),
     ),
     "clamp": _CLAMP,
+    "hardtanh": _HARDTANH,
+    "clamp_min": elementary(  # of equal numbers the first one is selected
+        "max({x}, {y})",
+        np.maximum,
+        slopes=lambda x, y: (1.0 * (x >= y), 1.0 * (x < y)),
+        steepest=1.0,
+        offset=_chosen(lambda x, y: x >= y),
+    ),
+    "clamp_max": elementary(
+        "min({x}, {y})",
+        np.minimum,
+        slopes=lambda x, y: (1.0 * (x <= y), 1.0 * (x > y)),
+        steepest=1.0,
+        offset=_chosen(lambda x, y: x <= y),
+    ),
     "neg": elementary("−{x}", lambda x: -x, slopes=lambda x: (-1.0,), offset=no_offset),
     "abs": elementary("|{x}|", np.abs, slopes=lambda x: (np.sign(x),), offset=no_offset),
     "sign": elementary("the sign of {x}", lambda x: 1.0 * (x > 0) - 1.0 * (x < 0)),
