@@ -99,7 +99,7 @@ def test_a_step_of_an_architecture_of_another_library_is_proved(name: str) -> No
     assert_confirmed(cs.verify(step_of(name), cells=30), name)
 
 
-KINKS = {
+KINKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu6": torch.nn.ReLU6(),
     "hardtanh": torch.nn.Hardtanh(),
     "hardswish": torch.nn.Hardswish(),
@@ -113,6 +113,9 @@ KINKS = {
     "clamp max": lambda x: x.clamp(max=0.5),
     "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
     "abs": torch.abs,
+    "median of equal numbers": lambda x: x.round().clamp(-1, 1).median(1, keepdim=True)[0] + x,
+    "k-th of equal numbers": lambda x: x.clamp(-1, 1).kthvalue(8, 1, keepdim=True)[0] + x,
+    "largest of equal numbers": lambda x: x.clamp(-1, 1).max(1, keepdim=True)[0] + x,
 }
 
 
@@ -124,9 +127,8 @@ def test_a_gradient_at_a_kink_is_the_one_that_pytorch_defines(name: str) -> None
             self.scale = torch.nn.Parameter(torch.ones(1))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = KINKS[name](x * self.scale)
-            return result
+            return KINKS[name](x * self.scale)
 
     numbers = torch.tensor([[-6.0, -3, -1, -0.5, -0.0, 0, 0.5, 1, 3, 6, 7]])
     trace = cs.trace(At(), numbers, target=torch.tensor([3]))
-    assert {step.finding for step in cs.verify(trace).steps} <= {"proved", "given"}
+    assert not cs.verify(trace).mismatches

@@ -253,6 +253,12 @@ def ranked_one_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     axis, row_weights = call["dim"] % max(image.ndim, 1), kept_weights(call, weights)
     if not image.ndim:
         return VJP({"self": weights})
+    recorded = call.extra.get("selected")  # of equal numbers the kernel takes any
+    if recorded is not None:
+        at = recorded if recorded.ndim == image.ndim else np.expand_dims(recorded, axis)
+        result = np.zeros(image.shape)
+        np.put_along_axis(result, at, row_weights, axis)
+        return VJP({"self": result})
     k = call.get("k", 1) - 1
     choose = PRIMITIVES["ranked" if call.op == "kthvalue" else call.op].value
     settings = (k, 0) if call.op == "kthvalue" else ()

@@ -62,6 +62,8 @@ LAID_OUT = frozenset(
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
 
 
+SELECTING = frozenset({"kthvalue", "max", "median", "min", "mode", "nanmedian"})
+"""Operations that select one of several equal numbers; the recorded index says which received the gradient."""
 STRIDED = frozenset({"as_strided", "as_strided_copy"})
 """Operations that read their input's memory by strides of their own."""
 
@@ -136,8 +138,15 @@ def _extra(trace: Trace, step: Step) -> Mapping[str, object]:
         return {"mask": Operand.of(step.outputs[1], f"{step.name}, mask", "constant", "bool")}
     if step.op == "mkldnn_rnn_layer":
         return {"states": Operand.of(step.outputs[0], step.name)}
+    return _choices(step)
+
+
+def _choices(step: Step) -> Mapping[str, object]:
+    """Memory layouts, and which of several equal numbers was selected."""
     if step.op in LAID_OUT:
         return {"layout": layout_of(step.arguments["input"])}
     if step.op in STRIDED:
         return {"memory": memory_of(step.arguments["self"])}
+    if step.op in SELECTING and len(step.results) > 1:
+        return {"selected": step.outputs[1]}
     return MappingProxyType({})
