@@ -295,7 +295,7 @@ def main(repeats: int, clients: int) -> None:
                     cells(page, url, "?step=5", "a cell clicked", repeats)
                 else:
                     drawing(page, url, repeats)
-                    cells(page, url, "", "a cell clicked", repeats)
+                    cells(page, url, "?step=conv1", "a cell clicked", repeats)
             if which != "resnet-50":
                 crowd(url, clients, 10)
             print(f"- server memory beyond the model and one trace of it: {memory():.0f} MB\n")
