@@ -1,10 +1,13 @@
 """The commands that draw: they write the figure, say where, and refuse in one sentence."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -155,6 +158,19 @@ def test_a_picture_is_replaced_only_where_out_names_it(command: Callable[..., st
     assert Path("samples-crosses.png").read_bytes() == b"another picture"
     command("plot", "samples", "crosses", "--per-class", "1", "--out", "samples-crosses.png")
     assert Path("samples-crosses.png").read_bytes() == drawn
+
+
+def test_a_figure_written_to_a_pipe_is_not_read_back(command: Callable[..., str], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    message = command("plot", "samples", "crosses", "--per-class", "1", "--out", pipe)
+    reader.join(60)
+    with Image.open(BytesIO(received[0])) as picture:
+        assert f"({picture.width}x{picture.height} pixels, " in message
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("end", ["png", "svg", "pdf"])

@@ -348,6 +348,21 @@ def test_the_format_of_a_training_step_is_that_of_its_contents(
             cs.Trace.load(tmp_path / "t")
 
 
+def test_a_trace_takes_the_place_of_a_file_and_of_nothing_else(tmp_path: Path) -> None:
+    trace = cs.trace(torch.nn.ReLU(), torch.ones(1, 1, 2, 2))
+    pipe, link, real = tmp_path / "pipe", tmp_path / "link", tmp_path / "real"
+    os.mkfifo(pipe)
+    for path, message in ((pipe, "it is not a regular file"), (tmp_path, "directory|folder")):
+        with pytest.raises(cs.UsageError, match=f"cannot be written to .*({message})"):
+            trace.save(path)
+    assert pipe.is_fifo()
+    link.symlink_to(real)
+    trace.save(link)
+    assert link.is_symlink()
+    assert cs.Trace.load(real).steps[0].name == "relu"
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link", "real"}
+
+
 # Files that are no trace at all.
 
 

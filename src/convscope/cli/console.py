@@ -287,9 +287,12 @@ def _short(word: str) -> str:
 
 
 def save(figure: "Figure", to: Target) -> Path:
-    """Save the figure reproducibly; it is drawn in memory first, because the disk may be full."""
-    if hushed():
-        return to.path
+    """Save the figure reproducibly."""
+    return to.path if hushed() else _saved(figure, to)[0]
+
+
+def _saved(figure: "Figure", to: Target) -> tuple[Path, bytes]:
+    """The figure's file and its content; it is drawn in memory first, because the disk may be full."""
     form, buffer = to.path.suffix.lower().lstrip("."), BytesIO()
     figure.savefig(buffer, format=form, metadata=TIMELESS[form])
     path = to.free(buffer.getvalue())
@@ -297,17 +300,16 @@ def save(figure: "Figure", to: Target) -> Path:
         cs.write_whole(path, buffer.getvalue())
     except OSError as error:
         raise cs.ConvscopeError(f"{path} cannot be written: {error.strerror or error}.") from None
-    return path
+    return path, buffer.getvalue()
 
 
 def write(figure: "Figure", to: Target) -> None:
     """Save the figure and print its path and size."""
-    path = save(figure, to)
     if hushed():
         return
+    path, content = _saved(figure, to)
     width, height = figure.get_size_inches()
     size = f"{round(width, 1)}x{round(height, 1)} inches"
-    content = path.read_bytes()
     if path.suffix.lower() == ".png":
         across, down = struct.unpack(">II", content[16:24])  # as written: releases of matplotlib round differently
         size = f"{across}x{down} pixels"

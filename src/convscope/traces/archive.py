@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from convscope.cards.card import Card
 from convscope.errors import DataError, TraceError, UsageError
-from convscope.files import replace_file
+from convscope.files import is_there, replace_file
 from convscope.memory import available
 from convscope.traces.header import pack, pack_result, unpack_result
 from convscope.traces.header_check import NARROW, STEP, HeaderContents, Outside, check, derivable, fits, parse
@@ -148,14 +148,17 @@ def write(path: str | Path, source: ArchiveSource) -> None:
 def _save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     if not path.name:
         raise UsageError(f"the trace cannot be written to {path}: it is a folder; name a file.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    if is_there(path) and not path.is_file() and not path.is_dir():  # renaming would remove the device or the pipe
+        raise UsageError(f"the trace cannot be written to {path}: it is not a regular file; choose another path.")
+    target = Path(os.path.realpath(path))  # a symbolic link stays one
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         save_file(
             {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()},
             temporary,
             dict(metadata),
         )
-        replace_file(temporary, path)
+        replace_file(temporary, target)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UsageError(f"the trace cannot be written to {path}: {error}.") from None
