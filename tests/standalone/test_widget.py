@@ -145,6 +145,15 @@ def test_a_widget_that_cannot_be_made_answers_with_a_sentence() -> None:
     assert (answer.status, "could not be made" in json.loads(answer.body)["message"]) == (500, True)
 
 
+def test_a_workspace_has_imported_what_its_threads_use(tmp_path: Path) -> None:
+    """Packages that import each other fail when two threads import them at once."""
+    code = (
+        "import sys, threading\nfrom convscope.server.session.workspace import Workspace\nWorkspace()\n"
+        "print('convscope.proof.explanation' in sys.modules, threading.active_count())"
+    )
+    assert run(sys.executable, "-c", code, cwd=tmp_path).stdout.split() == ["True", "1"]
+
+
 def test_without_anywidget_a_sentence_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['anywidget'] = None; import convscope as cs\n"

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock, RLock, Thread
+from threading import Lock, RLock
 from typing import Self
 
 import numpy as np
@@ -64,8 +64,7 @@ class Workspace:
         self._lock = Lock()
         self._adding = RLock()
         """Lock held while runs are added, so that none is added twice."""
-        self._imports = Thread(target=_prefetch_imports, name="convscope imports", daemon=True)
-        self._imports.start()
+        _import_all()
 
     @classmethod
     def of_model(cls, model: cs.Module, image: object = None, *, data_dir: Path | None = None) -> Self:
@@ -254,9 +253,8 @@ class Workspace:
         )
 
     def close(self) -> None:
-        """Start no more jobs, and wait for the background import to finish."""
+        """Start no more jobs."""
         self.workers.close()
-        self._imports.join()
 
     def _look_for_runs(self) -> None:
         """Add new runs of the folder, and reopen those that were replaced."""
@@ -365,8 +363,11 @@ class Workspace:
         return candidate
 
 
-def _prefetch_imports() -> None:
-    """Import the modules that the first click needs, in the background (attributes of `cs` are imported lazily)."""
+def _import_all() -> None:
+    """Import the modules that a pass and the first click need (attributes of `cs` are imported lazily).
+
+    Not in a thread: packages that import each other fail when two threads import them at once.
+    """
     _ = cs.interpret, cs.trace, cs.explain
 
 
