@@ -42,7 +42,7 @@ CROSSES = (
         1,
         "The loss at every one of 5,000 draws",
         ("convscope train crosses --recipe tutorial",),
-        ("5,000 random draws", "step  5,000", "e-0"),
+        ("5,000 random draws", "step  5,000", "e−"),
     ),
     Row(
         1,

@@ -195,10 +195,13 @@ def decimal(value: float, digits: int = 4) -> str:
 def fixed(value: float) -> str:
     """A loss with six decimals; one that they would round to a digit or two, by its power of ten.
 
-    >>> fixed(0.693147), fixed(0.0000087499), fixed(0.0)
-    ('0.693147', '8.7499e−6', '0.000000')
+    >>> fixed(0.693147), fixed(0.00000875), fixed(0.0)
+    ('0.693147', '8.7500e−6', '0.000000')
     """
-    return compact(value, 5) if 0 < abs(value) < 1e-4 else decimal(value, 6)
+    if not 0 < abs(value) < 1e-4:
+        return decimal(value, 6)
+    mantissa, _, power = f"{value:.4e}".partition("e")
+    return signed(f"{mantissa}e{int(power)}")
 
 
 def percent(share: float | None) -> str:
