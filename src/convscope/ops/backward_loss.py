@@ -108,9 +108,9 @@ def margin_backward(call: Call, cell: Cell) -> Apply:
     off = 4 * call.precision.sum * sizes
     signs = np.where(hinges.right == place, -1.0, 1.0)
     slopes = hinges.weights if power == 1 else 2 * hinges.weights * np.abs(gaps)
-    values = signs * slopes * (gaps > 0)
+    values = np.where(gaps > 0, signs * slopes, 0.0)  # a gap of nan is not open
     errors = np.where(np.abs(gaps) <= off, slopes, 0.0) + gamma(4, call.precision.sum) * np.abs(values)
-    errors = errors + (0.0 if power == 1 else 2 * hinges.weights * off * (gaps + off > 0))
+    errors = errors + (0.0 if power == 1 else np.where(gaps + off > 0, 2 * hinges.weights * off, 0.0))
 
     def derive(index: int) -> Apply:
         slope = number(float(signs[index] * power * (gaps[index] > 0)), "slope of an open hinge, 0 of a closed one")

@@ -164,7 +164,7 @@ def multi_margin_backward(
         reduction: See `MEAN`.
     """
     gaps, scale = margin_gaps(x, target, margin, weight)
-    slopes = (gaps > 0) * scale * (1.0 if p == 1 else 2 * gaps)
+    slopes = np.where(gaps > 0, scale * (1.0 if p == 1 else 2 * gaps), 0.0)  # a gap of nan is not open
     return _to_both_classes(slopes, grad_output, x, target, reduction)
 
 
@@ -177,9 +177,9 @@ def multi_margin_backward_error(
     rows = np.atleast_2d(x)
     right = np.abs(np.take_along_axis(rows, target.reshape(-1, 1), 1))
     off = 3 * u * (abs(margin) + np.abs(rows) + right) * np.ones(gaps.shape)
-    slopes = np.abs((gaps > 0) * scale * (1.0 if p == 1 else 2 * gaps))
+    slopes = np.abs(np.where(gaps > 0, scale * (1.0 if p == 1 else 2 * gaps), 0.0))
     unsure = np.abs(scale) * np.where(np.abs(gaps) <= off, 1.0 if p == 1 else 2 * (np.abs(gaps) + off), 0.0)
-    moved = unsure + (0.0 if p == 1 else 2 * np.abs(scale) * off * (gaps + off > 0))
+    moved = unsure + (0.0 if p == 1 else np.where(gaps + off > 0, 2 * np.abs(scale) * off, 0.0))
     count = rows.shape[1]
     each = moved + gamma(count + 6, u) * (slopes + moved)
     return np.abs(_to_both_classes(each, grad_output, x, target, reduction)) + 2 * u * np.abs(y)
