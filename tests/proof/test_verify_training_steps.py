@@ -115,6 +115,8 @@ KINKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "abs": torch.abs,
     "median of equal numbers": lambda x: x.round().clamp(-1, 1).median(1, keepdim=True)[0] + x,
     "k-th of equal numbers": lambda x: x.clamp(-1, 1).kthvalue(8, 1, keepdim=True)[0] + x,
+    "a root of 0 that gets no gradient": lambda x: (x * x).sqrt() * 0 + x,
+    "a deviation much smaller than the numbers": lambda x: x + (1000 + 0.01 * x).std(1, keepdim=True),
     "largest of equal numbers": lambda x: x.clamp(-1, 1).max(1, keepdim=True)[0] + x,
 }
 
@@ -132,3 +134,22 @@ def test_a_gradient_at_a_kink_is_the_one_that_pytorch_defines(name: str) -> None
     numbers = torch.tensor([[-6.0, -3, -1, -0.5, -0.0, 0, 0.5, 1, 3, 6, 7]])
     trace = cs.trace(At(), numbers, target=torch.tensor([3]))
     assert not cs.verify(trace).mismatches
+
+
+@pytest.mark.parametrize(("spread", "underived"), [(0.01, False), (0.001, True)])
+def test_a_slope_that_roundings_alone_may_make_is_no_proof(spread: float, underived: bool) -> None:
+    """Of numbers about 1000, those that differ by a thousandth have roundings as large as a tenth of their slope."""
+
+    class Deviation(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x * self.scale
+            return x + (1000 + spread * x).std(1, keepdim=True)
+
+    numbers = torch.tensor([[-6.0, -3, -1, -0.5, -0.0, 0, 0.5, 1, 3, 6, 7]])
+    report = cs.verify(cs.trace(Deviation(), numbers, target=torch.tensor([3])))
+    assert ("underived" in {step.finding for step in report.steps}) == underived
+    assert not report.mismatches

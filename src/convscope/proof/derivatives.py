@@ -18,7 +18,7 @@ from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.proof.final_numbers import final
 from convscope.proof.gradient_propagation import Tensor, key_of, pull, target_of
-from convscope.proof.gradient_range import moved_by_statistics, range_of
+from convscope.proof.gradient_range import moved_by_statistics, numbers_of_ref, range_of
 from convscope.proof.recomputation import recomputed
 from convscope.proof.status import StepStatus
 from convscope.proof.tolerance import root_mean_square
@@ -35,6 +35,10 @@ KEPT_BYTES = 64_000_000
 """Memory of the cached derivatives, beyond which those found before are dropped."""
 OF_RESULT = frozenset({"Sigmoid", "Tanh", "Expm1", "Elu"})
 """Nodes whose slope is calculated from a recorded result between -1 and 1."""
+OF_DISTANCE = frozenset({"Std", "StdMean", "Var", "VarMean"})
+"""Nodes whose slope is a distance from a mean, which holds the roundings of both."""
+STEEP = frozenset({"Pow", "Sqrt", "Rsqrt", "Reciprocal", "Log", "Log2", "Log10"})
+"""Nodes whose slope may be infinite: times a gradient of 0, a kernel calculates nan."""
 SLICES = "CopySlices"
 """Node of an operation in place on a view: it continues to the memory behind the view."""
 UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
@@ -52,8 +56,8 @@ class Derivative:
     expected: Array | None
     """float64; None where the forward step has no vector-Jacobian product by this operand."""
 
-    received: float = 0.0
-    """The largest gradient that the node received, where its slope is calculated from the recorded result."""
+    moved: float = 0.0
+    """How far one rounding of the numbers that its slope is calculated from moves the gradient, per unit roundoff."""
 
     @property
     def slack(self) -> float:
@@ -63,10 +67,11 @@ class Derivative:
     def allowed(self, bounds: Array | float) -> Array:
         """How far a recorded gradient may be from the derivative: its bound, and the roundings in between.
 
-        A slope such as y·(1 - y) or y + 1, taken from a result y near 1 or -1, holds the rounding of y.
+        A slope such as y·(1 - y) or y + 1, taken from a result y near 1 or -1, holds the rounding of y; one such as
+        x - mean those of x and of the mean.
         """
         assert self.expected is not None
-        return np.asarray(bounds + self.slack * (np.abs(self.expected) + self.typical) + 4 * UNIT * self.received)
+        return np.asarray(bounds + self.slack * (np.abs(self.expected) + self.typical) + 4 * UNIT * self.moved)
 
     @property
     def typical(self) -> float:
@@ -174,7 +179,7 @@ class Derivatives:
         """
         recorded = self._numbers(derivative.gradient)
         if not derivative.disagrees(recorded, 0.0).any():
-            return None, False
+            return None, 4 * UNIT * derivative.moved > RESOLVED * derivative.typical > 0
         bounds = self._bounds(derivative.gradient)
         left = bool(np.any(derivative.disagrees(recorded, 0.0) & np.isinf(bounds)))
         if not derivative.disagrees(recorded, bounds).any():
@@ -190,6 +195,8 @@ class Derivatives:
             ~np.isfinite(recorded) | ~np.isfinite(derivative.expected),
         )
         unsettled = wrong & not_finite & numbers.overflows
+        if kind_of(derivative.node) in STEEP:
+            unsettled |= wrong & np.isnan(recorded) & (derivative.expected == 0)
         if (wrong & ~unsettled).any():
             cell = tuple(int(i) for i in np.unravel_index(int((wrong & ~unsettled).argmax()), wrong.shape))
             limit = float(np.broadcast_to(derivative.allowed(bounds), wrong.shape)[cell])
@@ -248,8 +255,9 @@ class Derivatives:
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
         targets = {target_of(self.trace, operand) for operand, _ in node.gave}
         weights = {key_of(result): self._numbers(gradient) for result, gradient in node.received}
-        of_result = node.kind.rstrip("0123456789").removesuffix("Backward") in OF_RESULT
         received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
+        per_unit = self._moved_by_rounding(node)
+        moved = received * per_unit if per_unit else 0.0  # an infinite gradient times 0 is no error
         pulled: dict[Tensor, list[Array]]
         try:
             through = node.custom or node.kind == SLICES
@@ -264,9 +272,21 @@ class Derivatives:
                 parts = [sum(parts[1:], parts[0])]
             for index, (operand, gradient) in enumerate(pairs):
                 fits = len(parts) == len(pairs) and parts[index].shape == gradient.shape
-                yield Derivative(
-                    gradient, operand, node, parts[index] if fits else None, received if of_result else 0.0
-                )
+                yield Derivative(gradient, operand, node, parts[index] if fits else None, moved)
+
+    def _moved_by_rounding(self, node: BackwardNode) -> float:
+        """How far a slope moves, per unit roundoff of the numbers that it is calculated from; 0 if it follows them."""
+        kind = kind_of(node)
+        if kind in OF_RESULT:
+            return 1.0
+        if kind not in OF_DISTANCE:
+            return 0.0
+        operands = (numbers_of_ref(self.trace, operand) for operand, _ in node.gave)
+        largest = max((float(np.max(np.abs(numbers), initial=0.0)) for numbers in operands), default=0.0)
+        if not kind.startswith("Std"):
+            return 2 * largest  # 2 (x - mean) / (n - 1)
+        least = min(float(np.min(np.abs(self._numbers(result)), initial=np.inf)) for result, _ in node.received)
+        return largest / least if least > 0 else np.inf  # (x - mean) / (n - 1) / std
 
     def withheld(self) -> Iterator[tuple[BackwardNode, Ref]]:
         """The gradients that custom functions should have given: they gave none, and the derivative is not zero."""
@@ -285,6 +305,11 @@ class Derivatives:
 
     def _numbers(self, ref: Ref) -> Array:
         return numbers_of(self.trace, ref)
+
+
+def kind_of(node: BackwardNode) -> str:
+    """The operation of a node, as autograd names it, without its number."""
+    return node.kind.rstrip("0123456789").removesuffix("Backward")
 
 
 def _bytes(derivatives: tuple[Derivative, ...]) -> int:

@@ -53,7 +53,7 @@ def _power(largest: float, factors: int) -> float:
 def range_of(trace: Trace, node: BackwardNode, gradient: Ref) -> GradientRange:
     """The range of one gradient that a node gave: what it received, and what its forward operation read and made."""
     refs = [*(ref for pair in node.received for ref in pair), *(operand for operand, _ in node.gave)]
-    arrays = [_numbers(trace, ref) for ref in refs]
+    arrays = [numbers_of_ref(trace, ref) for ref in refs]
     finite = [np.isfinite(array) for array in arrays]
     largest = max(
         (float(np.abs(array[mask]).max(initial=0.0)) for array, mask in zip(arrays, finite, strict=True)), default=0.0
@@ -62,7 +62,8 @@ def range_of(trace: Trace, node: BackwardNode, gradient: Ref) -> GradientRange:
     return GradientRange(largest, special, Precision.of(gradient.dtype), max(1, node.operations))
 
 
-def _numbers(trace: Trace, ref: Ref) -> Array:
+def numbers_of_ref(trace: Trace, ref: Ref) -> Array:
+    """The numbers of a step, parameter or input, in float64."""
     if ref.kind == "step":
         return trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
     numbers = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
