@@ -257,7 +257,7 @@ class Derivatives:
         weights = {key_of(result): self._numbers(gradient) for result, gradient in node.received}
         received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
         per_unit = self._moved_by_rounding(node)
-        moved = received * per_unit if per_unit else 0.0  # an infinite gradient times 0 is no error
+        moved = received * per_unit if per_unit else 0.0  # 0 also for an infinite gradient
         pulled: dict[Tensor, list[Array]]
         try:
             through = node.custom or node.kind == SLICES
