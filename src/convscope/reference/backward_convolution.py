@@ -73,10 +73,10 @@ def convolution_backward(
         weight: The kernels, shape (K, C / groups, R, S); transposed (C, K / groups, R, S).
         bias_sizes: Shape of the bias; its gradient has one number for each channel of the result in any case.
         stride, padding, dilation, transposed, output_padding, groups: As in the forward convolution.
-        output_mask: Which of the three gradients are wanted.
+        output_mask: Which of the three gradients are requested.
 
     Returns:
-        The wanted ones, in the shapes of input, kernels and bias.
+        The requested ones, in the shapes of input, kernels and bias.
 
     Raises:
         UsageError: padding meets infinities or NaN: some kernels multiply it, which makes NaN, and some leave it out.
@@ -152,15 +152,15 @@ def _gradients(
     geometry: Geometry = {name: arguments[name] for name in Geometry.__annotations__}  # type: ignore[assignment, literal-required]
     transposed, asked = arguments["transposed"], arguments["output_mask"]
     wide, narrow = (grad_output, x) if transposed else (x, grad_output)
-    made: list[Array] = []
+    errors: list[Array] = []
     if asked[0]:
         spread = _gathered if transposed else _scattered
-        made.append(spread(change(_widened(grad_output)), change(_widened(weight)), x.shape, **geometry))
+        errors.append(spread(change(_widened(grad_output)), change(_widened(weight)), x.shape, **geometry))
     if asked[1]:
-        made.append(_kernels(change, wide, narrow, weight.shape, **geometry))
+        errors.append(_kernels(change, wide, narrow, weight.shape, **geometry))
     if asked[2]:
-        made.append(_channel_sums(change, grad_output))
-    return tuple(made)
+        errors.append(_channel_sums(change, grad_output))
+    return tuple(errors)
 
 
 def _widened(array: Array) -> Array:

@@ -219,12 +219,12 @@ def multilabel_margin_backward_error(
 def _pair_counts(x: Array, target: Array, counts: Callable[[Array], Array], at_right: float) -> Array:
     """(N, C): of the pairs that count, how many a class is the wrong one in, and `at_right` for each it is right in."""
     rows, (gaps, right) = np.atleast_2d(x), label_gaps(x, target)
-    made = np.zeros(rows.shape)
-    for row, gap, mark, targets in zip(made, gaps, np.atleast_2d(right), np.atleast_2d(target), strict=True):
+    sums = np.zeros(rows.shape)
+    for row, gap, mark, targets in zip(sums, gaps, np.atleast_2d(right), np.atleast_2d(target), strict=True):
         counted = counts(gap)
         row[mark == 0] += counted.sum(0)
         np.add.at(row, targets[: len(gap)], at_right * counted.sum(1))
-    return made
+    return sums
 
 
 def _of_rows(slopes: Array, grad_output: Array, x: Array, reduction: int) -> Array:

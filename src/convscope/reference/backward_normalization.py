@@ -67,7 +67,7 @@ def totals(grad: Array, x: Array, row: Row, axes: Axes) -> Totals:
 def batch_norm_backward(
     grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None, running_var: Array | None,
     save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
-    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", known: Totals | None = None,
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", row_totals: Totals | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """native_batch_norm_backward: by the statistics of the batch in training, else by running ones.
 
@@ -83,9 +83,9 @@ def batch_norm_backward(
         running_mean, running_var, save_mean, save_invstd: Shape (C,); the first two in evaluation, else the others.
         train: Which.
         eps: Added to the running variance.
-        output_mask: Which of the gradients of input, weight and bias are wanted.
+        output_mask: Which of the gradients of input, weight and bias are requested.
         layout: Memory format of the input. Affects only the order in which the kernel adds.
-        known: The totals of the channel, where the arrays are a part of it.
+        row_totals: The totals of the channel, where the arrays are a part of it.
 
     Raises:
         UsageError: the statistics it needs are missing.
@@ -97,15 +97,15 @@ def batch_norm_backward(
     dx = grad_out * scale * rate if output_mask[0] else None
     if train and output_mask[0]:
         dx = _three_paths(
-            grad_out, x, Row(mean, rate, scale), known or totals(grad_out, x, Row(mean, rate, scale), axes)
+            grad_out, x, Row(mean, rate, scale), row_totals or totals(grad_out, x, Row(mean, rate, scale), axes)
         )
-    return _wanted((dx, *_scale_and_shift(grad_out, x, Row(mean, rate), axes, output_mask, known)), output_mask)
+    return _requested((dx, *_scale_and_shift(grad_out, x, Row(mean, rate), axes, output_mask, row_totals)), output_mask)
 
 
 def batch_norm_backward_error(
     _y: object, u: float, grad_out: Array, x: Array, weight: Array | None, running_mean: Array | None,
     running_var: Array | None, save_mean: Array | None, save_invstd: Array | None, train: bool, eps: float,
-    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", known: Totals | None = None,
+    output_mask: Sequence[bool] = (True, True, True), layout: Layout = "other", row_totals: Totals | None = None,
     u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The bound of `_errors`, with sums in the kernels' order.
@@ -119,14 +119,14 @@ def batch_norm_backward_error(
     axes = (0, *range(2, x.ndim))
     mean, rate = _statistics(x, running_mean, running_var, save_mean, save_invstd, train, eps)
     scale = np.asarray(1.0) if weight is None else np.abs(_line(weight, x))
-    plane = math.prod(x.shape[2:]) if known is None else known.plane
-    cells = math.prod(x.shape[a] for a in axes) if known is None else known.cells
+    plane = math.prod(x.shape[2:]) if row_totals is None else row_totals.plane
+    cells = math.prod(x.shape[a] for a in axes) if row_totals is None else row_totals.cells
     in_lanes = layout == "contiguous" and plane > 1 and not u_out and u > 2.0**-40
     share = gamma((min(cells, plane // 4 + 16) if in_lanes else cells) + 4, u)
     dx = None
     if output_mask[0]:
         row = Row(mean, rate, scale)
-        total = known or (totals(grad_out, x, row, axes) if train else None)
+        total = row_totals or (totals(grad_out, x, row, axes) if train else None)
         dx = (
             6 * u * np.abs(grad_out) * scale * rate
             if total is None or not train
@@ -136,15 +136,15 @@ def batch_norm_backward_error(
             dx = dx + 3 * u_out * (np.abs(grad_out) * scale + total.size / cells) * rate
     dw, db = None, None
     if any(output_mask[1:]):
-        total = known or totals(grad_out, x, Row(mean, rate), axes)
+        total = row_totals or totals(grad_out, x, Row(mean, rate), axes)
         dw = carried(share * total.near + 4 * u * np.abs(total.bent), total.near / rate, u).ravel()
         db = share * total.size.ravel()
-    return _wanted((dx, dw, db), output_mask)
+    return _requested((dx, dw, db), output_mask)
 
 
 def layer_norm_backward(
     grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array, weight: Array | None = None,
-    bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True), known: Totals | None = None,
+    bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True), row_totals: Totals | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """native_layer_norm_backward: each row by itself; a row is the last axes, those of `normalized_shape`.
 
@@ -153,34 +153,34 @@ def layer_norm_backward(
         normalized_shape: The lengths of the last axes.
         mean, rstd: Each row's, as recorded, shape (..., 1, 1).
         weight, bias: Shape `normalized_shape`, or None.
-        output_mask: Which of the gradients of input, weight and bias are wanted.
-        known: The totals of the row, or of the column that a weight is shared over, where the arrays are a part of it.
+        output_mask: Which of the gradients of input, weight and bias are requested.
+        row_totals: The totals of the row, or of the column that shares a weight, where the arrays are a part of it.
     """
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
     refuse_large(grad_out, x, weight)
     row = Row(mean, rstd, np.asarray(1.0) if weight is None else weight)
-    dx = _three_paths(grad_out, x, row, known or totals(grad_out, x, row, rest)) if output_mask[0] else None
-    return _wanted((dx, *_scale_and_shift(grad_out, x, Row(mean, rstd), rows, output_mask, known)), output_mask)
+    dx = _three_paths(grad_out, x, row, row_totals or totals(grad_out, x, row, rest)) if output_mask[0] else None
+    return _requested((dx, *_scale_and_shift(grad_out, x, Row(mean, rstd), rows, output_mask, row_totals)), output_mask)
 
 
 def layer_norm_backward_error(
     _y: object, u: float, grad_out: Array, x: Array, normalized_shape: Sequence[int], mean: Array, rstd: Array,
     weight: Array | None = None, bias: Array | None = None, output_mask: Sequence[bool] = (True, True, True),
-    known: Totals | None = None, u_out: float = 0.0,
+    row_totals: Totals | None = None, u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The same bound as `_errors_apart`."""
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
     row = Row(mean, rstd, np.asarray(1.0) if weight is None else weight)
-    return _wanted(
-        _errors_apart(grad_out, x, row, (rest, rows), u, u_out, output_mask, known, in_lanes=True), output_mask
+    return _requested(
+        _errors_apart(grad_out, x, row, (rest, rows), u, u_out, output_mask, row_totals, in_lanes=True), output_mask
     )
 
 
 def group_norm_backward(
     grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int, channels: int, cells: int,
-    group: int, output_mask: Sequence[bool] = (True, True, True), known: Totals | None = None,
+    group: int, output_mask: Sequence[bool] = (True, True, True), row_totals: Totals | None = None,
     layout: Layout = "other",
 ) -> tuple[Array, ...]:  # fmt: skip
     """native_group_norm_backward: the channels of a group together, each image by itself.
@@ -191,8 +191,8 @@ def group_norm_backward(
         weight: Shape (C,), or None.
         images, channels, cells: N, C and the cells of one channel.
         group: How many groups the channels form.
-        output_mask: Which of the gradients of input, weight and bias are wanted.
-        known: The totals of the group, or of the channel, where the arrays are a part of it.
+        output_mask: Which of the gradients of input, weight and bias are requested.
+        row_totals: The totals of the group, or of the channel, where the arrays are a part of it.
         layout: Memory format of the input. Affects only the order in which the kernel adds.
     """
     shape = (images, group, channels // group, cells)
@@ -200,25 +200,25 @@ def group_norm_backward(
     refuse_large(grad_out, x, weight)
     dx = None
     if output_mask[0]:
-        dx = _three_paths(g, y, row, known or totals(g, y, row, (2, 3))).reshape(x.shape)
-    learnt = _scale_and_shift(g, y, Row(row.mean, row.rate), (0, 3), output_mask, known)
-    return _wanted((dx, *(None if each is None else each.ravel() for each in learnt)), output_mask)
+        dx = _three_paths(g, y, row, row_totals or totals(g, y, row, (2, 3))).reshape(x.shape)
+    learnt = _scale_and_shift(g, y, Row(row.mean, row.rate), (0, 3), output_mask, row_totals)
+    return _requested((dx, *(None if gradient is None else gradient.ravel() for gradient in learnt)), output_mask)
 
 
 def group_norm_backward_error(
     _y: object, u: float, grad_out: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, images: int,
     channels: int, cells: int, group: int, output_mask: Sequence[bool] = (True, True, True),
-    known: Totals | None = None, layout: Layout = "other", u_out: float = 0.0,
+    row_totals: Totals | None = None, layout: Layout = "other", u_out: float = 0.0,
 ) -> tuple[Array, ...]:  # fmt: skip
     """The same bound as `_errors_apart`."""
     shape = (images, group, channels // group, cells)
     g, y, row = _grouped(grad_out, x, mean, rstd, weight, shape)
     in_lanes = layout == "contiguous"
     dx, dw, db = _errors_apart(
-        g, y, row, ((2, 3), (0, 3)), u, u_out, output_mask, known, in_lanes=in_lanes, plane=cells
+        g, y, row, ((2, 3), (0, 3)), u, u_out, output_mask, row_totals, in_lanes=in_lanes, plane=cells
     )
     dx = None if dx is None else dx.reshape(x.shape)
-    return _wanted((dx, *(None if each is None else each.ravel() for each in (dw, db))), output_mask)
+    return _requested((dx, *(None if gradient is None else gradient.ravel() for gradient in (dw, db))), output_mask)
 
 
 def _grouped(
@@ -233,7 +233,7 @@ def _grouped(
 
 def _errors_apart(
     grad: Array, x: Array, row: Row, axes: tuple[Axes, Axes], u: float, u_out: float, output_mask: Sequence[bool],
-    known: Totals | None, *, in_lanes: bool, plane: int = 0,
+    row_totals: Totals | None, *, in_lanes: bool, plane: int = 0,
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     """The errors of dx, dweight and dbias in kernels that sum gradient·x and gradient·mean separately.
 
@@ -252,8 +252,8 @@ def _errors_apart(
         row: What normalized the cells, as recorded.
         axes: Those that are normalized together, and those that a weight is shared over.
         u, u_out: Unit roundoffs of sums and of results.
-        output_mask: Which are wanted.
-        known: The totals over one of the two, where the arrays are a part of it.
+        output_mask: Which are requested.
+        row_totals: The totals over one of the two, where the arrays are a part of it.
         in_lanes: Whether the kernel adds a row in the lanes of a vector.
         plane: The cells of a channel of one image, if weights and biases add these in lanes.
 
@@ -262,7 +262,7 @@ def _errors_apart(
     together, shared = axes
     dx, dw, db = None, None, None
     if output_mask[0]:
-        total = known or totals(grad, x, row, together)
+        total = row_totals or totals(grad, x, row, together)
         n = total.cells
         share = gamma((min(n, n // 4 + 32) if in_lanes and u > 2.0**-40 else n) + 8, u)
         h, z, distance = np.abs(grad * row.scale), (np.abs(x) + np.abs(row.mean)) * row.rate, (x - row.mean) * row.rate
@@ -272,7 +272,7 @@ def _errors_apart(
         dx = row.rate * (share * means + np.abs(distance) * slope_off + rounded)
         dx = carried(dx, total.far / np.minimum(row.rate, 1), u)
     if any(output_mask[1:]):
-        total = known or totals(grad, x, Row(row.mean, row.rate), shared)
+        total = row_totals or totals(grad, x, Row(row.mean, row.rate), shared)
         many = total.cells
         depth = min(many, plane // 4 + many // plane + 24) if plane and in_lanes and u > 2.0**-40 else many
         added = gamma(depth + 8, u) + 2 * u_out
@@ -355,12 +355,12 @@ def _three_paths(grad: Array, x: Array, row: Row, total: Totals) -> Array:
 
 
 def _scale_and_shift(
-    grad: Array, x: Array, row: Row, axes: Axes, output_mask: Sequence[bool], known: Totals | None
+    grad: Array, x: Array, row: Row, axes: Axes, output_mask: Sequence[bool], row_totals: Totals | None
 ) -> tuple[Array | None, Array | None]:
     """The gradients of weight and bias: sums over `axes`."""
     if not any(output_mask[1:]):
         return None, None
-    total = known or totals(grad, x, row, axes)
+    total = row_totals or totals(grad, x, row, axes)
     return total.bent.squeeze(axes), total.pulled.squeeze(axes)
 
 
@@ -384,5 +384,5 @@ def _line(values: Array, x: Array) -> Array:
     return values.reshape(-1, *[1] * (x.ndim - 2))
 
 
-def _wanted(results: Sequence[Array | None], output_mask: Sequence[bool]) -> tuple[Array, ...]:
+def _requested(results: Sequence[Array | None], output_mask: Sequence[bool]) -> tuple[Array, ...]:
     return tuple(result for result, asked in zip(results, output_mask, strict=True) if asked and result is not None)

@@ -27,7 +27,7 @@ def batch_norm(
     training: bool = False,
     eps: float = 1e-5,
     layout: Layout = "other",
-    known: Moments | None = None,
+    moments: Moments | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
     """native_batch_norm: each channel by its running mean and variance, or in training by this batch's own.
 
@@ -41,12 +41,12 @@ def batch_norm(
         training: Take mean and variance (divided by n) over everything but the channel.
         eps: Added to the variance.
         layout: Memory format of the input. Affects only the order in which the kernel adds.
-        known: The moments of the batch, where `x` is a part of it; shaped to broadcast along the channels.
+        moments: The moments of the batch, where `x` is a part of it; shaped to broadcast along the channels.
 
     Returns:
         The normalized input; in training also mean and 1 / sqrt(variance + eps) per channel, else None.
     """
-    mean, variance, *_ = _batch(x, running_mean, running_var, training, 0.0, "in turn", known)
+    mean, variance, *_ = _batch(x, running_mean, running_var, training, 0.0, "in turn", moments)
     out = _normalized(x, mean, variance, _channels(weight, x), _channels(bias, x), eps)
     return (out, mean.ravel(), _rate(variance, eps).ravel()) if training else (out, None, None)
 
@@ -54,7 +54,7 @@ def batch_norm(
 def batch_norm_error(
     _y: object, u: float, x: Array, weight: Array | None, bias: Array | None, running_mean: Array | None = None,
     running_var: Array | None = None, training: bool = False, eps: float = 1e-5, layout: Layout = "other",
-    known: Moments | None = None, u_out: float = 0.0,
+    moments: Moments | None = None, u_out: float = 0.0,
 ) -> tuple[Array, Array | None, Array | None]:  # fmt: skip
     """In evaluation the running values are exact, so |x·s| + |mean·s| + |bias| in a few u; else as `_error`.
 
@@ -63,7 +63,7 @@ def batch_norm_error(
     is added, the root taken and 1 divided by it with three roundings.
     """
     kernel: Kernel = "in turn" if layout != "contiguous" or u_out or u < 2.0**-40 else "chunked"
-    mean, variance, mean_error, spread = _batch(x, running_mean, running_var, training, u, kernel, known)
+    mean, variance, mean_error, spread = _batch(x, running_mean, running_var, training, u, kernel, moments)
     inside = max(u, u_out) if layout == "other" else u
     if not training:
         rate_error = _rate_error(variance, spread, eps, u) + 3 * (inside - u) * _rate(variance, eps)
@@ -80,7 +80,7 @@ def batch_norm_error(
 
 def layer_norm(
     x: Array, normalized_shape: Sequence[int], weight: Array | None = None, bias: Array | None = None,
-    eps: float = 1e-5, known: Moments | None = None,
+    eps: float = 1e-5, moments: Moments | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """native_layer_norm: each row by its own mean and variance; a row is the last axes, those of `normalized_shape`.
 
@@ -92,28 +92,28 @@ def layer_norm(
         normalized_shape: The lengths of the last axes.
         weight, bias: Shape `normalized_shape`, or None for 1 and 0.
         eps: Added to the variance.
-        known: The moments of the row, where `x` is a part of it and the other arguments are of the same part.
+        moments: The moments of the row, where `x` is a part of it and the other arguments are of the same part.
 
     Returns:
         The normalized input, the means, and 1 / sqrt(variance + eps).
     """
-    row = known or moments_of(x, _last(x, normalized_shape))
+    row = moments or moments_of(x, _last(x, normalized_shape))
     return _normalized(x, row.mean, row.variance, weight, bias, eps), row.mean, _rate(row.variance, eps)
 
 
 def layer_norm_error(
     _y: object, u: float, x: Array, normalized_shape: Sequence[int], weight: Array | None = None,
-    bias: Array | None = None, eps: float = 1e-5, known: Moments | None = None,
+    bias: Array | None = None, eps: float = 1e-5, moments: Moments | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each row's own statistics."""
-    row = known or moments_of(x, _last(x, normalized_shape))
+    row = moments or moments_of(x, _last(x, normalized_shape))
     mean, variance, (off, spread) = row.mean, row.variance, error_of(row, u, kernel="chunked")
     return _error(x, mean, variance, off, spread, weight, bias, eps, u), off, _rate_error(variance, spread, eps, u)
 
 
 def group_norm(
     x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5, images: int | None = None,
-    channels: int | None = None, cells: int | None = None, layout: Layout = "other", known: Moments | None = None,
+    channels: int | None = None, cells: int | None = None, layout: Layout = "other", moments: Moments | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """native_group_norm: the channels of a group together, each image by itself; instance norm where C = groups.
 
@@ -124,7 +124,7 @@ def group_norm(
         eps: Added to the variance.
         images, channels, cells: N, C and the cells of one channel, where the call says them; they must be those of `x`.
         layout: Memory format of the input. Affects only the order in which the kernel adds.
-        known: The moments of the group, shape (1, 1, 1), where `x` is a part of one.
+        moments: The moments of the group, shape (1, 1, 1), where `x` is a part of one.
 
     Returns:
         The normalized input, and per image and group, shape (N, groups), mean and 1 / sqrt(variance + eps).
@@ -132,7 +132,7 @@ def group_norm(
     stated, actual = (images, channels, cells), (*x.shape[:2], math.prod(x.shape[2:]))
     if any(s is not None and s != o for s, o in zip(stated, actual, strict=True)):
         raise UsageError(f"the call says {stated} images, channels and cells; the input has {actual}.")
-    rows = known or moments_of(_groups(x, group), (2,))
+    rows = moments or moments_of(_groups(x, group), (2,))
     m, v = (_ungrouped(values, x, group) for values in (rows.mean, rows.variance))
     out = _normalized(x, m, v, _channels(weight, x), _channels(bias, x), eps)
     return out, rows.mean[..., 0], _rate(rows.variance, eps)[..., 0]
@@ -140,11 +140,11 @@ def group_norm(
 
 def group_norm_error(
     _y: object, u: float, x: Array, weight: Array | None, bias: Array | None, group: int, eps: float = 1e-5,
-    layout: Layout = "other", known: Moments | None = None, **_: object,
+    layout: Layout = "other", moments: Moments | None = None, **_: object,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """As `_error`, with the errors of each group's own statistics."""
     kernel: Kernel = "chunked" if layout == "contiguous" else "one pass"
-    rows = known or moments_of(_groups(x, group), (2,))
+    rows = moments or moments_of(_groups(x, group), (2,))
     variance, (mean_error, spread) = rows.variance, error_of(rows, u, kernel=kernel)
     m, v, dm, dv = (_ungrouped(values, x, group) for values in (rows.mean, variance, mean_error, spread))
     error = _error(x, m, v, dm, dv, _channels(weight, x), _channels(bias, x), eps, u)
@@ -153,10 +153,10 @@ def group_norm_error(
 
 def rms_norm(
     x: Array, normalized_shape: Sequence[int], weight: Array | None = None, eps: float | None = None,
-    known: Moments | None = None,
+    moments: Moments | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
     """_fused_rms_norm: x / sqrt(mean(x²) + eps) · weight, and that rate. Without `eps`, float32's machine epsilon."""
-    square = known.square if known else (x**2).mean(_last(x, normalized_shape), keepdims=True)
+    square = moments.square if moments else (x**2).mean(_last(x, normalized_shape), keepdims=True)
     rate = _rate(square, 2.0**-23 if eps is None else eps)
     return x * rate * (1.0 if weight is None else weight), rate
 
@@ -168,21 +168,21 @@ def rms_norm_error(
     normalized_shape: Sequence[int],
     weight: Array | None = None,
     eps: float | None = None,
-    known: Moments | None = None,
+    moments: Moments | None = None,
 ) -> tuple[Array, Array]:
     """No term of mean(x²) cancels: a relative error of gamma(n + 2), halved by the root, and four roundings."""
-    n = known.cells if known else math.prod(normalized_shape)
+    n = moments.cells if moments else math.prod(normalized_shape)
     share = gamma(n + 2, u) / 2 + 6 * u
     return share * np.abs(y[0]), share * y[1]
 
 
 def _batch(
     x: Array, running_mean: Array | None, running_var: Array | None, training: bool, u: float, kernel: Kernel,
-    known: Moments | None,
+    moments: Moments | None,
 ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
     """Mean, variance and their errors, shaped to broadcast along the channels."""
     if training or running_mean is None or running_var is None:
-        batch = known or moments_of(x, (0, *range(2, x.ndim)))
+        batch = moments or moments_of(x, (0, *range(2, x.ndim)))
         return batch.mean, batch.variance, *error_of(batch, u, kernel=kernel, squares="chunked")
     mean, variance = (values.reshape(-1, *[1] * (x.ndim - 2)) for values in (running_mean, running_var))
     return mean, variance, np.zeros_like(mean), np.zeros_like(variance)
