@@ -67,7 +67,7 @@ def _escape(match: re.Match[str]) -> str:
 def first_few(names: Iterable[str], limit: int = 3) -> str:
     """The first of some names, and how many more there are.
 
-    >>> first_few("abcd", most=2)
+    >>> first_few("abcd", limit=2)
     'a, b and 2 more'
     """
     listed = list(names)

@@ -101,9 +101,21 @@ def test_with_reduced_motion_it_goes_cell_by_cell(chromium: Any, shapes: Any) ->
             eventually(lambda: shown(page)[0], place)
 
 
+class Clamp(nn.Module):
+    """A clamp at constants."""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(self.low, self.high)
+
+
 ACTIVATIONS = {
     "tanh": nn.Tanh(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(0.2), "elu": nn.ELU(0.7), "gelu": nn.GELU(),
-    "gelu_tanh": nn.GELU(approximate="tanh"), "silu": nn.SiLU(), "hardswish": nn.Hardswish(), "clamp": nn.ReLU6(),
+    "gelu_tanh": nn.GELU(approximate="tanh"), "silu": nn.SiLU(), "hardswish": nn.Hardswish(), "hardtanh": nn.ReLU6(),
+    "clamp": Clamp(-1, 1), "clamp_min": Clamp(0, None), "clamp_max": Clamp(None, 1),
     "sigmoid": nn.Sigmoid(), "hardsigmoid": nn.Hardsigmoid(), "softplus": nn.Softplus(2.0), "mish": nn.Mish(),
     "celu": nn.CELU(0.5),
 }  # fmt: skip

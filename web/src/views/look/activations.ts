@@ -34,10 +34,25 @@ const FUNCTIONS: Readonly<Record<string, (of: Settings) => Activation>> = {
       (x) => Math.max(0, x),
       (x) => (x > 0 ? 1 : 0),
     ),
-  clamp: ({ low = -Infinity, high = Infinity }) =>
+  hardtanh: ({ low = -Infinity, high = Infinity }) =>
     linear(
       (x) => Math.min(Math.max(x, low), high),
       (x) => (x > low && x < high ? 1 : 0),
+    ),
+  clamp: ({ low = -Infinity, high = Infinity }) =>
+    linear(
+      (x) => Math.min(Math.max(x, low), high),
+      (x) => (x >= low && x <= high ? 1 : 0),
+    ),
+  clamp_min: ({ y = -Infinity }) =>
+    linear(
+      (x) => Math.max(x, y),
+      (x) => (x >= y ? 1 : 0),
+    ),
+  clamp_max: ({ y = Infinity }) =>
+    linear(
+      (x) => Math.min(x, y),
+      (x) => (x <= y ? 1 : 0),
     ),
   leaky_relu: ({ slope = 0 }) =>
     linear(
