@@ -9,7 +9,7 @@ from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import before_reduction, dims_of, outer, row
 from convscope.expr.expr import Apply, Cells, Dot, Expr, number
 from convscope.expr.precision import widened
-from convscope.expr.primitives.reductions import mean_roundings
+from convscope.expr.primitives.moments import mean_roundings
 from convscope.ops.dependencies import as_mask
 from convscope.ops.vjp import VJP, Varies, only, tangent, wide
 from convscope.typing import Array

@@ -24,7 +24,7 @@ LARGEST = 1e12
 """Beyond it products of three, as kernels form them, may overflow float32, and infinities become NaN or not."""
 
 
-class Row(NamedTuple):
+class Statistics(NamedTuple):
     """What the cells of a row were normalized by, shaped to broadcast."""
 
     mean: Array
@@ -55,7 +55,7 @@ class Totals(NamedTuple):
         return Totals(self.cells + other.cells, self.plane, *(a + b for a, b in zip(self[2:], other[2:], strict=True)))
 
 
-def totals(grad: Array, x: Array, row: Row, axes: Axes) -> Totals:
+def totals(grad: Array, x: Array, row: Statistics, axes: Axes) -> Totals:
     """The totals over `axes`, which are kept with length 1."""
     h, z = grad * row.scale, (x - row.mean) * row.rate
     size = np.abs(h)
@@ -96,10 +96,10 @@ def batch_norm_backward(
     scale = np.asarray(1.0) if weight is None else _line(weight, x)
     dx = grad_out * scale * rate if output_mask[0] else None
     if train and output_mask[0]:
-        dx = _three_paths(
-            grad_out, x, Row(mean, rate, scale), row_totals or totals(grad_out, x, Row(mean, rate, scale), axes)
-        )
-    return _requested((dx, *_scale_and_shift(grad_out, x, Row(mean, rate), axes, output_mask, row_totals)), output_mask)
+        row = Statistics(mean, rate, scale)
+        dx = _three_paths(grad_out, x, row, row_totals or totals(grad_out, x, row, axes))
+    learnt = _scale_and_shift(grad_out, x, Statistics(mean, rate), axes, output_mask, row_totals)
+    return _requested((dx, *learnt), output_mask)
 
 
 def batch_norm_backward_error(
@@ -125,7 +125,7 @@ def batch_norm_backward_error(
     share = gamma((min(cells, plane // 4 + 16) if in_lanes else cells) + 4, u)
     dx = None
     if output_mask[0]:
-        row = Row(mean, rate, scale)
+        row = Statistics(mean, rate, scale)
         total = row_totals or (totals(grad_out, x, row, axes) if train else None)
         dx = (
             6 * u * np.abs(grad_out) * scale * rate
@@ -136,7 +136,7 @@ def batch_norm_backward_error(
             dx = dx + 3 * u_out * (np.abs(grad_out) * scale + total.size / cells) * rate
     dw, db = None, None
     if any(output_mask[1:]):
-        total = row_totals or totals(grad_out, x, Row(mean, rate), axes)
+        total = row_totals or totals(grad_out, x, Statistics(mean, rate), axes)
         dw = carried(share * total.near + 4 * u * np.abs(total.bent), total.near / rate, u).ravel()
         db = share * total.size.ravel()
     return _requested((dx, dw, db), output_mask)
@@ -159,9 +159,10 @@ def layer_norm_backward(
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
     refuse_large(grad_out, x, weight)
-    row = Row(mean, rstd, np.asarray(1.0) if weight is None else weight)
+    row = Statistics(mean, rstd, np.asarray(1.0) if weight is None else weight)
     dx = _three_paths(grad_out, x, row, row_totals or totals(grad_out, x, row, rest)) if output_mask[0] else None
-    return _requested((dx, *_scale_and_shift(grad_out, x, Row(mean, rstd), rows, output_mask, row_totals)), output_mask)
+    learnt = _scale_and_shift(grad_out, x, Statistics(mean, rstd), rows, output_mask, row_totals)
+    return _requested((dx, *learnt), output_mask)
 
 
 def layer_norm_backward_error(
@@ -172,7 +173,7 @@ def layer_norm_backward_error(
     """The same bound as `_errors_apart`."""
     lead = x.ndim - len(normalized_shape)
     rows, rest = tuple(range(lead)), tuple(range(lead, x.ndim))
-    row = Row(mean, rstd, np.asarray(1.0) if weight is None else weight)
+    row = Statistics(mean, rstd, np.asarray(1.0) if weight is None else weight)
     return _requested(
         _errors_apart(grad_out, x, row, (rest, rows), u, u_out, output_mask, row_totals, in_lanes=True), output_mask
     )
@@ -201,7 +202,7 @@ def group_norm_backward(
     dx = None
     if output_mask[0]:
         dx = _three_paths(g, y, row, row_totals or totals(g, y, row, (2, 3))).reshape(x.shape)
-    learnt = _scale_and_shift(g, y, Row(row.mean, row.rate), (0, 3), output_mask, row_totals)
+    learnt = _scale_and_shift(g, y, Statistics(row.mean, row.rate), (0, 3), output_mask, row_totals)
     return _requested((dx, *(None if gradient is None else gradient.ravel() for gradient in learnt)), output_mask)
 
 
@@ -223,17 +224,17 @@ def group_norm_backward_error(
 
 def _grouped(
     grad: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, shape: tuple[int, int, int, int]
-) -> tuple[Array, Array, Row]:
+) -> tuple[Array, Array, Statistics]:
     """Gradients, cells and what normalized them, shaped (N, G, C/G, cells) or to broadcast to it."""
     images, group, each, _ = shape
     centre, rate = (values.reshape(images, group, 1, 1) for values in (mean, rstd))
     scale = np.ones((1, 1, 1, 1)) if weight is None else weight.reshape(1, group, each, 1)
-    return grad.reshape(shape), x.reshape(shape), Row(centre, rate, scale)
+    return grad.reshape(shape), x.reshape(shape), Statistics(centre, rate, scale)
 
 
 def _errors_apart(
-    grad: Array, x: Array, row: Row, axes: tuple[Axes, Axes], u: float, u_out: float, output_mask: Sequence[bool],
-    row_totals: Totals | None, *, in_lanes: bool, plane: int = 0,
+    grad: Array, x: Array, row: Statistics, axes: tuple[Axes, Axes], u: float, u_out: float,
+    output_mask: Sequence[bool], row_totals: Totals | None, *, in_lanes: bool, plane: int = 0,
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     """The errors of dx, dweight and dbias in kernels that sum gradient·x and gradient·mean separately.
 
@@ -272,7 +273,7 @@ def _errors_apart(
         dx = row.rate * (share * means + np.abs(distance) * slope_off + rounded)
         dx = carried(dx, total.far / np.minimum(row.rate, 1), u)
     if any(output_mask[1:]):
-        total = row_totals or totals(grad, x, Row(row.mean, row.rate), shared)
+        total = row_totals or totals(grad, x, Statistics(row.mean, row.rate), shared)
         many = total.cells
         depth = min(many, plane // 4 + many // plane + 24) if plane and in_lanes and u > 2.0**-40 else many
         added = gamma(depth + 8, u) + 2 * u_out
@@ -348,14 +349,14 @@ def refuse_large(*arrays: Array | None) -> None:
         raise UsageError("the gradient of a normalization for infinite or huge numbers depends on the kernel.")
 
 
-def _three_paths(grad: Array, x: Array, row: Row, total: Totals) -> Array:
+def _three_paths(grad: Array, x: Array, row: Statistics, total: Totals) -> Array:
     """The gradient of cells that are normalized together."""
     z = (x - row.mean) * row.rate
     return np.asarray(row.rate * (grad * row.scale - total.pulled / total.cells - z * (total.bent / total.cells)))
 
 
 def _scale_and_shift(
-    grad: Array, x: Array, row: Row, axes: Axes, output_mask: Sequence[bool], row_totals: Totals | None
+    grad: Array, x: Array, row: Statistics, axes: Axes, output_mask: Sequence[bool], row_totals: Totals | None
 ) -> tuple[Array | None, Array | None]:
     """The gradients of weight and bias: sums over `axes`."""
     if not any(output_mask[1:]):

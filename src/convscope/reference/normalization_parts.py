@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.reference.backward_normalization import Axes, Row, Totals, refuse_large, totals
+from convscope.reference.backward_normalization import Axes, Statistics, Totals, refuse_large, totals
 from convscope.reference.moments import Moments, joined
 from convscope.reference.operation import Arguments
 from convscope.reference.parts import ALL, Box, Part, Shape, boxes, first_of
@@ -129,9 +129,11 @@ def layer_norm_backward(arguments: Arguments, shape: Shape, cells: int) -> Itera
         sliced |= {n: arguments[n][(*piece[:lead], ...)] for n in ("mean", "rstd")}
         return {**_sliced(arguments, piece), **sliced, "normalized_shape": x[piece].shape[lead:]}
 
-    def row(piece: Box, *, weighted: bool) -> Row:
+    def row(piece: Box, *, weighted: bool) -> Statistics:
         sliced = part(piece)
-        return Row(*(_wide(sliced[n] if n != "weight" or weighted else None) for n in ("mean", "rstd", "weight")))
+        return Statistics(
+            *(_wide(sliced[n] if n != "weight" or weighted else None) for n in ("mean", "rstd", "weight"))
+        )
 
     if requested[0]:
         for box in boxes(x.shape, range(lead), cells):
@@ -168,13 +170,13 @@ def _wide(values: object) -> Array:
     return np.ones(()) if values is None else np.asarray(values, np.float64)
 
 
-def _row(mean: Array, rate: Array, weight: Array | None, axes: int) -> Row:
+def _row(mean: Array, rate: Array, weight: Array | None, axes: int) -> Statistics:
     """Statistics and weights of channels, shaped to broadcast along them."""
     each = [_wide(values) for values in (mean, rate, weight)]
-    return Row(*(values.reshape(-1, *[1] * (axes - 2)) if values.ndim else values for values in each))
+    return Statistics(*(values.reshape(-1, *[1] * (axes - 2)) if values.ndim else values for values in each))
 
 
-def _totals(arguments: Arguments, pieces: list[tuple[Box, Row]], axes: Axes | None = None) -> Totals:
+def _totals(arguments: Arguments, pieces: list[tuple[Box, Statistics]], axes: Axes | None = None) -> Totals:
     """The totals of a row, or over the given axes, from its pieces and what normalized them."""
     sums = []
     for piece, row in pieces:
@@ -193,7 +195,7 @@ def _grouped_totals(pieces: list[dict[str, Any]]) -> Totals:
         refuse_large(grad, x)
         mean, rate = (_wide(one[name]).reshape(-1, 1, 1, 1) for name in ("mean", "rstd"))
         scale = _wide(one["weight"]).reshape(-1, 1)
-        sums.append(totals(grad, x, Row(mean, rate, scale), (0, 1, 2, 3)))
+        sums.append(totals(grad, x, Statistics(mean, rate, scale), (0, 1, 2, 3)))
     return functools.reduce(Totals.plus, sums)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.expr.primitives import PRIMITIVES
-from convscope.expr.primitives.reductions import KERNELS
+from convscope.expr.primitives.moments import KERNELS
 from convscope.render.numbers import MINUS, NumberScale, digits_for, number_of, short, small, table
 from convscope.render.reductions import draw_cells, draw_extreme, draw_ranked, draw_softmax, draw_variance
 from convscope.render.sums import BLANK, INDENT, ROUNDING, RULE, Detail, Row, draw_sum, indented, render, result_scale
