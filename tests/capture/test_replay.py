@@ -1,5 +1,7 @@
 """A step of a run's history, repeated exactly."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import torch
 
 import convscope as cs
 from convscope.errors import RunError, UsageError
-from damage import OPTIMIZER_STATES, edit_optimizer
+from convscope.training.snapshots import keep_replay_points
+from damage import OPTIMIZER_STATES, edit_optimizer, flipped
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,49 @@ def test_the_update_of_each_step_is_the_runs_own(run: cs.Run) -> None:
     assert trace.training_step is not None
     assert f"step {kept[-1]} of {run.path.name}, after repeating" in trace.training_step.says
     assert cs.verify(trace, cells=20).proved
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> cs.Run:
+    """A run of 400 steps."""
+    out = tmp_path_factory.mktemp("runs") / "long"
+    return cs.train("shapes", "shapes-cnn-1", epochs=4, batch_size=10, seed=3, out=out)
+
+
+def repeated(run: cs.Run, step: int) -> int:
+    """The number of steps that were repeated to reach this one, whose update is the run's own."""
+    trace = cs.trace(run, at_step=step)
+    for name, weights in run.weights_at(step).items():
+        np.testing.assert_array_equal(trace[f"{name}.updated"].output.reshape(weights.shape), weights)
+    assert trace.training_step is not None
+    answer = re.search(r"after repeating (\d+) step", trace.training_step.says)
+    assert answer is not None
+    return int(answer[1])
+
+
+def test_a_step_in_the_middle_is_repeated_from_the_nearest_kept_state(long: cs.Run) -> None:
+    points = [int(path.name) for path in sorted((long.path / "history").iterdir()) if path.is_dir()]
+    assert points == [100, 200, 300]  # each the end of an epoch: the next step is the first of another
+    assert repeated(long, 300) == 99
+    assert repeated(long, 320) == 19
+
+
+def test_a_damaged_state_of_the_history_is_passed_over(long: cs.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(long.path, copy)
+    state = copy / "history" / "000000300" / "optimizer.pt"
+    state.write_bytes(flipped(state.read_bytes(), 500))
+    (copy / "history" / "000000200" / "sha256.json").unlink()
+    assert repeated(cs.load_run(copy), 320) == 219
+
+
+def test_states_of_the_history_after_the_step_to_continue_from_are_removed(long: cs.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(long.path, copy)
+    keep_replay_points(copy / "history", 250, 20)
+    assert sorted(path.name for path in (copy / "history").iterdir() if path.is_dir()) == ["000000100", "000000200"]
+    keep_replay_points(copy / "history", 250, 1)
+    assert [path.name for path in (copy / "history").iterdir() if path.is_dir()] == ["000000200"]
 
 
 def test_a_run_that_cannot_be_repeated_is_refused(run: cs.Run) -> None:

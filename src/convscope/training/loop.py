@@ -31,7 +31,7 @@ from convscope.training.recipes import Recipe
 from convscope.training.reproducibility import random_state
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position, State
-from convscope.training.writer import STEPPED, Writer, history_steps
+from convscope.training.writer import STEPPED, Writer, history_steps, replay_steps
 
 
 class Interrupt:
@@ -96,6 +96,8 @@ class Loop:
     snapshot_seconds: float = 10.0
     position: Position = field(default_factory=Position)
     kept_steps: frozenset[int] = field(init=False)
+    replay_steps: frozenset[int] = field(init=False)
+    """The kept steps at which the optimizer's state is kept too; several processes keep none."""
     saved: int = -1
     """The step of the newest snapshot; -1 before there is one."""
     agreed: bool = field(init=False, default=False)
@@ -113,7 +115,9 @@ class Loop:
     """Seconds that it took to write the newest snapshot."""
 
     def __post_init__(self) -> None:
-        self.kept_steps = frozenset(history_steps(self.model, self.total))
+        points = history_steps(self.model, self.total)
+        self.kept_steps = frozenset(points)
+        self.replay_steps = frozenset(replay_steps(self.model, points) if self.runtime.world == 1 else ())
         self.room = len(history_steps(self.model, MANY)) // STEPPED
         if not self.position.sums:
             self.position = replace(self.position, sums=dict.fromkeys(ALL_SUMS, 0.0))
@@ -346,13 +350,18 @@ class Loop:
         if point or (self.pace == 0 and self.room):
             self.room -= not point
             self.writer.keep(self.position.step, self.model)
+        if self.position.step in self.replay_steps:
+            self.writer.keep_state(self._state())
+
+    def _state(self) -> State:
+        return State(self.position, self.model, self.optimizer, gathered(random_state()))
 
     def _save(self) -> None:
         """Write a snapshot, unless a weight is not finite: any saved state can be resumed."""
         if not all(torch.isfinite(value).all() for value in self.model.parameters()):
             self._refuse(self.position.step)
         began = time.perf_counter()
-        self.writer.snapshot(State(self.position, self.model, self.optimizer, gathered(random_state())))
+        self.writer.snapshot(self._state())
         self.saved, self.saved_at = self.position.step, time.perf_counter()
         self.cost = self.saved_at - began
 

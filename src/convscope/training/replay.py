@@ -1,7 +1,7 @@
 """Replay: repeat a run up to just before one of its steps, with the same weights, optimizer state, batch and masks.
 
 A training is repeatable bit for bit on the same kind of CPU with the same thread count and torch version, so its steps
-need not be stored: the steps after the nearest snapshot (or the start) are repeated.
+need not be stored: the steps after the nearest state that the run kept (or the start) are repeated.
 """
 
 from collections.abc import Callable
@@ -128,8 +128,9 @@ def _check_step(run: Run, step: int, total: int) -> None:
 
 
 def _restored(run: Run, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """The position of the nearest intact snapshot before a step, with its state restored; else the start."""
-    for folder in snapshot_folders(run.path / "snapshots"):
+    """The position of the nearest intact state before a step, with that state restored; else the start."""
+    folders = [folder for name in ("snapshots", "history") for folder in snapshot_folders(run.path / name)]
+    for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
         if int(folder.name) >= step:
             continue
         try:

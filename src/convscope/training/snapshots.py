@@ -89,20 +89,7 @@ def write_snapshot(folder: Path, state: State, weights: bytes) -> None:
         state: What to save.
         weights: The model's weights, as a sealed safetensors file.
     """
-    buffer = io.BytesIO()
-    first, *other_randoms = state.randoms
-    hidden = hidden_buffers(state.model)
-    torch.save(
-        {"optimizer": state.optimizer.state_dict(), "buffers": hidden, "random": first, "others": other_randoms}, buffer
-    )
-    files = {
-        WEIGHTS: weights,
-        OPTIMIZER: buffer.getvalue(),
-        POSITION: json.dumps(asdict(state.position), indent=1).encode(),
-    }
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    files[DIGESTS] = json.dumps(digests, indent=1).encode()
-
+    files = _contents(state, weights)
     final = folder / f"{state.position.step:09d}"
     part, old = folder / f".{final.name}.part", folder / f".{final.name}.old"
     with refused(final):
@@ -124,8 +111,50 @@ def write_snapshot(folder: Path, state: State, weights: bytes) -> None:
             _remove(path)
 
 
+def _contents(state: State, weights: bytes) -> dict[str, bytes]:
+    """The files of a snapshot by name, the digests last."""
+    buffer = io.BytesIO()
+    first, *other_randoms = state.randoms
+    hidden = hidden_buffers(state.model)
+    torch.save(
+        {"optimizer": state.optimizer.state_dict(), "buffers": hidden, "random": first, "others": other_randoms}, buffer
+    )
+    files = {
+        WEIGHTS: weights,
+        OPTIMIZER: buffer.getvalue(),
+        POSITION: json.dumps(asdict(state.position), indent=1).encode(),
+    }
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return {**files, DIGESTS: json.dumps(digests, indent=1).encode()}
+
+
+def write_replay_point(folder: Path, state: State, weights: bytes) -> None:
+    """Write a snapshot to repeat steps from; a crash may leave it incomplete, which its digests show.
+
+    Args:
+        folder: Where the replay points are.
+        state: What to save.
+        weights: The model's weights, as a sealed safetensors file.
+    """
+    path = folder / f"{state.position.step:09d}"
+    with refused(path):
+        make_folder(path)
+        for name, data in _contents(state, weights).items():
+            write_file(path / name, data, durably=False)
+
+
+def keep_replay_points(folder: Path, last: int, most: int) -> None:
+    """Remove the replay points after a step; of more than `most` others, keep evenly spaced ones."""
+    points = snapshot_folders(folder)
+    valid = [path for path in points if int(path.name) <= last]
+    kept = valid[:: -(-len(valid) // most)] if valid else []
+    for path in points:
+        if path not in kept:
+            _remove(path)
+
+
 def _remove(folder: Path) -> None:
-    """Remove the files that `write_snapshot` wrote; a folder with any other file stays."""
+    """Remove the files of a snapshot; a folder with any other file stays."""
     if folder.is_symlink() or not folder.is_dir():
         return
     for name in FILES:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,16 @@ from convscope.json_values import parse_json
 from convscope.models.run_config import config_text
 from convscope.models.weights_files import sealed
 from convscope.training.events import MetricsEvent
-from convscope.training.snapshots import Position, State, refused, weights_of, write_durably, write_snapshot
+from convscope.training.snapshots import (
+    Position,
+    State,
+    keep_replay_points,
+    refused,
+    weights_of,
+    write_durably,
+    write_replay_point,
+    write_snapshot,
+)
 
 METRICS = "metrics.jsonl"
 WHOLE = ("step", "epoch")
@@ -114,6 +123,11 @@ def _is_whole(value: object) -> bool:
 HISTORY_POINTS = 160
 """Number of history points, spread evenly over the training."""
 HISTORY_BYTES = 40_000_000
+REPLAY_POINTS = 20
+"""Number of history points at which the whole state is kept, so that steps can be repeated from there."""
+REPLAY_APART = 100
+"""Fewest steps between two of them: fewer are repeated quickly."""
+REPLAY_BYTES = 40_000_000
 _POINT = re.compile(r"\d{9,18}\.safetensors", re.ASCII)
 _PART = re.compile(r"\.\d{9,18}\.safetensors\.part|\d{9,18}\.part", re.ASCII)
 """Name of a half-written history point, left by a kill of this or an earlier version."""
@@ -161,6 +175,9 @@ class Writer:
 
     def keep(self, step: int, model: nn.Module) -> None:
         """Add the weights to the history."""
+
+    def keep_state(self, state: State) -> None:
+        """Add the whole state to the history, to repeat steps from."""
 
     def snapshot(self, state: State) -> None:
         """Make everything up to now durable."""
@@ -212,6 +229,7 @@ class RunWriter(Writer):
         """Cut metrics and history back to `position`, and drop damaged lines of the metrics."""
         with refused(self.path):
             self._cut_metrics(position)
+            keep_replay_points(self.path / "history", position.step, REPLAY_POINTS)
             other_points = []
             for path in sorted((self.path / "history").iterdir()):
                 step = history_step(path)
@@ -247,6 +265,10 @@ class RunWriter(Writer):
         with refused(path):
             write_file(path, sealed(weights_of(model)), durably=False)
 
+    def keep_state(self, state: State) -> None:
+        """Write history/STEP, a folder with the files of a snapshot."""
+        write_replay_point(self.path / "history", state, sealed(weights_of(state.model)))
+
     def snapshot(self, state: State) -> None:
         """Write snapshots/STEP and weights.safetensors, durably."""
         with refused(self.path):
@@ -278,3 +300,18 @@ def history_steps(model: nn.Module, total: int) -> list[int]:
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     points = min(HISTORY_POINTS, HISTORY_BYTES // max(size, 1), total + 1, max(21, total // 40))
     return [int(step) for step in np.unique(np.linspace(0, total, points).round())] if points > 1 else []
+
+
+def replay_steps(model: nn.Module, points: Sequence[int]) -> list[int]:
+    """The history points at which the whole state is kept: some 20, evenly spaced, within 40 MB, 100 steps apart.
+
+    >>> replay_steps(nn.Linear(2, 1), history_steps(nn.Linear(2, 1), 1000))
+    [83, 208, 292, 417, 500, 583, 708, 792, 917]
+    """
+    size = 3 * sum(value.numel() * value.element_size() for value in model.state_dict().values())  # two of an optimizer
+    inner = list(points)[1:-1]
+    count = min(
+        REPLAY_POINTS, REPLAY_BYTES // max(size, 1), points[-1] // REPLAY_APART - 1 if points else 0, len(inner)
+    )
+    places = np.linspace(0, len(points) - 1, count + 2).round().astype(int)[1:-1] if count > 0 else ()
+    return [points[place] for place in places]
