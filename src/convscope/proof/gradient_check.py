@@ -7,23 +7,19 @@ Random numbers, such as a dropout's mask, are the recorded ones. Uses traces, ru
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from itertools import zip_longest
 
 import numpy as np
 
-from convscope.errors import ConvscopeError, UsageError
+from convscope.errors import ConvscopeError
 from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
-from convscope.proof.backward import operands_of
 from convscope.proof.chain import chain, unexplained
 from convscope.proof.derivatives import UNABLE, Derivatives, derivatives_of, numbers_of
-from convscope.proof.gradient_propagation import addresses_of, layout_of, source_of_operand
-from convscope.proof.recomputation import arguments_of
+from convscope.proof.memory_limit import allowed
+from convscope.proof.repeated_forward import Forward, Roundings, memory_of
 from convscope.proof.tolerance import root_mean_square
 from convscope.proof.verification_report import AGREES, RESOLVED, GradientCheck
-from convscope.reference.operation import Arguments, Operation
-from convscope.reference.table import OPERATIONS
-from convscope.traces.step import Ref, Step
+from convscope.traces.step import Ref
 from convscope.traces.trace import Trace
 from convscope.typing import Array
 
@@ -38,11 +34,9 @@ EACH = 3
 COST, STEPS = 50_000_000, 5_000
 """Most numbers, and most steps, that are calculated again for it, about: a large network has fewer of its weights
 moved, at least 2."""
-KINKS: Mapping[str, tuple[str | float, ...]] = {
-    "relu": (0.0,), "leaky_relu": (0.0,), "prelu": (0.0,), "elu": (0.0,), "abs": (0.0,), "threshold": ("threshold",),
-    "hardtanh": ("min_val", "max_val"), "hardsigmoid": (-3.0, 3.0), "hardswish": (-3.0, 3.0), "clamp": ("min", "max"),
-}  # fmt: skip
-"""Operation -> the points at which its slope jumps: numbers, or the arguments that contain them."""
+
+SPARE = 100_000_000
+"""Bytes of the allowance that a repeated forward pass leaves to its roundings and to what computes one part."""
 
 
 def check_gradients(
@@ -76,8 +70,11 @@ def check_gradients(
     else:
         names = [*far]
     moved, flipped, lost, furthest, worst = 0, 0, 0, 0.0, ""
+    too_large = _too_large(trace)
     try:
-        for name, cell, difference in _differences(derivatives, names, expected, np.random.default_rng(seed)):
+        for name, cell, difference in _differences(
+            derivatives, [] if too_large else names, expected, np.random.default_rng(seed)
+        ):
             moved += 1
             flipped += difference is FLIPPED
             lost += difference is LOST
@@ -103,6 +100,7 @@ def check_gradients(
         chain_furthest=far.get(last, 0.0),
         chain_worst=last,
         unable=unable,
+        too_large=too_large,
         left_out=len(step.gradients) - len(names),
         withheld=withheld,
     )
@@ -132,6 +130,12 @@ def _chained(derivatives: Derivatives, names: Collection[str]) -> tuple[dict[str
         if far[name] <= AGREES and rounded > RESOLVED:
             del far[name]
     return chained, far
+
+
+def _too_large(trace: Trace) -> int:
+    """The bytes of a repeated forward pass in float64, where these are more than `verify` may take; else 0."""
+    needed = memory_of(trace)
+    return needed if needed > allowed(trace) - SPARE else 0
 
 
 def _reason(error: Exception, method: str) -> str:
@@ -203,7 +207,7 @@ FLIPPED, LOST = "flipped", "lost"
 """Why a weight has no finite difference: a ReLU or the maximum of a pooling flipped, or three changes disagree."""
 
 
-def _slope(trace: Trace, ref: Ref, cell: Cell, times: float, roundings: "Roundings | None" = None) -> float | None:
+def _slope(trace: Trace, ref: Ref, cell: Cell, times: float, roundings: Roundings | None = None) -> float | None:
     """The finite difference by one weight; None where something flipped, or the loss is not finite.
 
     Args:
@@ -211,11 +215,15 @@ def _slope(trace: Trace, ref: Ref, cell: Cell, times: float, roundings: "Roundin
         roundings: Those of the recorded forward pass, to repeat them.
     """
     weights = trace.parameters[ref.name].astype(np.float64)
-    change = np.zeros(weights.shape)
-    change[cell] = size = times * STEP * max(_size(weights), LEAST)
-    more, less = (Forward(trace, {ref: moved}, roundings) for moved in (weights + change, weights - change))
-    slope = (more.loss() - less.loss()) / (2 * size)
-    return slope if more.pattern == less.pattern and math.isfinite(slope) else None
+    number, size = float(weights[cell]), times * STEP * max(_size(weights), LEAST)
+    losses, patterns = [], []
+    for changed in (number + size, number - size):
+        weights[cell] = changed
+        forward = Forward(trace, {ref: weights}, roundings)
+        losses.append(forward.loss())
+        patterns.append(forward.pattern)
+    slope = (losses[0] - losses[1]) / (2 * size)
+    return slope if patterns[0] == patterns[1] and math.isfinite(slope) else None
 
 
 def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:
@@ -238,116 +246,3 @@ def _cells(gradient: Array, random: np.random.Generator) -> list[Cell]:
     random_indices = random.choice(gradient.size, min(EACH, gradient.size), replace=False).tolist()
     places = dict.fromkeys([int(np.abs(gradient).argmax()), *random_indices])
     return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in [*places][:EACH]]
-
-
-def _state_of(trace: Trace) -> frozenset[int]:
-    """The steps that write the model's own state, without a gradient: spectral norm's estimates of singular vectors.
-
-    The gradient takes a model's state as a constant, so it stays as recorded while weights change, like a mask.
-    """
-    step = trace.training_step
-    assert step is not None
-    buffers = {
-        ref.memory for ref in trace.outside.values() if ref.kind == "parameter" and ref.name not in step.gradients
-    }
-    differentiated = {result.id for node in step.nodes for result, _ in node.received}
-    return frozenset(
-        forward_step.id
-        for forward_step in trace.all_steps[: step.loss.id]
-        if forward_step.id not in differentiated and any(result.memory in buffers for result in forward_step.results)
-    )
-
-
-class Roundings:
-    """How much the kernels of a forward pass rounded: each recorded number minus the reference's.
-
-    Repeated with these, the forward pass goes through the recorded numbers themselves, at which the gradients were
-    calculated. Close to a minimum, or far from zero before a normalization, rounding alone would move these.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, list[Array | None]] = {}
-
-    def of(self, step: Step, operation: Operation, arguments: Arguments) -> list[Array | None]:
-        """The rounding of each result of a step; None where it is unknown."""
-        if step.id not in self._known:
-            pairs = zip(step.outputs, _results(operation, arguments), strict=False)
-            self._known[step.id] = [self._between(recorded, exact) for recorded, exact in pairs]
-        return self._known[step.id]
-
-    def _between(self, recorded: Array, exact: Array | None) -> Array | None:
-        if exact is None or exact.dtype.kind != "f" or exact.shape != recorded.shape:
-            return None
-        with np.errstate(all="ignore"):
-            rounding = recorded - exact
-        return np.where(np.isfinite(rounding), rounding, 0.0).astype(np.float32)
-
-
-def _results(operation: Operation, arguments: Arguments) -> tuple[Array | None, ...]:
-    result = operation.compute(**arguments)
-    return result if isinstance(result, tuple) else (result,)
-
-
-class Forward:
-    """The forward pass once more, by the reference in float64, with some parameters changed."""
-
-    def __init__(self, trace: Trace, changed: Mapping[Ref, Array], roundings: Roundings | None = None) -> None:
-        self._trace = trace
-        self._new = {ref.id: (ref, value) for ref, value in changed.items()}
-        self._roundings = roundings
-        self._results: dict[tuple[int, int], Array] = {}
-        self._state = _state_of(trace)
-        self.pattern: list[bytes] = []
-        """The active cells of each piecewise linear operation, and the maxima of each pooling."""
-
-    def loss(self) -> float:
-        """The loss.
-
-        Raises:
-            UsageError: a step on the way has no reference.
-        """
-        step = self._trace.training_step
-        assert step is not None
-        for forward_step in self._trace.all_steps[: step.loss.id + 1]:
-            changed = {name: array for name, ref in operands_of(forward_step) for array in self._changed(ref)}
-            if changed and forward_step.role != "random" and forward_step.id not in self._state:
-                self._run(forward_step, changed)
-        if (step.loss.id, step.loss.output) not in self._results:
-            return float(numbers_of(self._trace, step.loss))
-        return float(self._results[step.loss.id, step.loss.output])
-
-    def _changed(self, ref: Ref) -> Iterator[Array]:
-        """An operand's numbers, if the change reaches it."""
-        kind, number, output, _ = source_of_operand(self._trace, ref)
-        if kind == "step" and (number, output) in self._results:
-            yield self._results[number, output]
-        elif kind == "parameter" and number in self._new:
-            parameter, value = self._new[number]
-            memory = np.zeros(int(max(addresses_of(layout_of(tensor)).max() for tensor in (parameter, ref))) + 1)
-            memory[addresses_of(layout_of(parameter))] = value
-            yield memory[addresses_of(layout_of(ref))]
-
-    def _run(self, step: Step, changed: Mapping[str, Array]) -> None:
-        operation = OPERATIONS.get(step.op)
-        if operation is None:
-            raise UsageError(f"{step.name} is a {step.op}, which has no reference.")
-        arguments = arguments_of(self._trace, step)
-        arguments.pop("states", None)  # an LSTM's recorded states would hide what the change does to later ones
-        roundings = [] if self._roundings is None else self._roundings.of(step, operation, arguments)
-        for name, array in changed.items():
-            argument, _, position = name.partition(".")
-            if position:
-                items = list(arguments[argument])
-                items[int(position)] = array
-                arguments[argument] = tuple(items)
-            else:
-                arguments[name] = array
-        for output, (result, rounded) in enumerate(zip_longest(_results(operation, arguments), roundings)):
-            if result is not None:
-                self._results[step.id, output] = result if rounded is None else result + rounded
-                if result.dtype.kind in "iub":
-                    self.pattern.append(result.tobytes())
-        for kink in KINKS.get(step.op, ()):
-            limit = arguments.get(kink) if isinstance(kink, str) else kink
-            if limit is not None:
-                self.pattern.append((np.asarray(arguments["self"]) > limit).tobytes())

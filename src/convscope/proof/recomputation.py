@@ -153,7 +153,7 @@ def recompute_in_parts(
         yield RecomputedPart(None, None, nothing)
         return
     arguments = arguments_of(trace, step)
-    if not _is_large(step, cells):
+    if not is_large(step, cells):
         results = _evaluate(operation, step, arguments, normwise=normwise, lean=True)
         yield RecomputedPart(None, None, _settled_ranks(step, results, arguments))
         return
@@ -164,7 +164,8 @@ def recompute_in_parts(
         yield RecomputedPart(part.box, others, results)
 
 
-def _is_large(step: Step, cells: int) -> bool:
+def is_large(step: Step, cells: int = CELLS) -> bool:
+    """Whether a step reads or makes a tensor of more cells than are computed at a time."""
     return any(math.prod(ref.shape) > cells for ref in (*step.results, *(ref for _, _, ref in step.refs())))
 
 

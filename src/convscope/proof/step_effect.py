@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.errors import UsageError
-from convscope.proof.gradient_check import Forward
 from convscope.proof.recomputation import arguments_of
+from convscope.proof.repeated_forward import Forward
 from convscope.reference.table import OPERATIONS
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace

@@ -122,6 +122,8 @@ class GradientCheck:
     chain_worst: str = ""
     unable: str = ""
     """Why one of the comparisons could not be made."""
+    too_large: int = 0
+    """Bytes that the finite differences would need, where these are too many, so that they are left out."""
     left_out: int = 0
     """Gradients that are nothing but roundings of zero: their steps are unresolved."""
     withheld: str = ""
@@ -154,6 +156,9 @@ class GradientCheck:
         unlike = f" ({self.worst})" if self.worst and self.furthest > AGREES else ""
         parted = f" ({self.chain_worst})" if self.chain_worst and self.chain_furthest > AGREES else ""
         lines = [difference_line + unlike + skipped] if self.moved else []
+        if self.too_large:
+            size = f"{self.too_large / 1e9:.1f} GB" if self.too_large >= 1e9 else f"{self.too_large / 1e6:.0f} MB"
+            lines = [f"finite difference: left out, a repeated forward pass in float64 would need {size} of memory"]
         left_out = f"; {self.left_out} left out, unresolved" if self.left_out else ""
         lines += [chain_line + parted + left_out] if self.chained else []
         lines += [self.withheld] if self.withheld else []

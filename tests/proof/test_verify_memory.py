@@ -1,0 +1,88 @@
+"""Memory: a training step is verified in the memory of a few of its results, and says what it left out for it."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import convscope as cs
+from convscope.proof import gradient_check, repeated_forward
+from convscope.proof.gradient_check import check_gradients
+from convscope.proof.repeated_forward import Forward, Roundings, memory_of
+
+
+def peak_of(job: Callable[[], object]) -> int:
+    """The most bytes of NumPy's arrays that a job holds at once."""
+    tracemalloc.start()
+    try:
+        job()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def trained(*layers: nn.Module, side: int, channels: int = 8) -> cs.Trace:
+    """A training step of a convolution, these layers and a classifier, on two images."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, channels, 3, padding=1)
+    model = nn.Sequential(first, *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(3))
+    images = torch.rand(2, 3, side, side)
+    model(images)
+    return cs.trace(model, images, target=[0, 2], loss="cross-entropy", optimizer="sgd")
+
+
+def weights_of(trace: cs.Trace, name: str) -> dict[cs.Ref, np.ndarray]:
+    ref = next(ref for ref in trace.outside.values() if ref.name == name)
+    return {ref: trace.parameters[name].astype(np.float64)}
+
+
+def test_a_repeated_forward_pass_keeps_the_results_that_are_still_read() -> None:
+    trace = trained(*(nn.Tanh() for _ in range(20)), side=64)
+    result = 2 * 8 * 64 * 64 * 8
+    peak = peak_of(lambda: Forward(trace, weights_of(trace, "0.weight")).loss())
+    assert peak < 10 * result
+    assert 2 * result <= memory_of(trace) < 10 * result
+
+
+def test_a_result_that_is_read_later_is_kept_until_then() -> None:
+    class Around(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(torch.tanh(torch.tanh(x))) + x
+
+    trace = trained(Around(), side=8)
+    loss = Forward(trace, weights_of(trace, "0.weight")).loss()
+    assert loss == pytest.approx(float(trace["loss"].output), rel=1e-6)
+
+
+LARGE = {
+    "batch norm": (nn.BatchNorm2d(8), nn.ReLU()), "group norm": (nn.GroupNorm(2, 8),), "pooling": (nn.MaxPool2d(2),),
+    "depthwise": (nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Hardswish()), "dropout": (nn.Dropout(0.2),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_pass_goes_by_parts_through_the_recorded_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the known roundings added, each result is the recorded one, whether these were kept or not."""
+    trace = trained(*LARGE[name], side=180)
+    losses = []
+    for kept in (repeated_forward.KEPT_BYTES, 0):
+        monkeypatch.setattr(repeated_forward, "KEPT_BYTES", kept)
+        roundings = Roundings()
+        losses += [Forward(trace, weights_of(trace, "0.weight"), roundings).loss() for _ in range(2)]
+    assert losses == pytest.approx([float(trace["loss"].output)] * 4, rel=1e-9)
+
+
+def test_finite_differences_that_need_too_much_memory_are_left_out_and_the_report_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trace = trained(nn.Tanh(), side=16)
+    assert check_gradients(trace).too_large == 0
+    monkeypatch.setattr(gradient_check, "allowed", lambda _: gradient_check.SPARE + memory_of(trace) - 1)
+    check = check_gradients(trace)
+    assert (check.moved, check.too_large) == (0, memory_of(trace))
+    assert check.lines[0] == "finite difference: left out, a repeated forward pass in float64 would need 0 MB of memory"
+    assert check.agrees
+    assert cs.verify(trace).proved
