@@ -1,5 +1,6 @@
 """The command line: parses, calls the API, prints. No logic lives here."""
 
+import errno
 import importlib
 import os
 import re
@@ -7,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import typer
 
@@ -155,24 +156,12 @@ PLAIN = (
 
 def main() -> None:
     """Run the command line: status 0, 2 for bad usage, 1 for a failed job, 130 after Ctrl-C."""
-    open_missing_streams()
-    if sys.argv[1:2] != ["lesson"]:  # whose code may open windows
-        os.environ["MPLBACKEND"] = "agg"  # figures are files, and another backend may not exist here
-    _keep_settings_of_folder_out()
-    warnings.showwarning = _show_warning
-    print_in_any_encoding()
+    _prepare_process()
     try:
         with notes_on_data():
             status = _requested(sys.argv[1:])(standalone_mode=False)
     except ClickException as error:
-        from typer.rich_utils import rich_format_error  # noqa: PLC0415  # loads a parser of Markdown, used for help only
-
-        message = error.format_message()
-        for pattern, plain in PLAIN:
-            message = re.sub(pattern, plain, message)
-        message = cs.brief(message)  # it may contain control characters from the arguments
-        error.format_message = lambda: message
-        rich_format_error(error)
+        _show_usage_error(error)
         sys.exit(error.exit_code)
     except cs.ConvscopeError as error:
         if not (error.shared and hushed()):
@@ -182,9 +171,13 @@ def main() -> None:
         remark(f"error: not enough memory; use smaller batches or fewer images. {error}".rstrip())
         sys.exit(1)
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        remark(f"error: {named}{str(error.strerror or error).rstrip('.')}.")
+        remark(f"error: {_sentence(error)}")
         drop_output()
+        sys.exit(1)
+    except RuntimeError as error:
+        if not _is_loop_of_links(error.__context__):  # in place of which pathlib raises it before Python 3.13
+            raise
+        remark(f"error: {_sentence(error.__context__)}")
         sys.exit(1)
     except typer.Abort:
         remark("stopped")
@@ -193,6 +186,51 @@ def main() -> None:
         remark(str(stop) or "stopped")
         sys.exit(130)
     sys.exit(status)
+
+
+def _prepare_process() -> None:
+    open_missing_streams()
+    if sys.argv[1:2] != ["lesson"]:  # whose code may open windows
+        os.environ["MPLBACKEND"] = "agg"  # figures are files, and another backend may not exist here
+    _keep_settings_of_folder_out()
+    warnings.showwarning = _show_warning
+    print_in_any_encoding()
+
+
+def _show_usage_error(error: Any) -> None:
+    """Print what Typer found wrong with a command, in plain words."""
+    from typer.rich_utils import rich_format_error  # noqa: PLC0415  # loads a parser of Markdown, used for help only
+
+    message = error.format_message()
+    for pattern, plain in PLAIN:
+        message = re.sub(pattern, plain, message)
+    message = cs.brief(message)  # it may contain control characters from the arguments
+    error.format_message = lambda: message
+    rich_format_error(error)
+
+
+def _sentence(error: OSError) -> str:
+    """An error of the system in one sentence, with the variables of the environment that name a loop of links."""
+    path = f"{error.filename}: " if error.filename else ""
+    if not _is_loop_of_links(error):
+        return f"{path}{str(error.strerror or error).rstrip('.')}."
+    variables = [name for name, value in os.environ.items() if _leads_into_a_loop(value)]
+    names = f"; the variable {' or '.join(variables)} names it" if variables else ""
+    return f"{path}too many levels of symbolic links{names}."
+
+
+def _is_loop_of_links(error: BaseException | None) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno == errno.ELOOP
+
+
+def _leads_into_a_loop(path: str) -> bool:
+    try:
+        Path(path).stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    except ValueError:  # not a path
+        return False
+    return False
 
 
 def _requested(arguments: Sequence[str]) -> typer.Typer:

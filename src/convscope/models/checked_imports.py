@@ -238,10 +238,12 @@ def _library_folders() -> tuple[str, ...]:
     folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [str(package_folder), *site.getsitepackages(), site.getusersitepackages()]
     package_folders = [Path(folder) for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
+    working_folder = os.path.realpath(Path.cwd())
     folders += [
-        str(folder) for folder in package_folders if folder.is_absolute() and folder.resolve() != Path.cwd().resolve()
+        str(folder) for folder in package_folders if folder.is_absolute() and os.path.realpath(folder) != working_folder
     ]
-    spellings = [path for folder in folders for path in (Path(folder), Path(folder).resolve())]
+    # realpath, because Path.resolve raises for a loop of links, which a home folder may be
+    spellings = [path for folder in folders for path in (Path(folder), os.path.realpath(folder))]
     return tuple(dict.fromkeys(f"{path}{os.sep}" for path in spellings))
 
 
