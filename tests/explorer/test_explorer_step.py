@@ -9,7 +9,7 @@ import pytest
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, keep, tab
-from convscope.render.numbers import compact
+from convscope.render.numbers import aligned
 from exploring import cells, eventually, numbers, rows, settled, visit
 
 PANEL = "section[aria-label='This step']"
@@ -60,7 +60,7 @@ def test_one_step_shows_its_batch_its_losses_and_its_updates(page: Any, explorer
     assert losses is not None
     order = np.argsort(-losses, kind="stable")
     texts = page.eval_on_selector_all(f"{PANEL} .loss[data-number]", "all => all.map(e => e.textContent)")
-    assert texts == [compact(losses[i], 3) for i in order[:12]]
+    assert texts == list(aligned(losses)[order[:12]])  # all with the same decimals, as the kernels
     effect = cs.step_effect(trace)
     assert float(page.get_attribute(f"{PANEL} [data-after]", "data-after")) == effect.after
     gradient = trace["conv1.weight.grad"].output

@@ -7,7 +7,7 @@ from torch import nn
 
 import convscope as cs
 from convscope.errors import UsageError
-from convscope.render.numbers import compact, number_of
+from convscope.render.numbers import aligned, number_of
 from figures import assert_legible, named, texts
 
 
@@ -26,7 +26,7 @@ def test_the_picture_shows_losses_and_a_change_however_small(optimizer: str) -> 
     written = texts(figure)
     losses = cs.image_losses(trace)
     assert losses is not None
-    assert {compact(loss, 3) for loss in np.sort(losses)[-12:]} <= set(written)
+    assert {*aligned(losses)[np.argsort(losses)[-12:]]} <= set(written)  # all with the same decimals
     assert "3 more" in written
     assert "before" in written
     before, after = (trace.parameters["0.weight"][0, 0, 0, 0], trace["0.weight.updated"].output[0, 0, 0, 0])

@@ -273,3 +273,17 @@ def test_the_layers_of_a_sequential_network_read_as_layers() -> None:
     assert "layer 0 (1, 0, 1) = " in str(cs.explain(trace, "0", (1, 0, 1)))
     assert "× kernel 1 of layer 0, plus its bias" in str(cs.explain(trace, "0", (1, 0, 1)))
     assert "x   layer 0 (1, 0, 1)" in str(cs.explain(trace, "1", (1, 0, 1)))
+
+
+NORMS = {"batch": nn.BatchNorm2d(2), "group": nn.GroupNorm(1, 2), "layer": nn.LayerNorm((2, 3, 3))}
+
+
+@pytest.mark.parametrize(("norm", "mean"), [("batch", "batch mean"), ("group", "mean"), ("layer", "mean")])
+def test_statistics_of_a_normalization_have_names(norm: str, mean: str) -> None:
+    """They are results of one operation: with its name alone, the mean and the rate would be called the same."""
+    model = nn.Sequential(NORMS[norm], nn.Flatten(), nn.Linear(18, 2))
+    images = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1))
+    trace = cs.trace(model, images, target=[0, 1, 0], training=True)
+    text = str(explain(trace, "input.grad", (1, 1, 2, 0)))
+    labels = set(re.findall(r"^  (?:mean|rate) +(.*?) \(\d", text, re.MULTILINE))
+    assert labels == {f"layer 0, {mean}", "layer 0, 1 ÷ √(var + eps)"}

@@ -25,6 +25,8 @@ class Source:
 
     >>> Source("conv1", "step", (1, 8, 28, 28)).label((0, 3, 10, 12))
     'conv1 (3, 10, 12)'
+    >>> Source("bn1", "step", (8,), output=1, result="batch mean").label((3,))
+    'bn1, batch mean (3)'
     """
 
     name: str
@@ -37,14 +39,17 @@ class Source:
     """Which result, of a step that has several."""
     argument: str = ""
     """The argument through which it was read: `input`, `tensors.0`."""
+    result: str = ""
+    """What this result is called, of a step that has several: `batch mean`."""
 
     def label(self, cell: Cell) -> str:
         """The cell as a person reads it; the batch axis is left out where the batch is one image."""
+        called = f", {self.result}" if self.result else ""
         if not cell:
-            return self.name
+            return f"{self.name}{called}"
         if self.kind in {"parameter", "constant"}:
             return f"{self.name}[{', '.join(map(str, cell))}]"
-        return f"{step_label(self.name)} {cell_label(cell, self.shape)}"
+        return f"{step_label(self.name)}{called} {cell_label(cell, self.shape)}"
 
 
 def step_label(name: str) -> str:

@@ -158,3 +158,40 @@ def running_statistic(step: TitledStep) -> str:
     """`update of a running mean, momentum 0.1`."""
     statistic = "mean" if step.op.endswith("mean") else "variance"
     return f"update of a running {statistic}, momentum {step.arguments.get('momentum', 0):g}"
+
+
+_BATCH = ("", "batch mean", "1 ÷ √(var + eps)")
+_NORM = ("", "mean", "1 ÷ √(var + eps)")
+_RANKED = ("", "indices")
+RESULTS: Mapping[str, tuple[str, ...]] = {
+    "native_batch_norm": _BATCH,
+    "_native_batch_norm_legit": _BATCH,
+    "native_layer_norm": _NORM,
+    "native_group_norm": _NORM,
+    "var_mean": ("", "mean"),
+    "std_mean": ("", "mean"),
+    **dict.fromkeys(("max", "min", "median", "nanmedian", "kthvalue", "mode", "sort", "topk", "cummax"), _RANKED),
+    **dict.fromkeys(("cummin", "max_pool2d_with_indices", "max_pool3d_with_indices"), _RANKED),
+    **dict.fromkeys(("adaptive_max_pool2d", "adaptive_max_pool3d"), _RANKED),
+    **dict.fromkeys(("fractional_max_pool2d", "fractional_max_pool3d"), _RANKED),
+    "aminmax": ("smallest", "largest"),
+    "frexp": ("mantissa", "exponent"),
+    "native_dropout": ("", "mask"),
+    "mkldnn_rnn_layer": ("", "last hidden state", "last cell state", "workspace"),
+    "_scaled_dot_product_flash_attention_for_cpu": ("", "log of the summed exponentials"),
+    "_weight_norm_interface": ("", "norms"),
+    "nll_loss_forward": ("", "total weight"),
+    "nll_loss2d_forward": ("", "total weight"),
+    "histogram": ("", "bin edges"),
+}
+"""What the results of an operation with several are called, by its ATen name; an empty text for its main result."""
+
+
+def result_name(op: str, index: int) -> str:
+    """What a result is called beside the others of its operation.
+
+    >>> result_name("aten::native_batch_norm", 1), result_name("aten::relu", 0)
+    ('batch mean', '')
+    """
+    names = RESULTS.get(op.rpartition("::")[2].partition(".")[0], ())
+    return names[index] if index < len(names) else ""

@@ -13,6 +13,7 @@ import numpy as np
 from convscope.expr.call import Source
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.ops.source_cells import MOVES, SOURCES
+from convscope.ops.titles import result_name
 from convscope.proof.calls import call_of, source_of
 from convscope.traces.step import Ref, Step
 from convscope.traces.trace import Trace
@@ -144,5 +145,6 @@ def _result_provenance(trace: Trace, maker: Step, ref: Ref, cells: Array, indice
         if isinstance(operand, Ref) and operand.dtype == ref.dtype:
             yield from _provenance(trace, operand, MOVES[maker.op](call_of(trace, maker, ref.output), cells), indices)
             return
-    source = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output)
+    called = result_name(maker.op, ref.output)
+    source = Source(maker.name, "step", maker.results[ref.output].shape, ref.dtype, ref.output, result=called)
     yield Provenance(indices, source, cells)

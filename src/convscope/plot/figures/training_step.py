@@ -116,14 +116,15 @@ def _batch(sheet: Sheet, y: float, trace: "Trace") -> float:
         return y
     losses = image_losses(trace)
     order = np.arange(len(images)) if losses is None else np.argsort(-losses, kind="stable")
+    texts = None if losses is None else aligned(losses)
     w, h = tile(images.shape, 0.55)
     classes = trace.card.classes
     for column, index in enumerate(order[:IMAGES].tolist()):
         x = (w + 0.14) * column
         picture = np.clip(trace.card.preprocess.restore(images[index]), 0, 1)
         sheet.picture(picture, (x, y, w, h), f"image {index}")
-        if losses is not None:
-            sheet.text(x + w / 2, y + h + 0.12, compact(losses[index], 3), points=FOOT, mono=True, align="center")
+        if texts is not None:
+            sheet.text(x + w / 2, y + h + 0.12, str(texts[index]), points=FOOT, mono=True, align="center")
         if target is not None and target.ndim == 1 and target.dtype.kind in "iu":
             label = int(target[index])
             word = shorten(classes[label] if label < len(classes) else str(label), TINY, w + 0.1)
