@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rule_cases_backward_layers import backward_of_layers
+
 Does = Callable[..., Any]
 Shapes = tuple[tuple[int, ...], ...]
 aten = torch.ops.aten
@@ -386,6 +388,7 @@ def _cases() -> Iterator[tuple[str, tuple[Does, Shapes]]]:
     yield from _resamplings()
     yield from _indexings()
     yield from _attentions()
+    yield from backward_of_layers()
 
 
 BACKWARD: Mapping[str, tuple[Does, Shapes]] = dict(_cases())

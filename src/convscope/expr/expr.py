@@ -220,8 +220,9 @@ class Dot:
             return BoundedResult(float(self._counted()), 0.0)
         products = self.products
         total = exact_sum(products) if products.ndim == 1 else exact_sums(products)
-        value, error = _over(total * self.scale, self.divisor), self._inherited()
+        value = _over(total * self.scale, self.divisor)
         with np.errstate(all="ignore"):
+            error = self._inherited()
             added = sums(products, np.abs)
             scaled_sum, size = added * max(abs(self.scale), 1.0), added * np.abs(self._factors())
             roundings = np.count_nonzero(products, axis=-1) - (self.right is None)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell, Operand, broadcast_cell
+from convscope.expr.call import Call, Cell, Operand, Source, broadcast_cell
 from convscope.expr.cells import leaf, outer, row
-from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.ops import reductions
 from convscope.ops.dependencies import as_mask, everything
 from convscope.ops.op import Op
+from convscope.ops.titles import backward, named
 from convscope.ops.vjp import VJP, Varies, first_result, fitted, only, tangent, wide
 from convscope.typing import Array
 
@@ -54,6 +55,66 @@ def pdist(call: Call, cell: Cell) -> Apply:
     return Apply("distance", {"x": x, "y": y, "order": number(call["p"], "p")}, note="the distance of two rows")
 
 
+@np.errstate(all="ignore")  # infinities and nan are explained like any number
+def cdist_backward(call: Call, cell: Cell) -> Dot | Leaf:
+    """The gradients of a row's distances, each times the direction from the other row.
+
+    Source: PyTorch, aten/src/ATen/native/cpu/DistanceOpsKernel.cpp.
+    """
+    *batch, index, column = cell
+    left, right, grad = call["x1"], call["x2"], call["grad"]
+    x = leaf(left, (*broadcast_cell(tuple(batch), left.shape[:-2]), index, column))
+    y = outer(right, [*broadcast_cell(tuple(batch), right.shape[:-2]), range(right.shape[-2]), column])
+    gradients, distances = (row(operand, (*batch, index, 0), [len(batch) + 1]) for operand in (grad, call["cdist"]))
+    return _along_directions(call, gradients, x.scalar - y.values, distances.values)
+
+
+@np.errstate(all="ignore")
+def pdist_backward(call: Call, cell: Cell) -> Dot | Leaf:
+    """The gradients of a row's distances from all others, each times the direction from the other row."""
+    index, column = cell
+    first, second = np.triu_indices(call["self"].shape[0], 1)
+    pairs = np.flatnonzero((first == index) | (second == index))
+    others = first[pairs] + second[pairs] - index
+    x, y = leaf(call["self"], cell), outer(call["self"], [others, column])
+    gradients, distances = (outer(operand, [pairs]) for operand in (call["grad"], call["pdist"]))
+    return _along_directions(call, gradients, x.scalar - y.values, distances.values)
+
+
+def _along_directions(call: Call, gradients: Cells, difference: Array, distances: Array) -> Dot | Leaf:
+    """Gradients times the slope of each distance by one difference, with the distances as recorded.
+
+    A slope has a rounding of the difference, which its power multiplies; two powers, a product and a quotient. What a
+    power loses below the smallest number of the type, the quotient carries on.
+    """
+    order, precision = float(call["p"]), call.precision
+    if order == 0:
+        return number(0, "the slope of a count")
+    sizes, u = np.abs(difference), precision.sum
+    if np.isinf(order):
+        behind = np.ceil(np.abs(np.abs(_rounded(call, difference)) - distances))
+        slopes, errors = np.sign(difference) * (1 - np.minimum(1.0, behind)), np.zeros(sizes.shape)
+    elif order == 1:  # kernels differ in the sign of nan
+        slopes, errors = np.nan_to_num(np.sign(difference)), np.where(np.isnan(difference), np.inf, 0.0)
+    else:
+        lengths = distances ** (order - 1)
+        slopes = np.sign(difference) * sizes ** (order - 1) / lengths
+        roundings = 3 if order == 2 else 20 + abs(order - 1)
+        lost = precision.tiny * (1 + sizes + 1 / np.maximum(sizes, precision.tiny)) / lengths
+        errors = roundings * u * np.abs(slopes) + np.where((order != 2) & (sizes > 0), lost, 0.0)
+        errors = np.where(np.maximum(lengths, sizes ** max(order - 1, 0)) < precision.room, errors, np.inf)
+        settled = (distances == 0) | ((difference == 0) & (order < 2))
+        slopes, errors = np.where(settled, 0.0, slopes), np.where(settled, 0.0, errors)
+    source = Source("direction", "computed", slopes.shape)
+    directions = Cells(slopes, source, np.arange(len(slopes))[:, None], (len(slopes),), errors=errors)
+    return Dot(gradients, directions, note=f"the gradients of {len(slopes)} distances × the direction of each", extra=1)
+
+
+def _rounded(call: Call, difference: Array) -> Array:
+    """Differences as a kernel has them, in its type: the largest of a row is found among these."""
+    return difference.astype(np.float32).astype(np.float64) if call.dtype == "float32" else difference
+
+
 def dist(call: Call, cell: Cell) -> Apply:  # noqa: ARG001  # its result has one cell
     """The distance of two tensors of any shape, all of their cells in one row."""
     full = np.broadcast_shapes(call["self"].shape, call["other"].shape)
@@ -73,7 +134,7 @@ def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass to both tensors the direction from the other."""
     only(call, varies, "self", "other")
     difference = wide(call["self"]) - wide(call["other"])
-    slopes, distance = _directions(difference.ravel(), float(call["p"]))
+    slopes, distance = _directions(_rounded(call, difference.ravel()), float(call["p"]))
     along = (weights * slopes).reshape(difference.shape)
     gradients = {"self": fitted(along, call["self"].shape), "other": fitted(-along, call["other"].shape)}
     return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distance)))
@@ -84,7 +145,7 @@ def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "x1", "x2")
     left, right = wide(call["x1"]), wide(call["x2"])
     order = float(call.get("p", 2.0))
-    slopes, distances = _directions(left[..., :, None, :] - right[..., None, :, :], order)
+    slopes, distances = _directions(_rounded(call, left[..., :, None, :] - right[..., None, :, :]), order)
     along = weights[..., None] * slopes  # (..., P, R, M)
     gradients = {"x1": fitted(along.sum(-2), left.shape), "x2": fitted(-along.sum(-3), right.shape)}
     return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distances)))
@@ -95,7 +156,7 @@ def pdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     image = wide(call["self"])
     first, second = np.triu_indices(len(image), 1)
-    slopes, distances = _directions(image[first] - image[second], float(call["p"]))
+    slopes, distances = _directions(_rounded(call, image[first] - image[second]), float(call["p"]))
     gradient = np.zeros_like(image)
     np.add.at(gradient, first, weights[:, None] * slopes)
     np.add.at(gradient, second, -weights[:, None] * slopes)
@@ -220,5 +281,7 @@ DISTANCES: Mapping[str, Op] = {
     "_cdist_forward": Op(cdist, cdist_dependencies, cdist_vjp),
     "_euclidean_dist": Op(cdist, cdist_dependencies, cdist_vjp, rounding="stores between"),
     "_pdist_forward": Op(pdist, pdist_dependencies, pdist_vjp),
+    "_cdist_backward": Op(cdist_backward, everything, title=backward(named("distances"))),
+    "_pdist_backward": Op(pdist_backward, everything, title=backward(named("distances"))),
     "_weight_norm_interface": Op(weight_norm, weight_norm_dependencies, weight_norm_vjp),
 }

@@ -17,6 +17,7 @@ from convscope.ops import (
     titles,
     writing,
 )
+from convscope.ops.backward_sampling import BACKWARD_SAMPLING
 from convscope.ops.backward_table import BACKWARD
 from convscope.ops.creation import CREATION
 from convscope.ops.ctc import CTC
@@ -312,6 +313,7 @@ _ROWS: Mapping[str, Op] = {
     **CTC,
     **RECURRENT,
     **SAMPLING,
+    **BACKWARD_SAMPLING,
     **ANTIALIASING,
     **QUANTIZATION,
     **EMBEDDING_BAG,

@@ -107,6 +107,100 @@ def _length_error(y: Array, u: float, terms: int, p: float) -> Numbers:
     return carried(bound, y**p, u)
 
 
+def cdist_backward(grad: Array, x1: Array, x2: Array, p: float, cdist: Array) -> Array:
+    """_cdist_backward: every distance's gradient, along its direction, to the row of `x1`; the distances are recorded.
+
+    >>> x, y, one = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]), np.array([[1.0]])
+    >>> cdist_backward(one, x, y, 2.0, 5 * one)
+    array([[-0.6, -0.8]])
+    """
+    result = np.zeros((*cdist.shape[:-1], x1.shape[-1]))
+    for row in range(x1.shape[-2] if p else 0):
+        slopes = _slopes(_difference(x1[..., row, None, :], x2, p), cdist[..., row, :, None], p)
+        result[..., row, :] = (grad[..., row, :, None].astype(np.float64) * slopes).sum(-2)
+    return result
+
+
+def cdist_backward_error(
+    y: Array, u: float, grad: Array, x1: Array, x2: Array, p: float, cdist: Array
+) -> Array:  # fmt: skip
+    """A sum of R products, and the errors of `_slope_errors`, each times its gradient."""
+    result = np.zeros(y.shape)
+    for row in range(x1.shape[-2]):
+        difference, lengths = _difference(x1[..., row, None, :], x2, p), cdist[..., row, :, None]
+        result[..., row, :] = _slope_sum_error(u, grad[..., row, :, None], difference, lengths, p)
+    return result
+
+
+def pdist_backward(grad: Array, x: Array, p: float, pdist: Array) -> Array:
+    """_pdist_backward: every distance's gradient, along its direction, to both of its rows."""
+    result, start = np.zeros(x.shape), 0
+    for row in range(len(x) - 1 if p else 0):
+        end = start + len(x) - 1 - row
+        terms = grad[start:end, None] * _slopes(_difference(x[row], x[row + 1 :], p), pdist[start:end, None], p)
+        result[row] += terms.sum(0)
+        result[row + 1 :] -= terms
+        start = end
+    return result
+
+
+def pdist_backward_error(y: Array, u: float, grad: Array, x: Array, p: float, pdist: Array) -> Array:
+    """As `cdist_backward_error`, of all rows but the row itself."""
+    pairs = np.zeros((len(x), len(x)), np.int64)
+    first, second = np.triu_indices(len(x), 1)
+    pairs[first, second] = pairs[second, first] = np.arange(len(first))
+    result = np.zeros(y.shape)
+    for row in range(len(x) if len(x) > 1 else 0):
+        others = np.delete(np.arange(len(x)), row)
+        numbers = pairs[row, others][:, None]
+        result[row] = _slope_sum_error(u, grad[numbers], _difference(x[row], x[others], p), pdist[numbers], p)
+    return result
+
+
+def _slope_sum_error(u: float, grad: Array, difference: Array, lengths: Array, p: float) -> Array:
+    size, slopes = np.abs(grad), np.abs(_slopes(difference, lengths, p))
+    if p == 0:
+        return np.zeros(slopes.shape[:-2] + slopes.shape[-1:])
+    terms = size.shape[-2] + 1
+    error = gamma(terms, u) * (size * slopes).sum(-2) + 1.01 * (size * _slope_errors(u, difference, lengths, p)).sum(-2)
+    return np.where(np.isnan(error), np.inf, error)
+
+
+def _difference(x: Array, y: Array, p: float) -> Array:
+    """In float64; in the numbers' own type where the largest of a row is found by comparing with a rounded distance."""
+    return np.asarray(x - y if np.isinf(p) else x.astype(np.float64) - y)
+
+
+def _slopes(difference: Array, lengths: Array, p: float) -> Array:
+    """The slope of a distance by each difference; of a maximum, where the difference is as large as it."""
+    sign = np.sign(difference).astype(np.float64)
+    if p == 1:
+        return np.broadcast_to(sign, np.broadcast_shapes(sign.shape, lengths.shape))
+    if np.isinf(p):
+        gap = np.abs(np.abs(difference) - lengths)
+        return np.where(np.isnan(gap), np.nan, sign * (gap == 0))
+    size = np.abs(difference.astype(np.float64))
+    slopes = sign * (size / lengths.astype(np.float64)) ** (p - 1)
+    return np.where((lengths == 0) | ((difference == 0) & (p < 2)), 0.0, slopes)
+
+
+def _slope_errors(u: float, difference: Array, lengths: Array, p: float) -> Array:
+    """A rounding of the difference, which the power multiplies by p - 1; two powers, a product and a quotient.
+
+    A power below the smallest number of the type is lost; one beyond the largest makes anything possible.
+    """
+    slopes = np.abs(_slopes(difference, lengths, p))
+    if p in {0, 1} or np.isinf(p):
+        return np.where(np.isnan(difference) & (p == 1), np.inf, np.zeros_like(slopes))  # kernels differ in nan's sign
+    size = np.abs(difference.astype(np.float64))
+    divisor = lengths.astype(np.float64) ** (p - 1)
+    if p == 2:
+        return 3 * u * slopes
+    lost = smallest(u) * (1 + size + 1 / np.maximum(size, smallest(u))) / divisor * (slopes > 0)
+    reach = np.maximum(divisor, size ** max(p - 1, 0.0))
+    return carried((2 * FUNCTION + 4 + abs(p - 1)) * u * slopes + lost, np.where(slopes > 0, reach, 0.0), u)
+
+
 def weight_norm(v: Array, g: Array, dim: int = 0) -> tuple[Array, Array]:
     """_weight_norm_interface: v scaled so that each of its slices along `dim` has the length g; and the lengths it had.
 
@@ -175,5 +269,7 @@ DISTANCES: Mapping[str, Operation] = {
     "_cdist_forward": Operation(cdist, wide(cdist_error)),
     "_euclidean_dist": Operation(euclidean, euclidean_error),
     "_pdist_forward": Operation(pdist, wide(pdist_error)),
+    "_cdist_backward": Operation(cdist_backward, wide(cdist_backward_error), widens=True),
+    "_pdist_backward": Operation(pdist_backward, wide(pdist_backward_error), widens=True),
     "_weight_norm_interface": Operation(weight_norm, wide(weight_norm_error)),
 }

@@ -33,9 +33,9 @@ def grid_sample(x: Array, grid: Array, interpolation_mode: int, padding_mode: in
     Raises:
         UsageError: a coordinate is not finite.
     """
-    places = [coordinate for coordinate, _ in _places(x, grid, interpolation_mode, padding_mode, align_corners)]
+    places = [coordinate for coordinate, _ in places_of(x, grid, interpolation_mode, padding_mode, align_corners)]
     total = np.zeros(())
-    for cells, weight, _ in _taps(x, places, interpolation_mode, padding_mode, align_corners):
+    for cells, weight, _ in taps_of(x, places, interpolation_mode, padding_mode, align_corners):
         with np.errstate(invalid="ignore"):
             total = total + np.where(cells.inside, weight * cells.values, 0.0)
     return total
@@ -53,7 +53,7 @@ def grid_sample_error(
 
     Kernels do all of this in the type of the tensors, narrow ones too.
     """
-    coordinates_and_errors = _places(x, grid, interpolation_mode, padding_mode, align_corners)
+    coordinates_and_errors = places_of(x, grid, interpolation_mode, padding_mode, align_corners)
     places, doubts = (
         [coordinate for coordinate, _ in coordinates_and_errors],
         [u * doubt for _, doubt in coordinates_and_errors],
@@ -68,14 +68,14 @@ def grid_sample_error(
     sways = [1.5 * doubt + weight_error for doubt in doubts]
     terms = (4 if interpolation_mode == 2 else 2) ** len(places) + 2 * len(places) + 2
     error = np.zeros(())
-    for cells, weight, largest_weight in _taps(size, places, interpolation_mode, padding_mode, align_corners, sways):
+    for cells, weight, largest_weight in taps_of(size, places, interpolation_mode, padding_mode, align_corners, sways):
         cell_error = gamma(terms, u) * np.abs(weight) + 1.01 * (largest_weight - np.abs(weight))
         error = error + np.where(cells.inside, cell_error * cells.values, 0)
     coarse = np.any([doubt > 0.5 for doubt in doubts], axis=0)[:, None]
     return np.where(np.isnan(error) | coarse, np.inf, error)
 
 
-class _Cells:
+class SampledCells:
     """One tap of every place: its cells' numbers, shape (N, C, places...), and whether they are inside the input."""
 
     def __init__(self, x: Array, cells: Sequence[Array]) -> None:
@@ -87,10 +87,12 @@ class _Cells:
         ]
         batch = np.arange(len(x)).reshape(-1, *[1] * (1 + len(sizes)))
         channel = np.arange(x.shape[1]).reshape(1, -1, *[1] * len(sizes))
-        self.values = x[(batch, channel, *reachable)]
+        self.index = (batch, channel, *reachable)
+        """Where they are in the input; cells outside it at its border."""
+        self.values = x[self.index]
 
 
-def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool) -> list[tuple[Array, Array]]:
+def places_of(x: Array, grid: Array, mode: int, padding: int, align_corners: bool) -> list[tuple[Array, Array]]:
     """For each axis of the input its coordinates, shape (N, places...), and how far they may be off, in units of u."""
     if not np.isfinite(grid).all():
         raise UsageError("the reference has no sample at a coordinate that is not finite.")
@@ -101,12 +103,12 @@ def _places(x: Array, grid: Array, mode: int, padding: int, align_corners: bool)
         doubt = 2 * (np.abs(coordinate) + 1) * n + 2
         if padding and mode != 2:
             doubt = doubt + (4 * (np.abs(position) + n) if padding == 2 else 0)
-            position = np.clip(_mirrored(position, n, align_corners) if padding == 2 else position, 0, n - 1)
+            position = np.clip(mirrored(position, n, align_corners) if padding == 2 else position, 0, n - 1)
         places.append((position, doubt))
     return places
 
 
-def _mirrored(coordinate: Array, n: int, align_corners: bool) -> Array:
+def mirrored(coordinate: Array, n: int, align_corners: bool) -> Array:
     """Coordinates reflected at the middles, or the outer edges, of the border cells: a wave of period 2·span."""
     low, span = (0.0, n - 1.0) if align_corners else (-0.5, float(n))
     if not span:
@@ -115,38 +117,39 @@ def _mirrored(coordinate: Array, n: int, align_corners: bool) -> Array:
     return np.minimum(wave, 2 * span - wave) + low
 
 
-def _taps(
+def taps_of(
     x: Array,
     places: Sequence[Array],
     mode: int,
     padding: int,
     align_corners: bool,
     sways: Sequence[Array] | None = None,
-) -> Iterator[tuple[_Cells, Array, Array]]:
+) -> Iterator[tuple[SampledCells, Array, Array]]:
     """Every cell around a place with its weight, shape (N, 1, places...), and that weight at its largest.
 
     Args:
-        sways: How far the weights of each axis may be off; then also the cells on either side, with weight 0.
+        sways: How far places and weights of each axis may be off; then also the cells on either side, with weight 0.
     """
-    curve, reach = ((_triangle, range(2)), (_constant_curve, range(1)), (_keys, range(-1, 3)))[mode]
+    curve, reach = ((_triangle, range(2)), (_constant_curve, range(1)), (keys, range(-1, 3)))[mode]
     start = [np.rint(coordinate) if mode == 1 else np.floor(coordinate) for coordinate in places]
     more = sways is not None
     for steps in product(range(reach[0] - more, reach[-1] + 1 + more), repeat=len(places)):
         cells = [first + step for first, step in zip(start, steps, strict=True)]
         weight, largest_weight = np.ones(()), np.ones(())
         for axis, (coordinate, cell, step) in enumerate(zip(places, cells, steps, strict=True)):
-            factor = curve(np.abs(coordinate - cell)) if step in reach else np.zeros_like(coordinate)
-            weight, largest_weight = (
-                weight * factor,
-                largest_weight * (np.abs(factor) + (0.0 if sways is None else sways[axis])),
-            )
+            distance = np.abs(coordinate - cell)
+            factor = curve(distance) if step in reach else np.zeros_like(coordinate)
+            sway = np.zeros(()) if sways is None else sways[axis]
+            if step not in reach and mode != 1:  # read only where rounding moves the place across a cell
+                sway = np.where(distance <= reach[-1] + sway, sway, 0.0)
+            weight, largest_weight = weight * factor, largest_weight * (np.abs(factor) + sway)
         if mode == 2 and padding:
             cells = [
-                np.clip(_mirrored(cell, n, align_corners) if padding == 2 else cell, 0, n - 1)
+                np.clip(mirrored(cell, n, align_corners) if padding == 2 else cell, 0, n - 1)
                 for cell, n in zip(cells, x.shape[2:], strict=True)
             ]
         full = [np.broadcast_to(factor, places[0].shape)[:, None] for factor in (weight, largest_weight)]
-        yield _Cells(x, cells), full[0], full[1]
+        yield SampledCells(x, cells), full[0], full[1]
 
 
 def _triangle(d: Array) -> Array:
@@ -157,7 +160,7 @@ def _constant_curve(d: Array) -> Array:
     return np.ones_like(d)
 
 
-def _keys(d: Array, a: float = -0.75) -> Array:
+def keys(d: Array, a: float = -0.75) -> Array:
     """Keys' cubic convolution kernel (IEEE Trans. ASSP 29, 1981)."""
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     return np.where(d <= 1, near, a * (d**3 - 5 * d**2 + 8 * d - 4))
