@@ -156,6 +156,31 @@ PLANTED: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...], Change
     ),
     "attention without the mean of its slopes": (attention, ((1, 2, 5, 4),) * 4, lambda y, _: y + 0.01),
     "attention without its scale": (attention, ((1, 2, 5, 4),) * 4, lambda y, _: 2 * y),
+    **{
+        mistake: (*BACKWARD[case], change)
+        for mistake, (case, change) in {
+            "a sampled image's gradient shifted by a cell": (
+                "grid sample backward, bilinear, zeros",
+                lambda y, _: np.roll(y, 1, 3),
+            ),
+            "rows and columns of a grid exchanged": ("grid sample backward, grid alone", lambda y, _: y[..., ::-1]),
+            "a distance that draws rows together": ("distances backward, order 2.0", lambda y, _: -y),
+            "a distance of other order": ("distances of pairs backward, order 3.0", lambda y, _: y * np.abs(y)),
+            "a bag's mean as its sum": ("bag of embeddings backward, mean", lambda y, _: y * 3),
+            "a bag's weights exchanged": ("weights of a bag backward", lambda y, _: y[::-1]),
+            "a winner of the next window": ("fractional max pooling backward", lambda y, _: np.roll(y, 1, 3)),
+            "a segment's mean as its sum": ("segments backward, mean", lambda y, _: y * 2),
+            "numbers in the wrong order": ("masked scatter backward", lambda y, _: y[::-1]),
+            "half of a logit's slope": (
+                "logit backward",
+                lambda _, read: read["grad_output"] / read["self"],
+            ),
+            "a randomized slope that passes everything": (
+                "randomized slope backward, False",
+                lambda _, read: read["grad_output"],
+            ),
+        }.items()
+    },
     "tanh by its input": (
         lambda g, x: aten.tanh_backward(g, x.tanh()),
         ((4, 5), (4, 5)),

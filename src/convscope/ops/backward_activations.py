@@ -14,6 +14,8 @@ from convscope.ops.vjp import VJP, Varies, only, wide
 from convscope.typing import Array
 
 CUBED = 1e12
+SAME = 1e-6
+"""The limits of a randomized slope that are closer than this count as one slope."""
 _X = {"grad": "grad_output", "x": "self"}
 _Y = {"grad": "grad_output", "y": "output"}
 ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -31,6 +33,7 @@ ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "gelu_backward": ("gelu_backward", _X),
     "softplus_backward": ("softplus_backward", {**_X, "beta": "beta", "threshold": "threshold"}),
     "log_sigmoid_backward": ("log_sigmoid_backward", _X),
+    "logit_backward": ("logit_backward", {**_X, "eps": "eps"}),
     "native_dropout_backward": ("dropout_backward", {"grad": "grad_output", "mask": "mask", "scale": "scale"}),
 }
 """ATen name -> the primitive, and its arguments as the schema names them."""
@@ -87,10 +90,22 @@ def _applied(call: Call) -> tuple[str, dict[str, Operand | float]]:
         name, x = ("elu_backward_of_result", "y") if call["is_result"] else ("elu_backward", "x")
         scales = {key: call[key] for key in ("alpha", "scale", "input_scale")}
         return name, {"grad": call["grad_output"], x: call["self_or_result"], **scales}
+    if call.op == "rrelu_with_noise_backward":
+        return _randomized_slope(call)
     function, names = ARGUMENTS[call.op]
+    if call.op == "logit_backward" and (call["eps"] is None or call["eps"] < 0):
+        return function, {"grad": call["grad_output"], "x": call["self"], "eps": -1.0}
     if call.op == "gelu_backward" and call["approximate"] == "tanh":
         function = "gelu_tanh_backward"
     return function, {name: call[argument] for name, argument in names.items()}
+
+
+def _randomized_slope(call: Call) -> tuple[str, dict[str, Operand | float]]:
+    """In training the gradient times the slope that was drawn, which is 1 for positive numbers; else the mean slope."""
+    low, high = float(call["lower"]), float(call["upper"])
+    if call["training"] and high - low > SAME:
+        return "mul", {"x": call["grad_output"], "y": call["noise"]}
+    return "leaky_relu_backward", {"grad": call["grad_output"], "x": call["self"], "slope": (low + high) / 2}
 
 
 def _part(call: Call, value: Operand | float, cell: Cell, name: str) -> Leaf:
@@ -116,7 +131,8 @@ def activation_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         UsageError: the slope depends on the image too: then the operation is a product of two things that vary.
     """
     function, arguments = _applied(call)
-    name = next(name for name, operand in call.operands().items() if operand is arguments["grad"])
+    incoming = next(iter(arguments.values()))
+    name = next(name for name, operand in call.operands().items() if operand is incoming)
     only(call, varies, name)
     numbers = [wide(value) if isinstance(value, Operand) else float(value) for value in arguments.values()]
     with np.errstate(all="ignore"):

@@ -65,8 +65,6 @@ def _of_coordinate(call: Call, cell: Cell) -> Dot | Leaf:
     image, *place, column = cell
     taps = taps_of(call, wide(call["grid"])[(image, *place)])
     _check(taps)
-    if any(t.undecided.any() for t in taps):
-        raise UsageError("rounding decides between two slopes at this coordinate.")
     source: Operand = call["input"]
     along = len(taps) - 1 - column
     factors = [(t.slopes, t.slope_errors) if a == along else (t.weights, t.errors) for a, t in enumerate(taps)]

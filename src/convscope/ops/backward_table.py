@@ -193,7 +193,7 @@ BACKWARD: Mapping[str, Op] = {
         ),
     ),
     **dict.fromkeys(
-        ("sigmoid_backward", "tanh_backward"),
+        ("sigmoid_backward", "tanh_backward", "logit_backward", "rrelu_with_noise_backward"),
         Op(
             backward_activations.activation,
             pointwise.pointwise_dependencies,

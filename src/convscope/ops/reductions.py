@@ -242,7 +242,7 @@ EMPTY = {"sum": 0.0, "mean": np.nan, "prod": 1.0, "max": -np.inf, "min": np.inf}
 """The result for an empty segment."""
 
 
-def _run(call: Call, lead: Cell, segment: int) -> range:
+def run_of(call: Call, lead: Cell, segment: int) -> range:
     """The indices of one segment, from its lengths or offsets.
 
     Raises:
@@ -260,7 +260,7 @@ def _run(call: Call, lead: Cell, segment: int) -> range:
 def segment(call: Call, cell: Cell) -> Expr:
     """All cells of one segment, and the initial value."""
     axis, reduce, initial = call["axis"] % len(cell), call["reduce"], call.get("initial")
-    run = _run(call, cell[:axis], cell[axis])
+    run = run_of(call, cell[:axis], cell[axis])
     if not len(run):
         return number(EMPTY[reduce] if initial is None else initial, "initial")
     cells = outer(call["data"], [run if a == axis else i for a, i in enumerate(cell)])
@@ -278,7 +278,7 @@ def _segments(call: Call, weights: Array) -> Iterator[tuple[Cell, tuple[slice | 
     """Each cell with a weight, and the cells of its segment."""
     axis = call["axis"] % weights.ndim
     for cell in map(tuple, np.argwhere(weights)):
-        run = _run(call, tuple(map(int, cell[:axis])), int(cell[axis]))
+        run = run_of(call, tuple(map(int, cell[:axis])), int(cell[axis]))
         yield cell, tuple(slice(run.start, run.stop) if a == axis else int(i) for a, i in enumerate(cell))
 
 
@@ -301,7 +301,7 @@ def _slopes(reduce: str, row: Array, initial: float | None) -> Array:
         return np.array([np.delete(row, i).prod() for i in range(len(row))]) * (1 if initial is None else initial)
     every = row if initial is None else np.append(row, initial)
     best = every == (every.max(initial=-np.inf) if reduce == "max" else every.min(initial=np.inf))
-    return np.asarray(best / max(int(best.sum()), 1))[: len(row)]
+    return np.asarray(best[: len(row)] / max(int(best[: len(row)].sum()), 1))
 
 
 def segment_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:

@@ -36,8 +36,6 @@ class AxisTaps(NamedTuple):
     """Whether the kernel reads this cell; others it may read where rounding moves a coordinate across a cell."""
     doubt: Array
     """How far the kernel's coordinate may be off, in cells; shape (...)."""
-    undecided: Array
-    """Whether rounding decides between two slopes, as at a cell's middle; shape (...)."""
 
 
 def grid_sample(call: Call, cell: Cell) -> Dot | Leaf:
@@ -93,30 +91,27 @@ def _axis_taps(call: Call, size: int, named_at: Array) -> AxisTaps:
     computed = _as_computed(call, size, named_at, doubt)
     if padding == REFLECTION and mode != BICUBIC:
         doubt = doubt + 4 * u * (np.abs(coordinate) + size)
-    coordinate = _padded(call, size, coordinate)[0]
-    (first, turned), (other, other_turned) = (_padded(call, size, candidate) for candidate in computed)
+    coordinate = np.asarray(_padded(call, size, coordinate)[0])[..., None]
     shape = {BILINEAR: _bilinear, NEAREST: _nearest, BICUBIC: _bicubic}[mode]
-    taps = shape(np.asarray(coordinate)[..., None], np.asarray(doubt)[..., None], u, np.floor(first)[..., None])
+    candidates = []
+    for candidate in computed:
+        at, turned = _padded(call, size, candidate)
+        taps = shape(coordinate, np.asarray(doubt)[..., None], u, np.floor(at)[..., None])
+        candidates.append(taps._replace(slopes=taps.slopes * np.asarray(turned * scale, np.float64)[..., None]))
+    taps, other = candidates
     positions = taps.positions
     if mode == BICUBIC and padding != ZEROS:
         reflected = _reflected(positions, size, aligned=aligned)[0] if padding == REFLECTION else positions
         positions = np.clip(reflected, 0, size - 1)
     clipped = np.clip(positions, -3, size + 2).astype(np.int64)  # zeros are zeros, however far out
-    factor = np.asarray(turned * scale, np.float64)[..., None]
-    return taps._replace(
-        positions=clipped,
-        slopes=taps.slopes * factor,
-        slope_errors=taps.slope_errors * np.abs(factor),
-        undecided=np.asarray(
-            (turned != other_turned) & (mode != NEAREST) | ((np.floor(first) != np.floor(other)) & (mode == BILINEAR))
-        ),
-    )
+    slope_errors = taps.slope_errors * scale + np.abs(taps.slopes - other.slopes)
+    return taps._replace(positions=clipped, slope_errors=slope_errors)
 
 
 def _as_computed(call: Call, size: int, named_at: Array, doubt: Array) -> tuple[Array, Array]:
-    """A coordinate as the kernel calculates it, number by number in its type: without and with a fused multiply-add.
+    """A coordinate as the kernel calculates it, number by number in its type: with a fused multiply-add and without.
 
-    Both sides of it in narrow types. Slopes change at the middle of a cell, so the last bit decides.
+    In narrow types both ends of its range. Slopes change at the middle of a cell, so the last bit decides.
     """
     scale, shift = ((size - 1) / 2, 0.0) if call["align_corners"] else (size / 2, 0.5)
     if call.dtype not in {"float32", "float64"}:
@@ -125,7 +120,7 @@ def _as_computed(call: Call, size: int, named_at: Array, doubt: Array) -> tuple[
     kind = np.dtype(call.dtype).type
     moved = named_at.astype(kind) + kind(1)
     fused = moved.astype(np.longdouble) * np.longdouble(scale) - np.longdouble(shift)
-    return moved * kind(scale) - kind(shift), fused.astype(kind)
+    return fused.astype(kind), moved * kind(scale) - kind(shift)
 
 
 def _padded(call: Call, size: int, coordinate: Array) -> tuple[Array, Array]:
@@ -174,7 +169,6 @@ def _bilinear(coordinate: Array, doubt: Array, u: float, cell: Array) -> AxisTap
         np.zeros(positions.shape),
         np.broadcast_to([False, True, True, False], positions.shape),
         doubt[..., 0],
-        doubt[..., 0] > 1,
     )
 
 
@@ -192,7 +186,6 @@ def _nearest(coordinate: Array, doubt: Array, u: float, cell: Array) -> AxisTaps
         np.zeros(flags.shape),
         np.broadcast_to([False, True, False], flags.shape),
         doubt[..., 0],
-        np.zeros(doubt.shape[:-1], bool),
     )
 
 
@@ -220,7 +213,6 @@ def _bicubic(coordinate: Array, doubt: Array, u: float, cell: Array) -> AxisTaps
         np.where(crossed, 4.5 * doubt + 44 * u * core, 0.0),
         core,
         doubt[..., 0],
-        np.zeros(doubt.shape[:-1], bool),
     )
 
 

@@ -17,6 +17,7 @@ from convscope.ops import (
     titles,
     writing,
 )
+from convscope.ops.backward_indexing import BACKWARD_INDEXING
 from convscope.ops.backward_sampling import BACKWARD_SAMPLING
 from convscope.ops.backward_table import BACKWARD
 from convscope.ops.creation import CREATION
@@ -313,6 +314,7 @@ _ROWS: Mapping[str, Op] = {
     **CTC,
     **RECURRENT,
     **SAMPLING,
+    **BACKWARD_INDEXING,
     **BACKWARD_SAMPLING,
     **ANTIALIASING,
     **QUANTIZATION,

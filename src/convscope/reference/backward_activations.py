@@ -263,3 +263,43 @@ def glu_backward_error(y: Array, u: float, grad_output: Array, x: Array, dim: in
 def dropout_backward(grad_output: Array, mask: Array, scale: float) -> Array:
     """native_dropout_backward: the gradient where the mask is 1, times `scale`."""
     return np.where(mask, grad_output * scale, 0.0 * grad_output)
+
+
+def logit_backward(grad_output: Array, x: Array, eps: float | None = None) -> Array:
+    """1 / x + 1 / (1 - x), times the gradient; with eps, 0 where x is not between eps and 1 - eps.
+
+    Without it, nan where x is not between 0 and 1.
+
+    >>> logit_backward(np.array([1.0, 1.0]), np.array([0.5, 0.9]), 0.2).tolist()
+    [4.0, 0.0]
+    """
+    slope = np.where((x == 0) | (x == 1), np.inf, 1 / x + 1 / (1 - x))
+    if eps is None or eps < 0:
+        return grad_output * np.where((x < 0) | (x > 1), np.nan, slope)
+    return np.where((x >= eps) & (x <= 1 - eps), grad_output * slope, 0.0)
+
+
+def logit_backward_error(y: Array, u: float, grad_output: Array, x: Array, eps: float | None = None) -> Array:
+    """A difference, a product and a quotient; unknown where x is one rounding from a limit, which is rounded itself.
+
+    Of nan, vectors of numbers are outside the limits, and single numbers inside.
+    """
+    error = 4 * u * np.abs(y)
+    if eps is None or eps < 0:
+        return error
+    near = np.minimum(np.abs(x - eps), np.abs(x - (1 - eps))) <= 2 * u
+    return np.where((near & (x != 0) & (x != 1)) | np.isnan(x), np.inf, error)
+
+
+def rrelu_backward(
+    grad_output: Array, x: Array, noise: Array, lower: float, upper: float, training: bool, self_is_result: bool
+) -> Array:
+    """rrelu_with_noise_backward: times the recorded slope in training, times the mean slope otherwise."""
+    if training and upper - lower > 1e-6:
+        return grad_output * noise
+    return np.where(x > 0, grad_output, grad_output * (lower + upper) / 2)
+
+
+def rrelu_backward_error(y: Array, u: float, **_: object) -> Array:
+    """A product, with a mean that is rounded twice."""
+    return 4 * u * np.abs(y)

@@ -1,7 +1,8 @@
 """Sampling at the coordinates of a grid, backward: the gradients of the input and of the grid. Uses sampling, NumPy.
 
 The gradient of a coordinate jumps where the coordinate is the middle of a cell. So it is found from the coordinate as
-kernels round it, operation by operation; where a fused multiply-add would round it into another cell, nothing is known.
+kernels round it, operation by operation. Where kernels without a fused multiply-add round it into another cell, its
+bound holds the gradient there, too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,8 @@ class _Place(NamedTuple):
     """By the grid's coordinate."""
     doubt: Array
     """How far another kernel's coordinate may be off."""
-    open: Array
-    """Whether another kernel may have another slope."""
+    others: tuple[tuple[Array, Array], ...]
+    """The positions and slopes of kernels that round otherwise."""
 
 
 def grid_sample_backward(
@@ -124,8 +125,8 @@ def _coordinate_error(
             weight, wider = weight * np.abs(factor), wider * (np.abs(factor) + spread)
         share = gamma(terms + 8, u) * weight + 1.01 * (wider - weight)
         product_ = np.where(cells.inside & (share > 0)[:, None], grad * cells.values, 0.0)
-        error = error + product_.sum(1) * share * np.abs(places[along].slope)
-    coarse = np.any([place.open | (place.doubt > 0.5) for place in places], axis=0)
+        error = error + product_.sum(1) * share
+    coarse = np.any([place.doubt > 0.5 for place in places], axis=0)
     return np.where(np.isnan(error) | coarse, np.inf, error)
 
 
@@ -155,12 +156,18 @@ def _spread_slopes(
     """
     reach = (-1, 2) if mode == CUBIC else (0, 1)
     for cells, steps, distances in _around(x, places, mode, padding, align, beside=1):
+        slopes = [_slope(distances[along], mode) * places[along].slope]
+        for at, slope in places[along].others:  # which may be on the other side of a cell's middle
+            away = at - np.floor(places[along].position) - steps[along]
+            slopes.append(np.where(np.abs(away) <= reach[1], _slope(away, mode), 0.0) * slope)
         factors, spreads = [], []
         for axis, (place, step, distance) in enumerate(zip(places, steps, distances, strict=True)):
             core = reach[0] <= step <= reach[1]
             doubt = place.doubt * (core | (np.abs(distance) <= reach[1] + place.doubt))
             if axis == along:
-                factor, spread = _slope(distance, mode), (4.5 * doubt + 44 * u * core) * (mode == CUBIC)
+                factor, spread = slopes[0], (4.5 * doubt + 44 * u * core) * (mode == CUBIC) * np.abs(place.slope)
+                if mode == LINEAR:
+                    spread = np.max([np.abs(slope - factor * core) for slope in slopes[1:]], axis=0)
             else:
                 factor, spread = _weight(distance, mode), 1.5 * doubt + (24 if mode == CUBIC else 2) * u * core
             factors.append(factor if core else np.zeros_like(factor))
@@ -192,7 +199,7 @@ def _weight(distance: Array, mode: int) -> Array:
 def _slope(distance: Array, mode: int, a: float = -0.75) -> Array:
     """The derivative of a weight by the coordinate; of a linear one at the middle of a cell, that to its right."""
     if mode == LINEAR:
-        return np.where(distance >= 0, -1.0, 1.0)
+        return np.where((distance >= 0) & (distance < 1), -1.0, np.where((distance < 0) & (distance >= -1), 1.0, 0.0))
     d = np.abs(distance)
     near, far = 3 * (a + 2) * d**2 - 2 * (a + 3) * d, a * (3 * d**2 - 10 * d + 8)
     return np.sign(distance) * np.where(d <= 1, near, far)
@@ -210,14 +217,14 @@ def _computed_places(grid: Array, sizes: Sequence[int], mode: int, padding: int,
         shift = kind(0) if align else kind(0.5)
         fused = (moved.astype(np.longdouble) * np.longdouble(half) - np.longdouble(shift)).astype(kind)
         doubt = u * wide[axis][1]
-        candidates = [moved * half - shift, fused]
+        candidates = [fused, moved * half - shift]
         if u > 2.0**-20:  # a narrow type, whose numbers come in float32
-            candidates += [candidates[0] - doubt.astype(kind), candidates[0] + doubt.astype(kind)]
-        inside = [_inside(candidate, n, mode, padding, align) for candidate in candidates]
-        position, slope = inside[0]
-        differs = [(slope != s) | ((mode == LINEAR) & (np.floor(position) != np.floor(p))) for p, s in inside[1:]]
-        scale = slope.astype(np.float64) * float(half)
-        places.append(_Place(position.astype(np.float64), scale, doubt, np.any(differs, axis=0)))
+            candidates += [fused - doubt.astype(kind), fused + doubt.astype(kind)]
+        moved_inside = [
+            (at.astype(np.float64), turn.astype(np.float64) * float(half))
+            for at, turn in (_inside(candidate, n, mode, padding, align) for candidate in candidates)
+        ]
+        places.append(_Place(*moved_inside[0], doubt, tuple(moved_inside[1:])))
     return places
 
 

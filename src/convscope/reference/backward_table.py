@@ -106,6 +106,8 @@ BACKWARD: Mapping[str, Operation] = {
     "softplus_backward": act_back.sloped(act_back.softplus_slope, act_back.softplus_off),
     "log_sigmoid_backward": Operation(act_back.log_sigmoid_backward, wide(act_back.log_sigmoid_backward_error)),
     "elu_backward": Operation(act_back.elu_backward, wide(act_back.elu_backward_error)),
+    "logit_backward": Operation(act_back.logit_backward, act_back.logit_backward_error),
+    "rrelu_with_noise_backward": Operation(act_back.rrelu_backward, act_back.rrelu_backward_error),
     "glu_backward": Operation(act_back.glu_backward, act_back.glu_backward_error),
     "native_dropout_backward": Operation(act_back.dropout_backward, wide(ulps(3))),
 }

@@ -175,7 +175,7 @@ def _slopes(difference: Array, lengths: Array, p: float) -> Array:
     """The slope of a distance by each difference; of a maximum, where the difference is as large as it."""
     sign = np.sign(difference).astype(np.float64)
     if p == 1:
-        return np.broadcast_to(sign, np.broadcast_shapes(sign.shape, lengths.shape))
+        return np.broadcast_to(np.nan_to_num(sign), np.broadcast_shapes(sign.shape, lengths.shape))
     if np.isinf(p):
         gap = np.abs(np.abs(difference) - lengths)
         return np.where(np.isnan(gap), np.nan, sign * (gap == 0))

@@ -25,6 +25,7 @@ from convscope.reference import padding as pads
 from convscope.reference import pointwise as point
 from convscope.reference import pooling as pool
 from convscope.reference import reductions as red
+from convscope.reference.backward_indexing import BACKWARD_INDEXING
 from convscope.reference.backward_sampling import BACKWARD_SAMPLING
 from convscope.reference.backward_table import BACKWARD
 from convscope.reference.creation import CREATION
@@ -309,6 +310,7 @@ _ROWS: Mapping[str, Operation] = {
     **CTC,
     **RECURRENT,
     **SAMPLING,
+    **BACKWARD_INDEXING,
     **BACKWARD_SAMPLING,
     **ANTIALIASING,
     **QUANTIZATION,

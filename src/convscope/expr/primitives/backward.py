@@ -97,6 +97,30 @@ def _elu_slope_of_result(y: Numbers, alpha: Numbers, scale: Numbers, input_scale
     return np.where(np.less_equal(y, 0), input_scale * (y + alpha * scale), scale)
 
 
+def _logit(grad: Numbers, x: Numbers, eps: Numbers) -> Numbers:
+    """With a limit that is not negative, 0 outside it; without one, nan where the logit is."""
+    outside = np.where(np.less(eps, 0), np.where(np.less(x, 0) | np.greater(x, 1), np.nan, 1.0), 1.0 * _within(x, eps))
+    edge = np.where(np.equal(x, 0) | np.equal(x, 1), np.inf, np.divide(1.0, x * (1 - x)))
+    return np.where(np.equal(outside, 0), 0.0, grad * outside * edge)
+
+
+def _within(x: Numbers, eps: Numbers) -> Numbers:
+    return np.greater_equal(x, eps) & np.less_equal(x, 1 - np.asarray(eps))
+
+
+def _logit_error(precision: Precision, f: Numbers, values: Sequence[Numbers], errors: Sequence[Numbers]) -> Numbers:  # noqa: ARG001
+    """A difference, a product and a quotient; at a limit, which is rounded, and of nan either branch."""
+    _, x, eps = values
+    limit = 2 * precision.sum
+    near = np.greater_equal(eps, 0) & (np.minimum(np.abs(x - eps), np.abs(x - (1 - np.asarray(eps)))) <= limit)
+    near = near & (np.asarray(x) != 0) & (np.asarray(x) != 1) | (np.isnan(x) & np.greater_equal(eps, 0))
+    return np.where(near, np.inf, 4 * precision.sum * np.abs(f) + precision.tiny * (np.asarray(f) != 0))
+
+
+def _logit_branch(_grad: Numbers, x: Numbers, eps: Numbers) -> str:
+    return "0, beyond the limit" if eps >= 0 and not _within(x, eps) else "{grad} ÷ ({x} × (1 − {x}))"
+
+
 def _hardswish(grad: Numbers, x: Numbers) -> Numbers:
     return np.where(np.less_equal(x, -3), 0.0, np.where(np.less(x, 3), grad * (x / 3 + 0.5), grad))
 
@@ -286,6 +310,7 @@ BACKWARD: Mapping[str, Primitive] = {
         steep=lambda x, gate: np.abs(x),
         roundings=lambda x, gate: 20 * np.abs(x) * sigmoid(gate),
     ),
+    "logit_backward": Primitive("{grad} ÷ ({x} × (1 − {x}))", _logit, _logit_error, branch=_logit_branch, many=True),
     "dropout_backward": elementary(
         "{grad} × {mask} × {scale}",
         lambda grad, mask, scale: np.where(mask, grad * scale, 0.0 * grad),
