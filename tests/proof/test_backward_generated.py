@@ -153,7 +153,7 @@ def test_any_bags_have_proved_gradients(case: tuple[Any, ...]) -> None:
 def selections(draw: st.DrawFn) -> tuple[Layer, Tensor]:
     """Windows at random places, segments, masks and limits."""
     normal = drawn(draw)
-    kind = draw(st.sampled_from(("windows", "segments", "mask", "logit")))
+    kind = draw(st.sampled_from(("windows", "segments", "mask", "logit", "cross", "xlog1py")))
     axes = draw(st.integers(2, 3))
     x = normal(draw(st.integers(1, 2)), 2, *(draw(st.integers(4, 7)) for _ in range(axes)))
     if kind == "windows":
@@ -168,6 +168,10 @@ def selections(draw: st.DrawFn) -> tuple[Layer, Tensor]:
     if kind == "mask":
         mask = normal(*x.shape) > 0
         return lambda x: torch.zeros_like(x).masked_scatter(mask, x), x
+    if kind == "cross":
+        return lambda x: torch.linalg.cross(x.flatten()[:6].view(3, 2), x.flatten()[6:9].view(3, 1), dim=0), x
+    if kind == "xlog1py":
+        return lambda x: torch.special.xlog1py(x, x.flip(-1).abs()), x
     eps = draw(st.sampled_from((None, 0.1, 0.3)))
     return lambda x: torch.logit(x.sigmoid(), eps=eps), x
 

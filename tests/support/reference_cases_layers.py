@@ -40,6 +40,7 @@ def _outer_products() -> Iterator[dict[str, Case]]:
         "addbmm scaled": Case("addbmm.default", (x, left, right), {"beta": 0.3, "alpha": -1.7}),
         "addr": Case("addr.default", (x, normal(4), normal(2))),
         "addr scaled": Case("addr.default", (x, normal(4), normal(2)), {"beta": 0, "alpha": 0.3}),
+        "linalg_cross": Case("linalg_cross.default", (normal(4, 3, 5), normal(1, 3, 5)), {"dim": 1}),
         "bilinear": Case(
             "_trilinear.default", (normal(2, 4), normal(5, 4, 3), normal(2, 3), [1, 3], [0], [1, 2], [2, 3])
         ),

@@ -248,6 +248,8 @@ def _less_usual() -> Iterator[dict[str, Case]]:
         "xlogy": Case("xlogy.Tensor", (odd(4, 5), positive(4, 5))),
         "xlogy number": Case("xlogy.Scalar_Other", (x, 0.3)),
         "xlogy of a number": Case("xlogy.Scalar_Self", (0.7, positive(4, 5))),
+        "xlog1py": Case("special_xlog1py.default", (odd(4, 5), positive(4, 5) - 0.9)),
+        "xlog1py number": Case("special_xlog1py.other_scalar", (x, 0.3)),
         "ldexp": Case("ldexp.Tensor", (x, y)),
         "ldexp whole": Case("ldexp.Tensor", (x, whole(5))),
         "heaviside": Case("heaviside.default", (odd(4, 5), normal(4, 5))),

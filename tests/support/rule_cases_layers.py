@@ -30,6 +30,7 @@ PRODUCTS: Mapping[str, Case] = {
     "vdot": call(torch.vdot, (7,), (7,)),
     "addbmm": call(partial(torch.addbmm, beta=0.5, alpha=2), (4, 2), (3, 4, 5), (3, 5, 2)),
     "addbmm, plain": call(torch.addbmm, (4, 2), (3, 4, 5), (3, 5, 2)),
+    "cross product": call(partial(torch.linalg.cross, dim=1), (4, 3, 5), (1, 3, 5)),
     "addr": call(partial(torch.addr, beta=0.5, alpha=0.3), (4, 2), (4,), (2,)),
     "addr, plain": call(torch.addr, (4, 2), (4,), (2,)),
     "bilinear layer": layer(lambda: nn.Bilinear(4, 3, 5), (2, 4), (2, 3)),

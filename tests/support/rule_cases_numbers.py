@@ -182,6 +182,7 @@ OF_TWO: Mapping[str, Does] = {
     "atan2": torch.atan2,
     **{name: getattr(torch, name) for name in ("copysign", "hypot", "fmax", "fmin", "logaddexp", "logaddexp2")},
     "xlogy": lambda x, y: torch.xlogy(x, y.abs() + 0.1),
+    "xlog1py": lambda x, y: torch.special.xlog1py(x, y.abs() - 0.3),
     "ldexp": torch.ldexp,
     "heaviside": lambda x, y: torch.heaviside(x.relu(), y),
     "fmod": torch.fmod,

@@ -307,7 +307,41 @@ def trilinear_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> d
     return masks
 
 
+def cross(call: Call, cell: Cell) -> Apply:
+    """One number of a cross product: the products of the two others, crosswise, and their difference."""
+    axis = call["dim"] % len(cell)
+    first, second = (tuple((i + k) % 3 if a == axis else i for a, i in enumerate(cell)) for k in (1, 2))
+    left, right = call["self"], call["other"]
+    products = [
+        Apply("mul", {"x": broadcast(left, one, "x"), "y": broadcast(right, other, "y")})
+        for one, other in ((first, second), (second, first))
+    ]
+    return Apply("sub", {"x": products[0], "y": products[1]}, note="the two other numbers, crosswise")
+
+
+def cross_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """The cross product of the weights and the other factor."""
+    left, right, axis = wide(call["self"]), wide(call["other"]), call["dim"] % weights.ndim
+    full_left, full_right = np.broadcast_to(left, weights.shape), np.broadcast_to(right, weights.shape)
+    slopes = {
+        "self": lambda: fitted(np.cross(full_right, weights, axis=axis), left.shape),
+        "other": lambda: fitted(np.cross(weights, full_left, axis=axis), right.shape),
+    }
+    gradients = {name: slopes[name]() for name in varies}
+    value = float(np.sum(weights * np.cross(full_left, full_right, axis=axis)))
+    return VJP(gradients, value * (1 - len(gradients)), linear=len(gradients) < 2)
+
+
+def cross_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, Array]:
+    """The two other numbers of both vectors."""
+    mask = as_mask(mask)
+    axis = call["dim"] % mask.ndim
+    others = np.maximum(np.roll(mask, 1, axis), np.roll(mask, 2, axis))
+    return {name: as_mask(fitted(others, call[name].shape)) for name in varies}
+
+
 OUTER_PRODUCTS: Mapping[str, Op] = {
+    "linalg_cross": Op(cross, cross_dependencies, cross_vjp, rounding="narrow"),
     "addbmm": Op(addbmm, addbmm_dependencies, addbmm_vjp, rounding="stores between"),
     "addr": Op(addr, addr_dependencies, addr_vjp, rounding="narrow"),
     "_trilinear": Op(trilinear, trilinear_dependencies, trilinear_vjp, rounding="stores between"),

@@ -39,6 +39,7 @@ OF_PAIRS = ("mul", "maximum", "minimum", "logical_and", "logical_or", "logical_x
 ARGUMENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     **{name: (name, _X) for name in SAME},
     **{name: (name, _XY) for name in OF_PAIRS},
+    "special_xlog1py": ("xlog1py", _XY),
     "heaviside": ("heaviside", {"x": "self", "y": "values"}),
     "sgn": ("sign", _X),
     "atan2": ("atan2", {"x": "self", "y": "other"}),

@@ -138,7 +138,7 @@ POINTWISE: Mapping[str, Op] = {
         Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp),
     ),
     **dict.fromkeys(
-        ("sinc", "logit", "xlogy", "ldexp"),
+        ("sinc", "logit", "xlogy", "special_xlog1py", "ldexp"),
         Op(_RULE, pointwise.pointwise_dependencies, pointwise.pointwise_vjp, rounding="narrow"),
     ),
     "log_sigmoid_forward": Op(

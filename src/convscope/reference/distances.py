@@ -116,8 +116,8 @@ def cdist_backward(grad: Array, x1: Array, x2: Array, p: float, cdist: Array) ->
     """
     result = np.zeros((*cdist.shape[:-1], x1.shape[-1]))
     for row in range(x1.shape[-2] if p else 0):
-        slopes = _slopes(_difference(x1[..., row, None, :], x2, p), cdist[..., row, :, None], p)
-        result[..., row, :] = (grad[..., row, :, None].astype(np.float64) * slopes).sum(-2)
+        slopes = _slopes(x1[..., row, None, :] - x2, cdist[..., row, :, None], p)
+        result[..., row, :] = (grad[..., row, :, None] * slopes).sum(-2)
     return result
 
 
@@ -127,7 +127,7 @@ def cdist_backward_error(
     """A sum of R products, and the errors of `_slope_errors`, each times its gradient."""
     result = np.zeros(y.shape)
     for row in range(x1.shape[-2]):
-        difference, lengths = _difference(x1[..., row, None, :], x2, p), cdist[..., row, :, None]
+        difference, lengths = x1[..., row, None, :] - x2, cdist[..., row, :, None]
         result[..., row, :] = _slope_sum_error(u, grad[..., row, :, None], difference, lengths, p)
     return result
 
@@ -137,7 +137,7 @@ def pdist_backward(grad: Array, x: Array, p: float, pdist: Array) -> Array:
     result, start = np.zeros(x.shape), 0
     for row in range(len(x) - 1 if p else 0):
         end = start + len(x) - 1 - row
-        terms = grad[start:end, None] * _slopes(_difference(x[row], x[row + 1 :], p), pdist[start:end, None], p)
+        terms = grad[start:end, None] * _slopes(x[row] - x[row + 1 :], pdist[start:end, None], p)
         result[row] += terms.sum(0)
         result[row + 1 :] -= terms
         start = end
@@ -153,7 +153,7 @@ def pdist_backward_error(y: Array, u: float, grad: Array, x: Array, p: float, pd
     for row in range(len(x) if len(x) > 1 else 0):
         others = np.delete(np.arange(len(x)), row)
         numbers = pairs[row, others][:, None]
-        result[row] = _slope_sum_error(u, grad[numbers], _difference(x[row], x[others], p), pdist[numbers], p)
+        result[row] = _slope_sum_error(u, grad[numbers], x[row] - x[others], pdist[numbers], p)
     return result
 
 
@@ -166,22 +166,23 @@ def _slope_sum_error(u: float, grad: Array, difference: Array, lengths: Array, p
     return np.where(np.isnan(error), np.inf, error)
 
 
-def _difference(x: Array, y: Array, p: float) -> Array:
-    """In float64; in the numbers' own type where the largest of a row is found by comparing with a rounded distance."""
-    return np.asarray(x - y if np.isinf(p) else x.astype(np.float64) - y)
-
-
 def _slopes(difference: Array, lengths: Array, p: float) -> Array:
     """The slope of a distance by each difference; of a maximum, where the difference is as large as it."""
-    sign = np.sign(difference).astype(np.float64)
+    sign = np.sign(difference)
     if p == 1:
         return np.broadcast_to(np.nan_to_num(sign), np.broadcast_shapes(sign.shape, lengths.shape))
     if np.isinf(p):
-        gap = np.abs(np.abs(difference) - lengths)
-        return np.where(np.isnan(gap), np.nan, sign * (gap == 0))
-    size = np.abs(difference.astype(np.float64))
-    slopes = sign * (size / lengths.astype(np.float64)) ** (p - 1)
+        size = np.abs(difference)
+        chosen = sign * ((size == lengths) | _equal_once_rounded(size, lengths))
+        return np.where(np.isnan(np.abs(size - lengths)), np.nan, chosen)
+    slopes = sign * (np.abs(difference) / lengths) ** (p - 1)
     return np.where((lengths == 0) | ((difference == 0) & (p < 2)), 0.0, slopes)
+
+
+def _equal_once_rounded(size: Array, lengths: Array) -> Array:
+    """Whether a difference rounds to a distance that float32 holds: kernels of float32 compare what they rounded."""
+    single = lengths.astype(np.float32)
+    return np.asarray((size.astype(np.float32) == single) & (single == lengths))
 
 
 def _slope_errors(u: float, difference: Array, lengths: Array, p: float) -> Array:
@@ -190,13 +191,16 @@ def _slope_errors(u: float, difference: Array, lengths: Array, p: float) -> Arra
     A power below the smallest number of the type is lost; one beyond the largest makes anything possible.
     """
     slopes = np.abs(_slopes(difference, lengths, p))
-    if p in {0, 1} or np.isinf(p):
+    size = np.abs(difference)
+    if np.isinf(p):
+        wide_kernel = u < 2.0**-40  # for which only the same number is the largest
+        return np.where(wide_kernel & (size != lengths) & _equal_once_rounded(size, lengths), np.inf, 0.0)
+    if p in {0, 1}:
         return np.where(np.isnan(difference) & (p == 1), np.inf, np.zeros_like(slopes))  # kernels differ in nan's sign
-    size = np.abs(difference.astype(np.float64))
-    divisor = lengths.astype(np.float64) ** (p - 1)
+    divisor = lengths ** (p - 1)
     if p == 2:
         return 3 * u * slopes
-    lost = smallest(u) * (1 + size + 1 / np.maximum(size, smallest(u))) / divisor * (slopes > 0)
+    lost = np.where(slopes > 0, smallest(u) * (1 + size + 1 / np.maximum(size, smallest(u))) / divisor, 0.0)
     reach = np.maximum(divisor, size ** max(p - 1, 0.0))
     return carried((2 * FUNCTION + 4 + abs(p - 1)) * u * slopes + lost, np.where(slopes > 0, reach, 0.0), u)
 
@@ -269,7 +273,7 @@ DISTANCES: Mapping[str, Operation] = {
     "_cdist_forward": Operation(cdist, wide(cdist_error)),
     "_euclidean_dist": Operation(euclidean, euclidean_error),
     "_pdist_forward": Operation(pdist, wide(pdist_error)),
-    "_cdist_backward": Operation(cdist_backward, wide(cdist_backward_error), widens=True),
-    "_pdist_backward": Operation(pdist_backward, wide(pdist_backward_error), widens=True),
+    "_cdist_backward": Operation(cdist_backward, wide(cdist_backward_error)),
+    "_pdist_backward": Operation(pdist_backward, wide(pdist_backward_error)),
     "_weight_norm_interface": Operation(weight_norm, wide(weight_norm_error)),
 }

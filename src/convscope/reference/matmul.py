@@ -163,7 +163,25 @@ def trilinear_error(
     return carried((gamma(terms + 1, u) + gamma(2 + parts, u_out)) * size, size, u)
 
 
+def cross(x: Array, right: Array, dim: int = -1) -> Array:
+    """linalg_cross: the vector that is perpendicular to two others, as long as the area between them.
+
+    >>> cross(np.array([1.0, 0.0, 0.0]), np.array([0.0, 2.0, 0.0]))
+    array([0., 0., 2.])
+    """
+    left, other = (np.moveaxis(a, dim, 0) for a in np.broadcast_arrays(x, right))
+    return np.stack([left[i - 2] * other[i - 1] - left[i - 1] * other[i - 2] for i in range(3)], dim)
+
+
+def cross_error(_y: Array, u: float, x: Array, right: Array, dim: int = -1) -> Array:
+    """Two products and a difference: three roundings of the magnitudes."""
+    left, other = (np.moveaxis(np.abs(a), dim, 0) for a in np.broadcast_arrays(x, right))
+    size = np.stack([left[i - 2] * other[i - 1] + left[i - 1] * other[i - 2] for i in range(3)], dim)
+    return carried(gamma(2, u) * size, size, u)
+
+
 OUTER_PRODUCTS: Mapping[str, Operation] = {
+    "linalg_cross": Operation(cross, cross_error),
     "addbmm": Operation(addbmm, flushing(addbmm_error, addbmm, "left", "batch2")),
     "addr": Operation(addr, addr_error),
     "_trilinear": Operation(trilinear, trilinear_error),

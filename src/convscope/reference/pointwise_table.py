@@ -99,6 +99,7 @@ POINTWISE: Mapping[str, Operation] = {
     "logaddexp": Operation(special.log_add, wide(special.log_add_error)),
     "logaddexp2": Operation(special.log_add_2, wide(special.log_add_2_error)),
     "xlogy": Operation(special.times_log, special.times_log_error),
+    "special_xlog1py": Operation(special.times_log_of_sum, special.times_log_of_sum_error),
     "ldexp": Operation(special.scaled_by_power, special.scaled_by_power_error),
     "heaviside": Operation(special.step_function, special.step_error),
     # arithmetic

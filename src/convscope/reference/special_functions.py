@@ -112,6 +112,19 @@ def times_log_error(y: Array, u: float, x: Numbers, right: Numbers) -> Array:
     return np.where(base == 0, 0.0, u * (FUNCTION + 2) * np.abs(y) + base * relative_error)
 
 
+def times_log_of_sum(x: Numbers, right: Numbers) -> Array:
+    """special_xlog1py: x · log(1 + right), 0 where x is 0 and `right` a number."""
+    base, argument = floating(x), floating(right)
+    return np.where(np.isnan(argument), np.nan, np.where(base == 0, 0.0, base * np.log1p(argument)))
+
+
+def times_log_of_sum_error(y: Array, u: float, x: Numbers, right: Numbers) -> Array:
+    """A function call and a product; a number is written, and the logarithm moves by that over 1 + right."""
+    base, argument = np.abs(floating(x)), floating(right)
+    moved = np.where(argument > -1, scalar(right, u) / np.where(argument > -1, 1 + argument, 1.0), 0.0)
+    return np.where(base == 0, 0.0, u * (FUNCTION + 2) * np.abs(y) + base * moved)
+
+
 def scaled_by_power(x: Array, right: Array) -> Array:
     """ldexp: x · 2^right."""
     return np.asarray(x * np.exp2(floating(right)))

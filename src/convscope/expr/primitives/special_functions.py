@@ -76,6 +76,10 @@ def _xlogy(x: Numbers, y: Numbers) -> Numbers:
     return np.where(np.isnan(y), np.nan, np.where(x == 0, 0.0, x * np.log(y)))
 
 
+def _xlog1py(x: Numbers, y: Numbers) -> Numbers:
+    return np.where(np.isnan(y), np.nan, np.where(x == 0, 0.0, x * np.log1p(y)))
+
+
 def _first_slope(
     choose: Callable[[Numbers, Numbers], Numbers],
 ) -> Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]:
@@ -159,6 +163,12 @@ FUNCTIONS: Mapping[str, Primitive] = {
         _xlogy,
         roundings=6,
         slopes=lambda x, y: (np.where((x == 0) & (y <= 0), 0.0, np.log(y)), np.divide(x, y)),
+    ),
+    "xlog1py": elementary(
+        "{x} × log(1 + {y}), 0 if {x} is 0",
+        _xlog1py,
+        roundings=6,
+        slopes=lambda x, y: (np.where((x == 0) & (y <= -1), 0.0, np.log1p(y)), np.divide(x, 1 + y)),
     ),
     "ldexp": elementary(
         "{x} × 2 to the {y}",
