@@ -79,7 +79,7 @@ def grids(draw: st.DrawFn) -> tuple[Layer, Tensor, Tensor]:
     return lambda x, grid: F.grid_sample(x, grid, **how), x, grid
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(grids())
 def test_any_sampling_has_proved_gradients(case: tuple[Any, ...]) -> None:
     assert_proved(*case)
@@ -88,7 +88,7 @@ def test_any_sampling_has_proved_gradients(case: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("align", [False, True])
 def test_the_gradient_of_a_grid_at_its_own_cells_is_proved(*, align: bool) -> None:
     """As a spatial transformer begins: every position is the middle of a cell, where the slope jumps."""
-    for size in range(2, 14):
+    for size in range(2, 20, 3):
         x = torch.randn(1, 2, size, size + 1, generator=torch.Generator().manual_seed(size))
         theta = torch.eye(2, 3).expand(1, 2, 3)
         assert_proved(
@@ -115,7 +115,7 @@ def rows(draw: st.DrawFn) -> tuple[Any, ...]:
     return lambda x, y: torch.cdist(x, y, p), x, y
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rows())
 def test_any_distances_have_proved_gradients(case: tuple[Any, ...]) -> None:
     assert_proved(*case)
@@ -143,7 +143,7 @@ def bags(draw: st.DrawFn) -> tuple[Any, ...]:
     return lambda table: F.embedding_bag(indices, table, **how), normal(rows, count)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(bags())
 def test_any_bags_have_proved_gradients(case: tuple[Any, ...]) -> None:
     assert_proved(*case)
@@ -176,7 +176,7 @@ def selections(draw: st.DrawFn) -> tuple[Layer, Tensor]:
     return lambda x: torch.logit(x.sigmoid(), eps=eps), x
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(selections())
 def test_any_selection_has_proved_gradients(case: tuple[Any, ...]) -> None:
     assert_proved(*case)
