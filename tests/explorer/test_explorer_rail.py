@@ -95,6 +95,24 @@ def test_a_probability_names_its_classes(page: Any, shapes: Any) -> None:
     assert all(f") {name}" in lines for name in classes)
 
 
+@pytest.mark.parametrize("side", [5, 7])
+def test_a_large_window_its_kernel_and_their_products_are_side_by_side(chromium: Any, side: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Conv2d(1, 3, side, padding=side // 2)
+    with (
+        cs.open(model, torch.rand(1, 16, 18), port=0, browser=False) as explorer,
+        tab(chromium, size=(1440, 900)) as page,
+    ):
+        visit(page, explorer, "?step=conv2d&cell=1.8.9", "[data-number]")
+        settled(page)
+        boxes = [grid.bounding_box() for grid in page.locator(".sum .grid").all()]
+        assert len(boxes) == 3
+        assert len({round(box["y"]) for box in boxes}) == 1
+        cut = "all => all.filter(e => e.scrollWidth > e.clientWidth).length"
+        assert page.locator(".sum .grid > span").evaluate_all(cut) == 0
+        page.goto("about:blank")
+
+
 def test_a_kernel_of_one_cell_lists_each_term_once(page: Any) -> None:
     torch.manual_seed(0)
     with cs.open(nn.Conv2d(3, 4, 1), torch.rand(3, 5, 6), port=0, browser=False) as explorer:

@@ -76,6 +76,23 @@ def test_the_products_grow_and_their_sum_with_them(page: Any, shapes: Any) -> No
     page.get_by_text("sum of these 9").wait_for()
 
 
+COLOURS = """canvas => {
+  const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  const result = new Set();
+  for (let i = 0; i < data.length; i += 4) result.add(`rgb(${data[i]}, ${data[i + 1]}, ${data[i + 2]})`);
+  return [...result];
+}"""
+
+
+@pytest.mark.parametrize("query", ["?step=conv2&channel=5&cell=5.3.3", "?step=pool1&channel=3&cell=3.4.4"])
+def test_a_number_has_one_colour_on_the_map_and_in_its_window(page: Any, shapes: Any, query: str) -> None:
+    visit(page, shapes, f"{query}&slide=1", READY)
+    page.locator(".slide .in canvas").wait_for()
+    on_map = page.locator(".slide .in canvas").evaluate(COLOURS)
+    window = page.locator(".slide .middle figure").first.locator("[data-cell]:not(.out)")
+    assert {*window.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")} <= {*on_map}
+
+
 def test_it_is_dragged_from_either_side(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, "?step=pool1&channel=3&cell=3.0.0&slide=1", READY)
     press(page, 1, 4, 6, 9)

@@ -146,6 +146,47 @@ def test_a_training_that_cannot_start_says_why(page: Any, explorer: Any) -> None
     forgive(page, "404")
 
 
+def test_whoever_left_the_view_stays_where_they_are(page: Any, explorer: Any) -> None:
+    """The list of trainings that arrives late belongs to a view that is gone."""
+    visit(page, explorer, "?view=train&model=short", "form button")
+    page.get_by_label("wait before").check()
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_selector("text=paused at step 0")
+    late: list[Any] = []
+
+    def keep(route: Any) -> None:
+        late.append(route)
+
+    page.route(re.compile("/api/trainings$"), keep)
+    visit(page, explorer, "?view=train", "form")
+    while not late:
+        page.wait_for_timeout(50)
+    page.get_by_role("link", name="Look").click()
+    page.wait_for_selector(".reasons .sum")
+    for route in late:
+        with page.expect_response(re.compile("/api/trainings$")):
+            route.continue_()
+    page.unroute_all()
+    page.get_by_role("link", name="Kernels").click()
+    page.wait_for_url("**view=kernels**")
+    assert "training" not in state(page)
+
+    page.get_by_role("link", name="Train").click()
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_selector("text=stopped")
+
+
+def test_eight_kernels_are_in_one_row(chromium: Any, explorer: Any, run: cs.Run) -> None:
+    with tab(chromium, size=(1440, 900)) as page:
+        visit(page, explorer, "?view=train&model=short", "section[aria-label=Kernels] .grid")
+        tops = page.eval_on_selector_all(
+            "section[aria-label=Kernels] .grid", "all => all.map(e => Math.round(e.getBoundingClientRect().top))"
+        )
+        assert len(tops) == 8
+        assert len(set(tops)) == 1
+        page.goto("about:blank")
+
+
 def test_two_steps_of_a_training_side_by_side(page: Any, explorer: Any, run: cs.Run) -> None:
     last = run.steps[-1]
     visit(page, explorer, f"?view=compare&model=short&at={last}&other=short&otherat=0", "text=What differs")

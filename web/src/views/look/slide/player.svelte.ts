@@ -25,10 +25,13 @@ export class Player {
 
   #timer: ReturnType<typeof setTimeout> | undefined;
   #goOn: (() => void) | null = null;
+  /** The current playback: one that was stopped does nothing more, even while a later one is on its way. */
+  #playback = 0;
 
   constructor(readonly score: Score) {}
 
   stop(): void {
+    this.#playback += 1;
     this.playing = false;
     this.grown = null;
     clearTimeout(this.#timer);
@@ -38,22 +41,27 @@ export class Player {
   /** Play from the shown cell to the last one; from the first one if the last is shown. */
   async play(): Promise<void> {
     const { index, count, ready, show } = this.score;
+    const playback = (this.#playback += 1);
+    const stopped = (): boolean => this.#playback !== playback; // then the score may be of a view that is gone
     this.playing = true;
     if (index() + 1 >= count()) show(0);
-    while (this.playing && index() + 1 < count()) {
+    while (index() + 1 < count()) {
       const [began, next] = [performance.now(), index() + 1];
       for (let i = next + 1; i < Math.min(next + AHEAD, count()); i++) ready(i).catch(() => {});
       try {
         await ready(next);
       } catch {
-        return this.stop(); // the cell says why when it is chosen
+        if (!stopped()) this.stop(); // the cell says why when it is chosen
       }
+      if (stopped()) return;
       const slow = this.pace >= SLOW;
       await this.#pause(Math.max(0, this.pace * (slow ? 0.3 : 1) - (performance.now() - began)));
-      if (!this.playing) return;
+      if (stopped()) return;
       show(next);
       await this.#pause(0);
-      if (slow) await this.#grow();
+      if (stopped()) return;
+      if (slow) await this.#grow(stopped);
+      if (stopped()) return;
     }
     this.stop();
   }
@@ -64,11 +72,12 @@ export class Player {
     show((index() + 1) % count());
   }
 
-  async #grow(): Promise<void> {
+  async #grow(stopped: () => boolean): Promise<void> {
     const most = this.score.products();
-    for (let k = 1; this.playing && k < most; k++) {
+    for (let k = 1; k < most; k++) {
       this.grown = k;
       await this.#pause((this.pace * 0.7) / most);
+      if (stopped()) return;
     }
     this.grown = null;
   }
