@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 from commands import Commands
+from convscope.cards.card import Card, attach
 from convscope.export.formulas import FORMULAS, rectangles
 from convscope.export.workbook import Workbook
 from convscope.expr.primitives import PRIMITIVES
@@ -360,3 +361,23 @@ def test_an_explanation_is_written_as_a_sum(
     assert difference == recorded - calculated
     assert abs(difference) <= allowed
     assert sheet.stored["sum", f"B{lines['calculated']}"] == pytest.approx(calculated, rel=1e-12)
+
+
+def test_the_scores_are_named_by_their_classes_where_the_model_knows_them(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    image = np.random.default_rng(2).random((1, 4, 4), np.float32)
+    _, plain = saved(model, image, tmp_path)
+    assert [plain.get("2", f"A{row}") for row in (5, 6, 7)] == [0, 1, 2]
+    unnamed = "The model does not name its classes."
+    assert any(str(text).startswith(unnamed) for text in plain.stored.values())
+
+    attach(model, Card("named", classes=("=cat", "dog", "owl")))
+    _, named = saved(model, image, tmp_path)
+    assert [named.get("2", f"A{row}") for row in (5, 6, 7)] == ["0 =cat", "1 dog", "2 owl"]
+    assert not any(str(text).startswith(unnamed) for text in named.stored.values())
+    assert [named.get("2", f"B{row}") for row in (5, 6, 7)] == [plain.get("2", f"B{row}") for row in (5, 6, 7)]
+    _, one = saved(model, image, tmp_path, at=("2", (1,)))
+    assert one.get("2", "A5") == "1 dog"
+    cs.workbook(cs.trace(model, np.stack([image, image])), out=tmp_path / "both.xlsx")
+    both = Spreadsheet(tmp_path / "both.xlsx")
+    assert both.get("2", "A2") == "0 is =cat, 1 is dog, 2 is owl"

@@ -11,6 +11,8 @@ from convscope.export.xlsx import FAINT, NEGATIVE, POSITIVE, ZERO, Format, Forma
 from convscope.traces.step import TrainingStep
 from convscope.typing import Array
 
+UNNAMED = "The model does not name its classes. A training run does, and so does load_model(..., classes=[...])."
+"""Said below the scores of a model without class names."""
 ANSWERS = 100
 """Numbers of an answer, or of a parameter, that are listed."""
 GUIDE = (
@@ -127,7 +129,15 @@ class _Front:
         for index in range(len(numbers)):
             self.page.write_string(top + 1 + index, 0, plain(numbers.label(index)))
             self._live(top + 1 + index, 1, numbers, index, self.formats.full)
+        if not known and len(numbers.shape) == 2 and len(numbers) > 1 and self._returned(numbers):
+            self.page.write_string(top + 1 + len(numbers), 0, UNNAMED, self.formats.faint)
+            top += 1
         return top + 2 + len(numbers)
+
+    def _returned(self, numbers: Numbers) -> bool:
+        """Whether the model returns these numbers."""
+        key = numbers.key
+        return any((ref.name, ref.output) == (key.name, key.output) for ref in self.chain.trace.returned or ())
 
     def _classes(self, top: int, numbers: Numbers, image: int) -> int:
         """The answer to one image: a line for each class, the one with the largest number, and the label's."""

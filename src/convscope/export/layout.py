@@ -38,6 +38,8 @@ class StepSheet:
     blocks: list[PlacedTensor] = field(default_factory=list)
     labels: list[tuple[int, int, str]] = field(default_factory=list)
     """Texts beside numbers: row, column, text."""
+    row_names: list[tuple[int, str]] = field(default_factory=list)
+    """Names of rows, in the first column: row, name."""
 
 
 class Layout:
@@ -134,6 +136,20 @@ class Layout:
             self._banded(block, [b for b, _ in own_blocks])
         else:
             self._listed(block, [b for b, _ in own_blocks])
+        self._name_classes(sheet, block)
+
+    def _name_classes(self, sheet: StepSheet, block: PlacedTensor) -> None:
+        """Name the rows of the model's scores by their classes; those of several images are columns, named above."""
+        numbers, names = block.numbers, self.chain.trace.card.classes
+        returned = {Key("step", ref.name, ref.output) for ref in self.chain.trace.returned or ()}
+        if not names or numbers.key not in returned or numbers.shape[1:] != (len(names),):
+            return
+        if numbers.shape[0] == 1:
+            units = numbers.cells[:, 1].tolist()
+            rows = block.rows.tolist()
+            sheet.row_names += [(row, f"{unit} {names[unit]}") for row, unit in zip(rows, units, strict=True)]
+        else:
+            sheet.labels.append((1, 0, ", ".join(f"{unit} is {name}" for unit, name in enumerate(names))))
 
     def _settings(self, settings: list[Numbers]) -> None:
         """Write the optimizer's settings below each other, each beside its name."""

@@ -34,6 +34,8 @@ from convscope.typing import Array
 
 MOST_TEXT = 40_000_000
 """Characters of all formulas together that a workbook may have."""
+NAME = 30
+"""The width of a column of names, in characters."""
 HEAD = 6
 """The first row of the lists of recorded numbers and differences."""
 
@@ -79,6 +81,10 @@ class _Drawing:
                 page.write_string(row, column, plain(text))
             for block in sheet.blocks:
                 formats[block.numbers.key] = self._block(page, block)
+            for row, name in sheet.row_names:  # they replace the numbers of these rows
+                page.write_string(row, 0, plain(name), self.formats.index)
+            if sheet.row_names:
+                page.set_column(0, 0, min(NAME, max(len(name) for _, name in sheet.row_names)))
         self._formulas(formats)
 
     def _block(self, page: XlsxSheet, block: PlacedTensor) -> Format:
