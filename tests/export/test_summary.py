@@ -273,6 +273,24 @@ def test_a_shape_of_one_axis_is_a_vector_and_a_number_the_side_of_a_square() -> 
     assert cs.summary(nn.Conv2d(3, 4, 3), size=20).input == {"input": (1, 3, 20, 20)}
 
 
+@pytest.mark.parametrize("numbers", [784, 4, 10])
+def test_a_network_of_vectors_gets_a_vector(numbers: int) -> None:
+    """Of a square number of inputs too, which could be a picture."""
+    net = nn.Sequential(nn.Linear(numbers, 6), nn.Tanh(), nn.Linear(6, 3))
+    for result in (cs.summary(net), cs.summary(net, numbers), cs.summary(net, (numbers,))):
+        assert result.failure is None
+        assert [layer.shape for layer in result.layers] == [(1, 6), (1, 6), (1, 3)]
+    assert cs.summary(nn.Linear(numbers, 2)).layers[0].shape == (1, 2)
+    broken = cs.summary(nn.Sequential(nn.Linear(numbers, 6), nn.ReLU(), nn.Linear(7, 3)))
+    assert [repair[0].value for repair in broken.failure.repairs] == [6, 7]
+
+
+def test_a_network_that_flattens_gets_a_picture() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 6))
+    assert cs.summary(net).input["input"] == (1, 1, 28, 28)
+    assert cs.summary(net, 28).failure is None
+
+
 def test_tokens_are_not_called_channels() -> None:
     """The second of three axes holds a signal's channels or a transformer's tokens; of four it holds channels."""
 

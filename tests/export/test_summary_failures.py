@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,46 @@ def test_a_failure_shows_the_steps_that_ran_and_the_sum() -> None:
     text = str(result)
     assert "fits: an input of 3x36x36" in text
     assert "fits: fc1: in_features=400" in text
+
+
+def pooled(net: Any, x: Tensor) -> Tensor:
+    result: Tensor = net.fc(net.conv(x).mean((2, 3)))
+    return result
+
+
+def last_of(net: Any, x: Tensor) -> Tensor:
+    result: Tensor = net.fc(net.rnn(x)[0][:, -1])
+    return result
+
+
+NOT_FLATTENED = {
+    "global average": (lambda: Lambda(pooled, conv=nn.Conv2d(3, 16, 3), fc=nn.Linear(24, 5)), (3, 12, 12), 16),
+    "last of a GRU": (lambda: Lambda(last_of, rnn=nn.GRU(8, 10, batch_first=True), fc=nn.Linear(32, 3)), (12, 8), 10),
+    "last of an LSTM": (
+        lambda: Lambda(last_of, rnn=nn.LSTM(8, 10, batch_first=True, bidirectional=True), fc=nn.Linear(10, 3)),
+        (12, 8),
+        20,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_FLATTENED.values(), ids=NOT_FLATTENED)
+def test_a_width_is_a_product_only_of_what_was_flattened(case: Any) -> None:
+    build, size, width = case
+    failure = cs.summary(build(), size).failure
+    assert failure is not None
+    assert failure.sum.endswith(f"numbers, but receives {width}")
+    assert failure.repairs == ((ShapeRepair("fc", "in_features", width),),)
+
+
+def test_every_product_in_a_sentence_is_right(failures: dict[str, Any]) -> None:
+    products = 0
+    for name, (_, _, result) in failures.items():
+        for factors, total in re.findall(r"([\d,]+(?:·[\d,]+)+) = ([\d,]+)", result.failure.sum):
+            numbers = [int(factor.replace(",", "")) for factor in factors.split("·")]
+            assert math.prod(numbers) == int(total.replace(",", "")), name
+            products += 1
+    assert products >= 5
 
 
 @pytest.mark.parametrize("gate", [True, False], ids=["gate", "sum"])

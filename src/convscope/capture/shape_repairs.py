@@ -358,7 +358,9 @@ def _origin(x: Tensor, before: Sequence[TorchCall]) -> str:
     for call in reversed(before):
         source = call.tensor("input")
         if call.shape == tuple(x.shape) and source is not None and source.dim() > x.dim():
-            return "·".join(map(str, source.shape[1:])) + " = "
+            lengths = source.shape[1:]
+            # one step of a sequence was chosen where the product is another number: nothing was flattened
+            return "·".join(map(str, lengths)) + " = " if math.prod(lengths) == x.shape[-1] else ""
         if call.shape != tuple(x.shape):
             break
     return ""

@@ -277,6 +277,27 @@ def at_size(model: object, card: Card, size: tuple[int, int]) -> Preprocess:
     return replace(expected, size=None) if runs_at(model, expected.channels or 1, size) else expected
 
 
+def vector_length(model: object) -> int | None:
+    """The length of the vector that a model takes where a picture would not fit; None for all other models.
+
+    >>> from torch import nn
+    >>> vector_length(nn.Sequential(nn.Linear(784, 10), nn.ReLU())), vector_length(nn.Linear(4, 2))
+    (784, 4)
+    >>> vector_length(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
+    """
+    layers = input_layers(model)
+    if not layers or layers[0].kind != "numbers" or not is_module(model):
+        return None
+    card = card_of(model)
+    if card.form != "picture" or card.inputs:
+        return None
+    from convscope.cards.trial_runs import goes_further  # noqa: PLC0415 - so that pictures alone do not load torch
+
+    channels, size = card.preprocess.channels, card.preprocess.size
+    picture = (channels, *size) if channels and size else None
+    return layers[0].count if goes_further(model, (layers[0].count,), picture) else None
+
+
 def _expectation(model: object) -> "Expectation | None":
     if not is_module(model):
         return None

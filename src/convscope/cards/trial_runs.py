@@ -135,6 +135,23 @@ def runs_at(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
     return bool(runs(model, [torch.zeros(1, channels, *size, dtype=dtype)], {}))
 
 
+def goes_further(model: nn.Module, shape: tuple[int, ...], other: tuple[int, ...] | None) -> bool:
+    """Whether a model comes further with an input of this shape than with the other one; shapes without batch axis.
+
+    >>> goes_further(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(5, 2)), (4,), (1, 2, 2))
+    True
+    """
+
+    def progress(of: tuple[int, ...]) -> tuple[bool, int]:
+        attempt = TrialCopies(model).attempt((1, *of))
+        return attempt.ran, attempt.calls
+
+    def compare() -> bool:
+        return progress(shape) > ((False, 0) if other is None else progress(other))
+
+    return bool(_unless_unrunnable(compare))
+
+
 def _described(inputs: object) -> str:
     return str(in_structure(inputs, lambda tensor: (tuple(tensor.shape), tensor.dtype)))  # type: ignore[arg-type, return-value]
 

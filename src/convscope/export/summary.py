@@ -14,7 +14,7 @@ import numpy as np
 from convscope.capture.shape_trials import ShapeFailure, shape_failure
 from convscope.capture.tracing import trace as record
 from convscope.cards.card import Card
-from convscope.cards.card_inference import card_of
+from convscope.cards.card_inference import card_of, vector_length
 from convscope.errors import TraceError, UsageError
 from convscope.escaping import joined
 from convscope.export.layer_sums import FieldSum, MemoryUse, field_sums, memory_use, multiply_adds, size_sums
@@ -170,7 +170,7 @@ def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summar
     Args:
         model: Any `nn.Module`; it is run once on noise, in evaluation mode, and left unchanged.
         size: The shape of one input without its batch axis, such as (3, 224, 224); 224 or (224, 224) use the model's
-            channels. A mapping has the size of each named input. None: the size that the model expects.
+            channels; of a model that begins with a linear layer of 784 numbers, 784 is a vector. A mapping has the size of each named input. None: the size that the model expects.
 
     Returns:
         The layers in the order of execution. If the model cannot run at this size, `.failure` has the calculation that
@@ -183,6 +183,8 @@ def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summar
     Source: PyTorch documentation of each layer for the sizes; multiply-adds as torch.utils.flop_counter.FlopCounterMode
     counts them, two operations per multiply-add.
     """
+    if isinstance(size, int) and not isinstance(size, bool) and size == vector_length(model):
+        size = (size,)
     inputs = _noise(card_of(model), size) if size is not None else random_inputs(model)
     try:
         trace = record(model, inputs, keep=0, batched=False)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from convscope.cards.card import SHAPES, Card
+from convscope.cards.card import SHAPES, Card, is_module
+from convscope.cards.card_inference import vector_length
 from convscope.errors import UsageError
 from convscope.inputs.arrays import side_by_side
 from convscope.inputs.pictures import Prepared, card_for, prepare, random_image
@@ -88,6 +89,8 @@ def prepare_inputs(source: object, like: object = None, *, data_dir: str | Path 
 def random_inputs(like: object, *, seed: int = 0) -> NDArray[np.float32] | dict[str, NDArray[np.float32]]:
     """Noise in the shape that a model expects, for each of its inputs: the default input of a trace.
 
+    A model that begins with a linear layer and cannot take a picture gets a vector of as many numbers.
+
     >>> random_inputs(Card("net", form="signal")).shape
     (3, 64)
 
@@ -102,6 +105,9 @@ def random_inputs(like: object, *, seed: int = 0) -> NDArray[np.float32] | dict[
         UsageError: nothing says what the model takes.
     """
     card = None if like is None else card_for(like)
+    length = vector_length(like) if is_module(like) else None
+    if length is not None:
+        return np.random.default_rng(int(seed)).random(length, np.float32)
     if card is None or not card.inputs:
         return random_image(like, seed=seed)
     return {name: random_image(like, seed=seed + i) for i, name in enumerate(card.inputs)}
