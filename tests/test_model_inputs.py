@@ -388,3 +388,13 @@ def test_everything_else_takes_lazy_layers(
 def test_a_single_input_for_several_is_refused_in_python() -> None:
     with pytest.raises(UsageError, match=r"Pair takes several inputs, left, right; .*\{'left': \.\.\.\} in Python"):
         cs.open(Pair(), torch.zeros(3, 8, 8))
+
+
+def test_a_network_of_vectors_begins_with_one() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    noise = cs.prepare_inputs(cs.random_inputs(net), like=net)
+    vector = np.asarray(noise.value)
+    assert vector.shape == (1, 4)
+    assert cs.trace(net, vector).output.shape == (1, 3)
+    conv = nn.Conv2d(1, 2, 3)
+    assert np.shape(np.asarray(cs.random_inputs(conv)))[0] == 1

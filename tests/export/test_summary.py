@@ -282,6 +282,7 @@ def test_a_network_of_vectors_gets_a_vector(numbers: int) -> None:
         assert [layer.shape for layer in result.layers] == [(1, 6), (1, 6), (1, 3)]
     assert cs.summary(nn.Linear(numbers, 2)).layers[0].shape == (1, 2)
     broken = cs.summary(nn.Sequential(nn.Linear(numbers, 6), nn.ReLU(), nn.Linear(7, 3)))
+    assert broken.failure is not None
     assert [repair[0].value for repair in broken.failure.repairs] == [6, 7]
 
 

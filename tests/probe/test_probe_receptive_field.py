@@ -322,3 +322,10 @@ def test_a_flattened_map_has_the_field_of_the_map() -> None:
     np.testing.assert_array_equal(vector.cells, maps.cells)
     by_itself = cs.probe.receptive_field(cs.trace(nn.Sequential(*layers), torch.zeros(1, 8, 8)), "2", (4,))
     np.testing.assert_array_equal(vector.cells, by_itself.cells)
+
+
+@pytest.mark.parametrize("batch", [(), (1,)], ids=["alone", "batch"])
+def test_a_vector_is_an_image_of_one_axis(batch: tuple[int, ...]) -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    result = cs.probe.receptive_field(cs.trace(net, torch.rand(*batch, 4)), "1", (2,))
+    assert (result.count, result.box, result.whole) == (4, ((0, 3),), True)

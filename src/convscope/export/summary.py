@@ -170,7 +170,8 @@ def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summar
     Args:
         model: Any `nn.Module`; it is run once on noise, in evaluation mode, and left unchanged.
         size: The shape of one input without its batch axis, such as (3, 224, 224); 224 or (224, 224) use the model's
-            channels; of a model that begins with a linear layer of 784 numbers, 784 is a vector. A mapping has the size of each named input. None: the size that the model expects.
+            channels; for a model that begins with a linear layer of 784 numbers, 784 is a vector. A mapping has the
+            size of each named input. None: the size that the model expects.
 
     Returns:
         The layers in the order of execution. If the model cannot run at this size, `.failure` has the calculation that

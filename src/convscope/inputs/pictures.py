@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convscope.cards.card import Card, expected_input, input_layers
-from convscope.cards.card_inference import at_size, card_of
+from convscope.cards.card_inference import at_size, card_of, vector_length
 from convscope.data.catalog import DATASETS, PLACES, load_dataset
 from convscope.data.dataset import NUMBER, Dataset
 from convscope.data.lazy_images import LazyImages
@@ -116,8 +116,9 @@ def prepare(
     if isinstance(source, str | Path):
         return _from_name(str(source), expected, data_dir, like, () if card is None else card.classes)
     array = _array_of(source)
-    if loose or (card is not None and card.form != "picture"):
-        ready, ready_notes = as_it_is(array, card, loose=loose)
+    vector = array.ndim == 1 and array.dtype.kind == "f" and like is not None and vector_length(like) == array.size
+    if loose or vector or (card is not None and card.form != "picture"):
+        ready, ready_notes = as_it_is(array[np.newaxis] if vector else array, card, loose=loose or vector)
         return Prepared(
             name, ready, side_by_side([ready]), notes=ready_notes if name != "array" or array.dtype == np.uint8 else ()
         )

@@ -142,9 +142,12 @@ def _field(
     marks, name = _start(trace, target, cell)
     result = follow(target, marks)
     image, *other_inputs = result.inputs
-    image_index = int(np.argwhere(marks)[0][0]) if marks.ndim and len(result.inputs[image]) == len(marks) else 0
-    spread = result.inputs[image].any(axis=tuple(range(1, result.inputs[image].ndim)))
-    first = trace.input[image_index]
+    reached, images = result.inputs[image], trace.input
+    if reached.ndim == 1:  # a vector without batch axis
+        reached, images = reached[np.newaxis], images[np.newaxis]
+    image_index = int(np.argwhere(marks)[0][0]) if marks.ndim and len(reached) == len(marks) else 0
+    spread = reached.any(axis=tuple(range(1, reached.ndim)))
+    first = images[image_index]
     preprocess = trace.card.preprocess
     shown = (
         first if max(len(preprocess.mean), len(preprocess.std)) not in {1, len(first)} else preprocess.restore(first)
@@ -152,7 +155,7 @@ def _field(
     return ReceptiveField(
         name,
         target.name,
-        result.inputs[image][image_index],
+        reached[image_index],
         np.asarray(shown, np.float32),
         whole_from=_whole_from(follow, result, seen_whole),
         chosen_by=tuple(dict.fromkeys(reversed(result.chosen))),
