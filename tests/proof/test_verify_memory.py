@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,9 +10,19 @@ import torch
 from torch import nn
 
 import convscope as cs
-from convscope.proof import gradient_check, repeated_forward
+from convscope.errors import ConvscopeError
+from convscope.ops import OPS
+from convscope.proof import gradient_check, gradient_range, repeated_forward
+from convscope.proof.backward import operands_of
+from convscope.proof.calls import call_of
+from convscope.proof.chain import chain, unexplained
+from convscope.proof.derivatives import derivatives_of
 from convscope.proof.gradient_check import check_gradients
+from convscope.proof.gradient_range import moved_by_statistics
 from convscope.proof.repeated_forward import Forward, Roundings, memory_of
+from convscope.proof.vjp_parts import gradients_of
+from convscope.reference.parts import boxes
+from rule_cases import CASES, recorded
 
 
 def peak_of(job: Callable[[], object]) -> int:
@@ -86,3 +97,62 @@ def test_finite_differences_that_need_too_much_memory_are_left_out_and_the_repor
     assert check.lines[0] == "finite difference: left out, a repeated forward pass in float64 would need 0 MB of memory"
     assert check.agrees
     assert cs.verify(trace).proved
+
+
+def test_gradients_are_compared_in_the_memory_of_a_few_results() -> None:
+    """Of the derivatives of all steps, the product of the chain, and the difference that rounding does not explain."""
+    trace = trained(nn.BatchNorm2d(8), nn.Tanh(), nn.Tanh(), nn.Tanh(), nn.GroupNorm(2, 8), nn.MaxPool2d(2), side=384)
+    derivatives = derivatives_of(trace)
+    result, parts = 2 * 8 * 384 * 384 * 4, 40_000_000
+
+    def compare(place: int) -> None:
+        for derivative in derivatives.of_node(place):
+            derivatives.unexplained(derivative)
+
+    for place in range(len(derivatives.nodes)):
+        peak = peak_of(partial(compare, place))
+        assert peak < 10 * result + parts, derivatives.nodes[place].kind
+    assert peak_of(lambda: chain(trace)) < 12 * result + parts
+    assert peak_of(lambda: unexplained(derivatives)) < 14 * result + parts
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_vector_jacobian_product_of_the_pieces_adds_up_to_that_of_the_whole(name: str) -> None:
+    trace, *_ = recorded(name)
+    random = np.random.default_rng(0)
+    for step in trace.all_steps:
+        op = OPS.get(step.op)
+        varies = frozenset(n for n, ref in operands_of(step) if "float" in ref.dtype)
+        if op is None or op.vjp is None or not varies or step.is_complex:
+            continue
+        call = call_of(trace, step)
+        weights = random.standard_normal(call.shape)
+        try:
+            whole = op.vjp(call, weights, varies).gradients
+        except ConvscopeError:
+            continue
+        parts = gradients_of(op, call, weights, varies, cells=7)
+        assert parts.keys() == whole.keys()
+        for operand, gradient in whole.items():
+            np.testing.assert_allclose(parts[operand], gradient, rtol=1e-9, atol=1e-11, err_msg=f"{step.op} {operand}")
+
+
+LAYERS = {"batch": nn.BatchNorm2d(8), "group": nn.GroupNorm(4, 8), "layer": nn.LayerNorm([8, 9, 9])}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_rounded_statistics_move_falls_into_channels_groups_and_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = trained(LAYERS[name], side=9)
+    steps = [step for step in trace.all_steps if step.op.endswith("norm_backward")]
+    whole = [moved_by_statistics(trace, step, 0) for step in steps]
+    monkeypatch.setattr(gradient_range, "is_large", lambda _: True)
+    monkeypatch.setattr(gradient_range, "boxes", partial(boxes, cells=7))
+    assert len(steps) == 3
+    for step, gradient in zip(steps, whole, strict=True):
+        assert gradient is not None
+        parts = moved_by_statistics(trace, step, 0)
+        assert parts is not None
+        np.testing.assert_allclose(parts, gradient, rtol=1e-4, atol=1e-30)  # means of float32 numbers
+    assert max(gradient.max() for gradient in whole if gradient is not None) > 0

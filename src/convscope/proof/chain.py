@@ -5,15 +5,16 @@ known: by the chain rule it is the sum of each node's own rounding, propagated t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from convscope.errors import UsageError
 from convscope.expr.precision import Precision, gamma
 from convscope.ops import OPS, Op
-from convscope.proof.derivatives import SLICES, Derivatives, numbers_of
+from convscope.proof.derivatives import SLICES, Derivatives, beyond, numbers_of, recorded_numbers
 from convscope.proof.gradient_propagation import Layout, Tensor, addresses_of, key_of, layout_of, pull, target_of
+from convscope.reference.parts import boxes
 from convscope.traces.step import BackwardNode, Ref
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -28,7 +29,7 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
     step = trace.training_step
     assert step is not None
     leaves = _leaves(trace)
-    gradients = {ref.name: np.zeros(ref.shape) for ref in leaves.values()}
+    gradients = dict[str, Array]()
     arrived: dict[Tensor, Array] = {key_of(step.loss): np.ones(step.loss.shape)}
     for node in step.nodes:  # in the order in which they ran: all that meets in a result has arrived before it is used
         arriving = {
@@ -40,47 +41,62 @@ def chain(trace: Trace, ops: Mapping[str, Op] = OPS) -> dict[str, Array]:
             )
         for target, total in _through(trace, node, arriving, ops).items():
             leaf = leaves.get(target[:2])
-            if leaf is not None:
-                gradients[leaf.name] += _onto(leaf, target[3], total)
-            else:
+            if leaf is None:
                 arrived[target] = arrived[target] + total if target in arrived else total
-    return gradients
+                continue
+            part = _onto(leaf, target[3], total)
+            gradients[leaf.name] = gradients[leaf.name] + part if leaf.name in gradients else part
+        del arriving
+    return {ref.name: gradients[ref.name] if ref.name in gradients else np.zeros(ref.shape) for ref in leaves.values()}
 
 
 @dataclass(slots=True)
 class _Arrived:
     """The gradients of one tensor from several nodes."""
 
-    total: Array
-    """The sum of the recorded ones."""
-    unexplained: Array
-    """The part of it that rounding does not explain."""
-    magnitudes: Array
-    """The sum of their magnitudes."""
-    count: int = 0
+    trace: Trace
+    shape: tuple[int, ...]
+    gradients: list[Ref | Array] = field(default_factory=list)
+    """The recorded ones; an array of one that is recorded in another layout."""
+    unexplained: Array | None = None
+    """The part of their sum that rounding does not explain; None where that is nothing."""
 
-    @classmethod
-    def none(cls, shape: tuple[int, ...]) -> "_Arrived":
-        """Nothing yet."""
-        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape))
-
-    def add(self, gradient: Array, unexplained: Array) -> None:
+    def add(self, gradient: Ref | Array, unexplained: Array | None) -> None:
         """Add one gradient."""
-        self.total = self.total + gradient
-        self.unexplained = self.unexplained + unexplained
-        self.magnitudes = self.magnitudes + np.abs(gradient)
-        self.count += 1
+        self.gradients.append(gradient)
+        self.unexplained = _sum(self.unexplained, unexplained)
 
-    def left(self, recorded: Array, dtype: str) -> Array:
-        """The part of the recorded sum that rounding does not explain: each addition rounds the partial sum once."""
-        precision = Precision.of(dtype)
-        u = max(precision.sum, precision.stored)
-        return self.unexplained + _beyond(recorded, self.total, gamma(max(0, self.count - 1), u) * self.magnitudes)
+    def left(self, ref: Ref) -> Array | None:
+        """The part of the recorded sum that rounding does not explain: each addition rounds the partial sum once.
+
+        None where that is nothing.
+        """
+        precision, rest = Precision.of(ref.dtype), None
+        u = gamma(max(0, len(self.gradients) - 1), max(precision.sum, precision.stored))
+        recorded = recorded_numbers(self.trace, ref)
+        terms = [recorded_numbers(self.trace, g) if isinstance(g, Ref) else g for g in self.gradients]
+        for box in boxes(self.shape, range(len(self.shape))):
+            total, magnitudes = np.zeros((2, *recorded[box].shape))
+            for term in terms:
+                total, magnitudes = total + term[box], magnitudes + np.abs(term[box], dtype=np.float64)
+            part = beyond(recorded[box], total, u * magnitudes)
+            if part.any():
+                rest = np.zeros(self.shape) if rest is None else rest
+                rest[box] = part
+        return _sum(self.unexplained, rest)
+
+
+def _sum(first: Array | None, second: Array | None) -> Array | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 @np.errstate(all="ignore")  # a gradient may be infinite or nan
-def unexplained(derivatives: Derivatives) -> dict[str, Array]:
+def unexplained(derivatives: Derivatives) -> dict[str, Array | None]:
     """Recorded gradient minus chain, of every parameter and input, without the known roundings of all nodes.
+
+    None where these explain all of it.
 
     The rounding of a node is the difference between the gradients that it returned and its forward step's derivative
     applied to those that it received, within the bound `Derivatives.allowed`. The chain rule is linear, so the
@@ -93,35 +109,29 @@ def unexplained(derivatives: Derivatives) -> dict[str, Array]:
     trace, step = derivatives.trace, derivatives.trace.training_step
     assert step is not None
     leaves = _leaves(trace)
-    ends = {ref.name: _Arrived.none(ref.shape) for ref in leaves.values()}
-    arrived = {key_of(step.loss): _Arrived.none(step.loss.shape)}
-    arrived[key_of(step.loss)].add(np.ones(step.loss.shape), np.zeros(step.loss.shape))
+    ends = {ref.name: _Arrived(trace, ref.shape) for ref in leaves.values()}
+    arrived = {key_of(step.loss): _Arrived(trace, step.loss.shape, [np.ones(step.loss.shape)])}
     for place, node in enumerate(step.nodes):
         received = dict[Tensor, Array]()
         for result, ref in node.received:
-            recorded = numbers_of(trace, ref)
-            left = arrived.pop(key_of(result), _Arrived.none(ref.shape)).left(recorded, ref.dtype)
-            if left.any():
+            left = arrived.pop(key_of(result), _Arrived(trace, ref.shape)).left(ref)
+            if left is not None:
                 received[key_of(result)] = left
         propagated = _through(trace, node, received, derivatives.ops)
         for derivative in derivatives.of_node(place):
             if derivative.expected is None:
                 raise UsageError(f"the rule behind {node.kind} does not give the gradient of all that it read.")
-            gradient, target = numbers_of(trace, derivative.gradient), target_of(trace, derivative.of)
-            left = _beyond(gradient, derivative.expected, derivatives.allowed(derivative)) + propagated.pop(target, 0.0)
+            gradient, target = derivative.gradient, target_of(trace, derivative.of)
+            left = _sum(derivatives.unexplained(derivative), propagated.pop(target, None))
             leaf = leaves.get(target[:2])
-            if leaf is not None:
-                ends[leaf.name].add(_onto(leaf, target[3], gradient), _onto(leaf, target[3], left))
+            if leaf is None:
+                arrived.setdefault(target, _Arrived(trace, gradient.shape)).add(gradient, left)
+            elif target[3] in {None, layout_of(leaf)}:
+                ends[leaf.name].add(gradient, left)
             else:
-                arrived.setdefault(target, _Arrived.none(gradient.shape)).add(gradient, left)
-    gradients = step.gradients
-    return {name: end.left(numbers_of(trace, gradients[name]), gradients[name].dtype) for name, end in ends.items()}
-
-
-def _beyond(recorded: Array, exact: Array, allowed: Array) -> Array:
-    """The part of a difference that exceeds what is allowed; all of it where that is nan."""
-    difference = np.where(recorded == exact, 0.0, recorded - exact)
-    return np.where(np.abs(difference) <= allowed, 0.0, difference - np.sign(difference) * np.nan_to_num(allowed))
+                part = None if left is None else _onto(leaf, target[3], left)
+                ends[leaf.name].add(_onto(leaf, target[3], numbers_of(trace, gradient)), part)
+    return {name: end.left(step.gradients[name]) for name, end in ends.items()}
 
 
 def _leaves(trace: Trace) -> dict[tuple[str, int], Ref]:

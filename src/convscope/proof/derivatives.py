@@ -8,6 +8,7 @@ float64, from that step's recorded inputs. Uses traces and rules, not the refere
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import EllipsisType
 from weakref import WeakKeyDictionary
 from weakref import ref as weak
 
@@ -19,10 +20,11 @@ from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.proof.final_numbers import final
 from convscope.proof.gradient_propagation import Tensor, key_of, pull, target_of
 from convscope.proof.gradient_range import moved_by_statistics, numbers_of_ref, range_of
-from convscope.proof.recomputation import recomputed
+from convscope.proof.recomputation import recomputed_result
 from convscope.proof.status import StepStatus
 from convscope.proof.tolerance import root_mean_square
 from convscope.proof.verification_report import RESOLVED, Mismatch
+from convscope.reference.parts import Box, boxes
 from convscope.traces.step import BackwardNode, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -64,14 +66,21 @@ class Derivative:
         """The relative error that the roundings of the operations in between may add."""
         return 16 * UNIT * self.node.operations
 
-    def allowed(self, bounds: Array | float) -> Array:
+    def allowed(self, bounds: Array | float, box: Box | EllipsisType = ..., typical: float | None = None) -> Array:
         """How far a recorded gradient may be from the derivative: its bound, and the roundings in between.
 
         A slope such as y·(1 - y) or y + 1, taken from a result y near 1 or -1, holds the rounding of y; one such as
         x - mean those of x and of the mean.
+
+        Args:
+            bounds: Of the gradient: one for each cell, or one number.
+            box: The cells that are asked for.
+            typical: `self.typical`, if it is known already.
         """
         assert self.expected is not None
-        return np.asarray(bounds + self.slack * (np.abs(self.expected) + self.typical) + 4 * UNIT * self.moved)
+        bound = bounds[box] if isinstance(bounds, np.ndarray) and bounds.ndim else bounds
+        size = self.typical if typical is None else typical
+        return np.asarray(bound + self.slack * (np.abs(self.expected[box]) + size) + 4 * UNIT * self.moved)
 
     @property
     def typical(self) -> float:
@@ -82,10 +91,14 @@ class Derivative:
     def disagrees(self, recorded: Array, bounds: Array | float) -> Array:
         """A mask of the cells in which a recorded gradient is not the derivative."""
         assert self.expected is not None
-        with np.errstate(all="ignore"):
-            close = np.abs(recorded - self.expected) <= self.allowed(bounds)
-            same = (recorded == self.expected) | (np.isnan(recorded) & np.isnan(self.expected))
-            return np.asarray(~close & ~same)
+        wrong, typical = np.zeros(self.expected.shape, bool), self.typical
+        for box in boxes(wrong.shape, range(wrong.ndim)):
+            numbers, expected = recorded[box], self.expected[box]
+            with np.errstate(all="ignore"):
+                close = np.abs(numbers - expected) <= self.allowed(bounds, box, typical)
+                same = (numbers == expected) | (np.isnan(numbers) & np.isnan(expected))
+            wrong[box] = ~close & ~same
+        return wrong
 
 
 class Derivatives:
@@ -131,7 +144,7 @@ class Derivatives:
         """The reference's bounds of a gradient; behind views of it the largest one."""
         largest = 0.0
         for number in self.behind(gradient):
-            witness = recomputed(self.trace, self.trace.all_steps[number])
+            witness = recomputed_result(self.trace, self.trace.all_steps[number])
             if witness is None:
                 continue
             if number == gradient.id and witness.bounds.shape == gradient.shape and witness.bounds.any():
@@ -148,7 +161,7 @@ class Derivatives:
         largest = 0.0
         for number in self.behind(gradient):
             step = self.trace.all_steps[number]
-            witness = recomputed(self.trace, step)
+            witness = recomputed_result(self.trace, step)
             if witness is None:
                 continue
             with np.errstate(all="ignore"):
@@ -163,14 +176,30 @@ class Derivatives:
             largest = max(largest, float(np.max(own_rounding, initial=0.0)))
         return largest
 
-    def allowed(self, derivative: Derivative) -> Array:
-        """How far a recorded gradient may be from its derivative, with everything that `status` allows."""
+    def unexplained(self, derivative: Derivative) -> Array | None:
+        """How far a recorded gradient is from its derivative beyond what `status` allows; None where it nowhere is."""
         assert derivative.expected is not None
-        least = derivative.allowed(0.0)
-        if (np.abs(self._numbers(derivative.gradient) - derivative.expected) <= least).all():
-            return least
+        recorded = self._numbers(derivative.gradient)
+        if not self._beyond(derivative, recorded, 0.0, None):
+            return None
         bounds = self._bounds(derivative.gradient) + self._moved(derivative.gradient)
-        return derivative.allowed(bounds + range_of(self.trace, derivative.node, derivative.gradient).lost)
+        bounds = bounds + range_of(self.trace, derivative.node, derivative.gradient).lost
+        left = np.zeros(derivative.expected.shape)
+        return left if self._beyond(derivative, recorded, bounds, left) else None
+
+    @np.errstate(all="ignore")  # a gradient may be infinite or nan
+    def _beyond(self, derivative: Derivative, recorded: Array, bounds: Array | float, left: Array | None) -> bool:
+        """Whether a gradient differs from its derivative by more than is allowed; by how much more goes into `left`."""
+        assert derivative.expected is not None
+        some, typical = False, derivative.typical
+        for box in boxes(recorded.shape, range(recorded.ndim)):
+            allowed = derivative.allowed(bounds, box, typical)
+            if left is None:
+                some = some or not (np.abs(recorded[box] - derivative.expected[box]) <= allowed).all()
+            else:
+                left[box] = beyond(recorded[box], derivative.expected[box], allowed)
+                some = some or bool(left[box].any())
+        return some
 
     def _judged(self, derivative: Derivative) -> tuple[Mismatch | None, bool]:
         """The first cell that is not the derivative, and whether some left the type and stay undecided.
@@ -255,7 +284,7 @@ class Derivatives:
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
         targets = {target_of(self.trace, operand) for operand, _ in node.gave}
         weights = {key_of(result): self._numbers(gradient) for result, gradient in node.received}
-        received = max((float(np.max(np.abs(w), initial=0.0)) for w in weights.values()), default=0.0)
+        received = max(map(largest_of, weights.values()), default=0.0)
         per_unit = self._moved_by_rounding(node)
         moved = received * per_unit if per_unit else 0.0  # 0 also for an infinite gradient
         pulled: dict[Tensor, list[Array]]
@@ -282,7 +311,7 @@ class Derivatives:
         if kind not in OF_DISTANCE:
             return 0.0
         operands = (numbers_of_ref(self.trace, operand) for operand, _ in node.gave)
-        largest = max((float(np.max(np.abs(numbers), initial=0.0)) for numbers in operands), default=0.0)
+        largest = max(map(largest_of, operands), default=0.0)
         if not kind.startswith("Std"):
             return 2 * largest  # 2 (x - mean) / (n - 1)
         least = min(float(np.min(np.abs(self._numbers(result)), initial=np.inf)) for result, _ in node.received)
@@ -304,7 +333,7 @@ class Derivatives:
                     yield node, operand
 
     def _numbers(self, ref: Ref) -> Array:
-        return numbers_of(self.trace, ref)
+        return recorded_numbers(self.trace, ref)
 
 
 def kind_of(node: BackwardNode) -> str:
@@ -316,8 +345,8 @@ def _bytes(derivatives: tuple[Derivative, ...]) -> int:
     return sum(one.expected.nbytes for one in derivatives if one.expected is not None)
 
 
-def numbers_of(trace: Trace, ref: Ref) -> Array:
-    """The numbers of a gradient or loss, in float64, also where they were written into its memory later.
+def recorded_numbers(trace: Trace, ref: Ref) -> Array:
+    """The numbers of a gradient or loss in the type that they have, also where they were written into its memory later.
 
     Raises:
         UsageError: not all of them are recorded.
@@ -325,7 +354,23 @@ def numbers_of(trace: Trace, ref: Ref) -> Array:
     numbers = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
     if numbers is None:
         raise UsageError(f"{ref.name} was written into by an operation that no step records.")
-    return numbers.astype(np.float64)
+    return numbers
+
+
+def numbers_of(trace: Trace, ref: Ref) -> Array:
+    """As `recorded_numbers`, in float64."""
+    return recorded_numbers(trace, ref).astype(np.float64)
+
+
+def largest_of(numbers: Array) -> float:
+    """The largest magnitude; nan where one is nan, 0 of none."""
+    return float(np.maximum(numbers.max(), -numbers.min())) if numbers.size else 0.0
+
+
+def beyond(recorded: Array, exact: Array, allowed: Array | float) -> Array:
+    """The part of a difference that exceeds what is allowed; all of it where that is nan."""
+    difference = np.where(recorded == exact, 0.0, recorded - exact)
+    return np.where(np.abs(difference) <= allowed, 0.0, difference - np.sign(difference) * np.nan_to_num(allowed))
 
 
 def derivatives_of(trace: Trace, ops: Mapping[str, Op] = OPS) -> Derivatives:

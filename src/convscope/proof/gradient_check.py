@@ -14,11 +14,12 @@ from convscope.errors import ConvscopeError
 from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
 from convscope.proof.chain import chain, unexplained
-from convscope.proof.derivatives import UNABLE, Derivatives, derivatives_of, numbers_of
+from convscope.proof.derivatives import UNABLE, Derivatives, derivatives_of, largest_of, recorded_numbers
 from convscope.proof.memory_limit import allowed
 from convscope.proof.repeated_forward import Forward, Roundings, memory_of
 from convscope.proof.tolerance import root_mean_square
 from convscope.proof.verification_report import AGREES, RESOLVED, GradientCheck
+from convscope.reference.parts import boxes
 from convscope.traces.step import Ref
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -61,7 +62,7 @@ def check_gradients(
     derivatives = derivatives_of(trace, ops)
     names = [n for n, ref in step.gradients.items() if not {*unresolved}.intersection(derivatives.behind(ref))]
     if undecided:
-        names = [name for name in names if np.isfinite(numbers_of(trace, step.gradients[name])).all()]
+        names = [name for name in names if np.isfinite(recorded_numbers(trace, step.gradients[name])).all()]
     expected, far, unable = dict[str, Array](), dict[str, float](), ""
     try:
         expected, far = _chained(derivatives, names)
@@ -119,14 +120,16 @@ def _chained(derivatives: Derivatives, names: Collection[str]) -> tuple[dict[str
     assert step is not None
     floor = _floor(trace)
     chained = {name: gradient for name, gradient in chain(trace, derivatives.ops).items() if name in names}
-    recorded = {name: numbers_of(trace, step.gradients[name]) for name in chained}
+    recorded = {name: recorded_numbers(trace, step.gradients[name]) for name in chained}
     far = {name: _furthest(recorded[name], gradient, floor) for name, gradient in chained.items()}
     parted = [name for name, share in far.items() if not share <= AGREES]
     left = unexplained(derivatives) if parted else {}
     for name in parted:
-        rounded = _furthest(recorded[name], chained[name] + left[name], floor)
-        far[name] = _share(float(np.max(np.abs(left[name]), initial=0.0)), chained[name], floor)
-        chained[name] = chained[name] + left[name]
+        unknown = left.pop(name)
+        far[name] = _share(0.0 if unknown is None else largest_of(unknown), chained[name], floor)
+        if unknown is not None:
+            chained[name] = chained[name] + unknown
+        rounded = _furthest(recorded[name], chained[name], floor)
         if far[name] <= AGREES and rounded > RESOLVED:
             del far[name]
     return chained, far
@@ -149,7 +152,7 @@ def _floor(trace: Trace) -> float:
     """
     step = trace.training_step
     assert step is not None
-    sizes = (_size(numbers_of(trace, ref)) for ref in step.gradients.values())
+    sizes = (_size(recorded_numbers(trace, ref)) for ref in step.gradients.values())
     return ZERO * max(sizes, default=0.0)
 
 
@@ -169,8 +172,11 @@ def _share(difference: float, gradient: Array, floor: float) -> float:
 @np.errstate(invalid="ignore")  # infinities
 def _furthest(recorded: Array, exact: Array, floor: float) -> float:
     """The largest difference between two gradients, as a share of the exact one's size."""
-    difference = np.where(recorded == exact, 0.0, np.abs(recorded - exact))
-    return _share(float(np.max(difference, initial=0.0)), exact, floor)
+    largest = 0.0
+    for box in boxes(exact.shape, range(exact.ndim)):
+        difference = np.where(recorded[box] == exact[box], 0.0, np.abs(recorded[box] - exact[box]))
+        largest = float(np.maximum(largest, np.max(difference, initial=0.0)))  # nan if one is
+    return _share(largest, exact, floor)
 
 
 def _differences(
@@ -182,7 +188,7 @@ def _differences(
     assert step is not None
     floor, roundings = _floor(trace), Roundings()
     for ref, cell in _chosen(trace, names, random):
-        recorded = numbers_of(trace, step.gradients[ref.name])
+        recorded = recorded_numbers(trace, step.gradients[ref.name])
         slope = _slope(trace, ref, cell, 1.0)
         share = np.inf if slope is None else _share(abs(slope - float(recorded[cell])), recorded, floor)
         if slope is None or share <= AGREES:
@@ -231,7 +237,9 @@ def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -
     step = trace.training_step
     assert step is not None
     trained = [ref for ref in trace.outside.values() if ref.kind == "parameter" and ref.name in names]
-    pairs = [(ref, cell) for ref in trained for cell in _cells(numbers_of(trace, step.gradients[ref.name]), random)]
+    pairs = [
+        (ref, cell) for ref in trained for cell in _cells(recorded_numbers(trace, step.gradients[ref.name]), random)
+    ]
     numbers = sum(
         math.prod(result.shape) for forward_step in trace.all_steps[: step.loss.id] for result in forward_step.results
     )

@@ -11,6 +11,7 @@ from convscope.errors import UsageError
 from convscope.ops import Op
 from convscope.proof.backward import WRITES, operands_of
 from convscope.proof.calls import call_of
+from convscope.proof.vjp_parts import gradients_of
 from convscope.traces.step import Kind, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -47,7 +48,7 @@ def pull(
     """Propagate weights on results back to the targets: one array for each operand.
 
     Args:
-        weights: Result -> weights on its cells.
+        weights: Result -> weights on its cells, of any float type.
         is_target: Whether to stop at a source and collect its weights.
         through: Whether to continue through the steps in between; otherwise only operands that are targets count.
 
@@ -67,11 +68,12 @@ def pull(
         op = ops.get(step.op)
         if op is None or op.vjp is None:
             raise UsageError(f"{step.name} is a {step.op}, which has no vector-Jacobian product.")
-        pulled = op.vjp(call_of(trace, step, key[2]), weight, frozenset(followed))
+        gradients = dict(gradients_of(op, call_of(trace, step, key[2]), weight, frozenset(followed)))
+        del weight
         for name, source in followed.items():
-            if name not in pulled.gradients:
+            if name not in gradients:
                 continue
-            gradient = pulled.gradients[name]
+            gradient = gradients.pop(name)
             if is_target(source):
                 collected.setdefault(source, []).append(gradient)
             else:

@@ -5,13 +5,17 @@ numbers underflow or overflow (`range_of`), and a normalization's uses the mean 
 them (`moved_by_statistics`). Uses traces, precision and the reference.
 """
 
+from collections.abc import Iterator
+from types import EllipsisType
 from typing import NamedTuple
 
 import numpy as np
 
 from convscope.expr.precision import Precision
-from convscope.proof.recomputation import arguments_of, recomputed
+from convscope.proof.recomputation import arguments_of, is_large, recomputed_result
 from convscope.reference.backward_normalization import moved
+from convscope.reference.operation import Arguments
+from convscope.reference.parts import Box, boxes
 from convscope.traces.step import BackwardNode, Ref, Step
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -53,21 +57,20 @@ def _power(largest: float, factors: int) -> float:
 def range_of(trace: Trace, node: BackwardNode, gradient: Ref) -> GradientRange:
     """The range of one gradient that a node gave: what it received, and what its forward operation read and made."""
     refs = [*(ref for pair in node.received for ref in pair), *(operand for operand, _ in node.gave)]
-    arrays = [numbers_of_ref(trace, ref) for ref in refs]
-    finite = [np.isfinite(array) for array in arrays]
-    largest = max(
-        (float(np.abs(array[mask]).max(initial=0.0)) for array, mask in zip(arrays, finite, strict=True)), default=0.0
-    )
-    special = not all(bool(mask.all()) for mask in finite)
+    largest, special = 0.0, False
+    for array in (numbers_of_ref(trace, ref) for ref in refs):
+        for box in boxes(array.shape, range(array.ndim)):
+            finite = np.isfinite(array[box])
+            largest = max(largest, float(np.abs(array[box][finite]).max(initial=0.0)))
+            special = special or not finite.all()
     return GradientRange(largest, special, Precision.of(gradient.dtype), max(1, node.operations))
 
 
 def numbers_of_ref(trace: Trace, ref: Ref) -> Array:
-    """The numbers of a step, parameter or input, in float64."""
+    """The numbers of a step, parameter or input, in the type that they have."""
     if ref.kind == "step":
-        return trace.all_steps[ref.id].outputs[ref.output].astype(np.float64)
-    numbers = trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
-    return np.asarray(numbers, np.float64)
+        return trace.all_steps[ref.id].outputs[ref.output]
+    return trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
 
 
 SAVED = {
@@ -89,13 +92,44 @@ def moved_by_statistics(trace: Trace, step: Step, output: int) -> Array | None:
         return None
     exact, errors = list[Array](), list[Array]()
     for name in SAVED[step.op]:
-        witness = recomputed(trace, trace.all_steps[refs[name].id], refs[name].output)
+        witness = recomputed_result(trace, trace.all_steps[refs[name].id], refs[name].output)
         if witness is None:
             return None
         exact.append(witness.values)
         errors.append(np.minimum(np.abs(arguments[name] - witness.values), witness.bounds))
-    gradients = moved(step.op, arguments, (exact[0], exact[1]), (errors[0], errors[1]))
-    requested = [
-        gradient for gradient, is_requested in zip(gradients, arguments["output_mask"], strict=True) if is_requested
-    ]
-    return requested[output].reshape(step.results[output].shape)
+    requested = [index for index, is_requested in enumerate(arguments["output_mask"]) if is_requested]
+    gradient, shape = requested[output], step.results[output].shape
+    if not is_large(step):
+        return moved(step.op, arguments, (exact[0], exact[1]), (errors[0], errors[1]))[gradient].reshape(shape)
+    result = np.zeros(shape)
+    for box, learnt, sliced, statistics in _slices(step.op, arguments):
+        both = ((values[0][statistics], values[1][statistics]) for values in (exact, errors))
+        part = moved(step.op, sliced, *both)[gradient]
+        if gradient == 0:
+            result[box] = part.reshape(result[box].shape)
+        else:
+            result[learnt] += part.reshape(result[learnt].shape)
+    return result
+
+
+def _slices(op: str, arguments: Arguments) -> Iterator[tuple[Box, Box | EllipsisType, Arguments, Box]]:
+    """Cells that share no mean and rate with others: which they are, which of the weights, arguments and statistics.
+
+    The gradient of the weights adds up over the rows of a layer norm; channels and groups have their own.
+    """
+    x, weight = arguments["input"], arguments["weight"]
+    names = ("input", "grad_out")
+    if op == "native_layer_norm_backward":
+        for box in boxes(x.shape, range(x.ndim - len(arguments["normalized_shape"]))):
+            lead = box[: x.ndim - len(arguments["normalized_shape"])]
+            yield box, ..., {**arguments, **{name: arguments[name][box] for name in names}}, lead
+        return
+    groups = arguments["group"] if op == "native_group_norm_backward" else x.shape[1]
+    for cut in boxes((groups, x.size // groups), (0,)):
+        first, end, _ = cut[0].indices(groups)
+        channels = slice(first * (x.shape[1] // groups), end * (x.shape[1] // groups))
+        box = (slice(None), channels, *[slice(None)] * (x.ndim - 2))
+        sliced = {**{name: arguments[name][box] for name in names}, "group": end - first}
+        sliced["weight"] = None if weight is None else weight[channels]
+        statistics = (cut[0],) if op == "native_batch_norm_backward" else (slice(None), cut[0])
+        yield box, (channels,), {**arguments, **sliced}, statistics

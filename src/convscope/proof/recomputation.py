@@ -105,6 +105,31 @@ def recomputed(
     return results.get(output)
 
 
+def recomputed_result(trace: Trace, step: Step, output: int = 0) -> Recomputation | None:
+    """As `recomputed`, but of a large step this result alone, some cells at a time, and not kept."""
+    if not is_large(step):
+        return recomputed(trace, step, output)
+    shape = step.results[output].shape
+    values, bounds, known = np.zeros(0), np.zeros(()), False
+    try:
+        for part in recompute_in_parts(trace, step):
+            result = part.results.get(output)
+            if result is None:
+                continue
+            box = part.box_in(output, len(shape))
+            if result.values.shape == shape:
+                return result
+            if not known:
+                values, known = np.zeros(shape, result.values.dtype), True
+            values[box] = result.values
+            if result.bounds.any():
+                bounds = bounds if bounds.ndim else np.zeros(shape)
+                bounds[box] = result.bounds
+    except ConvscopeError:
+        return None
+    return Recomputation(values, bounds) if known else None
+
+
 def _bytes(results: dict[int, Recomputation]) -> int:
     return sum(result.values.nbytes + result.bounds.nbytes for result in results.values())
 
