@@ -137,6 +137,7 @@ SUPPORT = {
     "ops": {"dependencies", "lookup", "op", "source_cells", "table", "titles", "vjp"},
     "reference": {
         "argument_checks",
+        "backward_partition",
         "functional",
         "moments",
         "normalization_parts",

@@ -19,6 +19,7 @@ from convscope.proof.chain import chain, unexplained
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.gradient_check import check_gradients
 from convscope.proof.gradient_range import moved_by_statistics
+from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.repeated_forward import Forward, Roundings, memory_of
 from convscope.proof.vjp_parts import gradients_of
 from convscope.reference.parts import boxes
@@ -129,7 +130,7 @@ def test_the_vector_jacobian_product_of_the_pieces_adds_up_to_that_of_the_whole(
         weights = random.standard_normal(call.shape)
         try:
             whole = op.vjp(call, weights, varies).gradients
-        except ConvscopeError:
+        except (ConvscopeError, ValueError):  # no rule for this form, or for all operands at once
             continue
         parts = gradients_of(op, call, weights, varies, cells=7)
         assert parts.keys() == whole.keys()
@@ -146,6 +147,13 @@ def test_what_rounded_statistics_move_falls_into_channels_groups_and_rows(
 ) -> None:
     trace = trained(LAYERS[name], side=9)
     steps = [step for step in trace.all_steps if step.op.endswith("norm_backward")]
+
+    def inexact(trace: cs.Trace, step: cs.Step, output: int) -> Recomputation:
+        witness = recomputed(trace, step, output)
+        assert witness is not None
+        return Recomputation(witness.values * 1.001, np.abs(witness.values))
+
+    monkeypatch.setattr(gradient_range, "recomputed_result", inexact)
     whole = [moved_by_statistics(trace, step, 0) for step in steps]
     monkeypatch.setattr(gradient_range, "is_large", lambda _: True)
     monkeypatch.setattr(gradient_range, "boxes", partial(boxes, cells=7))
@@ -155,4 +163,4 @@ def test_what_rounded_statistics_move_falls_into_channels_groups_and_rows(
         parts = moved_by_statistics(trace, step, 0)
         assert parts is not None
         np.testing.assert_allclose(parts, gradient, rtol=1e-4, atol=1e-30)  # means of float32 numbers
-    assert max(gradient.max() for gradient in whole if gradient is not None) > 0
+        assert gradient.max() > 0 or step.name.endswith("bias.grad")  # which no statistic moves

@@ -78,8 +78,14 @@ def _pieces(op: Op, call: Call, weights: Array, cells: int) -> list[Piece]:
 def _part(call: Call, piece: Piece) -> Call:
     """The call on slices of its operands."""
     sliced = {name: replace(call[name], array=call[name].array[box]) for name, box in piece.inside.items()}
+    drawn = {
+        name: replace(value, array=value.array[piece.box])  # the mask of a dropout
+        for name, value in call.extra.items()
+        if isinstance(value, Operand) and value.shape == call.shape
+    }
     shape = tuple(len(range(n)[part]) for n, part in zip(call.shape, piece.box, strict=True))
-    return replace(call, arguments={**call.arguments, **sliced, **piece.changed}, shape=shape)
+    arguments = {**call.arguments, **sliced, **piece.changed}
+    return replace(call, arguments=arguments, shape=shape, extra={**call.extra, **drawn})
 
 
 def _per_cell(call: Call, cells: int) -> Iterator[Piece]:

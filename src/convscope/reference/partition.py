@@ -10,7 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from convscope.reference import normalization_parts
+from convscope.reference import backward_partition, normalization_parts
+from convscope.reference.backward_partition import alike
 from convscope.reference.convolution import borders_of, per_axis
 from convscope.reference.operation import Arguments
 from convscope.reference.parts import ALL, CELLS, Box, Cut, Part, Shape, boxes, first_of
@@ -58,7 +59,7 @@ def _along(
     """Cells that differ in these axes read nothing of each other; the input has them as the result does."""
     name, x = first_of(arguments)
     cut = [axis for axis in axes(arguments, shape) if axis < x.ndim and x.shape[axis] == shape[axis]]
-    for box in boxes(shape, cut, cells):
+    for box in boxes(shape, cut, _fewer(cells, shape, x)):
         inside = tuple(box[axis] if axis in cut else ALL for axis in range(x.ndim))
         yield Part(box, {**arguments, name: x[inside]})
 
@@ -92,10 +93,17 @@ def _reduced(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
         yield Part(box, {**arguments, name: x[tuple(inside)]})
 
 
+def _norm(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
+    """A norm, whose error depends on the largest of all logarithms unless its order is 1 or 2."""
+    if arguments.get("ord", 2) in {1, 2}:
+        yield from _reduced(arguments, shape, cells)
+    else:
+        yield Part((ALL,) * len(shape), arguments)
+
+
 def _ranked(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
     """sort and topk: all axes but the one that is sorted, of which topk keeps a few cells."""
-    x = first_of(arguments)[1]
-    yield from _along(_except_dim, arguments, shape, _fewer(cells, shape, x))
+    yield from _along(_except_dim, arguments, shape, cells)
 
 
 def _extreme(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
@@ -219,6 +227,15 @@ def _joined(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
         yield Part(box, {**arguments, name: tuple(tensor[box] for tensor in tensors) if cut else tensors})
 
 
+def _folded(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
+    """col2im: each image and each channel by itself, which are as many rows of blocks as a kernel has cells."""
+    name, x = first_of(arguments)
+    rows = x.shape[-2] // shape[-3]
+    for box in boxes(shape, range(len(shape) - 2), _fewer(cells, shape, x)):
+        first, end, _ = box[-3].indices(shape[-3])
+        yield Part(box, {**arguments, name: x[(*box[:-3], slice(first * rows, end * rows))]})
+
+
 def _convolution(arguments: Arguments, shape: Shape, cells: int, transposed: bool = False) -> Iterator[Part]:
     """Each image by itself, and each row of the result with the rows of the input that it reads."""
     name, x = first_of(arguments)
@@ -266,7 +283,13 @@ _POINTWISE = (
     "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "erf", "erfc", "neg", "abs", "sign", "sgn",
     "floor", "ceil", "trunc", "frac", "round", "clamp", "clamp_min", "clamp_max", "add", "sub", "rsub", "mul", "div",
     "floor_divide", "remainder", "fmod", "addcmul", "addcdiv", "lerp", "clone", "detach", "alias", "contiguous", "lift",
-    "lift_fresh", "_to_copy",
+    "lift_fresh", "_to_copy", "acosh", "asinh", "atanh", "copysign", "deg2rad", "rad2deg", "fmax", "fmin", "heaviside",
+    "hypot", "isneginf", "isposinf", "ldexp", "logaddexp", "logaddexp2", "logit", "nan_to_num", "sinc", "signbit",
+    "xlogy", *backward_partition.POINTWISE,
+)  # fmt: skip
+_REDUCTIONS = (
+    "sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "var", "std", "logsumexp",
+    "nansum", "var_mean", "std_mean", "count_nonzero", "any", "all",
 )  # fmt: skip
 _NEAREST = ("upsample_nearest", "_upsample_nearest_exact")
 _POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
@@ -285,19 +308,25 @@ CUTS: Mapping[str, Cut] = {
     "native_layer_norm_backward": normalization_parts.layer_norm_backward,
     **dict.fromkeys(("native_group_norm", "group_norm"), normalization_parts.group_norm),
     **dict.fromkeys(
-        ("_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax", "cumsum"), partial(_along, _except_dim)
+        (
+            "_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax", "cumsum", "cumprod", "cummax",
+            "cummin", "logcumsumexp", "glu",
+        ),
+        partial(_along, _except_dim),
     ),
     **{f"{name}{rank}d": _planes(rank) for name in _POOLS for rank in (1, 2, 3)},
     **{f"_adaptive_avg_pool{rank}d": _planes(rank) for rank in (2, 3)},
     **{f"max_pool{rank}d_with_indices": _planes(rank) for rank in (1, 2, 3)},
     **{f"{name}{rank}d": _planes(rank) for name in _NEAREST for rank in (1, 2, 3)},
     **{f"{name}_pad{rank}d": _planes(rank) for name in ("reflection", "replication") for rank in (1, 2, 3)},
+    **{f"_upsample_{name}2d_aa": _planes(2) for name in ("bilinear", "bicubic", "lanczos")},
     "upsample_linear1d": _planes(1),
     "upsample_bilinear2d": _planes(2),
     "upsample_bicubic2d": _planes(2),
     "upsample_trilinear3d": _planes(3),
     "constant_pad_nd": partial(_along, _padded),
-    **dict.fromkeys(("sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "var", "std"), _reduced),
+    **dict.fromkeys(_REDUCTIONS, _reduced),
+    "linalg_vector_norm": _norm,
     **dict.fromkeys(("sort", "topk"), _ranked),
     **dict.fromkeys(("max", "min"), _extreme),
     **dict.fromkeys(("median", "nanmedian", "kthvalue", "mode"), _reduced),
@@ -313,5 +342,9 @@ CUTS: Mapping[str, Cut] = {
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "scaled_dot_product_attention": _attention,
     "cat": _joined,
+    "grid_sampler_2d": alike(lambda *_: (0,), "input", "grid"),
+    "grid_sampler_3d": alike(lambda *_: (0,), "input", "grid"),
+    "col2im": _folded,
+    **backward_partition.BACKWARD_CUTS,
 }  # fmt: skip
 """ATen name -> how its result falls into parts."""

@@ -328,8 +328,11 @@ def _scattered(grad: Array, winners: Array, shape: tuple[int, ...], lead: int) -
 
 
 def _sums_error(u: float, grad: Array, winners: Array, shape: tuple[int, ...], lead: int) -> Array:
+    """A sum of n numbers in any order is n - 1 additions: gamma(n - 1) of the magnitudes, with each cell's own n."""
     wins = _scattered(np.ones(grad.shape), winners, shape, lead)
-    return gamma(float(wins.max(initial=1.0)) - 1, u) * _scattered(np.abs(grad), winners, shape, lead) * (wins > 1)
+    share = u * np.maximum(wins - 1, 0.0)
+    gammas = np.divide(share, 1 - share, out=np.full(share.shape, np.inf), where=share < 1)
+    return np.where(wins > 1, gammas * _scattered(np.abs(grad), winners, shape, lead), 0.0)
 
 
 def _shared(grad: Array, windows: Sequence[PoolWindows], shape: Sequence[int]) -> Array:
