@@ -157,7 +157,7 @@ class Dot:
     narrow: int = 0
     """How many roundings of partial sums are to the type of the result, where the kernel stores these in between."""
     parts: int = 0
-    """How many partial sums the kernel adds up, with products in turn, and then stores; 0 where it stores none."""
+    """How many partial sums the kernel stores and adds up in this order, products in turn; 0 where it stores none."""
     kind: str = ""
     """The integer type it counts in, where it is one: without rounding, and around at the ends of its range."""
     skips: bool = False
@@ -233,7 +233,10 @@ class Dot:
                 roundings = roundings + 1
             error = error + gamma(np.maximum(roundings, 0), precision.sum) * size
             if self.narrow and precision.inner:
-                error = error + gamma(self.narrow, precision.inner) * (self._put_down(products, size, added) + error)
+                stored = gamma(self.narrow, precision.inner) * (self._put_down(products, size, added) + error)
+                if self.parts:
+                    stored = np.fmin(stored, self._walked(products, value, precision, error))
+                error = error + stored
             if self.right is not None and precision.flushes:  # products of numbers that the kernel takes for 0
                 small = np.minimum(np.abs(self.left.values), np.abs(self.right.values)) < precision.tiny
                 error = error + (np.abs(products) * small).sum(-1) * abs(self.factor)
@@ -255,6 +258,17 @@ class Dot:
             return size
         sums = np.abs(products.reshape(*products.shape[:-1], -1, self.parts).sum(-2)).sum(-1)
         return size - (added - sums) * abs(self.factor)
+
+    def _walked(self, products: Array, value: Numbers, precision: Precision, error: Numbers) -> Numbers:
+        """What is lost where the kernel adds the partial sums up in turn, each stored: by their running sums.
+
+        If each partial sum c and each running sum r is rounded by u, the error after P of them is at most (1 + u)^P
+        times the sum of u·(|c| + |r|); the result with its bias is rounded once more.
+        """
+        parts = products.reshape(*products.shape[:-1], -1, self.parts).sum(-2)
+        running = np.cumsum(parts, -1)
+        lost = precision.inner * (np.abs(parts).sum(-1) + np.abs(running).sum(-1) + np.abs(value))
+        return (lost + error) * (1 + precision.inner) ** (self.parts + 2) - error
 
     def _inherited(self) -> Numbers:
         """What the errors of intermediate numbers add up to."""

@@ -72,7 +72,7 @@ def _transposed(call: Call, cell: Cell) -> Dot:
     """Each input cell lays a scaled kernel over the result; these are the ones that reach this cell.
 
     Kernels of narrow types may put the sum over the channels of each tap down in their type, and add the taps and the
-    bias up in it (`narrow`). Source: PyTorch, aten/src/ATen/native/NaiveConvolutionTranspose2d.cpp: gemm, col2im.
+    bias up in it, tap by tap (`narrow`). Source: PyTorch, native/NaiveConvolutionTranspose2d.cpp: gemm, col2im.
     """
     image, kernels = call["input"], call["weight"]
     batch, unit, *position = cell

@@ -74,7 +74,7 @@ def convolution(
 
 
 def convolution_error(
-    _y: Array,
+    y: Array,
     u: float,
     x: Array,
     weight: Array,
@@ -93,8 +93,10 @@ def convolution_error(
     Each term meets one rounding of its product, at most T - 1 additions, and the addition of the bias. In the
     transpose a kernel position reaches an output cell only if the stride allows it, so fewer terms meet; float16 and
     bfloat16 kernels round the sum over the channels of each position, which float32 holds, and add the positions and
-    the bias up in that type (PyTorch, NaiveConvolutionTranspose2d.cpp). Of P positions that reach a cell, each sum S
-    meets its own rounding and at most P more: gamma(P + 1) of all |S| and the bias, in which channels cancel.
+    the bias up in that type, one after the other (PyTorch, NaiveConvolutionTranspose2d.cpp). Of P positions that reach
+    a cell, each sum S meets its own rounding and at most P more: gamma(P + 1) of all |S| and the bias, in which
+    channels cancel. Each addition rounds the running sum R that it makes, which is smaller where signs differ: so the
+    error is also at most (1 + u)^(P + 2) times the sum of u·(|S| + |R|), and the smaller of both is taken.
     """
     rank = weight.ndim - 2
     magnitude = convolution(
@@ -111,8 +113,11 @@ def convolution_error(
             step, spacing, extra = (per_axis(setting, rank) for setting in (stride, dilation, output_padding))
             borders = borders_of(padding, weight.shape[2:], spacing)
             sums = _scatter(x, weight, step, borders, spacing, extra, groups, change=np.abs)
+            running = _scatter(x, weight, step, borders, spacing, extra, groups, running=True)
+            lost = u_out * (sums + running + np.abs(y))
             sums += 0.0 if bias is None else np.abs(bias).reshape(-1, *[1] * rank)
-            error = error + gamma(reach + 1, u_out) * (sums + error)
+            walked = (lost + error) * (1 + u_out) ** (reach + 2) - error
+            error = error + np.fmin(gamma(reach + 1, u_out) * (sums + error), walked)
         return carried(error, magnitude, u_out or u)
     return carried(gamma(terms + 1, u) * magnitude, magnitude, u)
 
@@ -257,11 +262,14 @@ def _scatter(
     extra: tuple[int, ...],
     groups: int,
     change: Callable[[Array], Array] = np.asarray,
+    *,
+    running: bool = False,
 ) -> Array:
     """Each input cell adds itself times the kernel to the output, one kernel position at a time.
 
     Args:
         change: Applied to the sum over the channels before it is added.
+        running: Whether to add up the magnitudes of the running sums instead.
     """
     (n, channels), sizes, kernel = x.shape[:2], x.shape[2:], weight.shape[2:]
     if channels != weight.shape[0]:
@@ -271,11 +279,14 @@ def _scatter(
     cells = x.reshape(n, groups, channels // groups, -1)  # (N, G, C/G, HW)
     kernels = weight.reshape(groups, channels // groups, weight.shape[1], -1)  # (G, C/G, K/G, RS)
     out = np.zeros((n, groups, weight.shape[1], *full))
+    magnitudes = np.zeros_like(out) if running else out
     for tap, tap_index in enumerate(np.ndindex(*kernel)):
         reached: Index = tuple(
             slice(i * d, i * d + (h - 1) * s + 1, s) for i, (h, s, d, *_) in zip(tap_index, step, strict=True)
         )
         added = np.swapaxes(kernels[..., tap], 1, 2) @ cells  # (N, G, K/G, HW)
         out[(..., *reached)] += change(added).reshape(*added.shape[:3], *sizes)
+        if running:
+            magnitudes[(..., *reached)] += np.abs(out[(..., *reached)])
     inside: Index = tuple(slice(before, size - after) for size, (before, after) in zip(full, borders, strict=True))
-    return np.ascontiguousarray(out.reshape(n, -1, *full)[(..., *inside)])
+    return np.ascontiguousarray(magnitudes.reshape(n, -1, *full)[(..., *inside)])
