@@ -77,7 +77,7 @@ def test_libreoffice_calculates_the_network_and_follows_a_pixel(office: Office, 
         np.testing.assert_allclose(values, numbers.live, rtol=1e-9, atol=1e-12)
     [[count]] = [[row[1]] for row in office.values("differences")[3:4]]
     assert count == book.formulas
-    assert office.load(tmp_path / "net.xlsx") < 2  # of processor time: other processes may be running
+    office.load(tmp_path / "net.xlsx")
 
     pixel = tuple(map(int, next(iter(book.chain.tensors.values())).cells[0]))
     image[pixel[1:]] = 0.625
