@@ -182,6 +182,18 @@ def test_it_looks_right_and_is_accessible(
             keep(page, f"{kind}-{'wide' if size == WIDE else 'narrow'}-{scheme}", tmp_path)
 
 
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_a_projector_of_any_width_shows_the_slide_whole(chromium: Any, shapes: Any, width: int) -> None:
+    with tab(chromium, size=(width, 720)) as page:
+        visit(page, shapes, "?step=tanh2&channel=5&cell=5.0.3&slide=1", READY)
+        page.keyboard.press("p")
+        page.keyboard.press("PageDown")
+        page.locator(".strip[data-away]").wait_for(state="hidden")
+        page.locator(".slide .out canvas").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.goto("about:blank")
+
+
 def test_a_step_without_maps_does_not_slide(page: Any, shapes: Any) -> None:
     visit(page, shapes, "?step=fc&cell=1&slide=1")
     settled(page)
