@@ -11,6 +11,9 @@ from torch import nn
 
 import convscope as cs
 from convscope.errors import ConvscopeError
+from convscope.expr import precision as rounding
+from convscope.expr.precision import Precision
+from convscope.expr.primitives import PRIMITIVES, reductions
 from convscope.ops import OPS
 from convscope.proof import gradient_check, gradient_range, repeated_forward
 from convscope.proof.backward import operands_of
@@ -164,3 +167,23 @@ def test_what_rounded_statistics_move_falls_into_channels_groups_and_rows(
         assert parts is not None
         np.testing.assert_allclose(parts, gradient, rtol=1e-4, atol=1e-30)  # means of float32 numbers
         assert gradient.max() > 0 or step.name.endswith("bias.grad")  # which no statistic moves
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_a_long_row_has_the_values_and_bounds_of_a_short_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    rows = 3 * random.standard_normal((2, 5000))
+    rows[0, 5] = -np.inf
+    values = [rows] if name == "logsumexp" else [rows[:, 7], rows]
+    primitive, precision = PRIMITIVES[name], Precision.of("float32")
+
+    def results() -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(all="ignore"):
+            value = np.asarray(primitive.value(*values))
+            return value, np.asarray(primitive.error(precision, value, values, [0.0] * len(values)))
+
+    whole = results()
+    monkeypatch.setattr(reductions, "BLOCK", 512)
+    monkeypatch.setattr(rounding, "BLOCK", 512)
+    for one, other in zip(results(), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)

@@ -274,11 +274,17 @@ class Dot:
         """What the errors of intermediate numbers add up to."""
         error: float | Array = 0.0
         left_errors, right_errors = self.left.errors, None if self.right is None else self.right.errors
+        if self.right is None:
+            return 0.0 if left_errors is None else _total(left_errors, self.left.values) * np.abs(self._factors())
         if left_errors is not None:
             error = error + left_errors * np.abs(self.weights)
         if right_errors is not None:
             error = error + right_errors * (np.abs(self.values) + (0.0 if left_errors is None else left_errors))
         return np.sum(error, axis=-1) * np.abs(self._factors()) if isinstance(error, np.ndarray) else 0.0
+
+
+def _total(errors: Numbers, values: Array) -> Numbers:
+    return sums(np.broadcast_to(errors, values.shape), np.asarray)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

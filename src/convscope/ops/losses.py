@@ -1,11 +1,12 @@
 """Losses: of pairs of numbers (unreduced, summed or averaged), and of scores against class indices."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Call, Cell, Operand, Source
+from convscope.expr.call import Call, Cell, Operand, Places, Source
 from convscope.expr.cells import broadcast, leaf
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import gamma
@@ -30,6 +31,8 @@ APPLIED: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {"x": "self", "y": "target", "weight": "weight", "positive": "pos_weight"},
     ),
 }
+TOGETHER = 2**18
+"""Pairs whose losses are calculated at a time."""
 """Operation -> the loss of one pair, and where its arguments are in the call."""
 
 
@@ -45,13 +48,22 @@ def paired_loss(call: Call, cell: Cell) -> Apply | Dot:
         return _of_pair(call, cell)
     name, arguments = _arguments(call)
     shape = _shape(arguments)
-    values = {key: np.broadcast_to(_numbers(argument), shape).ravel() for key, argument in arguments.items()}
-    losses = np.asarray(FUNCTIONS[name].value(*values.values()), np.float64).ravel()
-    errors = np.asarray(FUNCTIONS[name].errors(call.precision, losses, *values.values()))
-    places = np.stack(np.unravel_index(np.arange(len(losses)), shape), axis=1) if shape else np.zeros((1, 0), np.int64)
+    losses = np.zeros(math.prod(shape))
+    errors = np.zeros(losses.shape)
+    arrays = [_raw(argument) for argument in arguments.values()]
+    flat = [np.broadcast_to(array, shape).ravel() if array.ndim else array for array in arrays]
+    for start in range(0, len(losses), TOGETHER):
+        part = losses[start : start + TOGETHER]
+        values = [
+            np.asarray(array[start : start + TOGETHER] if array.ndim else np.full(part.shape, array), np.float64)
+            for array in flat
+        ]
+        part[:] = FUNCTIONS[name].value(*values)
+        errors[start : start + TOGETHER] = FUNCTIONS[name].errors(call.precision, part, *values)
+    places = Places(tuple(np.arange(n) for n in shape))
 
     def derive(index: int) -> Apply:
-        return _of_pair(call, tuple(map(int, places[index])))
+        return _of_pair(call, tuple(map(int, np.unravel_index(index, shape))))
 
     source = Source("loss", "computed", shape, call.dtype)
     cells = Cells(losses, source, places, (len(losses),), errors=errors, derive=derive)
@@ -76,6 +88,10 @@ def _arguments(call: Call) -> tuple[str, dict[str, Operand | float]]:
 
 def _shape(arguments: Mapping[str, Operand | float]) -> tuple[int, ...]:
     return np.broadcast_shapes(*(argument.shape for argument in arguments.values() if isinstance(argument, Operand)))
+
+
+def _raw(operand: Operand | float) -> Array:
+    return np.asarray(operand.array if isinstance(operand, Operand) else operand)
 
 
 def _numbers(operand: Operand | float) -> Array:

@@ -4,7 +4,8 @@ Uses reductions, precision and NumPy. Query rows do not see each other, so they 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -290,24 +291,62 @@ def _turned(x: Array) -> Array:
 # Softmax and log-softmax
 
 
-def softmax(x: Array, dim: int = -1) -> Array:
+class RowTotals(NamedTuple):
+    """What the parts of a row have in common."""
+
+    cells: int
+    top: Array
+    """The largest."""
+    total: Array
+    """The sum of exp(x - top)."""
+    depth: Array
+    """How far the cells are below the largest, each counted by its share."""
+
+    def share(self, u: float) -> Array:
+        """As `sum_share`."""
+        return np.asarray(gamma(self.cells, u) + u * (FUNCTION + self.depth))
+
+
+def row_totals(parts: Sequence[Array]) -> RowTotals:
+    """The totals of one row whose cells come some at a time, so that its float64 copy never exists as a whole.
+
+    >>> row_totals([np.zeros(1), np.zeros(3)]).total.item()
+    4.0
+    """
+    top = np.float64(np.max([part.max() for part in parts]))
+    total, weighed = 0.0, 0.0
+    for part in parts:
+        below = part.astype(np.float64) - top
+        powers = np.exp(below)
+        total, weighed = total + powers.sum(), weighed + np.where(powers > 0, powers * np.abs(below), 0.0).sum()
+    return RowTotals(sum(part.size for part in parts), np.asarray(top), np.asarray(total), np.asarray(weighed / total))
+
+
+def softmax(x: Array, dim: int = -1, row: RowTotals | None = None) -> Array:
     """exp(x) divided by the sum of exp(x) along `dim`: positive numbers that sum to 1.
 
     >>> softmax(np.array([0.0, np.log(3.0)]))
     array([0.25, 0.75])
+
+    Args:
+        x: The scores.
+        dim: Along which they are shared out.
+        row: Of the whole row, where x is a part of one.
     """
-    powers = np.exp(x - x.max(dim, keepdims=True))
-    return np.asarray(powers / powers.sum(dim, keepdims=True))
+    powers = np.exp(x - (x.max(dim, keepdims=True) if row is None else row.top))
+    return np.asarray(powers / (powers.sum(dim, keepdims=True) if row is None else row.total))
 
 
-def softmax_error(y: Array, u: float, x: Array, dim: int = -1, u_out: float = 0.0) -> Array:
+def softmax_error(
+    y: Array, u: float, x: Array, dim: int = -1, u_out: float = 0.0, row: RowTotals | None = None
+) -> Array:
     """Each y = e / s, with e = exp(d) and d = x - max, one rounding each.
 
     e is off by FUNCTION + |d| roundings; s, a sum of n such, by gamma(n) and the mean of those, weighted by y; the
     division (or a reciprocal and a product) by 2. All are relative errors. Where y is 0, x is minus infinity (or so
     far below the maximum that every type gives 0), and both are exact. e, s and y may be stored in a narrower type.
     """
-    return np.where(y > 0, y * (relative(x, y, u, dim) + 3 * u_out), 0.0)
+    return np.where(y > 0, y * (relative(x, y, u, dim, row) + 3 * u_out), 0.0)
 
 
 def safe_softmax(x: Array, dim: int = -1) -> Array:
@@ -320,28 +359,31 @@ def safe_softmax_error(y: Array, u: float, x: Array, dim: int = -1, u_out: float
     return np.where(np.isneginf(x.max(dim, keepdims=True)), 0.0, softmax_error(y, u, x, dim, u_out))
 
 
-def log_softmax(x: Array, dim: int = -1) -> Array:
+def log_softmax(x: Array, dim: int = -1, row: RowTotals | None = None) -> Array:
     """x minus the logarithm of the sum of exp(x) along `dim`.
 
     >>> bool(np.allclose(np.exp(log_softmax(np.array([0.0, np.log(3.0)]))), [0.25, 0.75]))
     True
     """
-    below = x - x.max(dim, keepdims=True)
-    return np.asarray(below - np.log(np.exp(below).sum(dim, keepdims=True)))
+    below = x - (x.max(dim, keepdims=True) if row is None else row.top)
+    return np.asarray(below - np.log(np.exp(below).sum(dim, keepdims=True) if row is None else row.total))
 
 
-def log_softmax_error(y: Array, u: float, x: Array, dim: int = -1, u_out: float = 0.0) -> Array:
+def log_softmax_error(
+    y: Array, u: float, x: Array, dim: int = -1, u_out: float = 0.0, row: RowTotals | None = None
+) -> Array:
     """y = d - log s: a rounding of d = x - max, the relative error of s, log itself, and the difference.
 
     d, s and log s may be stored in a narrower type.
     """
-    below = x - x.max(dim, keepdims=True)
+    below = x - (x.max(dim, keepdims=True) if row is None else row.top)
     logs = np.abs(np.where(np.isfinite(y), below - y, 0.0))
-    share = sum_share(x, np.exp(y), u, dim) + 2 * u_out
+    share = (sum_share(x, np.exp(y), u, dim) if row is None else row.share(u)) + 2 * u_out
     return np.asarray((u + u_out) * (np.abs(below) + np.abs(y) + 2 * logs) + share + FUNCTION * u * logs)
 
 
-def relative(x: Array, y: Array, u: float, dim: int) -> Array:
+def relative(x: Array, y: Array, u: float, dim: int, row: RowTotals | None = None) -> Array:
     """Relative error of each share: its own exp, the sum, the division."""
-    below = np.where(y > 0, np.abs(x - x.max(dim, keepdims=True)), 0.0)
-    return np.asarray(sum_share(x, y, u, dim) + u * (FUNCTION + 3 + below))
+    below = np.where(y > 0, np.abs(x - (x.max(dim, keepdims=True) if row is None else row.top)), 0.0)
+    share = sum_share(x, y, u, dim) if row is None else row.share(u)
+    return np.asarray(share + u * (FUNCTION + 3 + below))

@@ -3,11 +3,13 @@
 `reduction` is ATen's number: 0 keeps the losses apart, 1 averages, 2 adds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from convscope.reference.operation import Operation
+from convscope.reference.parts import Box, boxes
 from convscope.reference.precision import FUNCTION, carried, gamma, smallest
 from convscope.typing import Array
 
@@ -22,18 +24,56 @@ def _reduced_error(losses: Array, errors: Array, reduction: int, u: float) -> Ar
     """The errors of all losses added up, and the roundings of a sum of as many, and a division."""
     if reduction == 0:
         return errors
-    size, count = np.abs(losses), losses.size if reduction == 1 else 1
-    total = size.sum()
-    return carried((errors.sum() + gamma(losses.size + 1, u) * (total + errors.sum())) / max(count, 1), total, u)
+    return _sum_error(np.abs(losses).sum(), errors.sum(), losses.size, reduction, u)
+
+
+def _sum_error(total: Array, error_sum: Array, count: int, reduction: int, u: float) -> Array:
+    """The same from the magnitudes of `count` losses, and from their errors, added up."""
+    divisor = count if reduction == 1 else 1
+    return carried((error_sum + gamma(count + 1, u) * (total + error_sum)) / max(divisor, 1), total, u)
 
 
 def paired(pair_loss: Each) -> Callable[..., Array]:
-    """A loss of pairs, reduced."""
+    """A loss of pairs, reduced; the losses of many pairs are added up some at a time."""
 
     def loss(x: Array, target: Array, *, reduction: int = 1, **settings: object) -> Array:
-        return _reduced(np.asarray(pair_loss(x, target, **settings)), reduction)
+        if reduction == 0:
+            return np.asarray(pair_loss(_widened(x), _widened(target), **_all_widened(settings)))
+        pieces = (np.asarray(pair_loss(*pair, **others)) for pair, others in _pairs(x, target, settings))
+        count, total = 0, np.zeros(())
+        for losses in pieces:
+            count, total = count + losses.size, total + losses.sum()
+        return np.asarray(np.divide(total, count if reduction == 1 else 1))
 
     return loss
+
+
+def _pairs(
+    x: Array, target: Array, settings: Mapping[str, object]
+) -> Iterator[tuple[tuple[Array, Array], dict[str, object]]]:
+    """All pairs in float64, some at a time, with what a weight has for them."""
+    arrays = (value for value in (x, target, *settings.values()) if isinstance(value, np.ndarray))
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    for box in boxes(shape, range(len(shape))):
+        pair, others = (_at(value, box) for value in (x, target)), {n: _at(value, box) for n, value in settings.items()}
+        first, second = pair
+        yield (first, second), others
+
+
+def _at(value: Any, box: Box) -> Any:
+    """What a broadcast tensor has in a box, in float64; everything else as it is."""
+    if not isinstance(value, np.ndarray) or not value.ndim:
+        return _widened(value)
+    inside = box[len(box) - value.ndim :]
+    return _widened(value[tuple(slice(None) if n == 1 else part for n, part in zip(value.shape, inside, strict=True))])
+
+
+def _all_widened(settings: Mapping[str, object]) -> dict[str, Any]:
+    return {name: _widened(value) for name, value in settings.items()}
+
+
+def _widened(value: Any) -> Any:
+    return value.astype(np.float64, copy=False) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
 
 
 def paired_error(
@@ -53,13 +93,23 @@ def paired_error(
     def error(
         _y: Array, u: float, x: Array, target: Array, *, reduction: int = 1, u_out: float = 0.0, **settings: object
     ) -> Array:
-        losses = np.asarray(pair_loss(x, target, **settings))
-        narrow = u_out * (stored or rounded)(x, target, **settings) if u_out else 0.0
-        errors = np.broadcast_to(u * rounded(x, target, **settings) + narrow, losses.shape)
+        if reduction == 0:
+            return each((_widened(x), _widened(target)), u, u_out, _all_widened(settings))[1]
+        count, total, error_sum = 0, np.zeros(()), np.zeros(())
+        for pair, others in _pairs(x, target, settings):
+            losses, errors = each(pair, u, u_out, others)
+            count, total, error_sum = count + losses.size, total + np.abs(losses).sum(), error_sum + errors.sum()
+        return _sum_error(total, error_sum, count, reduction, u)
+
+    def each(pair: tuple[Array, Array], u: float, u_out: float, settings: dict[str, Any]) -> tuple[Array, Array]:
+        """The loss of each pair, and its error."""
+        losses = np.asarray(pair_loss(*pair, **settings))
+        narrow = u_out * (stored or rounded)(*pair, **settings) if u_out else 0.0
+        errors = np.broadcast_to(u * rounded(*pair, **settings) + narrow, losses.shape)
         errors = errors + 2 * smallest(u_out or u) * (1.0 if underflow is None else max(1.0, underflow(**settings)))
         if on_the_way is not None:
-            errors = carried(errors, on_the_way(x, target, **settings), u_out or u)
-        return _reduced_error(losses, errors, reduction, u)
+            errors = carried(errors, on_the_way(*pair, **settings), u_out or u)
+        return losses, errors
 
     return error
 
@@ -295,18 +345,22 @@ def label_gaps(x: Array, target: Array) -> tuple[list[Array], Array]:
     return gaps, right.reshape(x.shape)
 
 
-LOSSES: Mapping[str, Operation] = {
-    "mse_loss": Operation(paired(squared), paired_error(squared, squared_rounded)),
-    "smooth_l1_loss": Operation(paired(smooth), paired_error(smooth, smooth_rounded, underflow=_inverse_beta)),
-    "huber_loss": Operation(paired(huber), paired_error(huber, huber_rounded)),
-    "soft_margin_loss": Operation(
+_PAIRED: Mapping[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
+    "mse_loss": (paired(squared), paired_error(squared, squared_rounded)),
+    "smooth_l1_loss": (paired(smooth), paired_error(smooth, smooth_rounded, underflow=_inverse_beta)),
+    "huber_loss": (paired(huber), paired_error(huber, huber_rounded)),
+    "soft_margin_loss": (
         paired(soft_margin),
         paired_error(soft_margin, soft_margin_rounded, lambda x, target: np.exp(-x * target), soft_margin_stored),
     ),
-    "binary_cross_entropy": Operation(paired(entropy), paired_error(entropy, entropy_rounded, None, entropy_stored)),
-    "binary_cross_entropy_with_logits": Operation(
-        paired(logit_entropy), paired_error(logit_entropy, logit_entropy_rounded, None, logit_entropy_stored)
+    "binary_cross_entropy": (paired(entropy), paired_error(entropy, entropy_rounded, None, entropy_stored)),
+    "binary_cross_entropy_with_logits": (
+        paired(logit_entropy),
+        paired_error(logit_entropy, logit_entropy_rounded, None, logit_entropy_stored),
     ),
+}
+LOSSES: Mapping[str, Operation] = {
+    **{name: Operation(loss, error, widens=True) for name, (loss, error) in _PAIRED.items()},
     "nll_loss_forward": Operation(nll, nll_error),
     "nll_loss2d_forward": Operation(nll, nll_error),
     "multi_margin_loss": Operation(multi_margin, multi_margin_error),

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from convscope.reference import backward_partition, normalization_parts
+from convscope.reference.attention import row_totals
 from convscope.reference.backward_partition import alike
 from convscope.reference.convolution import borders_of, per_axis
 from convscope.reference.operation import Arguments
@@ -67,6 +68,21 @@ def _along(
 def _except_dim(arguments: Arguments, shape: Shape) -> list[int]:
     dim = int(arguments.get("dim", -1)) % max(1, len(shape))
     return [axis for axis in range(len(shape)) if axis != dim]
+
+
+def _shared_out(arguments: Arguments, shape: Shape, cells: int) -> Iterator[Part]:
+    """softmax: the axes that it does not go along; cells of a long row with its totals."""
+    name, x = first_of(arguments)
+    dim = int(arguments.get("dim", -1)) % max(1, len(shape))
+    if not shape or shape[dim] <= cells:
+        yield from _along(_except_dim, arguments, shape, cells)
+        return
+    for box in boxes(shape, _except_dim(arguments, shape), shape[dim]):
+        cuts = (slice(start, start + cells) for start in range(0, shape[dim], cells))
+        pieces = [(*box[:dim], cut, *box[dim + 1 :]) for cut in cuts]
+        row = row_totals([x[piece] for piece in pieces])
+        for piece in pieces:
+            yield Part(piece, {**arguments, name: x[piece], "row": row})
 
 
 def _planes(rank: int) -> Cut:
@@ -307,11 +323,9 @@ CUTS: Mapping[str, Cut] = {
     "native_group_norm_backward": normalization_parts.group_norm_backward,
     "native_layer_norm_backward": normalization_parts.layer_norm_backward,
     **dict.fromkeys(("native_group_norm", "group_norm"), normalization_parts.group_norm),
+    **dict.fromkeys(("_softmax", "softmax", "_log_softmax", "log_softmax"), _shared_out),
     **dict.fromkeys(
-        (
-            "_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax", "cumsum", "cumprod", "cummax",
-            "cummin", "logcumsumexp", "glu",
-        ),
+        ("_safe_softmax", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "glu"),
         partial(_along, _except_dim),
     ),
     **{f"{name}{rank}d": _planes(rank) for name in _POOLS for rank in (1, 2, 3)},

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from convscope.expr.precision import Precision, gamma
+from convscope.expr.precision import BLOCK, Precision, gamma, sums
 from convscope.expr.primitives.primitive import Primitive
 from convscope.typing import Array, Numbers, Row
 
@@ -137,16 +137,24 @@ def _logsumexp(rows: Row) -> Numbers:
 
 def _fallen(rows: Row) -> Numbers:
     """The sum of exponentials of each row, its largest number taken off before."""
-    return np.sum(np.exp(rows - np.max(rows, axis=-1, keepdims=True)), axis=-1)
+    top = np.max(rows, axis=-1, keepdims=True)
+    return sums(rows, lambda part: np.exp(part - top))
 
 
 def _logsumexp_error(precision: Precision, result: Numbers, values: tuple[Row], errors: Sequence[Numbers]) -> Numbers:
     rows = values[0]
     top = np.max(rows, axis=-1)
-    weighed = np.sum(softmax(rows) * np.minimum(top[..., None] - rows, 1e4), axis=-1)
+    weighed = _weighed_depth(rows, top[..., None])
     rounding = precision.sum * (weighed + EXP + rows.shape[-1] + 12 + 4 * np.abs(top) + 4 * np.abs(result))
     rounding = rounding + precision.inner * (weighed + 3 + np.abs(top) + np.abs(result))
     return np.where(np.isfinite(top), rounding + _largest_error(precision, result, values, errors), 0.0)
+
+
+def _weighed_depth(rows: Row, top: Numbers) -> Numbers:
+    """How far the numbers of each row are below its largest, each counted by its share."""
+    if rows.shape[-1] <= BLOCK:
+        return np.asarray(np.sum(softmax(rows) * np.minimum(top - rows, 1e4), axis=-1))
+    return sums(rows, lambda part: np.exp(part - top) * np.minimum(top - part, 1e4)) / _fallen(rows)
 
 
 def _log_softmax(x: Numbers, rows: Row) -> Numbers:
@@ -176,11 +184,31 @@ def _share_error(
     precision: Precision, result: Numbers, values: tuple[Numbers, Row], errors: Sequence[Numbers]
 ) -> Numbers:
     rows = values[1]
+    if rows.shape[-1] > BLOCK and not np.any(errors[0]) and not np.any(errors[1]):
+        return _long_share_error(precision, result, rows)
     input_errors = np.maximum(np.broadcast_to(errors[1], rows.shape), np.asarray(errors[0])[..., None])
     shares = softmax(rows)
     chosen = np.argmin(np.abs(shares - np.asarray(result)[..., None]), axis=-1)  # x is one of the cells
     error = _picked(softmax_error(rows, shares, input_errors if np.any(input_errors) else 0.0, precision), chosen)
     return np.where(np.greater(result, 0), error, precision.tiny)
+
+
+def _long_share_error(precision: Precision, result: Numbers, rows: Row) -> Numbers:
+    """As `_share_error` of long rows of recorded numbers, without another array of their length.
+
+    The share is that of its own cell, so the cell is as far below the largest as -log(share of it over the largest's).
+    """
+    top = np.max(rows, axis=-1, keepdims=True)
+    total = _fallen(rows)
+    depth = np.maximum(0.0, -np.log(np.multiply(result, total)))
+    mean_depth = sums(rows, lambda part: _weighed(part, top)) / total
+    relative = precision.sum * (depth + mean_depth + 2 * EXP + rows.shape[-1] + 8) + 3 * precision.inner
+    return np.where(np.greater(result, 0), 1.01 * result * relative + precision.tiny, precision.tiny)
+
+
+def _weighed(part: Row, top: Numbers) -> Row:
+    powers = np.exp(part - top)
+    return np.where(powers > 0, powers * (top - part), 0.0)
 
 
 def _largest_error(precision: Precision, result: Numbers, values: object, errors: Sequence[Numbers]) -> Numbers:
