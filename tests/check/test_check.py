@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -40,7 +41,9 @@ def function_of(file: str, name: str) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def answers() -> dict[Wrong, cs.Check]:
-    return {wrong: cs.check(function_of(wrong.file, wrong.function), as_=wrong.operation) for wrong in WRONG}
+    return {
+        wrong: cs.check(function_of(wrong.file, wrong.function), as_=wrong.operation, strict=True) for wrong in WRONG
+    }
 
 
 def confusion(answers: dict[Wrong, cs.Check]) -> str:
@@ -71,6 +74,28 @@ def test_a_right_function_passes(name: str, operation: str) -> None:
     assert answer.right, answer.to_text()
 
 
+def test_what_courses_teach_is_accepted_with_a_remark_unless_strict(convscope: Commands, tmp_path: Path) -> None:
+    for name in ("softmax", "softmax_loss", "pool_backward"):
+        operation = {"softmax_loss": "cross_entropy", "pool_backward": "max_pool2d_backward"}.get(name, name)
+        answer = cs.check(function_of("taught", name), as_=operation)
+        assert answer.right, answer.to_text()
+        assert answer.notes[-1] == "To refuse this, use --strict, in Python strict=True."
+        answer.require()
+        assert not cs.check(function_of("taught", name), as_=operation, strict=True).right
+    shutil.copyfile(Path(__file__).parent / "wrong_functions" / "taught.py", tmp_path / "taught.py")
+    accepted = convscope("check", f"{tmp_path / 'taught.py'}:softmax")
+    assert accepted.status == 0
+    assert "a correct softmax except on logits whose exponential overflows or vanishes" in accepted.out
+    assert convscope("check", f"{tmp_path / 'taught.py'}:softmax", "--strict").status == 1
+
+
+def test_a_mistake_besides_what_courses_teach_is_refused() -> None:
+    def softmax(x: Any) -> Any:
+        return np.exp(x) / np.exp(x).sum(1, keepdims=True) * 2
+
+    assert not cs.check(softmax).right
+
+
 def test_right_functions_are_compared_in_both_precisions() -> None:
     seen = set()
 
@@ -95,7 +120,12 @@ INVISIBLE = {("linear", "result transposed")}
 def test_each_mistake_is_told_from_the_others(operation: CheckedOperation, mistake: Mistake) -> None:
     if (operation.name, mistake.cause) in INVISIBLE:
         return
-    answer = cs.check(learner(operation, mistake), as_=operation.name)
+    if mistake.except_on:
+        answer = cs.check(learner(operation, mistake), as_=operation.name)
+        assert answer.right
+        assert mistake.sentence in answer.notes
+        assert f"is a correct {operation.name} except on {mistake.except_on}" in answer.sentence
+    answer = cs.check(learner(operation, mistake), as_=operation.name, strict=True)
     if mistake.harmless:
         assert answer.right
         assert mistake.sentence in answer.notes

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import result, wrong_sign
+from convscope.checking.mistakes import LARGE, result, wrong_sign
 from convscope.checking.operation import (
     PLANES,
     Case,
@@ -202,6 +202,10 @@ def _shares(function: Callable[[Array], Array]) -> Callable[[Values], Results]:
     return instead
 
 
+def _peaked(x: Array) -> Array:
+    return np.asarray(np.exp(x - x.max(-1, keepdims=True)))
+
+
 def _plain(x: Array, base: float = np.e) -> Array:
     powers = base**x
     return np.asarray(powers / powers.sum(-1, keepdims=True))
@@ -235,16 +239,27 @@ SOFTMAX = CheckedOperation(
             "exp(x) is infinite from about 710 on (float32: 89), and 0 far below: subtract "
             "the row's maximum first; the result stays the same.",
             instead=_shares(lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)),
+            except_on=LARGE,
             workings=lambda v, cell: [
                 f"exp({short(float(v['x'][cell]))})",
                 "÷ the sum of such numbers: inf ÷ inf or 0 ÷ 0",
             ],
         ),
+        Mistake(
+            "along the wrong axis",
+            "The sum runs over the images (axis 0): sum over the classes (axis 1).",
+            instead=_shares(lambda x: _peaked(x) / _peaked(x).sum(0)),
+        ),
+        Mistake(
+            "divided by the mean",
+            "The exponentials are divided by their mean: divide by their sum.",
+            instead=_shares(lambda x: softmax(x) * x.shape[-1]),
+        ),
         Mistake("not normalised", "The exponentials are returned: divide by their sum.", instead=_shares(np.exp)),
         Mistake(
             "not normalised",
             "The exponentials are returned: divide by their sum.",
-            instead=_shares(lambda x: np.exp(x - x.max(-1, keepdims=True))),
+            instead=_shares(_peaked),
         ),
         Mistake(
             "without the exponential",

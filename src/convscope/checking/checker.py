@@ -40,7 +40,12 @@ RIGHT, SHAPED = 4, 3
 
 @takes(function="Any", seconds="Any")
 def check(
-    function: Callable[..., object], as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0
+    function: Callable[..., object],
+    as_: str | None = None,
+    *,
+    layout: str | None = None,
+    seconds: float = 10.0,
+    strict: bool = False,
 ) -> Check:
     """Compare a function of your own with the reference on small cases, and name its mistake.
 
@@ -60,6 +65,8 @@ def check(
         layout: The layout of its arrays, such as "nhwc"; None to detect it.
         seconds: Time limit for all calls together. The function is interrupted between two Python instructions, but not
             inside one that never ends; the command line ends the process in that case.
+        strict: Whether to refuse what some courses teach and PyTorch does differently: a softmax whose exponentials
+            overflow, a maximum's gradient given to every equal cell. Without it, a note names the difference.
 
     Returns:
         A `Check` with `right`, `cause`, `sentence` and the first wrong cell; print it for the arithmetic.
@@ -81,7 +88,7 @@ def check(
         if answers[-1][2]:
             break  # a cause; without one, the form may have been misjudged
     explained = answers[-1] if answers[-1][2] else answers[0]
-    return answer(*explained)
+    return answer(*explained, strict=strict)
 
 
 def _needed(trials: list[Trial]) -> list[Trial]:
@@ -182,13 +189,16 @@ def _fractions(value: object) -> bool:
 # The answer, from the trials of a function.
 
 
-def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake], reproduced: int) -> Check:
+def answer(
+    attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake], reproduced: int, *, strict: bool = False
+) -> Check:
     """The answer for a function that finished.
 
     Args:
         trials: All trials, at least one.
         mistakes: The mistakes that explain its results, if any.
         reproduced: The number of trials that they reproduce.
+        strict: Whether to refuse mistakes that are accepted elsewhere.
     """
     needed = [t for t in trials if not t.case.optional]
     wrong = [t for t in needed if not t.right]
@@ -203,9 +213,12 @@ def answer(attempt: Attempt, trials: Sequence[Trial], mistakes: Sequence[Mistake
     )
     if not wrong:
         return base
-    if mistakes and all(m.harmless for m in mistakes):
-        choices = tuple(dict.fromkeys(m.sentence for m in mistakes))
-        return replace(base, right=True, wrong=len(wrong), notes=(*base.notes, *choices))
+    if mistakes and all(m.harmless or (m.except_on and not strict) for m in mistakes):
+        remarks = dict.fromkeys(m.sentence for m in mistakes)
+        exceptions = ", and ".join(dict.fromkeys(m.except_on for m in mistakes if m.except_on))
+        hint = ("To refuse this, use --strict, in Python strict=True.",) if exceptions else ()
+        notes = (*base.notes, *remarks, *hint)
+        return replace(base, right=True, wrong=len(wrong), except_on=exceptions, notes=notes)
     first = wrong[0]
     causes: Sequence[Mistake | Windows] = mistakes
     if not mistakes and (windows := _misplaced(attempt, wrong)):

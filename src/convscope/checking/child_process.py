@@ -46,12 +46,19 @@ class FileCheck:
     json: dict[str, Any]
 
 
-def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, seconds: float = 10.0) -> FileCheck:
+def check_file(
+    spec: str,
+    as_: str | None = None,
+    *,
+    layout: str | None = None,
+    seconds: float = 10.0,
+    strict: bool = False,
+) -> FileCheck:
     """Check `file.py:function` in a child process.
 
     Args:
         spec: The file and the function in it.
-        as_, layout, seconds: As for `check`; importing the file has the same time limit.
+        as_, layout, seconds, strict: As for `check`; importing the file has the same time limit.
 
     Raises:
         UsageError: no such file, function, operation or layout.
@@ -59,7 +66,8 @@ def check_file(spec: str, as_: str | None = None, *, layout: str | None = None, 
     """
     path, name = _split(spec)
     check_limit(seconds)
-    request = json.dumps({"path": str(path), "name": name, "as": as_, "layout": layout, "seconds": seconds})
+    settings = {"layout": layout, "seconds": seconds, "strict": strict}
+    request = json.dumps({"path": str(path), "name": name, "as": as_, **settings})
     command = [sys.executable, "-P", "-m", "convscope.checking.child_process", request]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MPLBACKEND": "Agg"}
     # A file, not a pipe: a pipe is open until the last process that the function started has ended.
@@ -176,7 +184,7 @@ def answer(request: dict[str, Any], watch: Callable[[float | None], None]) -> di
             function = load(path, request["name"])
         watch(None)
         calling.watchdog = watch
-        result = check(function, request["as"], layout=request["layout"], seconds=seconds)
+        result = check(function, request["as"], layout=request["layout"], seconds=seconds, strict=request["strict"])
     except TimeExceeded as error:
         lines = own_lines_of(error.__traceback__, str(path))
         failing_line = f" ({lines[-1]})" if lines else ""

@@ -212,6 +212,11 @@ MISTAKES: Sequence[Mistake] = (
         lambda v: changed("bias", lambda b: b * v["weight"].shape[1])(v),
     ),
     Mistake(
+        "bias added once per window cell",
+        "The bias is added in the loop over the window: add it once, after the sum.",
+        lambda v: changed("bias", lambda b: b * v["weight"][0, 0].size)(v),
+    ),
+    Mistake(
         "bias added once per product",
         "The bias is added to every product: add it once, after the sum.",
         lambda v: changed("bias", lambda b: b * v["weight"][0].size)(v),

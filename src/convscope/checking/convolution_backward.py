@@ -149,6 +149,11 @@ MISTAKES: Sequence[Mistake] = (
     Mistake(*BATCH, after=_divided("dw")),
     Mistake(*BATCH, after=_divided("db")),
     Mistake(*BATCH, after=_divided("dx")),
+    Mistake(
+        "bias gradient summed over the kernels",
+        "db is one sum of all of dout: each kernel's bias gets the sum of its own channel.",
+        after=only("db", lambda db, v: np.full_like(db, v["dout"].sum())),
+    ),
     Mistake(*MEAN_BIAS, after=only("db", lambda db, v: db / _cells(v) / len(v["x"]))),
     Mistake(*MEAN_BIAS, after=only("db", lambda db, v: db / _cells(v))),
     Mistake(*FLIP, instead=_with("dx", changed("weight", lambda w: w[:, :, ::-1, ::-1]))),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import wrong_sign
+from convscope.checking.mistakes import LARGE, wrong_sign
 from convscope.checking.operation import (
     Case,
     CaseLimits,
@@ -86,10 +86,24 @@ def _entropy_workings(values: Values, cell: tuple[int, ...]) -> list[str]:
     return [f"−log(probability of the correct class): {terms}", *([f"÷ {len(logs)} images"] if len(logs) > 1 else [])]
 
 
+def _squared_sum(p: Array, labels: Array) -> float:
+    return float(((p - np.eye(p.shape[1])[labels]) ** 2).sum() / len(p))
+
+
+def _overflowing(values: Values) -> Results:
+    """Loss and gradient from exponentials of the logits as they are."""
+    x, labels = values["x"], values["labels"]
+    with np.errstate(all="ignore"):
+        p = _naive(x)
+        loss = -np.log(_picked(p, labels)).mean()
+    return {"loss": np.asarray(loss), "dx": (p - np.eye(p.shape[1])[labels]) / len(p)}
+
+
 def _naive(x: Array) -> Array:
     return np.asarray(np.exp(x) / np.exp(x).sum(-1, keepdims=True))
 
 
+OVERFLOWS = "exponential overflows", "exp(x) is infinite for large x: subtract the row's maximum first."
 SUM = "sum for mean", "The losses of the images are summed: divide by the number of images."
 
 CROSS_ENTROPY = CheckedOperation(
@@ -142,9 +156,18 @@ CROSS_ENTROPY = CheckedOperation(
             after=_late_one,
         ),
         Mistake(
-            "exponential overflows",
-            "exp(x) is infinite for large x: subtract the row's maximum first.",
+            *OVERFLOWS,
             instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=_naive),
+            except_on=LARGE,
+        ),
+        Mistake(*OVERFLOWS, instead=_overflowing, except_on=LARGE),
+        *(
+            Mistake(
+                "squared error",
+                "Squared distances of the probabilities are averaged: the loss is the mean of -log(p) at the label.",
+                instead=_loss(squared),
+            )
+            for squared in (lambda p, y: ((p - np.eye(p.shape[1])[y]) ** 2).mean(), _squared_sum)
         ),
         Mistake(
             "softmax forgotten",

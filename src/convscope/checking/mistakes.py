@@ -133,6 +133,7 @@ OVERWRITE = (
     "overlapping windows overwrite each other",
     "A cell in several windows keeps only the gradient of the last one (= instead of +=): add all of them.",
 )
+LARGE = "logits whose exponential overflows or vanishes"
 STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 
 TRUNCATED = Mistake(

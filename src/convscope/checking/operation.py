@@ -60,6 +60,8 @@ class Mistake:
     """The cases on which a function with this mistake raises an error; on the others it is right."""
     harmless: bool = False
     """Whether it is not a mistake but another valid choice, such as the slope of ReLU at 0."""
+    except_on: str = ""
+    """The inputs on which it differs, of a definition that courses teach: it is accepted unless `strict`."""
 
     def run(self, reference: Callable[[Values], Results], values: Values) -> Results:
         """Return the results of a function with this mistake."""

@@ -129,8 +129,15 @@ COMMON = (
 MAX_MISTAKES = (
     Mistake(
         "every tie gets the gradient",
-        "All cells equal to the maximum get the whole gradient: each window passes it once, to the first of them.",
+        "All cells equal to the maximum get the whole gradient: each window passes it once, to the first of them. "
+        "(The mask `window == window.max()` does so; behind a ReLU, windows of zeros are common.)",
         instead=lambda v: _windows(v, _winners),
+        except_on="windows with several equal maxima",
+    ),
+    Mistake(
+        "given to the smallest cell",
+        "Only the largest cell made the output: give the gradient to it.",
+        instead=lambda v: _windows(v, lambda window: _one_hot(-window)),
     ),
     Mistake(
         "ties share the gradient",
@@ -182,6 +189,11 @@ AVG_MISTAKES = (
         "divided by the width of the window",
         "Divide by rows times columns.",
         after=lambda r, v: {"dx": r["dx"] * v["kernel_size"]},
+    ),
+    Mistake(
+        "divided by the number of windows",
+        "Divide by the number of cells in a window.",
+        instead=lambda v: average(v | {"dout": v["dout"] * v["kernel_size"] ** 2 / v["dout"][0, 0].size}),
     ),
     Mistake(*OVERWRITE, instead=lambda v: _windows(v, _mean, add=False)),
     Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _mean, stride=1)),

@@ -56,7 +56,7 @@ class Check(RichDisplay):
     operation: str
     function: str
     right: bool
-    """Whether it agrees with the reference on every case, or differs only by a valid choice, which `notes` names."""
+    """Whether it agrees with the reference on every case, or differs only in a way that `notes` names and accepts."""
     cases: int
     """How many calls were compared."""
     form: str
@@ -65,7 +65,9 @@ class Check(RichDisplay):
     """numpy, torch or lists."""
     notes: tuple[str, ...] = ()
     wrong: int = 0
-    """How many of the calls differ; of a right function, by a valid choice."""
+    """How many of the calls differ; of a right function, by a valid choice or on the inputs of `except_on`."""
+    except_on: str = ""
+    """The inputs on which a right function differs from the reference, as some courses teach it; `notes` says how."""
     cause: str | None = None
     """The mistake, by name; None if no known mistake gives these results."""
     advice: str = ""
@@ -94,13 +96,7 @@ class Check(RichDisplay):
     def sentence(self) -> str:
         """The answer in one sentence."""
         if self.right:
-            calls = plural(self.cases, "call")
-            if self.wrong:
-                return (
-                    f"{self.function} is a correct {self.operation}: on {self.wrong} of {calls} it makes a valid "
-                    "choice that differs from the reference's."
-                )
-            return f"{self.function} is a correct {self.operation}: it agrees with the reference on all {calls}."
+            return f"{self.function} is a correct {self.operation}{self._agreement()}."
         start = f"{self.function} is not a correct {self.operation}"
         if self.cause:
             return f"{start}: {self.cause}. {self.advice}"
@@ -112,6 +108,14 @@ class Check(RichDisplay):
             return f"{start}: {self.result} has {shapes}{location}."
         location = label(self.result, self.cell or (), () if self.expected is None else self.expected.shape)
         return f"{start}: {location} is {self._number(self.yours)} and should be {self._number(self.expected)}."
+
+    def _agreement(self) -> str:
+        calls = plural(self.cases, "call")
+        if self.except_on:
+            return f" except on {self.except_on} ({self.wrong} of {calls})"
+        if self.wrong:
+            return f": on {self.wrong} of {calls} it makes a valid choice that differs from the reference's"
+        return f": it agrees with the reference on all {calls}"
 
     def require(self) -> None:
         """Do nothing if the function is right.

@@ -336,6 +336,9 @@ def check(
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Layout of its arrays, such as nhwc; by default detected.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit for the function.")] = 10.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse what some courses teach and PyTorch does differently.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check your own function against the reference; exit status 1 if it is wrong: `convscope check mine.py:conv2d`.
@@ -344,7 +347,7 @@ def check(
     error, in NumPy, torch or plain lists. The answer names the likely mistake and shows the first wrong number as two
     sums. The function runs in a separate process.
     """
-    result = cs.check_file(function, as_, layout=layout, seconds=seconds)
+    result = cs.check_file(function, as_, layout=layout, seconds=seconds, strict=strict)
     if as_json:
         show_json(result.json)
     else:
