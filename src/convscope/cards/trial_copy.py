@@ -107,8 +107,9 @@ class TrialCopies:
         except Exception as error:
             raise Unrunnable from error
         watch = mode_for({id(p): name for name, p in trial_copy.named_parameters()})
-        device = next((t.device for t in _tensors(trial_copy)), torch.device("cpu"))
-        device_context: AbstractContextManager[Any] = torch.device("meta") if numberless else nullcontext()
+        meta = torch.device("meta")
+        device = meta if numberless else next((t.device for t in _tensors(trial_copy)), torch.device("cpu"))
+        device_context: AbstractContextManager[Any] = meta if numberless else nullcontext()
         with _unseen(), device_context:
             copies = [in_structure(value, lambda t: _own(t, device)) for value in arguments]
             keyword_copies = {name: in_structure(v, lambda t: _own(t, device)) for name, v in keywords.items()}

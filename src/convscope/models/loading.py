@@ -17,6 +17,7 @@ from torch import nn
 from convscope.blocks.reading import is_network_file, read_network_file
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card
+from convscope.data.options import check_bytes
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
 from convscope.models import user_code
 from convscope.models.catalog import MODELS
@@ -31,6 +32,8 @@ from convscope.type_checks import kind_of, takes
 
 HINT = "A model is also file.py:Class, package.module:factory, a file of blocks (net.json) or a run folder."
 RUN_WEIGHTS = "weights.safetensors"
+NUMBER_BYTES = 4
+"""Bytes of a weight, a float32."""
 SMALL = 10_000_000
 """Networks up to this many numbers (40 MB) are built whatever the size of the run's weights."""
 
@@ -157,9 +160,7 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, object], se
     if is_network_file(spec):
         spec, args = "blocks", {**read_network_file(spec), **args}
     if spec in MODELS:
-        MODELS[spec].check(args)
-        model = _seeded(seed, lambda: user_code.build(spec, MODELS[spec].build, args))
-        return model, MODELS[spec].card(args), weights
+        return _from_catalog(spec, args, seed), MODELS[spec].card(args), weights
     path = Path(spec).expanduser()
     if path.is_dir():
         if args:
@@ -181,6 +182,15 @@ def _build(spec: str, weights: str | Path | None, args: Mapping[str, object], se
     if not names_code:
         raise UnknownName("model", spec, MODELS, HINT)
     return *_from_code(spec, args, seed, Imports()), weights
+
+
+def _from_catalog(name: str, args: Mapping[str, object], seed: int) -> nn.Module:
+    """A built-in network, if its weights fit into memory."""
+    MODELS[name].check(args)
+    if args:
+        needed = NUMBER_BYTES * _count_numbers(name, args)
+        check_bytes(f"the weights of {name} with these arguments", needed, "Use a smaller size or fewer kernels.")
+    return _seeded(seed, lambda: user_code.build(name, MODELS[name].build, args))
 
 
 def _from_code(spec: str, args: Mapping[str, object], seed: int, imports: Imports) -> tuple[nn.Module, Card]:
@@ -220,16 +230,21 @@ def _check_size(run: Path, source: str, args: Mapping[str, object], weights: Pat
         MODELS[source].check(args)
     except UsageError as error:
         raise RunError(f"{config} does not describe a {source}: {error}") from None
-    with torch.device("meta"):  # which takes no memory
-        model = _seeded(0, lambda: user_code.build(source, build, args))
+    numbers = _count_numbers(source, args)
     problems = unfit(source, build, args)
     if problems:
         raise RunError(f"{config} does not describe a {source}: {problems[0]}.")
-    numbers = sum(value.numel() for value in model.state_dict().values())
     files = [weights, *run.glob(f"snapshots/[0-9]*/{RUN_WEIGHTS}")]
     size = max((file.stat().st_size for file in files if file.is_file()), default=0)
     if numbers > max(size, SMALL):  # a number takes at least a byte
         raise RunError(f"{config} describes a {source} of {numbers:,} numbers; its weights are {size:,} bytes.")
+
+
+def _count_numbers(source: str, args: Mapping[str, object]) -> int:
+    """The numbers that the weights of a built-in network with these arguments are, without allocating them."""
+    with torch.device("meta"):  # which takes no memory
+        model = _seeded(0, lambda: user_code.build(source, MODELS[source].build, args))
+    return sum(value.numel() for value in model.state_dict().values())
 
 
 def _trusted(run: Path, source: str, args: Mapping[str, object], seed: int, *, trust: bool) -> tuple[nn.Module, Card]:

@@ -23,6 +23,7 @@ from convscope.models.run_config import CardPart, DatasetPart, OptionsPart, RunC
 from convscope.preprocess import Preprocess
 from convscope.progress import Progress
 from convscope.training.engines import check_numpy
+from convscope.training.memory_needs import check_step_memory
 from convscope.training.objectives import make_loss, make_optimizer
 from convscope.training.outputs import answer, in_eval_mode
 from convscope.training.recipes import ANY, Recipe, recipe_for
@@ -118,6 +119,11 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
     imports = settings.imports or Imports()
     with watching(imports):
         model, source, args = build_model(settings, name, recipe, train, seed)
+        if runtime.device.type == "cpu":
+            check_step_memory(model, train.shape, min(recipe.batch_size, len(train)))
+        check_fits(model, train, recipe)
+    preprocess = replace(train.preprocess, size=train.shape[1:], channels=train.shape[0])
+    attach(model, replace(card_of(model), name=name, preprocess=preprocess, classes=train.classes, notes=()))
     if not isinstance(settings.recipe, Recipe) and leaves_one(model, recipe, len(train), runtime.world):
         recipe, notes = replace(recipe, join_last=True), (*notes, JOINED)  # stays so when resumed
     if settings.engine == "numpy":
@@ -207,7 +213,7 @@ def check_alike(train: Dataset, test: Dataset | None) -> None:
 def build_model(
     settings: Settings, name: str, recipe: Recipe, data: Dataset, seed: int
 ) -> tuple[nn.Module, str | None, dict[str, object]]:
-    """The model with a card that describes its data; how to build it again, or None if only the user can."""
+    """The model; how to build it again, or None if only the user can; and the arguments for that."""
     args = dict(settings.model_args or {})
     if isinstance(settings.model, nn.Module):
         model, source = settings.model, None
@@ -218,9 +224,6 @@ def build_model(
             args = MODELS[name].fits(data.shape, len(data.classes)) | args
         model = load_model(settings.model or name, args=args, seed=seed)
         source = card_of(model).source
-    check_fits(model, data, recipe)
-    preprocess = replace(data.preprocess, size=data.shape[1:], channels=data.shape[0])
-    attach(model, replace(card_of(model), name=name, preprocess=preprocess, classes=data.classes, notes=()))
     return model, source, args
 
 

@@ -109,7 +109,7 @@ def train(
     Raises:
         UnknownName: unknown data set, model, recipe, optimizer, loss, precision or engine.
         UsageError: a model or setting that the NumPy engine does not support.
-        DataError: data that cannot be trained on, or that differs between processes.
+        DataError: data that cannot be trained on, that need more memory than is free, or that differ between processes.
         ShapeError: a model that does not fit the data.
         RunError: a folder that cannot be written, that exists already, or that another training is writing to.
         TrustError: a resumed run names code that you have not trusted, or that has changed since.
