@@ -26,7 +26,7 @@ def network(channels: int) -> nn.Sequential:
     )
 
 
-def data(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]  # of uint8 and int64
+def data(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((count, 1, size, size), np.uint8), np.arange(count) % 2
 
 
