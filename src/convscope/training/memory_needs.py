@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convscope.capture.tape import memory, size_of, tensors_in
-from convscope.cards.trial_copy import CountingMode, TrialCopies, Unrunnable
+from convscope.cards.trial_copy import CountingMode, TrialCopies, Unrunnable, in_structure
 from convscope.data.options import check_bytes
 
 LARGE = 1 << 21
@@ -59,12 +58,23 @@ class ResultBytes(CountingMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.calls += 1
-        known = {memory(tensor) for tensor in tensors_in([*args, *(kwargs or {}).values()])}
-        for tensor in tensors_in(result):
-            self._add(tensor, known)
+        known = {id_ for id_, _ in _memories([*args, kwargs or {}])}
+        for id_, size in _memories(result):
+            if id_ not in known:  # else a view, or changed in place
+                self.bytes += size
+                self.largest = max(self.largest, size)
         return result
 
-    def _add(self, tensor: Tensor, known: set[int]) -> None:
-        if memory(tensor) not in known:
-            self.bytes += size_of(tensor)
-            self.largest = max(self.largest, size_of(tensor))
+
+def _memories(value: Any) -> list[tuple[int, int]]:
+    """The memories of all tensors in a structure: an identifier, which views share, and the number of bytes."""
+    memories: list[tuple[int, int]] = []
+
+    def collect(tensor: Tensor) -> Tensor:
+        if tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            memories.append((storage._cdata, storage.nbytes()))
+        return tensor
+
+    in_structure(value, collect)
+    return memories
