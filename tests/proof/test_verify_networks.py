@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import convscope as cs
 from proving import assert_proved
 
 ACTIVATIONS: tuple[Any, ...] = (
@@ -178,3 +179,39 @@ def test_thousands_of_networks_built_by_chance_are_proved(case: tuple[nn.Module,
     model, image = case
     model = nn.Sequential(nn.Conv2d(image.shape[1], image.shape[1], 1), model).eval()  # its type is the model's
     assert_proved(model.to(dtype), image.to(dtype), cells=30, vanishing=True)
+
+
+def weighed(output: Tensor, _target: Tensor) -> Tensor:
+    """A weighted mean of all numbers."""
+    return (output * torch.linspace(-1, 2, output.numel()).reshape(output.shape)).mean()
+
+
+def assert_no_gradient_is_wrong(case: tuple[nn.Module, Tensor], *, training: bool) -> None:
+    """A training step, its forward pass with batch statistics or without; what PyTorch refuses is left out."""
+    model, image = case
+    model = nn.Sequential(nn.Conv2d(image.shape[1], image.shape[1], 1), model).train(training)
+    try:
+        trace = cs.trace(model, image, target=torch.zeros(len(image)), loss=weighed, training=training)
+    except cs.errors.ConvscopeError:  # a result that its gradient needs was overwritten in place; one value per channel
+        assume(False)
+    report = cs.verify(trace, cells=12)
+    wrong = [
+        (s.name, s.op, s.finding, str(s.mismatch)) for s in report.steps if s.finding not in {"proved", "unresolved"}
+    ]
+    assert not [step for step in wrong if step[2] in {"mismatch", "wrong derivative"}], wrong
+    assert not report.wrong
+
+
+@settings(max_examples=8, deadline=None)
+@given(networks(), st.booleans())
+def test_training_steps_of_networks_built_by_chance_have_no_wrong_gradient(
+    case: tuple[nn.Module, Tensor], training: bool
+) -> None:
+    assert_no_gradient_is_wrong(case, training=training)
+
+
+@pytest.mark.study
+@settings(max_examples=300, deadline=None)
+@given(networks(), st.booleans())
+def test_hundreds_of_training_steps_have_no_wrong_gradient(case: tuple[nn.Module, Tensor], training: bool) -> None:
+    assert_no_gradient_is_wrong(case, training=training)

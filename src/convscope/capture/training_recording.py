@@ -16,6 +16,7 @@ from convscope.capture.gradients import SUM, BackwardRecorder, GradientOf, Namin
 from convscope.capture.recording import Recording, array_of
 from convscope.capture.step_builder import Label, Left, RecordedPass, forward_names
 from convscope.capture.training_step import TrainingSession
+from convscope.errors import UsageError
 from convscope.traces.step import BackwardNode, Ref, Step, TrainingStep, weights_digest
 from convscope.typing import Array
 
@@ -322,7 +323,12 @@ class TrainingRecording(Recording):
     def _made(self, tensor: Tensor, before: int) -> Ref:
         """The reference of a tensor as it was before a time."""
         slot = self._slot(tensor)
-        first, output = [(row, output) for time, row, output in self._makers[slot.serial] if time < before][-1]
+        made = [(row, output) for time, row, output in self._makers.get(slot.serial, ()) if time < before]
+        if not made:
+            raise UsageError(
+                "a gradient is a tensor that no recorded operation made: PyTorch returned one it was given."
+            )
+        first, output = made[-1]
         ref = self._ref(first, output)
         later = tuple(row for time, row in self._writers.get(slot.memory, ()) if first < row and time < before)
         return replace(ref, rewritten=later) if later else ref

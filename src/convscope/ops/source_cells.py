@@ -139,7 +139,7 @@ def as_strided(call: Call, cells: Array) -> Array:
         if array.shape[axis] > 1 and steps[axis]:
             result[:, axis] = np.clip(remainder // steps[axis], 0, array.shape[axis] - 1)
             remainder = remainder - result[:, axis] * steps[axis]
-    if remainder.any():
+    if remainder.any() or (len(cells) and not array.size):
         raise UsageError("as_strided reads memory outside its input, which is not recorded.")
     return result
 
