@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import convscope as cs
 from commands import Commands
 from convscope.reference.operation import Operation
 from convscope.reference.table import OPERATIONS
@@ -212,3 +213,10 @@ def test_explain_repeats_the_notes_of_its_trace(convscope: Commands, tmp_path: P
     arguments = ("explain", f"{tmp_path / 'breaks.py'}:Net", "shapes:test/3", "--at", "add:0,0,0")
     assert "note: the chain to the image is broken at" in convscope(*arguments).out
     assert "the chain to the image is broken at" in json.loads(convscope(*arguments, "--json").out)["notes"][0]
+
+
+def test_printing_a_verification_shows_what_the_command_prints(convscope: Commands, net: Path, image: Path) -> None:
+    for name in ("Net", "Odd"):
+        source = f"{net}:{name}"
+        report = cs.verify(cs.trace(cs.load_model(source), cs.load_image(image)))
+        assert "".join(str(report).split()) == "".join(convscope("verify", source, str(image)).out.split())

@@ -89,6 +89,19 @@ def test_both_comparisons_agree_on_a_right_step() -> None:
     assert "product of the chain" in check.lines[1]
 
 
+def test_a_view_written_in_place_behind_a_batch_norm_is_followed() -> None:
+    """Autograd replaces the whole tensor behind the view; the running statistics written before have no gradient."""
+    torch.manual_seed(7)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Dropout(0.5, inplace=True), nn.Linear(4, 4),
+    )  # fmt: skip
+    report = cs.verify(cs.trace(model, images(), target=LABELS, optimizer="sgd", lr=0.1))
+    assert report.gradients is not None
+    assert (report.gradients.unable, report.gradients.chained) == ("", 6)
+    assert report.proved, report.summary()
+
+
 def test_the_chain_is_the_gradient_of_the_same_network_in_float64() -> None:
     trace = traced()
     model = network().double()

@@ -253,45 +253,12 @@ def traced(
 def _show_report(report: "cs.Verification") -> None:
     for line in report.lines:
         say(line)
-    rows = [
-        (
-            step.name,
-            step.says,
-            step.finding,
-            f"{step.numbers:,}",
-            f"{step.explained:,}",
-            f"{step.worst:.2g}",
-            _resolution(step),
-        )
-        for step in report.steps
-        if not step.hidden or cs.STATUSES[step.finding].tone in {"bad", "open"}
-    ]
-    columns = ["step", "operation", "finding", "numbers", "explained", "worst error", "resolution"]
+    rows = [step.row for step in report.steps if step.listed]
+    columns = cs.StepReport.COLUMNS
     show_table(columns, rows, right=columns[3:])
     say()
-    unlisted = len(report.steps) - len(rows)
-    if unlisted:
-        say(f"hidden steps that prepare what these read: {unlisted}")
-    for step in report.mismatches:
-        say(f"✗ {step.name} {step.mismatch}")
-    first = report.mismatches[0].mismatch if report.mismatches else None
-    if first is not None and first.why:
-        say()
-        show_text(first.why)
-        say()
-    for note in report.notes:
-        say(f"note: {note}")
-    for part in report.returned:
-        if part.held:
-            say(str(part))
-    say(("✓ " if report.proved else "") + report.summary())
-
-
-def _resolution(step: "cs.StepReport") -> str:
-    """The resolution of a step as text: empty if it was not recomputed, "exact" for bounds of 0."""
-    if step.finding in {"given", "unsupported"}:
-        return ""
-    return f"{step.resolution:.1e}" if step.resolution else "exact"
+    for line in report.conclusion:
+        say(line)
 
 
 def _as_json(trace: "cs.Trace", step: "cs.Step") -> dict[str, object]:

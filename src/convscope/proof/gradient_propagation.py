@@ -24,6 +24,8 @@ IDLE = "dropout"
 """A dropout layer in evaluation mode; an active one is recorded as the operations that it consists of."""
 STOPS = frozenset({"detach"})
 """Forward operations through which no gradient goes."""
+UNFOLLOWED_WRITES = frozenset({"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit"})
+"""Operations that write running statistics, which autograd takes for constants."""
 
 
 def addresses_of(layout: Layout) -> Array:
@@ -116,13 +118,15 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
     if not ref.rewritten:
         return key_of(ref)
     for number in reversed(ref.rewritten):
+        if trace.all_steps[number].op in UNFOLLOWED_WRITES:
+            continue
         written = [result for result in trace.all_steps[number].results if result.memory == ref.memory]
         for result in written:
             if partly or layout_of(result) == layout_of(ref):
                 return ("step", number, result.output, None)
         if not written or any(_overlap(result, ref) for result in written):
             break
-    else:  # only other parts of this memory were written, such as the other gates of a GRU
+    else:  # only other parts of this memory were written, such as the other gates of a GRU, or running statistics
         return key_of(ref)
     raise UsageError(f"{ref.name} was written into in parts, which is not followed.")
 

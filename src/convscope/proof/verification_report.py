@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from convscope.escaping import first_few
+from convscope.escaping import first_few, spelled
 from convscope.json_values import plain_value
-from convscope.proof.status import CHECKED, PROVED, StepStatus
+from convscope.proof.status import CHECKED, PROVED, STATUSES, StepStatus
+from convscope.render.numbers import table
 from convscope.rich_display import RichDisplay
 
 Witness = Literal["reference", "expression", "channel mean", "shape", "derivative"]
@@ -50,6 +51,9 @@ class Mismatch:
 class StepReport:
     """The finding about one step."""
 
+    COLUMNS: ClassVar = ("step", "operation", "finding", "numbers", "explained", "worst error", "resolution")
+    """The heads of a table of steps; from the fourth on, its columns are numbers."""
+
     id: int
     name: str
     op: str
@@ -70,6 +74,20 @@ class StepReport:
     hidden: bool = False
     says: str = ""
     """The operation in words."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether tables list the step: hidden ones only if there is something to look at."""
+        return not self.hidden or STATUSES[self.finding].tone in {"bad", "open"}
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """The texts of its row under `COLUMNS`; the resolution is empty where nothing was recomputed."""
+        resolution = f"{self.resolution:.1e}" if self.resolution else "exact"
+        if self.finding in {"given", "unsupported"}:
+            resolution = ""
+        counts = (f"{self.numbers:,}", f"{self.explained:,}")
+        return (self.name, self.says, self.finding, *counts, f"{self.worst:.2g}", resolution)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -169,8 +187,14 @@ class GradientCheck:
 class Verification(RichDisplay):
     """The findings of `verify` about a whole trace.
 
-    >>> Verification((StepReport(0, "conv1", "convolution", "proved", 6272, 200, 0.3),)).summary()
-    '6,272 numbers in 1 step: 100 % recomputed, 100 % proved; worst error 0.3 of its bound (conv1)'
+    >>> report = Verification((StepReport(0, "pool", "max_pool2d", "proved", 6272, 200, says="max pooling 2x2"),))
+    >>> report.summary()
+    '6,272 numbers in 1 step: 100 % recomputed, 100 % proved'
+    >>> print(report)
+    step  operation        finding  numbers  explained  worst error  resolution
+    pool  max pooling 2x2  proved     6,272        200            0       exact
+    <BLANKLINE>
+    ✓ 6,272 numbers in 1 step: 100 % recomputed, 100 % proved
     """
 
     steps: tuple[StepReport, ...]
@@ -272,6 +296,27 @@ class Verification(RichDisplay):
         counted = sum(step.numbers for step in self.steps if step.finding in findings)
         calculated = self.numbers - self.given
         return counted / calculated if calculated else float(any(step.finding in findings for step in self.steps))
+
+    def __str__(self) -> str:
+        """The report as `convscope verify` prints it."""
+        rows = [StepReport.COLUMNS, *(step.row for step in self.steps if step.listed)]
+        lines = [spelled(line) for line in (*self.lines, *table(rows, "<<<>>>>"), "", *self.conclusion)]
+        return "\n".join(lines)
+
+    @property
+    def conclusion(self) -> tuple[str, ...]:
+        """What follows the table of steps: wrong numbers and their sum, notes, the output, the summary."""
+        lines = list[str]()
+        unlisted = sum(not step.listed for step in self.steps)
+        if unlisted:
+            lines.append(f"hidden steps that prepare what these read: {unlisted}")
+        lines += [f"✗ {step.name} {step.mismatch}" for step in self.mismatches]
+        first = self.mismatches[0].mismatch if self.mismatches else None
+        if first is not None and first.why:
+            lines += ["", *first.why.split("\n"), ""]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [str(part) for part in self.returned if part.held]
+        return (*lines, ("✓ " if self.proved else "") + self.summary())
 
     def summary(self) -> str:
         """The report in a line or two; what speaks against the whole comes first."""
