@@ -22,6 +22,7 @@ from convscope.proof.chain import chain, unexplained
 from convscope.proof.derivatives import derivatives_of
 from convscope.proof.gradient_check import check_gradients
 from convscope.proof.gradient_range import moved_by_statistics
+from convscope.proof.memory_limit import bytes_of
 from convscope.proof.recomputation import Recomputation, recomputed
 from convscope.proof.repeated_forward import Forward, Roundings, memory_of
 from convscope.proof.vjp_parts import gradients_of
@@ -187,3 +188,12 @@ def test_a_long_row_has_the_values_and_bounds_of_a_short_one(name: str, monkeypa
     monkeypatch.setattr(rounding, "BLOCK", 512)
     for one, other in zip(results(), whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_the_size_of_a_tensor_is_that_of_its_type() -> None:
+    class Narrow(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.to(torch.float8_e4m3fn).to(torch.float16) > 0
+
+    trace = cs.trace(Narrow(), torch.ones(1, 1, 4, 4))
+    assert [bytes_of(step.results[0]) for step in trace.steps] == [16, 32, 16]

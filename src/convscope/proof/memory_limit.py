@@ -1,6 +1,7 @@
 """Memory limit: what `verify` may take on top of the trace. Uses traces."""
 
 import math
+import re
 
 from convscope.traces.step import Ref
 from convscope.traces.trace import Trace
@@ -24,5 +25,5 @@ def allowed(trace: Trace) -> int:
 
 def bytes_of(ref: Ref) -> int:
     """The size of a tensor as a trace holds it."""
-    bits = int("".join(filter(str.isdigit, ref.dtype)) or 8)
-    return math.prod(ref.shape) * max(1, bits // 8)
+    bits = re.search(r"\d+", ref.dtype)  # none in bool; the first in float8_e4m3fn
+    return math.prod(ref.shape) * (int(bits[0]) // 8 if bits else 1)
