@@ -230,6 +230,50 @@ def test_every_refusal_has_a_way_back(query: str, undo: str, page: Any, shapes: 
 # Addresses
 
 
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("?input=q", "This address has “input=q”, which cannot be read and is left out: input is s~shapes~test~3 for"),
+        ("?input=p~1x1x1~A", "“input=p~1x1x1~A”, which cannot be read"),
+        ("?step=conv1&cell=2.4.x", "“cell=2.4.x”, which cannot be read and is left out: cell is whole numbers such as"),
+        ("?view=lok&chanel=3", "“view=lok”, “chanel=3”, which cannot be read"),
+        ("?change=r999", "“change=r999”, which cannot be read"),
+        ("?step=conv1&cell=99.4.4", "conv1 has the shape 8×28×28, so it has no cell (99, 4, 4); all of it is shown."),
+        ("?step=softmax&cell=5", "softmax has the shape 2, so it has no cell (5); all of it is shown."),
+        ("?step=conv1&channel=77", "conv1 has 8 channels, from 0; instead of channel 77, 7 is shown."),
+        ("?step=conv1&cell=2.4.4&trail=fc9~1", "The network has no step “fc9”; it is left out of the way here."),
+        (
+            "?view=kernels&layer=conv9.weight",
+            "No layer has the kernels “conv9.weight”; those of conv1.weight are shown.",
+        ),
+        ("?view=kernels&kernel=sobel", "No kernel is called “sobel”; sobel-x is shown. There are sobel-x, sobel-y"),
+        ("?view=probe&question=shifts", "There is no question “shifts”; choose one of those beside."),
+        ("?view=probe&question=shift&kind=noises", "“kind=noises”, which cannot be read and is left out: kind is"),
+        ("?view=probe&question=dead&data=shape", "There are no data “shape” here; available: shapes"),
+    ],
+)
+def test_what_a_link_has_that_means_nothing_is_said_in_one_sentence(
+    page: Any, shapes: Any, query: str, sentence: str
+) -> None:
+    visit(page, shapes, query, "header nav")
+    said = page.locator("[role=status] p", has_text=sentence)
+    said.wait_for()
+    said.get_by_role("button", name="Close").click()
+    said.wait_for(state="detached")
+
+
+def test_such_a_sentence_goes_once_something_is_chosen(page: Any, shapes: Any) -> None:
+    visit(page, shapes, "?input=q&step=conv1&cell=2.4.4")
+    said = page.get_by_text("This address has “input=q”")
+    said.wait_for()
+    settled(page)
+    page.get_by_role("link", name="Kernels").click()
+    said.wait_for(state="detached")
+    page.go_back()
+    page.wait_for_selector(".viewer canvas")
+    said.wait_for()
+
+
 def test_links_name_steps_by_name_and_an_unknown_one_is_said(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, at(traced["conv2"].id, 5, 4, 4))
     settled(page)

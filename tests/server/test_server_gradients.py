@@ -135,6 +135,8 @@ def test_the_score_of_a_class_and_edited_weights_are_differentiated(page: Page, 
     assert page.raw(f"traces/{info['trace']['id']}/steps/{ends}/output").tolist() == [0.0, 1.0]
     message = page.post("gradients", 400, forward={"model": "relu", **FORWARD}, index=9)
     assert "label 9 is not one of the model's 2 classes" in message
+    message = page.post("gradients", 400, forward={"model": "relu", **FORWARD}, of="class", index=9)
+    assert "the model answers with the classes 0 to 1; there is no class 9" in message
 
 
 def test_a_label_that_the_model_does_not_have_is_not_taken(tmp_path: Path) -> None:

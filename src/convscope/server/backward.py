@@ -137,13 +137,23 @@ def channel_contributions(trace_pass: TracePass, gradient: cs.Step) -> NDArray[n
 
 
 def _index(request: BackwardRequest, model: cs.Module, model_input: PageInput, overrides: Mapping[str, Array]) -> int:
-    """The class: the one that is asked for, or the image's label, or the model's answer."""
-    if request.index is not None:
-        return request.index
-    label = model_input.label if request.of == "loss" else None
-    if label is not None and label < len(cs.card_of(model).classes):
+    """The class: the one that is asked for, or the image's label, or the model's answer.
+
+    Raises:
+        HTTPException: the model has no such class.
+    """
+    named = len(cs.card_of(model).classes)
+    if request.index is not None and (request.of == "loss" or request.index < named):
+        return request.index  # a label that the loss does not take is refused with its step
+    label = model_input.label if request.of == "loss" and request.index is None else None
+    if label is not None and label < named:
         return int(label)
     scores = cs.interpret(model, cs.trace(model, model_input.value, overrides=overrides or None).output)
+    if request.index is not None:
+        if request.index < len(scores.output):
+            return request.index
+        last = len(scores.output) - 1
+        raise HTTPException(400, f"the model answers with the classes 0 to {last}; there is no class {request.index}.")
     return int(label) if label is not None and label < len(scores.output) else int(scores.best)
 
 

@@ -18,18 +18,27 @@ export function inputText(input: InputRef): string | null {
 }
 
 /** The input encoded by such a string; null if it is invalid. */
-export function inputFrom(text: string | null): InputRef | null {
-  const [kind, a = "", b = "", c = ""] = (text ?? "").split("~");
+export function inputFrom(text: string): InputRef | null {
+  const [kind, a = "", b = "", c = ""] = text.split("~");
   if (kind === "s" && ID.test(a) && SPLITS.includes(b) && /^\d{1,9}$/.test(c)) {
     return { kind: "sample", source: a, split: b as SampleRef["split"], index: Number(c) };
   }
   if (kind === "u" && ID.test(a)) return { kind: "stored", id: a };
   if (kind === "p" && /^\d{1,5}x\d{1,5}x\d{1,5}$/.test(a) && /^[\w-]+$/.test(b)) {
     const shape = a.split("x").map(Number) as [number, number, number];
-    const bytes = fromBase64(b);
-    return bytes.length === shape[0] * shape[1] * shape[2] ? painted(bytes, shape) : null;
+    const bytes = bytesFrom(b);
+    return bytes?.length === shape[0] * shape[1] * shape[2] ? painted(bytes, shape) : null;
   }
   return null;
+}
+
+/** The bytes of a base64 text; null if its length is that of none. */
+function bytesFrom(text: string): Uint8Array | null {
+  try {
+    return fromBase64(text);
+  } catch {
+    return null;
+  }
 }
 
 /** Painted pixels as an input: bytes 0..255 become brightness 0..1. */
@@ -40,6 +49,15 @@ export function painted(bytes: Uint8Array, shape: readonly [number, number, numb
 
 const CHANGES = { r: "rotate", d: "down", x: "right", n: "noise", s: "seed" } as const;
 
+/** What the server takes of each: the least, the most, and whether it is a whole number. */
+const RANGES: Readonly<Record<keyof Change, readonly [number, number, boolean]>> = {
+  rotate: [-180, 180, false],
+  down: [-512, 512, true],
+  right: [-512, 512, true],
+  noise: [0, 2, false],
+  seed: [0, 2 ** 31 - 1, true],
+};
+
 /** r15,d2: the nonzero parts of a change; null if there are none. */
 export function changeText(change: Change): string | null {
   const parts = Object.entries(CHANGES).flatMap(([letter, name]) =>
@@ -48,14 +66,16 @@ export function changeText(change: Change): string | null {
   return parts.join(",") || null;
 }
 
-/** The change encoded by such a string. */
-export function changeFrom(text: string | null): Change | null {
-  if (text === null) return null;
+/** The change encoded by such a string; null if the server takes none such. */
+export function changeFrom(text: string): Change | null {
   const change: Change = { rotate: 0, down: 0, right: 0, noise: 0, seed: 0 };
   for (const part of text.split(",")) {
     const name = CHANGES[part.charAt(0) as keyof typeof CHANGES];
-    const value = Number(part.slice(1));
-    if (name !== undefined && Number.isFinite(value)) change[name] = value;
+    const value = part.slice(1).trim() === "" ? NaN : Number(part.slice(1));
+    if (name === undefined) return null;
+    const [least, most, whole] = RANGES[name];
+    if (!(value >= least && value <= most) || (whole && !Number.isInteger(value))) return null;
+    change[name] = value;
   }
   return change;
 }
@@ -70,25 +90,18 @@ export function editsText(edits: readonly Edit[]): string | null {
   return parts.join(";") || null;
 }
 
-/** The edits encoded by such a string; invalid ones are skipped. */
-export function editsFrom(text: string | null): Edit[] {
-  return (text ?? "").split(";").flatMap((part) => {
-    const [name = "", cell = "", values = ""] = part.split(":");
-    const numbers = values.split(",").map(Number);
-    const index = cell === "" ? [] : cell.split(".").map(Number);
-    if (
-      name === "" ||
-      values === "" ||
-      !numbers.every((n) => Number.isFinite(Math.fround(n))) ||
-      !index.every(Number.isInteger)
-    )
-      return [];
-    try {
-      return [{ parameter: decodeURIComponent(name), cell: index, values: numbers }];
-    } catch {
-      return [];
-    }
-  });
+/** One of the edits encoded by such a string; null if it is invalid. */
+export function editFrom(text: string): Edit | null {
+  const [name = "", cell = "", values = "", ...more] = text.split(":");
+  const numbers = values.split(",").map(Number);
+  const index = cellFrom(cell);
+  if (name === "" || values === "" || more.length > 0 || index === null) return null;
+  if (values.split(",").includes("") || !numbers.every((n) => Number.isFinite(Math.fround(n)))) return null;
+  try {
+    return { parameter: decodeURIComponent(name), cell: [...index], values: numbers };
+  } catch {
+    return null;
+  }
 }
 
 /** A name escaped for a trail, whose separators it may contain. */
@@ -109,7 +122,7 @@ export function cellFrom(text: string | null): Cell | null {
 }
 
 /** 1, or 1-0 for the difference of two classes. */
-export function whyFrom(text: string | null): readonly [number, number | null] | null {
-  const [, one, minus] = /^(\d{1,7})(?:-(\d{1,7}))?$/.exec(text ?? "") ?? [];
+export function whyFrom(text: string): readonly [number, number | null] | null {
+  const [, one, minus] = /^(\d{1,7})(?:-(\d{1,7}))?$/.exec(text) ?? [];
   return one === undefined ? null : [Number(one), minus === undefined ? null : Number(minus)];
 }

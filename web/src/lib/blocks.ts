@@ -40,8 +40,7 @@ export function shortBlocks(blocks: readonly BlockSpec[]): string | null {
 }
 
 /** The blocks of such a text; null if it is not one. What the settings mean is left to the server. */
-export function blocksFrom(text: string | null): BlockSpec[] | null {
-  if (text === null) return null;
+export function blocksFrom(text: string): BlockSpec[] | null {
   const parts = text === "" ? [] : text.split("_");
   const blocks = parts.map(blockFrom);
   return blocks.length > MOST || blocks.includes(null) ? null : (blocks as BlockSpec[]);

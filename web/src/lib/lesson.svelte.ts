@@ -2,7 +2,7 @@
 import { getLesson, getLessonScreen, postLessonReply } from "./api";
 import { Refused } from "./http";
 import { refresh } from "./session.svelte";
-import { go, parse } from "./state.svelte";
+import { follow } from "./state.svelte";
 import type { LessonInfo, LessonScreen, LessonVerdict } from "./types";
 
 const KEY = "convscope-lesson";
@@ -70,5 +70,5 @@ export async function answer(question: string, reply: string): Promise<void> {
 /** Lead the page to a place of the lesson. */
 export async function visit(query: string): Promise<void> {
   await refresh(); // the lesson may have opened a network since
-  go(parse(query));
+  follow(query);
 }

@@ -153,6 +153,10 @@ describe("answers of two networks", () => {
   });
 });
 
+const INPUT = { shape: [2, 3, 4] } as unknown as TraceInfo["input"];
+const ONE = { steps: [step(0, "a", [])], input: INPUT, output: 0 };
+const GONE = { channel: 0, cell: null, window: null };
+
 test.each([
   [99, 77, { step: null, channel: 0, cell: null, window: null, trail: [] }],
   [null, 77, { channel: 0 }],
@@ -161,7 +165,20 @@ test.each([
   [-1, 0, null],
   [-2, 0, null],
 ])("an address with step %s and channel %s is mended", (id, channel, patch) => {
-  expect(mended([step(0, "a", [])], { step: id, channel })).toEqual(patch);
+  expect(mended(ONE, { step: id, channel, cell: null })).toEqual(patch);
+});
+
+test.each([
+  [[1, 0, 0], null],
+  [[1, 99, 0], GONE],
+  [[2, 0, 0], GONE],
+  [[1], GONE],
+  [[1, 0, 0, 0], GONE],
+  [[], GONE],
+])("an address with cell %s is mended", (cell, patch) => {
+  expect(mended(ONE, { step: 0, channel: 1, cell })).toEqual(patch);
+  expect(mended(ONE, { step: -1, channel: 1, cell })).toEqual(patch);
+  expect(mended(ONE, { step: -2, channel: 1, cell })).toEqual(patch);
 });
 
 describe("a convolution with its normalization and activation", () => {

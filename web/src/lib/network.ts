@@ -3,8 +3,8 @@
  * and server.
  */
 import { bare, layout } from "./planes";
-import { IMAGE, type State } from "./state.svelte";
-import type { ModelInfo, StepInfo, TraceInfo } from "./types";
+import { IMAGE, SOFTMAX, type State } from "./state.svelte";
+import type { Cell, ModelInfo, StepInfo, TraceInfo } from "./types";
 
 /** One step, or several steps of a module, which is folded or unfolded. */
 export type Node =
@@ -231,15 +231,29 @@ export function readsImage(step: StepInfo): boolean {
   return step.inputs.length === 0;
 }
 
-/** The correction of a state that names a step or channel the network does not have; null if it is valid. */
-export function mended(steps: readonly StepInfo[], state: Pick<State, "step" | "channel">): Partial<State> | null {
-  const { step, channel } = state;
+/** The correction of a state that names a step, channel or cell the network does not have; null if it is valid. */
+export function mended(
+  trace: Pick<TraceInfo, "steps" | "input" | "output">,
+  state: Pick<State, "step" | "channel" | "cell">,
+): Partial<State> | null {
+  const { step, channel, cell } = state;
   if (step === null) return channel === 0 ? null : { channel: 0 };
-  const named = steps.find(({ id }) => id === step);
-  if (named === undefined) return step < 0 ? null : { step: null, channel: 0, cell: null, window: null, trail: [] };
-  const { channels } = layout(named.shape);
+  const shape = cellsOf(trace, step);
+  if (shape === null) return { step: null, channel: 0, cell: null, window: null, trail: [] };
+  if (cell !== null && !isCell(shape, cell)) return { channel: 0, cell: null, window: null };
+  const { channels } = layout([1, ...shape]);
   return channel < channels ? null : { channel: channels - 1 };
 }
+
+/** The shape of the cells that a step has on the page; null if the network has no such step. */
+export function cellsOf(trace: Pick<TraceInfo, "steps" | "input" | "output">, step: number): readonly number[] | null {
+  if (step === IMAGE) return trace.input.shape;
+  const named = trace.steps.find(({ id }) => id === (step === SOFTMAX ? trace.output : step));
+  return named === undefined ? null : bare(named.shape);
+}
+
+const isCell = (shape: readonly number[], cell: Cell): boolean =>
+  cell.length === shape.length && cell.every((index, axis) => index < (shape[axis] ?? 0));
 
 /** Whether two networks have the same classes (by name, if they have names), so that their answers can be paired. */
 export function sameClasses(

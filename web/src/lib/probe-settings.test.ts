@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { applies, fieldsOf, wishFrom, wishParts, WISH } from "./probe-settings";
+import { AddressReader } from "./address-reader";
+import { applies, fieldsOf, unreadSettings, wishFrom, wishParts, WISH } from "./probe-settings";
 import type { SettingInfo } from "./types";
 
 const setting = (patch: Partial<SettingInfo> & Pick<SettingInfo, "name" | "kind">): SettingInfo => ({
@@ -37,10 +38,25 @@ test("settings as typed become fields of a request; what cannot be read is left 
 });
 
 test("an address keeps what its other parts are not", () => {
-  const others = new Set(["view", "question", "step"]);
-  const has = new URLSearchParams("view=probe&question=dead&step=4&of=conv1&data=shapes&reach=3");
-  const wish = wishFrom(has, others);
+  const has = new AddressReader("view=probe&question=dead&step=4&of=conv1&data=shapes&reach=3");
+  for (const name of ["view", "step"]) has.text(name);
+  const wish = wishFrom(has);
   expect(wish).toEqual({ ...WISH, source: "shapes", settings: { step: "conv1", reach: "3" } });
   expect(wishParts(wish)).toContainEqual(["of", "conv1"]);
-  expect(wishFrom(new URLSearchParams("utm=3"), others)).toEqual(WISH);
+  expect(has.unread).toEqual([]);
+  const without = new AddressReader("reach=3");
+  expect(wishFrom(without)).toEqual(WISH);
+  expect(without.unread).toEqual([{ name: "reach", text: "3", expected: "" }]);
+});
+
+test("settings that a question does not have, or cannot take, are reported as the address calls them", () => {
+  const names = (values: Record<string, string>): string[] => unreadSettings(ALL, values).map(({ name }) => name);
+  expect(names({ kind: "noise", reach: "3", step: "conv1", cell: "0.3.4", output: "1" })).toEqual([]);
+  expect(names({ kind: "noises", reach: "x", cell: "0.x", output: "circle", foo: "1" })).toEqual([
+    "kind",
+    "reach",
+    "place",
+    "class",
+    "foo",
+  ]);
 });

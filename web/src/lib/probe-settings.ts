@@ -1,4 +1,5 @@
 /** What is chosen for a question, beside model, image and second model. Which settings there are, the server says. */
+import { oneOf, WHOLE, type AddressReader, type Unread } from "./address-reader";
 import type { Cell, SettingInfo } from "./types";
 
 export const SPLITS = ["train", "test", "all"] as const;
@@ -24,7 +25,7 @@ const CALLED: ReadonlyMap<string, string> = new Map([
 ]);
 const NAMES: ReadonlyMap<string, string> = new Map([...CALLED].map(([name, called]) => [called, name]));
 
-const whole = (text: string | null): number | null => (text !== null && /^\d{1,9}$/.test(text) ? Number(text) : null);
+const whole = WHOLE.from;
 
 /** Parse a typed cell: 3,10,12; null if it is invalid. */
 export function cellOf(text: string): Cell | null {
@@ -53,17 +54,34 @@ export function fieldsOf(all: readonly SettingInfo[], values: Settings): Record<
   return Object.fromEntries(all.map((setting) => [setting.name, read(setting)]));
 }
 
-/** The wish that an address's query stands for: every name in it that is not one of `others` is a setting. */
-export function wishFrom(has: URLSearchParams, others: ReadonlySet<string>): Wish {
-  const own = new Set(["data", "split", "images"]);
-  const settings = [...has].filter(([name, text]) => !others.has(name) && !own.has(name) && text !== "");
+/** The settings in an address that a question does not have, or that have no meaning for it. Steps the server knows. */
+export function unreadSettings(all: readonly SettingInfo[], values: Settings): Unread[] {
+  const readable = (setting: SettingInfo, text: string): string | null => {
+    if (setting.kind === "cell") return cellOf(text) === null ? "whole numbers such as 3.10.12" : null;
+    if (setting.kind === "number" || setting.kind === "class") return whole(text) === null ? WHOLE.expected : null;
+    return setting.kind === "step" || setting.choices.includes(text) ? null : oneOf(setting.choices).expected;
+  };
+  return Object.entries(values).flatMap(([name, text]) => {
+    const setting = all.find((each) => each.name === name);
+    const expected = setting === undefined ? "" : readable(setting, text);
+    return expected === null ? [] : [{ name: CALLED.get(name) ?? name, text, expected }];
+  });
+}
+
+/** The wish of an address whose other parts were read before: what remains in it are settings of its question. */
+export function wishFrom(has: AddressReader): Wish {
+  const source = has.text("data");
+  const split = has.part("split", oneOf(SPLITS), null);
+  const images = has.part("images", WHOLE, null);
+  const asks = has.text("question") !== null;
+  const rest = has.rest();
+  if (!asks) for (const [name, text] of rest) has.refuse({ name, text, expected: "" });
+  const settings = asks ? rest.filter(([, text]) => text !== "") : [];
   return {
-    source: has.get("data"),
-    split: SPLITS.find((split) => split === has.get("split")) ?? null,
-    images: whole(has.get("images")),
-    settings: has.has("question")
-      ? Object.fromEntries(settings.map(([name, text]) => [NAMES.get(name) ?? name, text]))
-      : {},
+    source,
+    split,
+    images,
+    settings: Object.fromEntries(settings.map(([name, text]) => [NAMES.get(name) ?? name, text])),
   };
 }
 

@@ -2,206 +2,15 @@
  * The state of the page: one readonly value, mirrored in the URL, so that reloading, the back button and shared links
  * restore it. Within the page steps are identified by id; the URL has their names, which become ids with the trace.
  */
-import {
-  cellFrom,
-  changeFrom,
-  changeText,
-  editsFrom,
-  editsText,
-  inputFrom,
-  inputText,
-  numberFrom,
-  whyFrom,
-} from "./address";
-import { blocksFrom, shortBlocks } from "./blocks";
-import { CONTRASTS, type Contrast } from "./colours";
-import { WISH, wishFrom, wishParts, type Wish } from "./probe-settings";
-import { keepNames, stepFrom, stepsFrom, stepText, trailFrom, trailText, type Crumb, type Named } from "./step-names";
-import type { BlockSpec, Cell, Change, Edit, InputRef } from "./types";
+import { untrack } from "svelte";
+import { inputText } from "./address";
+import { unreadSentence, type Unread } from "./address-reader";
+import { shortBlocks } from "./blocks";
+import { query, readAddress, START, type State } from "./page-state";
+import { keepNames, stepFrom, trailFrom, unknownSteps } from "./step-names";
 
-export const VIEWS = ["look", "change", "train", "compare", "probe", "kernels"] as const;
-export type View = (typeof VIEWS)[number];
-
-/** What an address can leave out of the page, so that a class sees only what a lesson is about. */
-const HIDABLE = [...VIEWS, "image", "find", "tools"] as const;
-export type Hidable = (typeof HIDABLE)[number];
-
+export { CALM, parse, query, VIEWS, type Hidable, type State, type View } from "./page-state";
 export { IMAGE, SOFTMAX, type Crumb, type Named } from "./step-names";
-
-export type State = Readonly<{
-  view: View;
-  model: string | null;
-  input: InputRef | null;
-  /** The input before it was painted on. */
-  origin: InputRef | null;
-  change: Change;
-  edits: readonly Edit[];
-  /** The training step whose weights are used; null for the current weights. */
-  at: number | null;
-  fit: "resize" | "pad" | null;
-  step: number | null;
-  /** Names of the URL that wait for the trace to become ids; null if there are none. */
-  named: Named | null;
-  channel: number;
-  /** The selected cell, without the batch axis. */
-  cell: Cell | null;
-  /** The input channel whose window is shown; null for the one with the largest sum. */
-  window: number | null;
-  trail: readonly Crumb[];
-  /** Whose class is asked for in "Why …?", and the class it is compared with; null: the answer itself. */
-  why: readonly [number, number | null] | null;
-  /** In Look, what is differentiated where the network is read backward: loss, loss-1, class-0; null: forward. */
-  back: string | null;
-  /** Whether the kernel slides over the chosen map. */
-  slide: boolean;
-  /** Whether contributions are shown over the input. */
-  pixels: boolean;
-  /** Whether all steps share one colour scale, and how the colours of maps are scaled. */
-  shared: boolean;
-  contrast: Contrast;
-  /** Whether channels are shown in the order of what they add to the answer. */
-  sorted: boolean;
-  /** Views and controls that are left out. */
-  hide: readonly Hidable[];
-  /** Module paths that are unfolded. */
-  open: readonly string[];
-  /** The second model of a comparison, and the training step of its weights. */
-  other: string | null;
-  otherAt: number | null;
-  training: string | null;
-  /** In Train, the network that is built there; null while none is. */
-  blocks: readonly BlockSpec[] | null;
-  /** The parameter whose kernels are shown, and the named kernel. */
-  layer: string | null;
-  kernel: string | null;
-  /** The question of the Probe view, its settings, and whether it was started. */
-  question: string | null;
-  wish: Wish;
-  asked: boolean;
-}>;
-
-export const CALM: Change = { rotate: 0, down: 0, right: 0, noise: 0, seed: 0 };
-
-const START: State = {
-  view: "look",
-  model: null,
-  input: null,
-  origin: null,
-  change: CALM,
-  edits: [],
-  at: null,
-  fit: null,
-  step: null,
-  named: null,
-  channel: 0,
-  cell: null,
-  window: null,
-  trail: [],
-  why: null,
-  back: null,
-  slide: false,
-  pixels: false,
-  shared: false,
-  contrast: "full",
-  sorted: false,
-  hide: [],
-  open: [],
-  other: null,
-  otherAt: null,
-  training: null,
-  blocks: null,
-  layer: null,
-  kernel: null,
-  question: null,
-  wish: WISH,
-  asked: false,
-};
-
-/** All but what is chosen for a question, as parts of an address's query. */
-function partsOf(state: State): [string, string | null][] {
-  return [
-    ["view", state.view === START.view ? null : state.view],
-    ["model", state.model],
-    ["input", state.input === null ? null : inputText(state.input)],
-    ["origin", state.origin === null ? null : inputText(state.origin)],
-    ["change", changeText(state.change)],
-    ["edits", editsText(state.edits)],
-    ["at", state.at === null ? null : String(state.at)],
-    ["fit", state.fit],
-    ["step", state.named?.step ?? (state.step === null ? null : stepText(state.step))],
-    ["channel", state.channel === 0 ? null : String(state.channel)],
-    ["cell", state.cell === null ? null : state.cell.join(".")],
-    ["window", state.window === null ? null : String(state.window)],
-    ["trail", state.named?.trail ?? (trailText(state.trail) || null)],
-    ["why", state.why === null ? null : state.why.filter((n) => n !== null).join("-")],
-    ["back", state.back],
-    ["slide", state.slide ? "1" : null],
-    ["pixels", state.pixels ? "1" : null],
-    ["shared", state.shared ? "1" : null],
-    ["sort", state.sorted ? "contribution" : null],
-    ["contrast", state.contrast === START.contrast ? null : state.contrast],
-    ["hide", state.hide.join(",") || null],
-    ["open", state.open.join(",") || null],
-    ["other", state.other],
-    ["otherat", state.otherAt === null ? null : String(state.otherAt)],
-    ["training", state.training],
-    ["blocks", state.blocks === null ? null : shortBlocks(state.blocks)],
-    ["layer", state.layer],
-    ["kernel", state.kernel],
-    ["question", state.question],
-    ["asked", state.asked ? "1" : null],
-  ];
-}
-
-/** The names of these parts. */
-const NAMES: ReadonlySet<string> = new Set(partsOf(START).map(([name]) => name));
-
-/** The state encoded in a URL query; invalid parts are ignored. */
-export function parse(query: string): State {
-  const has = new URLSearchParams(query);
-  const view = has.get("view") as View | null;
-  const fit = has.get("fit");
-  return {
-    view: view !== null && VIEWS.includes(view) ? view : START.view,
-    model: has.get("model"),
-    input: inputFrom(has.get("input")),
-    origin: inputFrom(has.get("origin")),
-    change: changeFrom(has.get("change")) ?? CALM,
-    edits: editsFrom(has.get("edits")),
-    at: numberFrom(has.get("at")),
-    fit: fit === "resize" || fit === "pad" ? fit : null,
-    ...stepsFrom(has.get("step"), has.get("trail")),
-    channel: numberFrom(has.get("channel")) ?? 0,
-    cell: cellFrom(has.get("cell")),
-    window: numberFrom(has.get("window")),
-    why: whyFrom(has.get("why")),
-    back: /^(loss|class)(-\d{1,7})?$/.exec(has.get("back") ?? "")?.[0] ?? null,
-    slide: has.get("slide") === "1",
-    pixels: has.get("pixels") === "1",
-    shared: has.get("shared") === "1",
-    sorted: has.get("sort") === "contribution",
-    contrast: CONTRASTS.find((each) => each === has.get("contrast")) ?? START.contrast,
-    hide: HIDABLE.filter((each) => (has.get("hide") ?? "").split(",").includes(each)),
-    open: (has.get("open") ?? "").split(",").filter((path) => path !== ""),
-    other: has.get("other"),
-    otherAt: numberFrom(has.get("otherat")),
-    training: has.get("training"),
-    blocks: blocksFrom(has.get("blocks")),
-    layer: has.get("layer"),
-    kernel: has.get("kernel"),
-    question: has.get("question"),
-    wish: wishFrom(has, NAMES),
-    asked: has.get("asked") === "1",
-  };
-}
-
-/** The URL query that encodes a state; default values are left out. */
-export function query(state: State): string {
-  const parts = [...partsOf(state), ...wishParts(state.wish)];
-  const kept = parts.filter((part): part is [string, string] => part[1] !== null);
-  const text = new URLSearchParams(kept).toString();
-  return text === "" ? "" : `?${text.replaceAll("%7E", "~").replaceAll("%2C", ",")}`;
-}
 
 /** State that the browser's history keeps besides the URL, in this tab only: what is too large for it. */
 type Beside = Partial<Pick<State, "input" | "blocks">> | null;
@@ -212,16 +21,58 @@ function beside(state: State): Beside {
   return { ...input, ...blocks };
 }
 
-const read = (): State => ({ ...parse(location.search), ...(history.state as Beside) });
+/** What an address says, and the sentence about its parts that cannot be read. */
+type Said = Readonly<{ state: State; unread: readonly string[] }>;
 
-let current = $state.raw<State>(typeof location === "undefined" ? parse("") : read());
+const sentences = (unread: readonly Unread[]): string[] => [unreadSentence(unread)].filter((text) => text !== null);
+
+function said(query: string, kept: Beside): Said {
+  const { state, unread } = readAddress(query);
+  return { state: { ...state, ...kept }, unread: sentences(unread.filter(({ name }) => !(name in (kept ?? {})))) };
+}
+
+const read = (): Said => said(location.search, history.state as Beside);
+
+const first = typeof location === "undefined" ? said("", null) : read();
+let current = $state.raw<State>(first.state);
+let unread = $state.raw(first.unread);
+let followed = true; // whether nothing was chosen since the address was read
+const forgotten = new Set<string>();
 let waiting: ReturnType<typeof setTimeout> | undefined;
 let addressed = true;
+
+function take(from: Said): void {
+  ({ state: current, unread } = from);
+  followed = true;
+  forgotten.clear();
+}
+
+/** What the address has that means nothing, a sentence each; none once something was chosen. */
+export const unreadParts = (): readonly string[] => unread;
+
+/** Put one of these sentences away. */
+export function forget(text: string): void {
+  forgotten.add(text);
+  unread = unread.filter((each) => each !== text);
+}
+
+/** Add a sentence about a name in the address that means nothing here; not where it was chosen on the page. */
+export function report(text: string): void {
+  const shown = untrack(unreadParts);
+  if (followed && !forgotten.has(text) && !shown.includes(text)) unread = [...shown, text];
+}
+
+/** Lead the page to the place of a link. */
+export function follow(link: string): void {
+  const to = said(link, null);
+  go(to.state);
+  take({ ...to, state: current });
+}
 
 /** Start anew and leave the URL alone, which belongs to others: in a file, a sandboxed frame or a notebook. */
 export function leaveAddress(): void {
   addressed = false;
-  current = START;
+  take({ state: START, unread: [] });
 }
 
 /** A state whose step names have become ids, with the steps of its trace. An unknown name leaves the step open. */
@@ -240,14 +91,16 @@ export function resolved(state: State): State {
  * Take over the names of a trace's steps, and turn those that the URL has into ids.
  *
  * Returns:
- *   The name of the step that the network does not have; null if there is none such.
+ *   The names that the network does not have: of the step, null if there is none such; and of steps of the trail.
  */
-export function nameSteps(steps: readonly Readonly<{ id: number; name: string }>[]): string | null {
+export function nameSteps(
+  steps: readonly Readonly<{ id: number; name: string }>[],
+): Readonly<{ step: string | null; trail: readonly string[] }> {
   keepNames(steps);
-  if (current.named === null) return null;
-  const { step } = current.named;
+  if (current.named === null) return { step: null, trail: [] };
+  const { step, trail } = current.named;
   current = resolved(current);
-  return step !== null && current.step === null ? step : null;
+  return { step: step !== null && current.step === null ? step : null, trail: unknownSteps(trail ?? "") };
 }
 
 /** The current state. */
@@ -273,6 +126,7 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
     if (waiting !== undefined) write();
     const changed = query(next) !== query(current) || next.input !== current.input || next.blocks !== current.blocks;
     current = next;
+    if (changed) [unread, followed] = [[], false];
     if (changed && addressed) history.pushState(beside(next), "", `${location.pathname}${query(next)}`);
     return;
   }
@@ -320,7 +174,7 @@ if (typeof addEventListener !== "undefined") {
   addEventListener("popstate", () => {
     clearTimeout(waiting);
     waiting = undefined;
-    if (addressed) current = read();
+    if (addressed) take(read());
   });
   addEventListener("pagehide", () => {
     if (waiting !== undefined) write();

@@ -58,6 +58,18 @@ export function trailFrom(text: string | null): Crumb[] {
   });
 }
 
+/** A crumb's text in the URL, if its form is right: which steps there are, the network says. */
+export function crumbIsReadable(text: string): string | null {
+  const [step = "", cell, ...more] = text.split("~");
+  return step !== "" && more.length === 0 && cellFrom(cell ?? null) !== null ? text : null;
+}
+
+/** The names of such steps that the network on screen does not have. */
+export function unknownSteps(trail: string): string[] {
+  const called = trail.split("_").filter((text) => crumbIsReadable(text) !== null);
+  return called.map((text) => unescaped(text.split("~")[0] ?? "")).filter((name) => stepFrom(name) === null);
+}
+
 /** A trail's text in the URL. */
 export const trailText = (trail: readonly Crumb[]): string =>
   trail.map((crumb) => `${escaped(stepText(crumb.step))}~${crumb.cell.join(".")}`).join("_");
