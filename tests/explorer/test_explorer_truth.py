@@ -236,7 +236,7 @@ def test_every_refusal_has_a_way_back(query: str, undo: str, page: Any, shapes: 
         ("?input=q", "This address has “input=q”, which cannot be read and is left out: input is s~shapes~test~3 for"),
         ("?input=p~1x1x1~A", "“input=p~1x1x1~A”, which cannot be read"),
         ("?step=conv1&cell=2.4.x", "“cell=2.4.x”, which cannot be read and is left out: cell is whole numbers such as"),
-        ("?view=lok&chanel=3", "“view=lok”, “chanel=3”, which cannot be read"),
+        ("?view=lok&chanel=3", "“view=lok” and “chanel=3”, which cannot be read and are left out"),
         ("?change=r999", "“change=r999”, which cannot be read"),
         ("?step=conv1&cell=99.4.4", "conv1 has the shape 8×28×28, so it has no cell (99, 4, 4); all of it is shown."),
         ("?step=softmax&cell=5", "softmax has the shape 2, so it has no cell (5); all of it is shown."),

@@ -165,7 +165,7 @@ def test_the_check_finds_the_mistakes_of_an_author(block: str, sentence: str) ->
 def test_the_views_of_the_check_are_those_of_the_page() -> None:
     from convscope.lessons.session import PARTS, VIEWS
 
-    source = (Path(__file__).parents[2] / "web/src/lib/state.svelte.ts").read_text()
+    source = (Path(__file__).parents[2] / "web/src/lib/page-state.ts").read_text()
     listed = re.search(r"export const VIEWS = \[(.*?)\]", source)
     assert listed is not None
     assert re.findall(r'"(\w+)"', listed[1]) == list(VIEWS)

@@ -61,7 +61,7 @@ export class AddressReader {
 /** A part that is one of a few words. */
 export const oneOf = <T extends string>(words: readonly T[]): Form<T> => ({
   from: (text) => words.find((word) => word === text) ?? null,
-  expected: inWords(words),
+  expected: listed(words, "or"),
 });
 
 /** A whole number from 0, of at most nine digits. */
@@ -76,9 +76,9 @@ export const SWITCH: Form<boolean> = {
   expected: "1 or 0",
 };
 
-function inWords(words: readonly string[]): string {
+function listed(words: readonly string[], joint: "and" | "or"): string {
   const [last, ...before] = words.toReversed();
-  return before.length === 0 ? String(last) : `${before.toReversed().join(", ")} or ${last}`;
+  return before.length === 0 ? String(last) : `${before.toReversed().join(", ")} ${joint} ${last}`;
 }
 
 const shortened = (text: string): string => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
@@ -86,9 +86,10 @@ const shortened = (text: string): string => (text.length > LONGEST ? `${text.sli
 /** One sentence about the parts of an address that cannot be read; null if there are none. */
 export function unreadSentence(unread: readonly Unread[]): string | null {
   if (unread.length === 0) return null;
-  const asked = unread.map(({ name, text }) => `“${shortened(`${name}=${text}`)}”`).join(", ");
+  const asked = unread.map(({ name, text }) => `“${shortened(`${name}=${text}`)}”`);
   const forms = new Map(unread.map(({ name, expected }) => [name, expected]));
   const readable = [...forms].map(([name, expected]) => (expected === "" ? "" : `${name} is ${expected}`));
   const known = readable.filter((each) => each !== "").join("; ");
-  return `This address has ${asked}, which cannot be read and is left out${known === "" ? "" : `: ${known}`}.`;
+  const leftOut = asked.length === 1 ? "is left out" : "are left out";
+  return `This address has ${listed(asked, "and")}, which cannot be read and ${leftOut}${known === "" ? "" : `: ${known}`}.`;
 }

@@ -33,13 +33,16 @@ function said(query: string, kept: Beside): Said {
 
 const read = (): Said => said(location.search, history.state as Beside);
 
-const first = typeof location === "undefined" ? said("", null) : read();
+/** Whether the page has an address of its own: not in a report or a widget, whose URL belongs to others. */
+const ADDRESSED = import.meta.env.MODE !== "report" && import.meta.env.MODE !== "widget";
+const ANEW: Said = { state: START, unread: [] };
+
+const first = ADDRESSED && typeof location !== "undefined" ? read() : ANEW;
 let current = $state.raw<State>(first.state);
 let unread = $state.raw(first.unread);
 let followed = true; // whether nothing was chosen since the address was read
 const forgotten = new Set<string>();
 let waiting: ReturnType<typeof setTimeout> | undefined;
-let addressed = true;
 
 function take(from: Said): void {
   ({ state: current, unread } = from);
@@ -69,11 +72,8 @@ export function follow(link: string): void {
   take({ ...to, state: current });
 }
 
-/** Start anew and leave the URL alone, which belongs to others: in a file, a sandboxed frame or a notebook. */
-export function leaveAddress(): void {
-  addressed = false;
-  take({ state: START, unread: [] });
-}
+/** Return to the initial state, for a second widget of a notebook. */
+export const startAnew = (): void => take(ANEW);
 
 /** A state whose step names have become ids, with the steps of its trace. An unknown name leaves the step open. */
 export function resolved(state: State): State {
@@ -111,7 +111,7 @@ export function here(): State {
 function write(): void {
   clearTimeout(waiting);
   waiting = undefined;
-  if (addressed) history.replaceState(beside(current), "", `${location.pathname}${query(current)}`);
+  if (ADDRESSED) history.replaceState(beside(current), "", `${location.pathname}${query(current)}`);
 }
 
 /**
@@ -127,7 +127,7 @@ export function go(patch: Partial<State>, how: "push" | "replace" = "push"): voi
     const changed = query(next) !== query(current) || next.input !== current.input || next.blocks !== current.blocks;
     current = next;
     if (changed) [unread, followed] = [[], false];
-    if (changed && addressed) history.pushState(beside(next), "", `${location.pathname}${query(next)}`);
+    if (changed && ADDRESSED) history.pushState(beside(next), "", `${location.pathname}${query(next)}`);
     return;
   }
   current = next;
@@ -170,11 +170,11 @@ export function link(patch: Partial<State>): string {
   return `${location.pathname}${query({ ...current, ...patch })}`;
 }
 
-if (typeof addEventListener !== "undefined") {
+if (ADDRESSED && typeof addEventListener !== "undefined") {
   addEventListener("popstate", () => {
     clearTimeout(waiting);
     waiting = undefined;
-    if (addressed) take(read());
+    take(read());
   });
   addEventListener("pagehide", () => {
     if (waiting !== undefined) write();

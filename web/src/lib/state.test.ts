@@ -137,7 +137,7 @@ test("one sentence says what was asked, what is readable, and what happens", () 
   const sentence = (text: string): string | null => unreadSentence(readAddress(text).unread);
   expect(sentence("?view=look")).toBeNull();
   expect(sentence("?view=lok&at=x")).toBe(
-    "This address has “view=lok”, “at=x”, which cannot be read and is left out: " +
+    "This address has “view=lok” and “at=x”, which cannot be read and are left out: " +
       "view is look, change, train, compare, probe or kernels; at is a whole number such as 3.",
   );
   expect(sentence("?modle=a")).toBe("This address has “modle=a”, which cannot be read and is left out.");

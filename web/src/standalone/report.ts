@@ -1,7 +1,6 @@
 /** Where a report begins: a page that carries all its numbers and asks no server for any. */
 import { mount } from "svelte";
 import { answerFrom } from "../lib/http";
-import { leaveAddress } from "../lib/state.svelte";
 import "../style.css";
 import { embedded, type Data } from "./embedded";
 import Report from "./Report.svelte";
@@ -34,7 +33,6 @@ const target = document.getElementById("app");
 const text = document.getElementById("data")?.textContent;
 if (target === null || text == null) throw new Error("this report is incomplete: it has no data");
 const data = await Tensors.open<Data & Readonly<{ page: Facts }>>(text);
-leaveAddress();
 const source = embedded(data);
 answerFrom(source, { isRecorded: true });
 window.convscope = async (path) => (await source(path, {})).json() as Promise<unknown>;

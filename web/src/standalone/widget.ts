@@ -1,13 +1,13 @@
 /** Where a notebook's widget begins: the view in a shadow root, so that neither it nor the notebook restyles the other. */
 import { mount, unmount } from "svelte";
 import { answerFrom } from "../lib/http";
-import { leaveAddress } from "../lib/state.svelte";
+import { startAnew } from "../lib/state.svelte";
 import "../style.css";
 import { Channel, type Model } from "./channel.svelte";
 import Widget from "./Widget.svelte";
 
 function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
-  leaveAddress();
+  startAnew();
   const host = document.createElement("div");
   host.dataset["lmSuppressShortcuts"] = "true"; // arrow keys are the view's own, not JupyterLab's commands
   el.append(host);

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 from convscope.expr.primitives.activations import ACTIVATIONS
 from convscope.expr.primitives.arithmetic import ARITHMETIC
-from convscope.expr.primitives.backward import BACKWARD
+from convscope.expr.primitives.backward_activations import BACKWARD_ACTIVATIONS
+from convscope.expr.primitives.backward_losses import BACKWARD_LOSSES
+from convscope.expr.primitives.backward_normalization import BACKWARD_NORMALIZATION
 from convscope.expr.primitives.losses import DISTANCES, PAIRED
 from convscope.expr.primitives.moments import MOMENTS
 from convscope.expr.primitives.primitive import Primitive as Primitive
@@ -17,7 +19,9 @@ from convscope.expr.primitives.updates import UPDATES
 PRIMITIVES: Mapping[str, Primitive] = {
     **ACTIVATIONS,
     **ARITHMETIC,
-    **BACKWARD,
+    **BACKWARD_ACTIVATIONS,
+    **BACKWARD_LOSSES,
+    **BACKWARD_NORMALIZATION,
     **DISTANCES,
     **FAKE,
     **FUNCTIONS,

@@ -1,4 +1,4 @@
-"""Backward: the gradients of activations, softmax and losses.
+"""Backward: the gradients of activations.
 
 Each is the incoming gradient times the slope of the forward function at the recorded number. Slopes are written as the
 kernels calculate them, from the function's input x or from its result y.
@@ -8,7 +8,6 @@ kernels calculate them, from the function's input x or from its result y.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -125,77 +124,7 @@ def _hardswish(grad: Numbers, x: Numbers) -> Numbers:
     return np.where(np.less_equal(x, -3), 0.0, np.where(np.less(x, 3), grad * (x / 3 + 0.5), grad))
 
 
-class NormalizationPaths(NamedTuple):
-    """The parts of the gradient of a normalized number."""
-
-    grad: Numbers
-    from_mean: Numbers
-    x: Numbers
-    mean: Numbers
-    rate: Numbers
-    slope: Numbers
-    weight: Numbers = 1.0
-
-    def total(self) -> Numbers:
-        """The direct path, minus the paths through the mean and the variance."""
-        return (self.grad - self.from_mean - (self.x - self.mean) * self.rate**2 * self.slope) * self.scale
-
-    @property
-    def scale(self) -> Numbers:
-        """The common factor of all three paths."""
-        return self.rate * self.weight
-
-    def size(self, *, separate: bool = False) -> Numbers:
-        """The magnitudes of the three paths; `separate`, of x and mean each with its own factor."""
-        deviation = np.abs(self.x) + np.abs(self.mean) if separate else np.abs(self.x - self.mean)
-        through_rate = deviation * self.rate**2 * np.abs(self.slope)
-        return (np.abs(self.grad) + np.abs(self.from_mean) + through_rate) * np.abs(self.scale)
-
-    def slopes(self) -> tuple[Numbers, ...]:
-        """The slopes by each argument."""
-        deviation, through_rate = self.x - self.mean, self.rate**2 * self.slope * self.scale
-        by_rate = (self.grad - self.from_mean - 3 * deviation * self.rate**2 * self.slope) * self.weight
-        by_weight = (self.grad - self.from_mean - deviation * self.rate**2 * self.slope) * self.rate
-        return (
-            self.scale,
-            -self.scale,
-            -through_rate,
-            through_rate,
-            by_rate,
-            -deviation * self.rate**2 * self.scale,
-            by_weight,
-        )
-
-
-def _smooth_l1(grad: Numbers, x: Numbers, target: Numbers, beta: Numbers, count: Numbers) -> Numbers:
-    difference = x - target
-    return (
-        grad
-        * np.where(difference <= -beta, -1.0, np.where(difference >= beta, 1.0, np.divide(difference, beta)))
-        / count
-    )
-
-
-def _soft_margin(grad: Numbers, x: Numbers, target: Numbers, count: Numbers) -> Numbers:
-    return np.divide(-grad * target, 1 + np.exp(x * target)) / count
-
-
-def _soft_margin_error(
-    precision: Precision, result: Numbers, values: Sequence[Numbers], _errors: Sequence[Numbers]
-) -> Numbers:
-    """The exponent's rounding, an exponential and 8 more; kernels divide exp(-x·target), which may overflow."""
-    grad, x, target, _ = values
-    grown = np.exp(-x * target)
-    near = (np.abs(x * target) + 16) * precision.sum * np.abs(result)
-    lost = np.abs(grad * target) * precision.tiny * (grown < 1) + precision.tiny
-    return np.where(grown * (1 + np.abs(target)) < precision.room, near + lost, np.inf)
-
-
-def _spread(x: Numbers) -> Numbers:
-    return np.maximum(x * (1 - x), 1e-12)
-
-
-BACKWARD: Mapping[str, Primitive] = {
+BACKWARD_ACTIVATIONS: Mapping[str, Primitive] = {
     "pass_above": _kept(
         "{grad} if {x} > {threshold}, else 0",
         lambda x, threshold: ~np.less_equal(x, threshold),
@@ -315,93 +244,5 @@ BACKWARD: Mapping[str, Primitive] = {
         "{grad} × {mask} × {scale}",
         lambda grad, mask, scale: np.where(mask, grad * scale, 0.0 * grad),
         roundings=3,
-    ),
-    "mse_backward": elementary(
-        "{grad} × 2 × ({x} − {target}) ÷ {count}",
-        lambda grad, x, target, count: grad * 2 * (x - target) / count,
-        roundings=5,
-        slopes=lambda grad, x, target, count: (
-            2 * (x - target) / count,
-            2 * grad / count,
-            -2 * grad / count,
-            -grad * 2 * (x - target) / (count * count),
-        ),
-    ),
-    "smooth_l1_backward": elementary(
-        "{grad} × min(max(({x} − {target}) ÷ {beta}, −1), 1) ÷ {count}",
-        _smooth_l1,
-        roundings=8,
-    ),
-    "huber_backward": elementary(
-        "{grad} × min(max({x} − {target}, −{delta}), {delta}) ÷ {count}",
-        lambda grad, x, target, delta, count: grad * np.clip(x - target, -delta, delta) / count,
-        roundings=8,
-    ),
-    "binary_cross_entropy_backward": elementary(
-        "{grad} × {weight} × ({x} − {target}) ÷ ({x} × (1 − {x})) ÷ {count}",
-        lambda grad, x, target, weight, count: grad * weight * (x - target) / _spread(x) / count,
-        roundings=10,
-    ),
-    "soft_margin_backward": Primitive(
-        "−{grad} × {target} ÷ (1 + exp({x} × {target})) ÷ {count}", _soft_margin, _soft_margin_error, many=True
-    ),
-    "nll_backward": elementary(
-        "−{grad} × {weight} ÷ {total}",
-        lambda grad, weight, total: -grad * weight / total,
-        roundings=4,
-        slopes=lambda grad, weight, total: (-weight / total, -grad / total, grad * weight / (total * total)),
-    ),
-    "nll_backward_at": elementary(
-        "−{grad} ÷ {count} if {label} = {index}, else 0",
-        lambda grad, count, label, index: np.where(label == index, -grad / count, 0.0),
-        roundings=4,
-        slopes=lambda grad, count, label, index: (
-            np.where(label == index, -1 / count, 0.0),
-            np.where(label == index, grad / (count * count), 0.0),
-            0.0,
-            0.0,
-        ),
-        branch=lambda grad, count, label, index: "−{grad} ÷ {count}" if label == index else "0",
-    ),
-    "normalize_backward": elementary(
-        "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate} × {weight}",
-        lambda *arguments: NormalizationPaths(*arguments).total(),
-        roundings=lambda f, *arguments: 8 * NormalizationPaths(*arguments).size(),
-        stored=lambda *arguments: 4 * NormalizationPaths(*arguments).size(),
-        slopes=lambda *arguments: NormalizationPaths(*arguments).slopes(),
-    ),
-    "normalize_backward_scaled": elementary(
-        "({grad} − {from_mean} − ({x} − {mean}) × {rate}² × {from_variance}) × {rate}",
-        lambda *arguments: NormalizationPaths(*arguments).total(),
-        roundings=lambda f, *arguments: 12 * NormalizationPaths(*arguments).size(separate=True),
-        stored=lambda *arguments: 4 * NormalizationPaths(*arguments).size(separate=True),
-        slopes=lambda *arguments: NormalizationPaths(*arguments).slopes()[:6],
-        grown=True,
-    ),
-    "normalized_by": elementary(
-        "({x} − {mean}) × {rate}",
-        lambda x, mean, rate: (x - mean) * rate,
-        roundings=lambda f, x, mean, rate: 3 * (np.abs(x) + np.abs(mean)) * np.abs(rate),
-    ),
-    "normalize_backward_fixed": elementary(
-        "{grad} × {rate} × {weight}",
-        lambda grad, rate, weight: grad * rate * weight,
-        roundings=4,
-        stored=lambda grad, rate, weight: grad * rate * weight,
-        slopes=lambda grad, rate, weight: (rate * weight, grad * weight, grad * rate),
-    ),
-    "softmax_backward": elementary(
-        "{y} × ({grad} − {mean})",
-        lambda y, grad, mean: y * (grad - mean),
-        roundings=lambda f, y, grad, mean: 2 * np.abs(f) + 3 * np.abs(y) * (np.abs(grad) + np.abs(mean)),
-        stored=lambda y, grad, mean: np.abs(y) * (np.abs(grad) + np.abs(mean)),
-        slopes=lambda y, grad, mean: (grad - mean, y, -y),
-    ),
-    "log_softmax_backward": elementary(
-        "{grad} − exp({log_p}) × {total}",
-        lambda grad, log_p, total: grad - np.exp(log_p) * total,
-        roundings=lambda f, grad, log_p, total: np.abs(f) + 42 * np.abs(np.exp(log_p) * total),
-        stored=lambda grad, log_p, total: 2 * np.abs(np.exp(log_p) * total),
-        slopes=lambda grad, log_p, total: (1.0, -np.exp(log_p) * total, -np.exp(log_p)),
     ),
 }
