@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,14 @@ def test_too_large_a_picture_is_refused_before_it_is_decoded(tmp_path: Path, mon
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit, which it enforces at twice the number
     with pytest.raises(ImageError, match=r"far more than the 5,999 pixels"):
         read_image(tmp_path / "large.png")
+
+
+def test_pillow_does_not_warn_of_a_picture_within_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (100, 60)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_999)  # it warns above this, and refuses above twice as many
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "large.png").shape == (1, 60, 100)
 
 
 def stored(kind: str) -> bytes:

@@ -4,6 +4,7 @@ Uses Pillow and NumPy; no data sets, no models, no torch.
 """
 
 import re
+import warnings
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -71,7 +72,7 @@ def read_image(
     formats = FORMATS if formats is None else formats
     try:
         _check_file(source, name)
-        with Image.open(source, formats=formats) as opened:
+        with _opened(source, formats) as opened:
             if opened.width * opened.height > max_pixels:
                 raise ImageError(
                     f"{name} has {opened.width}x{opened.height} pixels; at most {max_pixels:,} are read. Scale it down."
@@ -90,13 +91,20 @@ def read_image(
     except UnidentifiedImageError:
         readable = NAMED_FORMATS if formats == FORMATS else " or ".join(formats)
         raise ImageError(f"{name} is not an image that can be read; save it as {readable}.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise ImageError(f"{name} has far more than the {max_pixels:,} pixels that are read. Scale it down.") from None
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
         raise ImageError(f"{name} cannot be read as an image: {_sentence(error)}.") from None
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ImageError(f"{name} has pixels that are not finite numbers; replace them before it can be used.")
     return values
+
+
+def _opened(source: str | Path | BinaryIO, formats: tuple[str, ...]) -> Image.Image:
+    """An image file with its header read; Pillow warns of what is below our own limit too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(source, formats=formats)
 
 
 def _check_file(source: str | Path | BinaryIO, name: str) -> None:

@@ -212,6 +212,9 @@ def test_layers_say_what_no_config_does() -> None:
     grey = card_of(nn.Sequential(nn.Flatten(), nn.Linear(49, 2)))
     assert grey.preprocess == Preprocess(size=(7, 7), channels=1)
     assert grey.notes == ("1 takes 49 numbers, so it is given grey pictures of 7x7",)
+    assert card_of(nn.Linear(4, 2)).notes == (
+        "the layer takes 4 numbers, as a vector: give it an array (.npy) of that length",
+    )
     assert card_of(nn.Linear(3 * 81, 2)).preprocess == Preprocess(size=(9, 9), channels=3)
     assert card_of(nn.Linear(13, 2)).preprocess == Preprocess()
     assert card_of(nn.ReLU()).preprocess == Preprocess()

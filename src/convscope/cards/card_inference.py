@@ -240,15 +240,15 @@ def _detected(model: object) -> Found:
         return declared
     result = _expectation(model)
     if result is None:
-        return "picture", *_from_layers(input_layers(model))
+        return "picture", *_from_layers(model, input_layers(model))
     first = result.layers[0] if result.layers else None
     if not result.ran and result.form == "picture" and (first is None or first.kind == "numbers"):
-        return "picture", *_from_layers([*result.layers, *input_layers(model)])
+        return "picture", *_from_layers(model, [*result.layers, *input_layers(model)])
     preprocess = Preprocess(size=result.size, channels=result.channels)
     if result.size is None or result.channels is None:
         return result.form, preprocess, ()
     if first is not None and first.kind == "numbers":
-        return result.form, preprocess, (_note(first, result.channels, result.size[0]),)
+        return result.form, preprocess, (_note(model, first, preprocess),)
     edges = "x".join(map(str, result.size))
     note = (
         f"it runs with pictures of {edges}, so pictures are resized to that; for another size, --preprocess size=64 "
@@ -285,17 +285,19 @@ def vector_length(model: object) -> int | None:
     (784, 4)
     >>> vector_length(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
     """
-    layers = input_layers(model)
-    if not layers or layers[0].kind != "numbers" or not is_module(model):
-        return None
     card = card_of(model)
-    if card.form != "picture" or card.inputs:
-        return None
+    layers = [] if card.form != "picture" or card.inputs else input_layers(model)
+    return layers[0].count if layers and _takes_vector(model, layers[0], card.preprocess) else None
+
+
+def _takes_vector(model: object, first: InputLayer, picture: Preprocess) -> bool:
+    """Whether a model runs further with as many numbers as its first layer takes than with pictures."""
+    if first.kind != "numbers" or not is_module(model):
+        return False
     from convscope.cards.trial_runs import goes_further  # noqa: PLC0415 - so that pictures alone do not load torch
 
-    channels, size = card.preprocess.channels, card.preprocess.size
-    picture = (channels, *size) if channels and size else None
-    return layers[0].count if goes_further(model, (layers[0].count,), picture) else None
+    shape = (picture.channels, *picture.size) if picture.channels and picture.size else None
+    return goes_further(model, (first.count,), shape)
 
 
 def _expectation(model: object) -> "Expectation | None":
@@ -329,7 +331,7 @@ def _declared(model: object) -> Found | None:
     return forms[len(shapes[0])], Preprocess(size=edges, channels=channels), ()  # type: ignore[arg-type]
 
 
-def _from_layers(layers: list[InputLayer]) -> tuple[Preprocess, tuple[str, ...]]:
+def _from_layers(model: object, layers: list[InputLayer]) -> tuple[Preprocess, tuple[str, ...]]:
     """The channels of the first convolution; for a linear layer the square picture of as many numbers."""
     if not layers:
         return Preprocess(), ()
@@ -339,12 +341,17 @@ def _from_layers(layers: list[InputLayer]) -> tuple[Preprocess, tuple[str, ...]]
     for channels in (1, 3):
         edge = square(first, channels)
         if edge:
-            return Preprocess(size=(edge, edge), channels=channels), (_note(first, channels, edge),)
+            preprocess = Preprocess(size=(edge, edge), channels=channels)
+            return preprocess, (_note(model, first, preprocess),)
     return Preprocess(), ()
 
 
-def _note(first: InputLayer, channels: int, edge: int) -> str:
-    return f"{first}, so it is given {'grey' if channels == 1 else 'colour'} pictures of {edge}x{edge}"
+def _note(model: object, first: InputLayer, picture: Preprocess) -> str:
+    if _takes_vector(model, first, picture):
+        return f"{first}, as a vector: give it an array (.npy) of that length"
+    assert picture.size is not None
+    kind, edges = "grey" if picture.channels == 1 else "colour", "x".join(map(str, picture.size))
+    return f"{first}, so it is given {kind} pictures of {edges}"
 
 
 def _folder_of(config: object) -> Path | None:
