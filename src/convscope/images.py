@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from convscope.errors import ImageError
 from convscope.files import unsuitable
@@ -100,7 +100,7 @@ def read_image(
     return values
 
 
-def _opened(source: str | Path | BinaryIO, formats: tuple[str, ...]) -> Image.Image:
+def _opened(source: str | Path | BinaryIO, formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """An image file with its header read; Pillow warns of what is below our own limit too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

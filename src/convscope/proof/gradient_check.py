@@ -7,6 +7,7 @@ Random numbers, such as a dropout's mask, are the recorded ones. Uses traces, ru
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -70,41 +71,54 @@ def check_gradients(
         unable = _reason(error, "product of the chain")
     else:
         names = [*far]
-    moved, flipped, lost, furthest, worst = 0, 0, 0, 0.0, ""
-    too_large = _too_large(trace)
+    tally, too_large = _Tally(), _too_large(trace)
     try:
         for name, cell, difference in _differences(
             derivatives, [] if too_large else names, expected, np.random.default_rng(seed)
         ):
-            moved += 1
-            flipped += difference is FLIPPED
-            lost += difference is LOST
-            if isinstance(difference, float) and not difference <= furthest:
-                furthest, worst = difference, f"{name}[{', '.join(map(str, cell))}]"
+            tally.add(name, cell, difference)
     except UNABLE as error:
         unable = _reason(error, "finite difference")
     last = max(far, key=lambda name: far[name], default="")
-    withheld = next(
-        (
-            f"{node.kind} gives no gradient of {operand.name}, though its result depends on it"
-            for node, operand in derivatives.withheld()
-        ),
-        "",
-    )
     return GradientCheck(
-        moved=moved,
-        flipped=flipped,
-        lost=lost,
-        furthest=furthest,
-        worst=worst,
+        moved=tally.moved,
+        flipped=tally.flipped,
+        lost=tally.lost,
+        furthest=tally.furthest,
+        worst=tally.worst,
         chained=len(far),
         chain_furthest=far.get(last, 0.0),
         chain_worst=last,
         unable=unable,
         too_large=too_large,
         left_out=len(step.gradients) - len(names),
-        withheld=withheld,
+        withheld=_withheld(derivatives),
     )
+
+
+@dataclass(slots=True, eq=False)
+class _Tally:
+    """Counts of the finite differences, and the one furthest from its gradient."""
+
+    moved: int = 0
+    flipped: int = 0
+    lost: int = 0
+    furthest: float = 0.0
+    worst: str = ""
+
+    def add(self, name: str, cell: Cell, difference: float | str) -> None:
+        self.moved += 1
+        self.flipped += difference is FLIPPED
+        self.lost += difference is LOST
+        if isinstance(difference, float) and not difference <= self.furthest:
+            self.furthest, self.worst = difference, f"{name}[{', '.join(map(str, cell))}]"
+
+
+def _withheld(derivatives: Derivatives) -> str:
+    """A sentence about a step that gives no gradient of what its result depends on; empty if there is none."""
+    for node, operand in derivatives.withheld():
+        return f"{node.kind} gives no gradient of {operand.name}, though its result depends on it"
+    return ""
 
 
 def _chained(derivatives: Derivatives, names: Collection[str]) -> tuple[dict[str, Array], dict[str, float]]:
