@@ -100,8 +100,8 @@ LAYERS = (
         "How convolution, max pooling, mean and linear layer calculate a number",
         (
             "convscope plot number runs/simple-cnn mnist:test/7 --at conv1:0,10,10",
-            "convscope plot number runs/simple-cnn mnist:test/7 --at pool:0,5,5",
-            "convscope plot number runs/crosses crosses:plus --at pool:0,0,0",
+            "convscope plot number runs/simple-cnn mnist:test/7 --at pool:2,5,5",
+            "convscope plot number runs/crosses crosses:damaged-plus --at pool:0,0,0",
             "convscope plot number runs/simple-cnn mnist:test/7 --at fc1:7",
         ),
         draws=4,
@@ -177,7 +177,7 @@ BY_HAND = (
     Row(
         4,
         "Trained by Adam 1e-3 with batches of 64",
-        ("convscope train mnist --recipe tutorial", "convscope evaluate runs/simple-cnn"),
+        ("convscope train mnist --recipe tutorial --out runs/by-adam", "convscope evaluate runs/by-adam"),
         ("batch 64, adam, lr 0.001", "accuracy"),
     ),
     Row(
@@ -268,8 +268,12 @@ SHAPES = (
     Row(
         5,
         "The shapes of weights for 1-1, 1-n, n-1 and n-m channels",
-        ("convscope trace runs/shapes-cnn-1 shapes:train/0", "convscope trace shapes-cnn shapes:train/0"),
-        ("conv1.weight 1x1x3x3", "conv1.weight 8x1x3x3", "conv2.weight 16x8x3x3"),
+        (
+            "convscope trace runs/shapes-cnn-1 shapes:train/0",
+            "convscope trace shapes-cnn shapes:train/0",
+            "from torch import nn\n\nprint(cs.trace(nn.Conv2d(3, 1, 3, padding=1), np.zeros((3, 28, 28), np.float32)))",
+        ),
+        ("conv1.weight 1x1x3x3", "conv1.weight 8x1x3x3", "conv2.weight 16x8x3x3", "weight 1x3x3x3"),
     ),
     Row(
         5,
@@ -295,12 +299,15 @@ SHAPES = (
         ("convscope train color-shapes --recipe tutorial",),
         ("132 parameters", "test accuracy"),
     ),
-    Row(5, "The sum of each kernel per colour", ("convscope plot kernels runs/color-cnn",), draws=1),
+    Row(5, "The sum of each kernel per colour", ("convscope plot kernels runs/color-cnn",), ("red", "sum"), draws=1),
     Row(
         5,
         "Yellow squares, red squares, yellow circles: do the borders of red objects vanish?",
-        ("convscope plot maps runs/color-cnn --step conv1 --dataset color-shapes",),
-        draws=1,
+        (
+            "convscope plot maps runs/color-cnn --step conv1 --dataset color-shapes",
+            "convscope plot maps runs/color-cnn color-shapes:test/199 --step conv1",
+        ),
+        draws=2,
     ),
 )
 

@@ -146,6 +146,16 @@ def test_a_network_of_ones_own_predicts_with_its_weights_its_classes_and_what_it
     assert (refused.status, "must be 'stretch' or 'crop' or 'pad' or 'mnist'" in refused.err) == (2, True)
 
 
+def test_a_note_that_concerns_all_pictures_is_printed_once(convscope: Commands) -> None:
+    images = "crosses:damaged-plus", "crosses:damaged-x"
+    untrained = convscope("predict", "crosses", *images).err
+    assert untrained.count("note: the model has a single output and no class names") == 1
+    assert "note: crosses:damaged" not in untrained
+    published = convscope("predict", "crosses", *images, "--model-arg", "published=True")
+    assert published.out.splitlines()[::2] == ["crosses:damaged-plus: plus (correct)", "crosses:damaged-x: x (correct)"]
+    assert "class names" not in published.err
+
+
 def test_an_answer_that_should_not_be_believed_says_so(tmp_path: Path) -> None:
     model = cs.load_model("shapes-cnn")
     attach(model, Card("net", cs.card_of(model).preprocess, classes=("square",)))

@@ -75,7 +75,7 @@ def test_plot_writes_a_figure_and_says_where(
     message = command("plot", *(str(run) if word == "RUN" else word for word in arguments))
     with Image.open(file) as picture:
         size = f"{picture.width}x{picture.height}"
-    assert re.fullmatch(rf"wrote {re.escape(file)} \({size} pixels, [\d,]+ kB\)\n", message)
+    assert re.fullmatch(rf"wrote {re.escape(file)} \({size} pixels, [\d,]+ kB\)", message.splitlines()[-1])
 
 
 def test_filter_takes_typed_numbers_and_prints_small_outputs(command: Callable[..., str]) -> None:
@@ -83,6 +83,20 @@ def test_filter_takes_typed_numbers_and_prints_small_outputs(command: Callable[.
     assert message[-4:-1] == ["  2  5  1", "  2  2  3", "  2  3  4"]
     with pytest.raises(cs.UsageError, match="the picture '1 2; 3' has rows of 2 and 1 numbers"):
         command("filter", "1 2; 3", "--kernel", "blur")
+
+
+def test_kernels_are_titled_with_their_model_and_larger_ones_summed_as_text(command: Callable[..., str]) -> None:
+    printed = command("plot", "kernels", "color-cnn", "--out", "k.svg")
+    head, columns, first, second, wrote = printed.strip().split("\n")
+    assert head == "conv1.weight (2x3x3x3), summed over rows and columns"
+    assert wrote.startswith("wrote k.svg")
+    assert columns.split() == ["red", "green", "blue", "sum", "bias"]
+    for line in (first, second):
+        *channels, total, _bias = (float(number.replace("−", "-")) for number in line.split()[2:])
+        assert sum(channels) == pytest.approx(total, abs=2e-4)
+    titles = [text.get_text() for text in cs.plot.kernels("color-cnn").axes[0].texts]
+    assert titles[0] == "color-cnn: kernels of conv1"
+    assert command("plot", "kernels", "mnist-convnet", "--layer", "conv2", "--out", "l.svg").startswith("wrote l.svg")
 
 
 def test_connections_has_a_line_for_each_product(command: Callable[..., str]) -> None:

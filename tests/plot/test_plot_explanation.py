@@ -267,5 +267,10 @@ def test_depth_2_draws_the_nine_windows_of_the_tutorials_hand_calculation() -> N
     sums = [text.get_text() for text in figure.axes[0].texts if " + 2.2435 = " in text.get_text()]
     ends = "−0.6951 2.4405 0.1171 −0.1267 2.2097 −1.4276 −0.9497 1.9848 −0.1690"
     assert [text.rpartition(" = ")[2] for text in sums] == ends.split()
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert images[-10] == "kernel"
+    assert "conv1.weight[0, 0]" in said
+    assert "bias 2.2435" in said
+    assert said.count("pad") == 4 * 5 + 4 * 3  # four corners, four borders
     with pytest.raises(UsageError, match="depth is 1, or 2"):
         cs.plot.explanation(why, depth=3)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,18 @@ def test_an_average_over_all_places_is_invariant_and_its_maps_are_only_equivaria
     assert inner > 0.95
     assert "maps (equivariance)" in str(result)
     assert "the answer (invariance) stays" in str(result)
+
+
+def test_each_column_of_a_table_of_levels_names_its_model() -> None:
+    models = {"a": cs.load_model("shapes-mlp"), "b": cs.load_model("shapes-mlp", seed=1)}
+    result = cs.probe.shift(models, cs.load_dataset("shapes", split="test"), kind="scale", levels=[(1.0,)])
+    assert re.split(r"  +", str(result).split("\n")[2]) == [
+        "level",
+        "a: right",
+        "b: right",
+        "a: same class",
+        "b: same class",
+    ]
 
 
 def test_noise_is_the_same_each_time_and_levels_are_checked() -> None:

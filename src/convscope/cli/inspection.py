@@ -1,6 +1,6 @@
 """The commands that show numbers and prove them: trace, explain, verify, summary, check."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import convscope as cs
 from convscope.cli.console import reading_progress, say, show_json, show_table, show_text
 from convscope.cli.options import Commands, DataDir, Inputs, Json, Loading, spread
 from convscope.cli.training_step import StepOptions
-from convscope.render.numbers import grid_lines
+from convscope.render.numbers import aligned, grid_lines
 
 if TYPE_CHECKING:
     from convscope.typing import Array
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_WRITTEN = 32
 """Parameters of up to this many numbers are written out as text."""
+MAX_KERNELS, MAX_CHANNELS = 32, 8
+"""Kernels of up to this many are summed up as text."""
 
 Model = Annotated[str, typer.Argument(help="A run folder, a built-in model, file.py:Class or package.module:factory.")]
 Image = Annotated[
@@ -204,6 +206,29 @@ def weight_lines(parameters: "Mapping[str, Array]") -> list[str]:
         for plane in planes:
             lines += [f"  {line}" for line in grid_lines(plane)]
     return lines
+
+
+def show_kernel_sums(parameters: "Mapping[str, Array]", inputs: "Sequence[str]" = ()) -> None:
+    """The sum of each kernel over each input channel, and its bias, as a table; nothing if it would be a large one.
+
+    Args:
+        parameters: Those of one layer, by name.
+        inputs: Names of its input channels; else they have numbers.
+    """
+    name, weight = next(((n, v) for n, v in parameters.items() if v.ndim == 4), ("", None))
+    if weight is None or weight.shape[0] > MAX_KERNELS or weight.shape[1] > MAX_CHANNELS:
+        return
+    bias = parameters.get(f"{name.rpartition('.')[0]}.bias")
+    channels = inputs if len(inputs) == weight.shape[1] else [f"input {k}" for k in range(weight.shape[1])]
+    sums = weight.astype("float64").sum(axis=(2, 3))
+    columns: dict[str, Iterable[str]] = {"": [f"kernel {k}" for k in range(len(weight))]}
+    if len(channels) > 1:
+        columns |= {channel: aligned(sums[:, k]) for k, channel in enumerate(channels)}
+    columns["sum"] = aligned(sums.sum(axis=1))
+    if bias is not None:
+        columns["bias"] = aligned(bias)
+    say(f"{name} ({'x'.join(map(str, weight.shape))}), summed over rows and columns")
+    show_table(tuple(columns), zip(*columns.values(), strict=True), right=tuple(columns)[1:])
 
 
 def parse_cell(text: str) -> tuple[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ import typer
 
 import convscope as cs
 from convscope.cli.console import Out, reading_progress, remark, save, say, show_json, target, write
-from convscope.cli.inspection import explained, weight_lines, weights_of
+from convscope.cli.inspection import explained, show_kernel_sums, weight_lines, weights_of
 from convscope.cli.options import (
     Commands,
     DataDir,
@@ -166,8 +166,11 @@ def kernels(
         written = save(figure, to)
         show_json({"weights": {name: value.tolist() for name, value in weights.items()}, "figure": str(written)})
         return
-    for line in weight_lines(weights):
+    lines = weight_lines(weights)
+    for line in lines:
         say(line)
+    if not lines:
+        show_kernel_sums(weights, colors)
     write(figure, to)
 
 

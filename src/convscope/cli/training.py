@@ -1,7 +1,7 @@
 """The commands train, evaluate and predict, and the progress of a training."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -315,8 +315,11 @@ def predict(
     if as_json:
         show_json([prediction.to_json() for prediction in predictions])
         return
+    shared = [note for note in predictions[0].notes if all(note in p.notes for p in predictions[1:])]
+    for note in shared:
+        remark(f"note: {note}")
     for prediction in predictions:
-        _show_prediction(prediction, top)
+        _show_prediction(prediction, top, without=shared)
     own_pictures = [p for p in predictions if p.label is None and p.probabilities is not None]
     if own_pictures:
         remark(f"note: {_CLOSED.format(len(own_pictures[0].classes))}")
@@ -325,7 +328,7 @@ def predict(
 _CLOSED = "the probabilities cover only {} classes; a picture of anything else is assigned one of them, too"
 
 
-def _show_prediction(prediction: "cs.Prediction", top: int) -> None:
+def _show_prediction(prediction: "cs.Prediction", top: int, without: Sequence[str] = ()) -> None:
     name = prediction.classes[prediction.best]
     truth = ""
     if prediction.label is not None:
@@ -333,7 +336,8 @@ def _show_prediction(prediction: "cs.Prediction", top: int) -> None:
         truth = f" ({'correct' if prediction.best == prediction.label else wrong})"
     say(f"{prediction.image}: {name}{truth}")
     for note in prediction.notes:
-        remark(f"note: {prediction.image}: {note}")
+        if note not in without:
+            remark(f"note: {prediction.image}: {note}")
     if prediction.probabilities is None:
         say(f"  {decimal(prediction.output[0])}, nearest to class number {prediction.best}")
         return

@@ -17,6 +17,8 @@ from convscope.type_checks import check_kind, takes
 from convscope.typing import Array
 
 AT_ONCE = 256
+MOST_CLASSES = 10
+"""Classes whose names are printed."""
 NUMBER = re.compile("-?[0-9]{1,18}")
 """A text that names an image by its index; a longer one is a name."""
 
@@ -63,6 +65,19 @@ class Dataset(RichDisplay):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """What it contains.
+
+        >>> Dataset("two", np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 1]), ("plus", "cross"), split="test")
+        <Dataset two:test: 2 images of 1x3x3, 2 classes: plus, cross>
+        """
+        size = "x".join(map(str, self.shape))
+        classes = ", ".join(self.classes[:MOST_CLASSES]) + ", …" * (len(self.classes) > MOST_CLASSES)
+        return (
+            f"<Dataset {self.name}:{self.split}: {len(self):,} image{'s' * (len(self) != 1)} of {size}, "
+            f"{len(self.classes):,} class{'es' * (len(self.classes) != 1)}: {classes}>"
+        )
 
     @property
     def listed(self) -> int:

@@ -71,7 +71,8 @@ class ModelEntry:
         shown = DATASETS[self.data[0]].preprocess if self.data else Preprocess()
         preprocess = replace(shown, size=size, channels=args.get("channels", channels))
         notes = (PUBLISHED,) if args.get("published") else ()
-        return Card(self.name, preprocess, source=self.name, fixed_size=height > 0, notes=notes)
+        classes = DATASETS[self.data[0]].classes if notes else ()  # the outputs of random weights mean nothing
+        return Card(self.name, preprocess, classes=classes, source=self.name, fixed_size=height > 0, notes=notes)
 
     def fits(self, shape: tuple[int, int, int], classes: int) -> dict[str, object]:
         """The arguments that adapt the network to another image shape or number of classes.

@@ -136,7 +136,8 @@ class Trace(RichDisplay):
         return iter(self.steps)
 
     def __repr__(self) -> str:
-        return spelled(f"<Trace of {self.card.name}: {len(self.steps)} steps>")
+        plural = "s" * (len(self.steps) != 1)
+        return spelled(f"<Trace of {self.card.name}: {len(self.steps)} step{plural}>")
 
     def __str__(self) -> str:
         """The steps as a table: name, operation, shape, parameters; the middle of a long one is left out."""

@@ -68,6 +68,35 @@ def draw_products(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A sum over a window of one channel, to be drawn small: its products, or its kernel."""
+
+    dot: Dot
+    channel: Channel
+
+    @property
+    def kernel(self) -> str:
+        """The plane of weights that it is multiplied by, such as `conv1.weight[0, 0]`; empty without one."""
+        right = self.dot.right
+        return "" if right is None else _place(right, int(self.channel.terms[0, 0]))
+
+    @property
+    def weights(self) -> Array:
+        """The weights, shape (R, S)."""
+        return np.asarray(self.dot.weights[self.channel.terms])
+
+    @property
+    def products(self) -> Array:
+        """The products, shape (R, S)."""
+        return np.asarray(self.dot.products[self.channel.terms])
+
+    def draw(self, sheet: Sheet, area: Area, scale: ColorScale, name: str) -> None:
+        """The products in their cells; padding hatched."""
+        digits = Digits.of(map(float, self.products.flat))
+        _columns(self.dot, [self.channel], digits, None, scale=scale, name=name)[-1].draw(sheet, self.channel, area)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _ProductColumn:
     """One of window, kernel and products: its numbers, how they are written and coloured."""
 
@@ -101,7 +130,15 @@ class _ProductColumn:
             _pads(sheet, ~inside, area)
 
 
-def _columns(dot: Dot, channels: list[Channel], digits: Digits, grey: Grey | None) -> list[_ProductColumn]:
+def _columns(
+    dot: Dot,
+    channels: list[Channel],
+    digits: Digits,
+    grey: Grey | None,
+    *,
+    scale: ColorScale | None = None,
+    name: str = "products",
+) -> list[_ProductColumn]:
     shown = np.concatenate([channel.terms.ravel() for channel in channels])
     inside = np.ones(len(dot.left), bool) if dot.left.inside is None else dot.left.inside
     everywhere = np.ones(len(dot.left), bool)
@@ -120,7 +157,7 @@ def _columns(dot: Dot, channels: list[Channel], digits: Digits, grey: Grey | Non
     kernel = _ProductColumn(
         "kernel", dot.weights, weights, scales[1], lambda c: _place(right, int(c.terms[0, 0])), everywhere
     )
-    total = _ProductColumn("products", products, digits, scales[2], lambda _: "products", inside)
+    total = _ProductColumn(name, products, digits, scale or scales[2], lambda _: "products", inside)
     return [window, kernel, total]
 
 

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
-from convscope.plot.canvas.calculation import SLIM, WIDE, WRITTEN, Grey, badge, draw_graph, draw_products, ledger
+from convscope.plot.canvas.calculation import (
+    SLIM,
+    WIDE,
+    WRITTEN,
+    Grey,
+    Window,
+    badge,
+    draw_graph,
+    draw_products,
+    ledger,
+)
 from convscope.plot.canvas.sheet import SMALL, Area, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import choose
 from convscope.plot.canvas.style import ACCENT, INK, MUTED, PAGE, ColorScale, styled
@@ -77,7 +87,7 @@ def _draw_parts(sheet: Sheet, y: float, explained: Explanation) -> None:
     leaves = [leaf for leaf in explained.parts(all=True) if isinstance(leaf, Leaf)]
     parts = [part for leaf in leaves if (part := explained.follow(leaf)) is not None]
     windows = [
-        (part, part.expr, part.expr.products[channels[0].terms])
+        (part, Window(part.expr, channels[0]))
         for part in parts
         if isinstance(part.expr, Dot) and len(channels := channels_of(part.expr)) == 1
     ]
@@ -85,19 +95,37 @@ def _draw_parts(sheet: Sheet, y: float, explained: Explanation) -> None:
     if not windows:
         sheet.text(0, y, "no number behind it is a sum over a window of one channel", points=SMALL, color=MUTED)
         return
-    scale = ColorScale.of(*(plane for _, _, plane in windows))
-    cell = SLIM if max(max(plane.shape) for _, _, plane in windows) > 3 else WIDE
+    scale = ColorScale.of(*(window.products for _, window in windows), *(window.weights for _, window in windows))
+    cell = SLIM if max(max(window.products.shape) for _, window in windows) > 3 else WIDE
     left_out = f", {len(windows)} of {len(parts)}" if len(windows) < len(parts) else ""
-    sheet.text(0, y, f"the windows behind it: products of window and kernel{left_out}", points=SMALL, color=INK)
-    across = min(len({part.cell[-1] for part, _, _ in windows}), PARTS_ACROSS)
-    for index, (part, dot, plane) in enumerate(windows):
-        w, h = snap(cell[0]) * plane.shape[1], snap(cell[1]) * plane.shape[0]
+    y = _draw_kernel(sheet, y, [window for _, window in windows], cell, scale)
+    caption = f"the windows behind it: each cell times the kernel's weight at its place{left_out}"
+    sheet.text(0, y, caption, points=SMALL, color=INK)
+    across = min(len({part.cell[-1] for part, _ in windows}), PARTS_ACROSS)
+    for index, (part, window) in enumerate(windows):
+        w, h = (snap(side) * count for side, count in zip(cell, window.products.shape[::-1], strict=True))
         x, top = snap(index % across * (w + 0.35)), snap(y + 0.4 + index // across * (h + 0.62))
         sheet.text(x, top - 0.08, part.name, points=SMALL, color=MUTED)
-        sheet.numbers(plane, (x, top, w, h), scale, f"products of {part.name}")
-        bias = dot.bias.value() if dot.bias is not None else 0.0
-        total = f"{decimal(dot.total())} + {decimal(bias)} = {result(dot)}"
-        sheet.text(x, top + h + 0.14, total, points=SMALL)
+        window.draw(sheet, (x, top, w, h), scale, f"products of {part.name}")
+        dot = window.dot
+        bias = f" + {decimal(dot.bias.value())}" if dot.bias is not None else ""
+        sheet.text(x, top + h + 0.14, f"{decimal(dot.total())}{bias} = {result(dot)}", points=SMALL)
+
+
+def _draw_kernel(sheet: Sheet, y: float, windows: list[Window], cell: tuple[float, float], scale: ColorScale) -> float:
+    """The kernel and the bias, if all windows have the same; returns where the windows begin."""
+    window = windows[0]
+    biases = {each.dot.bias.value() if each.dot.bias is not None else None for each in windows}
+    if not window.kernel or len({each.kernel for each in windows}) > 1 or len(biases) > 1:
+        return y
+    w, h = (snap(side) * count for side, count in zip(cell, window.weights.shape[::-1], strict=True))
+    top = snap(y + 0.12)
+    sheet.text(0, y, window.kernel, bold=True)
+    sheet.numbers(window.weights, (0.0, top, w, h), scale, "kernel")
+    bias = biases.pop()
+    if bias is not None:
+        sheet.text(0, top + h + 0.14, f"bias {decimal(bias)}", points=SMALL, color=MUTED)
+    return float(top + h + 0.6)
 
 
 def _verdict(sheet: Sheet, y: float, status: Status) -> None:

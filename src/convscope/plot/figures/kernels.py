@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from convscope.cards.card import attached
 from convscope.errors import ModelError, ShapeError, UnknownName, UsageError
 from convscope.plot.arguments import model_of
 from convscope.plot.canvas.sheet import FOOT, SMALL, Area, Sheet, snap, tile
@@ -43,6 +44,12 @@ class _KernelLayer:
     @property
     def title(self) -> str:
         return f"kernels of {self.name}" if self.name else "kernels"
+
+    @property
+    def legend(self) -> str:
+        """What the sums below the kernels are."""
+        flat = self.weight.shape[1] == 1
+        return "Σ is the sum of the numbers above it" if flat else "Σ is the sum over an input channel"
 
     @cached_property
     def sums(self) -> NDArray[np.str_]:
@@ -76,7 +83,14 @@ class _Columns:
 
 @takes()
 @styled()
-def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS, inputs: Sequence[str] = ()) -> Figure:
+def kernels(
+    model: object,
+    layer: str | None = None,
+    *,
+    most: int = MOST_KERNELS,
+    inputs: Sequence[str] = (),
+    name: str | None = None,
+) -> Figure:
     """The kernels of one convolution: their numbers in one colour scale, the sum over each input channel, the bias.
 
     >>> cross = np.array([[[[0, 1, 0], [1, 1, 1], [0, 1, 0]]]])
@@ -88,6 +102,7 @@ def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS
         layer: The name of the convolution, by default the first.
         most: How many kernels at most; of more, those with the largest range are drawn, and the figure says so.
         inputs: Names of the image's channels, which the first convolution reads; else channels have numbers.
+        name: The model's name in the title; by default that on its card.
 
     Raises:
         ModelError: the model has no convolution.
@@ -106,7 +121,10 @@ def kernels(model: object, layer: str | None = None, *, most: int = MOST_KERNELS
     scale = ColorScale.of(chosen.weight)
     channel_names = tuple(inputs) if chosen.first and len(inputs) == chosen.weight.shape[1] else ()
     sheet = Sheet()
-    y = sheet.header(chosen.title, *_facts(chosen, rows, columns)) + 0.12
+    card = attached(network)
+    owner = name if name is not None else card.name if card is not None else ""
+    title = f"{owner}: {chosen.title}" if owner else chosen.title
+    y = sheet.header(title, *_facts(chosen, rows, columns)) + 0.12
     draw = _list if chosen.weight.shape[1] == 1 else _lines
     y = draw(sheet, y, chosen, rows, _Columns(columns.shown, channel_names), scale=scale)
     sheet.legend(0, y + 0.1, min(sheet.right, 2.4), scale)
@@ -118,11 +136,9 @@ def _facts(layer: _KernelLayer, rows: Choice, columns: Choice) -> tuple[str, ...
     grouped = f", {layer.groups} groups" if layer.groups > 1 else ""
     bias = "with bias" if layer.bias is not None else "no bias"
     other_layers = f"other convolutions: {', '.join(layer.others[:6])}{', …' if len(layer.others) > 6 else ''}"
-    sums = (
-        "Σ is the sum of the numbers above it" if layer.weight.shape[1] == 1 else "Σ is the sum over an input channel"
-    )
+    shape = size(layer.weight.shape[1:])
     return (
-        f"{count:,} kernel{'s' if count > 1 else ''} of {size(layer.weight.shape[1:])}{grouped}, {bias} · {sums}",
+        f"{count:,} kernel{'s' if count > 1 else ''} of {shape}{grouped}, {bias} · {layer.legend}",
         "; ".join(filter(None, (rows.summary, columns.summary))),
         other_layers if layer.others else "",
     )

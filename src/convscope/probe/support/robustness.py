@@ -110,7 +110,7 @@ class Shift(RichDisplay):
 
     def _table(self) -> Table:
         """A row per level."""
-        head = ("level", *(f"{result.model}: right" for result in self.models), *("same class" for _ in self.models))
+        head = ("level", *(f"{result.model}: {fact}" for fact in ("right", "same class") for result in self.models))
         rows = []
         for k, level in enumerate(self.levels):
             right = [str(Proportion(int(result.right[k]), self.images)) for result in self.models]
