@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The sources of the explorer's page: after a change, installing rebuilds it (hatch_build.py).
 PAGE := hatch_build.py $(shell find web -type f -not -path 'web/node_modules/*' 2>/dev/null)
 
-.PHONY: demo test test-all test-oldest test-newest fuzz sweep summary-study notebooks check format bench docs docs-cli dist clean web web-types web-check
+.PHONY: demo test test-all test-oldest test-newest fuzz sweep summary-study notebooks check format bench docs docs-cli pictures dist clean web web-types web-check
 
 demo: .venv/demo.stamp
 	@$(BIN)/convscope demo
@@ -102,6 +102,10 @@ docs: .venv/test.stamp web/node_modules/.package-lock.json
 
 docs-cli: .venv/test.stamp
 	$(BIN)/python -m convscope.cli.reference > docs/reference/cli.md
+
+# The pictures of README and docs: the present page in Chromium.
+pictures: .venv/test.stamp
+	$(BIN)/python scripts/docs_pictures.py
 
 # Wheel and sdist in dist/, checked: their metadata, the page inside, and that each installs and runs without node.
 dist: .venv/demo.stamp build/dist/bin/twine

@@ -93,6 +93,15 @@ def test_a_number_has_one_colour_on_the_map_and_in_its_window(page: Any, shapes:
     assert {*window.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")} <= {*on_map}
 
 
+def test_nothing_jumps_as_the_names_of_a_window_grow(page: Any, shapes: Any) -> None:
+    """From rows 2-4 to rows 10-12: the caption needs a second line."""
+    tops = []
+    for cell in ("2.3.3", "2.15.13"):
+        visit(page, shapes, f"?step=conv1&channel=2&cell={cell}&slide=1", READY)
+        tops.append(page.locator(".slide .middle [data-cell]").first.bounding_box()["y"])
+    assert tops[0] == tops[1]
+
+
 def test_it_is_dragged_from_either_side(page: Any, shapes: Any, traced: cs.Trace) -> None:
     visit(page, shapes, "?step=pool1&channel=3&cell=3.0.0&slide=1", READY)
     press(page, 1, 4, 6, 9)

@@ -64,7 +64,13 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def tab(
-    within: Any, *, size: tuple[int, int] = WIDE, scheme: str = "light", first: bool = False, touch: bool = False
+    within: Any,
+    *,
+    size: tuple[int, int] = WIDE,
+    scheme: str = "light",
+    first: bool = False,
+    touch: bool = False,
+    scale: float = 1,
 ) -> Iterator[Any]:
     """A page that must end without a console error, an exception or refused content.
 
@@ -74,9 +80,12 @@ def tab(
         scheme: light or dark.
         first: Whether it is a first visit, with hints.
         touch: Whether it is a telephone or a tablet: fingers, and no mouse.
+        scale: Pixels of a screenshot for each CSS pixel.
     """
     viewport = {"width": size[0], "height": size[1]}
-    context = within.new_context(viewport=viewport, color_scheme=scheme, has_touch=touch, is_mobile=touch)
+    context = within.new_context(
+        viewport=viewport, color_scheme=scheme, has_touch=touch, is_mobile=touch, device_scale_factor=scale
+    )
     context.set_default_timeout(int(os.environ.get("CONVSCOPE_BROWSER_TIMEOUT", "90_000")))
     context.add_init_script(WATCH)
     if not first:

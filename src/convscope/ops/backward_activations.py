@@ -121,7 +121,7 @@ def _note(function: str, parts: Mapping[str, Leaf]) -> str:
     if not function.startswith("pass_"):
         return ""
     passes = bool(Apply(function, {**parts, "grad": number(1.0, "grad")}).value())
-    return "the gradient, passed on unchanged" if passes else "zero: the activation is flat here, so nothing passes"
+    return "the gradient, passed on unchanged" if passes else "zero, because the activation is flat here"
 
 
 def activation_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
