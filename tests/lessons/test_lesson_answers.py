@@ -111,6 +111,11 @@ def test_a_misconception_gets_its_text_and_any_answer_its_calculation() -> None:
     assert question.judge(question.read("10")).because.text == "why"
 
 
+def test_an_answer_that_is_a_sentence_gets_no_second_full_stop() -> None:
+    asked = Asked("q", "?", "They move.", {"They move.": "They move.", "no": "no"}, None, Output(), ())
+    assert asked.judge("no").text == "Not quite: the answer is **They move.**"
+
+
 def test_a_tolerance_is_absolute() -> None:
     question = asked(0.36, tolerance=0.01)
     assert [question.judge(value).right for value in (0.35, 0.37, 0.349, 0.3711)] == [True, True, False, False]

@@ -101,6 +101,52 @@ def test_a_question_mark_shows_the_answer_and_counts_for_nothing(
     assert "at the first try" not in told
 
 
+STOP = """---
+title: Mine
+minutes: 5
+needs: nothing
+---
+
+```python
+import convscope as cs
+
+cs.train("crosses", epochs=1, seed=0, watch=lambda event: None)
+image = "crosses:damaged-x"
+```
+
+```question moves
+ask: What do the maps do?
+choices: [They stay., They move.]
+answer: "'They move.'"
+why: They move along.
+```
+
+```stop
+model: crosses
+image: image
+command: convscope open runs/crosses --image {{image}}
+caption: Look.
+```
+"""
+
+
+def test_a_command_names_the_runs_folder_and_the_lessons_values(
+    convscope: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "stop.md"
+    path.write_text(STOP, encoding="utf-8")
+    replies(monkeypatch, "?\n")
+    told = convscope.said("lesson", str(path), "--text", "--run")
+    line = next(line for line in told.splitlines() if "convscope open" in line)
+    run = Path(line.split()[2])
+    assert run.is_absolute()
+    assert run.parts[-2:] == ("runs", "crosses")
+    assert line.endswith("--image crosses:damaged-x")
+    assert "until the lesson ends" in told
+    assert "The answer is **They move.**\n" in told
+    assert "--image …" in convscope.said("lesson", str(path), "--text")
+
+
 def test_the_teacher_gets_the_answers(convscope: Commands, mine: Path) -> None:
     told = convscope.said("lesson", mine, "--teacher", "--run")
     assert "Ten fingers: 10." in told

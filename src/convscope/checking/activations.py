@@ -257,6 +257,11 @@ SOFTMAX = CheckedOperation(
         ),
         Mistake("not normalised", "The exponentials are returned: divide by their sum.", instead=_shares(np.exp)),
         Mistake(
+            "divided by the norm",
+            "The exponentials are divided by the root of the sum of their squares: divide by their sum.",
+            instead=_shares(lambda x: softmax(x) / np.sqrt((softmax(x) ** 2).sum(-1, keepdims=True))),
+        ),
+        Mistake(
             "not normalised",
             "The exponentials are returned: divide by their sum.",
             instead=_shares(_peaked),

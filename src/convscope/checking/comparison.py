@@ -17,6 +17,7 @@ from itertools import product as iterate
 import numpy as np
 
 from convscope.checking.calling import Outcome
+from convscope.checking.factors import factor
 from convscope.checking.operation import Case, CheckedOperation, Mistake, Results, Values
 from convscope.typing import Array
 
@@ -69,7 +70,9 @@ def bound(operation: CheckedOperation, name: str, values: Values, expected: Arra
         if operation.picks or (name == "dx" and "weight" not in values and "kernel_size" in values):
             sizes["x"] = values.get("x")  # who wins a window depends on signs
         terms = max(v.size for v in values.values() if isinstance(v, np.ndarray))
-        return np.asarray(2 * (terms + 4) * unit * np.abs(operation.reference(sizes)[name]))
+        magnitudes = np.abs(operation.reference(sizes)[name])
+        largest = magnitudes.max(initial=0.0)  # sums by FFT, Winograd or running totals round as the largest cell does
+        return np.asarray(unit * np.maximum(2 * (terms + 4) * magnitudes, SMALL * largest))
     scale = max([1.0, *(float(np.abs(v).max()) for v in values.values() if _real(v) and v.size)])
     return np.asarray(SMALL * unit * np.maximum(scale, np.abs(expected)))
 
@@ -109,11 +112,25 @@ def diagnose(operation: CheckedOperation, trials: Sequence[Trial]) -> tuple[list
     while names:
         best = next(_explaining(operation, answered, names, pairs=not failed and telling >= TELLING), None)
         if best is None:
+            best = _scaled(operation, answered, names)
+        if best is None:
             return [], 0
         mistake, explained = best
         chosen.append(mistake)
         names = [name for name in names if name not in explained]
     return chosen, len(answered)
+
+
+def _scaled(
+    operation: CheckedOperation, trials: Sequence[Trial], names: Sequence[str]
+) -> tuple[Mistake, list[str]] | None:
+    """A result that is the correct one times a size of the call, with its name."""
+    for name in names:
+        results = [(t, t.outcome.results[name]) for t in trials if t.outcome.results and name in t.outcome.results]
+        mistake = factor(name, [(t.values, yours, t.expected[name]) for t, yours in results])
+        if mistake is not None and reproduces(operation, mistake, trials, name):
+            return mistake, [name]
+    return None
 
 
 def _failing(operation: CheckedOperation, trials: Sequence[Trial]) -> list[Mistake]:

@@ -5,24 +5,34 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from convscope.checking.mistakes import (
+    ABSOLUTE,
+    ALL_BIASES,
+    BIAS_FACTOR,
     FIRST_IMAGE,
     LAST,
     LAST_ROW,
     ONE_SIDE,
     PAD,
+    POSITIVE_INPUT,
     ROW_ONLY,
     TOO_SMALL,
     TRANSPOSED,
     TRUNCATED,
+    bias_times,
     borders,
     changed,
     first_image_alone,
+    last_product,
     one_channel,
     padded,
     result,
     rounded_up,
     running,
+    same_column,
+    same_row,
+    scaled,
     set_to,
+    without_last,
     without_last_windows,
 )
 from convscope.checking.operation import (
@@ -107,42 +117,6 @@ def axes(settings: str, row: bool) -> Callable[[Values], Values]:
     return before
 
 
-def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[[Values], Values]:
-    """Scale the products (and the bias) by a factor."""
-
-    def before(values: Values) -> Values:
-        factor = share(values)
-        changes = {"weight": values["weight"] * factor}
-        if bias and values.get("bias") is not None:
-            changes["bias"] = values["bias"] * factor
-        return values | changes
-
-    return before
-
-
-def without_last(weight: Array) -> Array:
-    """A kernel with its last row and column set to zero."""
-    weight = weight.copy()
-    weight[:, :, -1, :] = 0
-    weight[:, :, :, -1] = 0
-    return weight
-
-
-def last_product(weight: Array) -> Array:
-    """A kernel with all cells but the very last set to zero."""
-    out = np.zeros_like(weight)
-    out[:, -1, -1, -1] = weight[:, -1, -1, -1]
-    return out
-
-
-def _same_row(out: Array) -> Array:
-    return np.repeat(out[:, :, :1], out.shape[2], 2)
-
-
-def _same_column(out: Array) -> Array:
-    return np.repeat(out[..., :1], out.shape[3], 3)
-
-
 def _before_image(values: Values) -> Values:
     """Zeros above and on the left, so that the first window holds only the image's first cell."""
     r, s = values["weight"].shape[2:]
@@ -153,9 +127,21 @@ def _flipped(values: Values) -> Values:
     return values | {"weight": values["weight"][:, :, ::-1, ::-1]}
 
 
-def _bias_times(results: Results, values: Values) -> Results:
-    bias = values["bias"].reshape(1, -1, 1, 1)
-    return {"out": (results["out"] - bias) * bias}
+def _largest_product(values: Values) -> Results:
+    """The largest product of each window in place of their sum: without groups."""
+    if values.get("groups", 1) != 1:
+        return {"out": np.zeros(0)}
+    out = reference(values)["out"]
+    p, step, stride = values["padding"], values["dilation"], values["stride"]
+    r, s = values["weight"].shape[2:]
+    padded = np.pad(values["x"], ((0, 0), (0, 0), (p, p), (p, p)))
+    for i, j in np.ndindex(*out.shape[2:]):
+        rows = slice(i * stride, i * stride + step * (r - 1) + 1, step)
+        columns = slice(j * stride, j * stride + step * (s - 1) + 1, step)
+        products = padded[:, None, :, rows, columns] * values["weight"]  # (N, K, C, R, S)
+        out[:, :, i, j] = products.max(axis=(2, 3, 4))
+    bias = values.get("bias")
+    return {"out": out if bias is None else out + bias.reshape(1, -1, 1, 1)}
 
 
 def _matrix_product(values: Values) -> Results:
@@ -227,7 +213,8 @@ MISTAKES: Sequence[Mistake] = (
         after=first_image_alone("bias"),
     ),
     Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
-    Mistake("bias multiplied", "The sum is multiplied by the bias: add it.", after=_bias_times),
+    Mistake(*BIAS_FACTOR, after=bias_times),
+    Mistake(*ALL_BIASES, changed("bias", lambda b: np.full_like(b, b.sum()))),
     Mistake("bias added twice", "The bias is added twice: add it once.", changed("bias", lambda b: 2 * b)),
     Mistake(
         "first bias for all",
@@ -276,6 +263,11 @@ MISTAKES: Sequence[Mistake] = (
         "first kernel for all",
         "Every output channel uses the first kernel; channel k has weight[k].",
         changed("weight", lambda w: np.repeat(w[:1], len(w), 0)),
+    ),
+    Mistake(
+        "last kernel for all",
+        "Every output channel uses the last kernel; channel k has weight[k].",
+        changed("weight", lambda w: np.repeat(w[-1:], len(w), 0)),
     ),
     Mistake(*LAST, after=result(lambda out: out[:, :, :-1, :-1])),
     TOO_SMALL,
@@ -326,6 +318,11 @@ MISTAKES: Sequence[Mistake] = (
         changed("weight", last_product),
     ),
     Mistake(
+        "largest product instead of the sum",
+        "The largest product of each window is taken: add all of them.",
+        instead=_largest_product,
+    ),
+    Mistake(
         "kernel not used",
         "The window is summed without the kernel: multiply by the kernel first.",
         changed("weight", np.ones_like),
@@ -343,7 +340,7 @@ MISTAKES: Sequence[Mistake] = (
             "The window's position ignores the row or the column of the result: add it.",
             after=change,
         )
-        for change in (result(_same_row), result(_same_column))
+        for change in (result(same_row), result(same_column))
     ),
     Mistake(*RUN_ON, after=running()),
     Mistake(*RUN_ON, after=running(0)),
@@ -361,6 +358,8 @@ MISTAKES: Sequence[Mistake] = (
         "A ReLU is applied: a convolution keeps negative sums.",
         after=result(lambda out: np.maximum(out, 0)),
     ),
+    ABSOLUTE,
+    POSITIVE_INPUT,
     FIRST_IMAGE,
     TRANSPOSED,
     Mistake(

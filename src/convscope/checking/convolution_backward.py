@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from convscope.checking import convolution as forward
-from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, changed, only, padded, set_to, wrong_sign
+from convscope.checking.mistakes import OVERWRITE, STRIDE_LOST, changed, only, padded, set_to, times, wrong_sign
 from convscope.checking.operation import (
     CONVOLUTIONS,
     Case,
@@ -96,6 +96,26 @@ def _last_alone(name: str, axis: int) -> Callable[[Values], Results]:
     return _with(name, last)
 
 
+def _spread_of_input(values: Values) -> Results:
+    """dx with the input's windows in place of the kernel: without groups."""
+    x, dout, stride, p, step = (values[name] for name in ("x", "dout", "stride", "padding", "dilation"))
+    if values["groups"] != 1:
+        return {"dx": np.zeros(0)}
+    padded = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
+    out = np.zeros_like(padded)
+    r, s = values["weight"].shape[2:]
+    for i, j in np.ndindex(*dout.shape[2:]):
+        rows = slice(i * stride, i * stride + step * (r - 1) + 1, step)
+        columns = slice(j * stride, j * stride + step * (s - 1) + 1, step)
+        out[:, :, rows, columns] += padded[:, :, rows, columns] * dout[:, :, i, j].sum(1)[:, None, None, None]
+    return {"dx": out[:, :, p : p + x.shape[2], p : p + x.shape[3]]}
+
+
+def _weight_times(_dw: Array, values: Values) -> Array:
+    """dw with the kernel in place of the input's windows."""
+    return np.asarray(values["weight"] * values["dout"].sum((0, 2, 3)).reshape(-1, 1, 1, 1))
+
+
 def _last_window(values: Values) -> Values:
     dout = np.zeros_like(values["dout"])
     dout[:, :, -1, -1] = values["dout"][:, :, -1, -1]
@@ -174,6 +194,21 @@ MISTAKES: Sequence[Mistake] = (
     ),
     *(Mistake(*LOST, instead=_with(name, _last_window)) for name in ("dw", "db")),
     Mistake(
+        "input in place of the weight",
+        "dx adds up the input's windows times dout: it is the kernel times dout.",
+        instead=_with_result("dx", _spread_of_input),
+    ),
+    Mistake(
+        "weight in place of the input",
+        "dw adds up the kernel times dout: it is the input's windows times dout.",
+        after=only("dw", _weight_times),
+    ),
+    Mistake(
+        "first image for all",
+        "Every image's gradient meets the windows of the first image: use its own.",
+        instead=_with("dw", changed("x", lambda x: np.repeat(x[:1], len(x), 0))),
+    ),
+    Mistake(
         "sum over the images alone",
         "db is the sum over images, rows and columns.",
         after=lambda _r, v: {"db": v["dout"].sum(0)},
@@ -192,6 +227,9 @@ MISTAKES: Sequence[Mistake] = (
         for name in ("dx", "dw", "db")
     ),
     *map(wrong_sign, ("dx", "dw", "db")),
+    times("dx", "x"),
+    times("dw", "weight"),
+    times("db", "bias"),
     *(
         Mistake(
             "truncated to integers",

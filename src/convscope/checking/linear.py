@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from convscope.checking.mistakes import changed, first_image_alone, result
+from convscope.checking.mistakes import (
+    ABSOLUTE,
+    ALL_BIASES,
+    BIAS_FACTOR,
+    POSITIVE_INPUT,
+    bias_times,
+    changed,
+    first_image_alone,
+    result,
+)
 from convscope.checking.operation import (
     Case,
     CaseLimits,
@@ -72,6 +81,8 @@ LINEAR = CheckedOperation(
         Mistake(
             "first bias for all", "Every unit gets the first bias.", changed("bias", lambda b: np.full_like(b, b[0]))
         ),
+        Mistake(*ALL_BIASES, changed("bias", lambda b: np.full_like(b, b.sum()))),
+        Mistake(*BIAS_FACTOR, after=bias_times),
         Mistake(
             "inputs added before the product",
             "The sum of the inputs is multiplied by the sum of the weights: multiply each pair, then add.",
@@ -94,6 +105,13 @@ LINEAR = CheckedOperation(
             "negative results set to zero",
             "A ReLU is applied: a linear layer keeps negative sums.",
             after=result(lambda out: np.maximum(out, 0)),
+        ),
+        ABSOLUTE,
+        POSITIVE_INPUT,
+        Mistake(
+            "sum over the units",
+            "Every unit gets the sum of all units' products: unit k has the products of weight[k] alone.",
+            changed("weight", lambda w: np.repeat(w.sum(0, keepdims=True), len(w), 0)),
         ),
         Mistake("truncated to integers", "The result is stored as integers.", after=result(np.trunc)),
         Mistake(

@@ -190,6 +190,11 @@ CROSS_ENTROPY = CheckedOperation(
             instead=_loss(lambda p, y: (1 - _picked(p, y)).mean()),
         ),
         Mistake(
+            "first label for all",
+            "Every row is compared with the first label: row n has labels[n].",
+            lambda v: v | {"labels": np.repeat(v["labels"][:1], len(v["labels"]), 0)},
+        ),
+        Mistake(
             "logarithm of the mean",
             "The probabilities are averaged before the logarithm: average the logarithms.",
             instead=_loss(lambda p, y: -np.log(_picked(p, y).mean())),

@@ -52,6 +52,44 @@ def padded(mode: str, **options: object) -> Callable[[Values], Values]:
     return before
 
 
+def scaled(share: Callable[[Values], float], *, bias: bool = False) -> Callable[[Values], Values]:
+    """Scale the products (and the bias) by a factor."""
+
+    def before(values: Values) -> Values:
+        factor = share(values)
+        changes = {"weight": values["weight"] * factor}
+        if bias and values.get("bias") is not None:
+            changes["bias"] = values["bias"] * factor
+        return values | changes
+
+    return before
+
+
+def without_last(weight: Array) -> Array:
+    """A kernel with its last row and column set to zero."""
+    weight = weight.copy()
+    weight[:, :, -1, :] = 0
+    weight[:, :, :, -1] = 0
+    return weight
+
+
+def last_product(weight: Array) -> Array:
+    """A kernel with all cells but the very last set to zero."""
+    out = np.zeros_like(weight)
+    out[:, -1, -1, -1] = weight[:, -1, -1, -1]
+    return out
+
+
+def same_row(out: Array) -> Array:
+    """The first row of windows in all rows."""
+    return np.repeat(out[:, :, :1], out.shape[2], 2)
+
+
+def same_column(out: Array) -> Array:
+    """The first column of windows in all columns."""
+    return np.repeat(out[..., :1], out.shape[3], 3)
+
+
 def borders(top: int, bottom: int, left: int, right: int) -> Callable[[Values], Values]:
     """Pad with other widths: multiples of the correct one."""
 
@@ -94,6 +132,30 @@ def first_image_alone(name: str) -> Callable[[Results, Values], Results]:
     return after
 
 
+def times(name: str, other: str) -> Mistake:
+    """A gradient multiplied by the array that it belongs to."""
+
+    def after(results: Results, values: Values) -> Results:
+        factors = values.get(other)
+        return {name: results[name] * factors} if factors is not None else {}
+
+    sentence = f"{name} is multiplied by {other}: the gradient of a sum of products has the *other* factor alone."
+    return Mistake(f"{name} multiplied by {other}", sentence, after=after)
+
+
+def bias_times(results: Results, values: Values) -> Results:
+    """The sum multiplied by the bias."""
+    if values.get("bias") is None:
+        return results
+    bias = values["bias"].reshape(1, -1, *[1] * (results["out"].ndim - 2))
+    return {"out": (results["out"] - bias) * bias}
+
+
+BIAS_FACTOR = "bias multiplied", "The sum is multiplied by the bias: add it."
+ALL_BIASES = (
+    "all biases added to each unit",
+    "The sum of all biases is added to every result: unit k gets bias[k] alone.",
+)
 FORMULA = "There are (size + 2·padding - window) // stride + 1 windows along each axis"
 TOO_SMALL = Mistake(
     "padding forgotten in the result's size",
@@ -136,6 +198,12 @@ OVERWRITE = (
 LARGE = "logits whose exponential overflows or vanishes"
 STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 
+ABSOLUTE = Mistake("absolute value", "The sign of the result is lost: keep negative sums.", after=result(np.abs))
+POSITIVE_INPUT = Mistake(
+    "negative inputs set to zero",
+    "A ReLU is applied to the input: it belongs after the layer, if anywhere.",
+    changed("x", lambda x: np.maximum(x, 0)),
+)
 TRUNCATED = Mistake(
     "truncated to integers", "The result is stored as integers: make the output a float array.", after=result(np.trunc)
 )

@@ -221,6 +221,19 @@ MAX_MISTAKES = (
         "The largest value starts at 0, which beats negative numbers: start at -inf.",
         after=result(lambda out: np.maximum(out, 0)),
     ),
+    Mistake(
+        "position instead of value",
+        "The position of the largest cell in its window is returned (argmax): return the cell itself (max).",
+        instead=each_window(lambda window: window.reshape(*window.shape[:2], -1).argmax(-1)),
+    ),
+    *(
+        Mistake(
+            "maximum along one axis only",
+            "The maximum is taken along one axis of the window and the mean along the other: take it over both.",
+            instead=each_window(change),
+        )
+        for change in (lambda window: window.max(axis=2).mean(axis=2), lambda window: window.max(axis=3).mean(axis=2))
+    ),
     Mistake("mean for maximum", "The window is averaged: take its largest cell.", instead=average),
     Mistake("minimum for maximum", "The smallest cell is taken: take the largest.", instead=each_window(_over(np.min))),
     Mistake("sum for maximum", "The window is summed: take its largest cell.", instead=each_window(_over(np.sum))),
@@ -263,6 +276,11 @@ AVG_MISTAKES = (
         "The sum is divided by the number of cells inside the image: the padding counts too "
         "(count_include_pad=True, PyTorch's default).",
         instead=each_window(_over(np.mean)),
+    ),
+    Mistake(
+        "zeros not counted",
+        "The sum is divided by the number of cells that are not zero: divide by the number of cells in the window.",
+        instead=each_window(lambda window: window.sum((2, 3)) / np.maximum((window != 0).sum((2, 3)), 1), zeros=True),
     ),
     Mistake("maximum for mean", "The largest cell is taken: take the mean.", instead=maximum),
     Mistake("median for mean", "The median is taken: take the mean.", instead=each_window(_over(np.median))),

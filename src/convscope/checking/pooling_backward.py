@@ -98,6 +98,28 @@ def _winner_overwritten(values: Values) -> Results:
     return {"dx": out}
 
 
+Place = Callable[[tuple[int, int], tuple[int, int], int], tuple[int, int]]
+"""(i, j) of the window, row and column of its maximum inside it, stride -> where the gradient is put."""
+
+
+def _misplaced(place: Place) -> Callable[[Values], Results]:
+    """The gradient goes to another cell of the padded input than the maximum; what is outside is lost."""
+
+    def instead(values: Values) -> Results:
+        x, p, step, size = values["x"], values["padding"], values["stride"], values["kernel_size"]
+        wide = ((0, 0), (0, 0), (p, p), (p, p))
+        padded, out = np.pad(x, wide, constant_values=-np.inf), np.zeros_like(np.pad(x, wide))
+        for n, c, i, j in np.ndindex(*values["dout"].shape):
+            window = padded[n, c, i * step : i * step + size, j * step : j * step + size]
+            row, column = divmod(int(window.argmax()), size)
+            cell = place((i, j), (row, column), step)
+            if all(index < count for index, count in zip(cell, out.shape[2:], strict=True)):
+                out[n, c, cell[0], cell[1]] += values["dout"][n, c, i, j]
+        return {"dx": out[:, :, p : p + x.shape[2], p : p + x.shape[3]]}
+
+    return instead
+
+
 def _winning_cells(values: Values) -> Iterator[tuple[int, ...]]:
     for i, j, window in forward.windows(values):
         top = max(i * values["stride"] - values["padding"], 0)
@@ -156,6 +178,21 @@ MAX_MISTAKES = (
     Mistake(*OVERWRITE, instead=lambda v: _windows(v, _one_hot, add=False)),
     Mistake(*OVERWRITE, instead=lambda v: _windows(v, _winners, add=False)),
     Mistake(*STRIDE_LOST, instead=lambda v: _windows(v, _one_hot, stride=1)),
+    Mistake(
+        "stride ignored where the gradient is put",
+        "The gradient is put at (i + row, j + column): a window starts at (i · stride, j · stride).",
+        instead=_misplaced(lambda window, cell, _stride: (window[0] + cell[0], window[1] + cell[1])),
+    ),
+    Mistake(
+        "position in the window taken for one in the image",
+        "argmax counts inside the window: add the row and the column where the window starts.",
+        instead=_misplaced(lambda _window, cell, _stride: cell),
+    ),
+    Mistake(
+        "row and column of the maximum swapped",
+        "The position of the maximum is used as (column, row): unravel_index gives (row, column).",
+        instead=_misplaced(lambda window, cell, stride: (window[0] * stride + cell[1], window[1] * stride + cell[0])),
+    ),
     Mistake(
         "every cell of the window gets the gradient",
         "Only the largest cell made the output: only it gets the gradient.",

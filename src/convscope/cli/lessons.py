@@ -1,5 +1,6 @@
 """The commands that teach: lesson, notebook."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,9 @@ import convscope as cs
 from convscope.cli.console import out, out_is_terminal, remark, say, show_json, show_table, show_text
 from convscope.cli.explorer import AllowHost, Host, NoBrowser, Port, give_way, stay
 from convscope.cli.options import Commands, Json
+
+RUN = re.compile(r"(?<=\s)runs/[\w.-]+")
+"""A run that a lesson trained, in a command."""
 
 
 def lesson(
@@ -146,9 +150,18 @@ class TerminalLesson:
             case cs.lessons.ShownStop():
                 show_markdown(f"**In the explorer:** {shown.caption}")
                 if shown.command:
-                    say(f"    {shown.command}")
+                    self._command(shown.command)
             case cs.lessons.Asked():
                 self._ask(shown)
+
+    def _command(self, command: str) -> None:
+        """A command for another terminal; the lesson's runs are in its temporary folder."""
+        absolute = RUN.sub(
+            lambda run: str(self._folder / run[0]) if (self._folder / run[0]).is_dir() else run[0], command
+        )
+        say(f"    {absolute}")
+        if absolute != command:
+            say("    (in another terminal, until the lesson ends)")
 
     def _output(self, output: "cs.lessons.Output") -> None:
         if output.figure is not None and not output.text:
@@ -172,7 +185,7 @@ class TerminalLesson:
                 return
             if reply == "?":
                 say()
-                show_markdown(f"The answer is **{question.shown(question.answer)}**.")
+                show_markdown(f"The answer is {question.solution()}")
                 self._output(question.because)
                 return
             try:

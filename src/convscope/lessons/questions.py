@@ -135,8 +135,14 @@ class Asked:
         if self._same(answer, self.answer):
             return Verdict(True, "Right.", self.because)
         text = next((text for wrong, text in self.wrong if self._same(answer, wrong)), "")
-        right = f"he answer is **{self.shown(self.answer)}**."
-        return Verdict(False, f"{text}\n\nT{right}" if text else f"Not quite: t{right}", self.because)
+        solution = self.solution()
+        start = f"{text}\n\nThe" if text else "Not quite: the"
+        return Verdict(False, f"{start} answer is {solution}", self.because)
+
+    def solution(self) -> str:
+        """The answer in bold, as the end of a sentence; a choice that is a sentence has its own full stop."""
+        shown = self.shown(self.answer)
+        return f"**{shown}**{'' if shown.endswith(('.', '!', '?')) else '.'}"
 
     def shown(self, answer: Answer) -> str:
         """An answer in a sentence: a choice by its text."""

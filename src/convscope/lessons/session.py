@@ -101,7 +101,7 @@ class LessonSession:
                     model=self.namespace.get(block.model, block.model),
                     image=self.namespace.get(block.image, block.image) if block.image else None,
                     page=block.page,
-                    command=block.command,
+                    command=fill(block.command, self.namespace, location),
                     caption=fill(block.caption, self.namespace, location),
                 )
 
@@ -140,7 +140,9 @@ def _unexecuted(block: Block) -> Shown:
         case Code(source=source):
             return ShownCode(source, Output())
         case Stop():
-            return ShownStop(block.model, block.image or None, block.page, block.command, blanked(block.caption))
+            return ShownStop(
+                block.model, block.image or None, block.page, blanked(block.command), blanked(block.caption)
+            )
         case Question():
             choices = "".join(f"\n- {blanked(text)}" for text in block.choices.values())
             return ShownText(f"**Question.** {blanked(block.ask)}\n{choices}".strip())

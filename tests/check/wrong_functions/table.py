@@ -15,7 +15,7 @@ class Wrong(NamedTuple):
     cause: str
     """The mistake's name."""
     half: int
-    """1: for development; 2: held back."""
+    """1: for development; 2: held back; 0: neither."""
 
 
 WRONG = (
@@ -61,9 +61,38 @@ WRONG = (
     Wrong("layers", "mse_halved", "mse", "halved", 1),
 )
 
+UNSEEN = (
+    Wrong("unseen", "position_returned", "max_pool2d", "position instead of value", 0),
+    Wrong("unseen", "maximum_of_each_column_averaged", "max_pool2d", "maximum along one axis only", 0),
+    Wrong("unseen", "all_biases_added", "conv2d", "all biases added to each unit", 0),
+    Wrong("unseen", "largest_product", "conv2d", "largest product instead of the sum", 0),
+    Wrong("unseen", "dx_from_the_input", "conv2d_backward", "input in place of the weight", 0),
+    Wrong("unseen", "dw_from_the_first_image", "conv2d_backward", "first image for all", 0),
+    Wrong("unseen", "dw_from_the_weight", "conv2d_backward", "weight in place of the input", 0),
+    Wrong("unseen", "stride_left_out", "max_pool2d_backward", "stride ignored where the gradient is put", 0),
+    Wrong(
+        "unseen", "place_in_the_window", "max_pool2d_backward", "position in the window taken for one in the image", 0
+    ),
+    Wrong("unseen", "row_for_column", "max_pool2d_backward", "row and column of the maximum swapped", 0),
+    Wrong("unseen", "times_the_bias", "linear", "bias multiplied", 0),
+    Wrong("unseen", "every_bias", "linear", "all biases added to each unit", 0),
+    Wrong("unseen", "every_bias_of_the_last_kernel", "conv2d", "last kernel for all", 0),
+    Wrong("unseen", "sign_lost", "conv2d", "absolute value", 0),
+    Wrong("unseen", "dw_averaged_over_the_windows", "conv2d_backward", "divided by the number of windows", 0),
+    Wrong("unseen", "dx_divided_by_the_window", "conv2d_backward", "divided by the number of cells in a window", 0),
+    Wrong("unseen", "db_times_the_bias", "conv2d_backward", "db multiplied by bias", 0),
+    Wrong("unseen", "relu_first", "linear", "negative inputs set to zero", 0),
+    Wrong("unseen", "sum_over_the_units", "linear", "sum over the units", 0),
+    Wrong("unseen", "divided_by_the_norm", "softmax", "divided by the norm", 0),
+    Wrong("unseen", "first_label", "cross_entropy", "first label for all", 0),
+    Wrong("unseen", "zeros_left_out", "avg_pool2d", "zeros not counted", 0),
+)
+"""Functions whose mistakes had no name when they were written."""
+
 RIGHT = (
     ("conv2d_loops", "conv2d"),
     ("corr2d_lists", "conv2d"),
+    ("conv2d_backward_by_fourier_transform", "conv2d_backward"),
     ("conv2d_unfold", "conv2d"),
     ("conv_forward_naive", "conv2d"),
     ("conv_forward", "conv2d"),
