@@ -37,7 +37,7 @@ def as_type(value: Any, dtype: torch.dtype) -> Any:
 
 def as_array(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        array: Array = value.detach().double().numpy() if value.is_floating_point() else value.numpy()
+        array: Array = value.detach().double().numpy(force=True) if value.is_floating_point() else value.numpy()
         array = array.view()
         array.flags.writeable = False  # no operation may write into what it is given
         return array

@@ -5,17 +5,20 @@
 Of a seeded share of the operations, one sample each: its first tensor is filled with zeros of both signs, infinities,
 nan, subnormal and the largest numbers, or with few different ones, so that many are equal; it is given as a transposed,
 strided or expanded view, or with an axis of no cells. Prints a line of JSON for each type, with a line for each
-traceback, mismatch or warning of NumPy.
+traceback, mismatch or warning of NumPy. Each operation has a process of its own: some kernels of PyTorch end it at such
+an input, which is counted and no fault where they do so without convscope too.
 """
 
 import json
+import multiprocessing
 import random
 import sys
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +29,15 @@ from operator_database_exclusions import EXCLUDED
 
 CELLS = 400
 """Samples with more numbers are left out."""
-UNSAFE = frozenset({"grid_sampler_2d", "grid_sampler_3d", "nn_functional_grid_sample", "empty_strided"})
-"""Operations whose kernels crash at coordinates that are no number, or read memory that nothing has written to."""
+UNSAFE = frozenset({"empty_strided", "new_empty_strided"})
+"""Operations that give memory to which nothing was written."""
+PYTORCH_IS_WRONG = {
+    "as_strided_scatter": "its gradient is that of what is written, not of the tensor that it is written into",
+    "median": "of rows that share memory it sorts the same cells several times",
+    "nanmedian": "as median",
+    "masked_median": "as median",
+}
+"""Operations whose recorded numbers are not what their documentation says, which is found where it is so."""
 Change = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -138,24 +148,109 @@ def _fits(x: Tensor) -> bool:
     return x.is_floating_point() and x.layout == torch.strided and 0 < x.numel() <= CELLS
 
 
+class Attempt(NamedTuple):
+    """One changed sample of an operation, forward or backward."""
+
+    operation: Any
+    sample: Any
+    change: Change
+    learns: bool
+    seed: int
+
+    @property
+    def first(self) -> Tensor:
+        """The changed first tensor of the sample."""
+        return self.change(self.sample.input.detach(), torch.Generator().manual_seed(self.seed))
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether PyTorch's own result is known to be wrong."""
+        name = self.operation.formatted_name
+        suspect = self.learns if name == "as_strided_scatter" else self.change is expanded
+        return name in PYTORCH_IS_WRONG and suspect
+
+    def __str__(self) -> str:
+        way = "backward" if self.learns else "forward"
+        return f"{self.operation.formatted_name} {self.change.__name__} {way}"
+
+
+def attempts(dtype: str, share: float, seed: int) -> Iterator[list[Attempt]]:
+    """All changes of one sample of each operation, forward, and backward where there is one."""
+    draw = random.Random(f"{dtype}{seed}")
+    for _, operation, sample in samples(getattr(torch, dtype), share, draw):
+        ways = (False, True) if operation.supports_autograd and dtype == "float32" else (False,)
+        yield [
+            Attempt(operation, sample, change, learns, draw.randrange(2**20)) for change in CHANGES for learns in ways
+        ]
+
+
+def tried(attempt: Attempt) -> tuple[str, str]:
+    """The result of an attempt, and what was wrong."""
+    try:
+        return outcome(attempt.operation, attempt.sample, attempt.first, learns=attempt.learns)
+    except Exception as error:  # that is what is looked for
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return "traceback", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+
+
+def without_convscope(attempt: Attempt) -> None:
+    """The same by PyTorch alone."""
+    first = attempt.first.requires_grad_(attempt.learns)
+    result = attempt.operation(first, *attempt.sample.args, **attempt.sample.kwargs)
+    output = result[0] if isinstance(result, list | tuple) else result
+    if attempt.learns and output.requires_grad:
+        torch.autograd.backward(weighed(output.flatten(), output))
+
+
+FORKED = multiprocessing.get_context("fork")  # samples are made of closures, which no other process could be sent
+
+
+def crashes(attempt: Attempt) -> bool:
+    """Whether PyTorch alone ends the process."""
+
+    def alone() -> None:
+        with suppress(Exception):
+            without_convscope(attempt)
+
+    child = FORKED.Process(target=alone)
+    child.start()
+    child.join()
+    return child.exitcode is not None and child.exitcode < 0
+
+
+def results(those: list[Attempt]) -> Iterator[tuple[Attempt, str, str]]:
+    """What came of each, tried in processes that each go on where the one before was ended."""
+    while those:
+        receiver, sender = FORKED.Pipe(duplex=False)
+
+        def work(sender: Any = sender, those: list[Attempt] = those) -> None:
+            for attempt in those:
+                sender.send(tried(attempt))
+
+        child = FORKED.Process(target=work)
+        child.start()
+        sender.close()
+        with suppress(EOFError):
+            while those:
+                yield (those[0], *receiver.recv())
+                those = those[1:]
+        child.join()
+        if those:
+            yield those[0], *(("crash of PyTorch", "") if crashes(those[0]) else ("crash", f"signal {child.exitcode}"))
+            those = those[1:]
+
+
 def study(dtype: str, share: float, seed: int) -> dict[str, Any]:
-    """All changes of one sample of a seeded share of the operations, forward, and backward where there is one."""
-    counts, lines, draw = Counter[str](), list[str](), random.Random(f"{dtype}{seed}")
-    for name, operation, sample in samples(getattr(torch, dtype), share, draw):
-        for change in CHANGES:
-            for learns in (False, True) if operation.supports_autograd and dtype == "float32" else (False,):
-                generator = torch.Generator().manual_seed(draw.randrange(2**20))
-                try:
-                    first = change(sample.input.detach(), generator)
-                    result, line = outcome(operation, sample, first, learns=learns)
-                except Exception as error:  # that is what is looked for
-                    where = traceback.extract_tb(error.__traceback__)[-1]
-                    result, line = "traceback", f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-                counts[result] += 1
-                if result in {"traceback", "mismatch"}:
-                    way = "backward" if learns else "forward"
-                    lines.append(f"{name} {change.__name__} {way}: {result}: {line}")
-                    print(lines[-1], file=sys.stderr, flush=True)  # noqa: T201
+    """Counts of the results of a seeded share of the operations, and a line for each that is a fault."""
+    counts, lines = Counter[str](), list[str]()
+    for those in attempts(dtype, share, seed):
+        for attempt, result, detail in results(those):
+            counts[result] += 1
+            if result == "mismatch" and attempt.is_wrong:
+                counts["mismatch of PyTorch"] += 1
+            elif result in {"traceback", "mismatch", "crash"}:
+                lines.append(f"{attempt}: {result}: {detail}")
+                print(lines[-1], file=sys.stderr, flush=True)  # noqa: T201
     return {"counts": counts, "lines": lines}
 
 

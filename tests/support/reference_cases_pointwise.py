@@ -216,6 +216,7 @@ def _choices() -> Iterator[dict[str, Case]]:
         "fill": Case("fill.Scalar", (x, 0.1)),
         "fill tensor": Case("fill.Tensor", (n, torch.tensor(3))),
         "new_zeros": Case("new_zeros.default", (x, [2])),
+        "_efficientzerotensor": Case("_efficientzerotensor.default", ([2, 3],)),
         "new_ones": Case("new_ones.default", (n, [2])),
         "new_full": Case("new_full.default", (x, [2], 0.1)),
         "scalar_tensor": Case("scalar_tensor.default", (0.1,)),

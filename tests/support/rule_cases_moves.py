@@ -131,6 +131,7 @@ FILLED: Mapping[str, Case] = {
         "zeros": lambda x: x + torch.zeros(5),
         "zeros_like": lambda x: x + torch.zeros_like(x),
         "new_zeros": lambda x: x + x.new_zeros(5),
+        "_efficientzerotensor": lambda x: x + torch._efficientzerotensor(5).clone(),
         "zeros in place": lambda x: x + x.clone().zero_(),
         "ones": lambda x: x + torch.ones(5),
         "ones_like": lambda x: x + torch.ones_like(x),

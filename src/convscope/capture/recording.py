@@ -50,7 +50,7 @@ def array_of(tensor: Tensor) -> Array:
         tensor = tensor.float()
     if tensor.dtype == torch.complex32:  # NumPy lacks this type
         tensor = tensor.to(torch.complex64)
-    return frozen(tensor.resolve_conj().resolve_neg().cpu().numpy())
+    return frozen(tensor.numpy(force=True))  # also where it is lazily conjugated, negated or zero
 
 
 def in_structure(value: object, change: Callable[[Tensor], object]) -> object:

@@ -96,7 +96,7 @@ class TrainingRecording(Recording):
         names = {id(tensor): name for name, tensor in self.session.tensors.items()}
         for row, entry in enumerate(calls):
             rate = MOMENTUM.get(entry.op, "")
-            if rate and entry.arguments["training"] and entry.arguments["running_mean"] is not None:
+            if rate and entry.arguments["training"] and entry.arguments.get("running_mean") is not None:
                 call = self.tape.calls[entry.time]
                 assert call is not None
                 for argument in ("running_mean", "running_var"):

@@ -11,7 +11,7 @@ from convscope.ops.op import Op
 
 def filled(call: Call, cell: Cell) -> Leaf:
     """A constant everywhere: zeros, ones, full, fill."""
-    if call.op in {"zeros", "zeros_like", "zero", "new_zeros"}:
+    if call.op in {"zeros", "zeros_like", "zero", "new_zeros", "_efficientzerotensor"}:
         return number(0, "zero")
     if call.op in {"ones", "ones_like", "new_ones"}:
         return number(1, "one")
@@ -44,6 +44,7 @@ CREATION: Mapping[str, Op] = {
             "zeros",
             "zeros_like",
             "new_zeros",
+            "_efficientzerotensor",
             "zero",
             "ones",
             "ones_like",

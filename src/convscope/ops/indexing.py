@@ -1,6 +1,7 @@
 """Indexing: scatter, index_put and writes to slices; bags of embeddings; backward of select, slice, embedding."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -225,19 +226,16 @@ def unfold_backward(call: Call, cell: Cell) -> Dot:
 
 
 def embedding_backward(call: Call, cell: Cell) -> Dot | Leaf:
-    """The gradients at all indices that read this row of the table.
-
-    Raises:
-        UsageError: gradients are scaled by the row's frequency.
-    """
-    if call["scale_grad_by_freq"]:
-        raise UsageError("no rule explains gradients of an embedding that are scaled by frequency.")
+    """The gradients at all indices that read this row of the table, their mean with `scale_grad_by_freq`."""
     row, unit = cell
     if row == call["padding_idx"]:
         return number(0, "the padding row")
     reads = np.argwhere(call["indices"].array == row)
     places = [(*map(int, index), unit) for index in reads]
-    return _added(call["grad_output"], places, f"the gradients at the {len(places)} indices that read this row")
+    total = _added(call["grad_output"], places, f"the gradients at the {len(places)} indices that read this row")
+    if call["scale_grad_by_freq"] and places:
+        return replace(total, divisor=len(places), note=f"the mean of {total.note}", extra=1)
+    return total
 
 
 def _added(operand: Operand, places: list[Cell], note: str) -> Dot:

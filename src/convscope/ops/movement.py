@@ -103,6 +103,23 @@ def moved_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     return VJP({name: result})
 
 
+def embedding_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """Pass the weights to the rows that were read; the padding row has none, its numbers are constants.
+
+    With `scale_grad_by_freq` a row's weights are divided by how often it was read, and what is left is constant too.
+    Source: PyTorch documentation, torch.nn.Embedding.
+    """
+    only(call, varies, "weight")
+    rows = call["indices"].array
+    passed = np.where(rows == call["padding_idx"], 0.0, 1.0)
+    if call["scale_grad_by_freq"]:
+        passed = passed / np.bincount(rows.ravel(), minlength=1)[rows]
+    kept = weights * passed[..., None]
+    left = weights - kept
+    constant = float(np.sum(left[left != 0] * wide(call["weight"])[rows][left != 0]))
+    return VJP(moved_vjp(call, kept, varies).gradients, constant)
+
+
 def moved_dependencies(call: Call, mask: Array, varies: frozenset[str]) -> dict[str, Array]:
     """The cell that was moved."""
     if not varies:
@@ -245,10 +262,8 @@ MOVEMENT: Mapping[str, Op] = {
         ("index_select", "gather"),
         Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("index",)),
     ),
-    **dict.fromkeys(
-        ("embedding", "index"),
-        Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("indices",)),
-    ),
+    "embedding": Op(_RULE, moved_dependencies, embedding_vjp, role="index", selected_by=("indices",)),
+    "index": Op(_RULE, moved_dependencies, moved_vjp, role="index", selected_by=("indices",)),
     **dict.fromkeys(
         (
             "alias_copy",

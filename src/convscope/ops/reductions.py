@@ -7,7 +7,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import before_reduction, dims_of, outer, row
-from convscope.expr.expr import Apply, Cells, Dot, Expr, number
+from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf, number
 from convscope.expr.precision import widened
 from convscope.expr.primitives.moments import mean_roundings
 from convscope.ops.dependencies import as_mask
@@ -90,9 +90,10 @@ def norm(call: Call, cell: Cell) -> Apply:
     return Apply("norm", {"cells": cells, "order": number(order, "order")})
 
 
-def logsumexp(call: Call, cell: Cell) -> Apply:
-    """The logarithm of the sum of exponentials."""
-    return Apply("logsumexp", {"cells": reduced(call, cell)})
+def logsumexp(call: Call, cell: Cell) -> Apply | Leaf:
+    """The logarithm of the sum of exponentials; minus infinity of no cells."""
+    cells = reduced(call, cell)
+    return Apply("logsumexp", {"cells": cells}) if len(cells) else number(-np.inf, "log 0")
 
 
 def cumsum(call: Call, cell: Cell) -> Dot:
@@ -145,10 +146,13 @@ def variance_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         return VJP({"self": np.broadcast_to(kept_axes_weights / count, image.shape).copy()})
     setting = call.get("correction")
     correction = float(call.get("unbiased", True) if setting is None else setting)
-    deviation = image - image.mean(axis=dims, keepdims=True)
+    alike = image.max(axis=dims, keepdims=True, initial=-np.inf) == image.min(axis=dims, keepdims=True, initial=np.inf)
+    deviation = np.where(alike, 0.0, image - image.mean(axis=dims, keepdims=True))  # a mean of equal numbers is rounded
     var = (deviation**2).sum(axis=dims, keepdims=True) / (count - correction)
     root = np.sqrt(var) if call.op.startswith("std") else None
-    slope = 2 * deviation / (count - correction) / (1 if root is None else 2 * root)
+    slope = 2 * deviation / (count - correction)
+    if root is not None:  # PyTorch's slope of the root at 0 is 0
+        slope = np.where(root == 0, 0.0, slope / (2 * root))
     return tangent(
         {"self": kept_axes_weights * slope}, call, float(np.sum(kept_axes_weights * (var if root is None else root)))
     )
@@ -246,15 +250,19 @@ def run_of(call: Call, lead: Cell, segment: int) -> range:
     """The indices of one segment, from its lengths or offsets.
 
     Raises:
-        UsageError: segments that are given cell by cell.
+        UsageError: segments that are given cell by cell, or that end beyond the data.
     """
     if call.get("lengths") is not None:
         ends = np.cumsum(call["lengths"].array[lead])
-        return range(int(ends[segment - 1]) if segment else 0, int(ends[segment]))
-    if call.get("offsets") is None:
+        run = range(int(ends[segment - 1]) if segment else 0, int(ends[segment]))
+    elif call.get("offsets") is not None:
+        starts = call["offsets"].array[lead]
+        run = range(int(starts[segment]), int(starts[segment + 1]))
+    else:
         raise UsageError("segment_reduce is explained only with lengths or offsets.")
-    starts = call["offsets"].array[lead]
-    return range(int(starts[segment]), int(starts[segment + 1]))
+    if run and run.stop > call["data"].shape[call["axis"]]:
+        raise UsageError("segment_reduce reads memory beyond its data, which is not recorded.")
+    return run
 
 
 def segment(call: Call, cell: Cell) -> Expr:

@@ -66,9 +66,10 @@ def extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     best = (sign * image).max(axis=dims, keepdims=True)
     wins = sign * image == best
     if call.op in {"max", "min"} and call.get("dim") is not None:
-        first = np.argmax(wins, axis=dims[0])
+        first = np.argmax(wins, axis=dims[0], keepdims=True)
+        order = _recorded_order(call, image, np.take_along_axis(image, first, dims[0]), dims[0])
         wins = np.arange(image.shape[dims[0]]).reshape([-1 if a == dims[0] else 1 for a in range(image.ndim)])
-        wins = wins == np.expand_dims(first, dims[0])
+        wins = wins == (first if order is None else order)
     return VJP({"self": kept_weights(call, weights) * wins / wins.sum(axis=dims, keepdims=True)})
 
 
@@ -82,13 +83,28 @@ def least_and_largest_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
 
 
 def ranked_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """sort and topk: to the cell that came in each place."""
+    """sort and topk: to the cell that came in each place, of equal ones as recorded."""
     first_result(call)
     only(call, varies, "self")
     image = wide(call["self"])
     axis = call["dim"] % max(image.ndim, 1)
     down = call.get("descending", call.get("largest", False))
     order = np.argsort(-image if down else image, axis=axis, kind="stable")
+    if image.ndim:
+        order = np.take(order, range(weights.shape[axis]), axis=axis)
+        recorded = _recorded_order(call, image, np.take_along_axis(image, order, axis), axis)
+        order = order if recorded is None else recorded
     result = np.zeros(image.shape)
-    np.put_along_axis(result, np.take(order, range(weights.shape[axis]), axis=axis), weights, axis=axis)
+    np.put_along_axis(result, order, weights, axis=axis)
     return VJP({"self": result})
+
+
+def _recorded_order(call: Call, image: Array, selected: Array, axis: int) -> Array | None:
+    """Where the kernel found the selected numbers, of which some may be equal; None where it is not recorded so."""
+    recorded = call.extra.get("selected")
+    if recorded is None:
+        return None
+    order = np.asarray(recorded).reshape(selected.shape)
+    if order.size and not (order.min() >= 0 and order.max() < image.shape[axis]):
+        return None
+    return order if np.array_equal(np.take_along_axis(image, order, axis), selected, equal_nan=True) else None

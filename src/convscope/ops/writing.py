@@ -4,6 +4,7 @@
 follow from that.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -88,10 +89,13 @@ def _strided(call: Call) -> Targets:
     Raises:
         UsageError: the tensor is not laid out row by row.
     """
-    if not call["self"].array.flags.c_contiguous:
+    shape = call["self"].shape
+    row_by_row = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    layout, first = call.extra.get("memory") or (row_by_row, 0)
+    if any(a != b and n > 1 for n, a, b in zip(shape, layout, row_by_row, strict=True)):
         raise UsageError("as_strided_scatter is explained for tensors that are laid out row by row.")
-    steps = zip(call["size"], call["stride"], strict=True)
-    targets = np.asarray(call.get("storage_offset") or 0, np.int64)
+    steps, offset = zip(call["size"], call["stride"], strict=True), call.get("storage_offset")
+    targets = np.asarray(0 if offset is None else offset - first, np.int64)
     for length, stride in steps:
         targets = targets[..., None] + np.arange(length) * stride
     return {"src": targets}
@@ -184,7 +188,7 @@ def written_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     if call.op not in ON_ZEROS:
         previous_weights = weights.reshape(-1).copy()
         for name, target in targets.items():
-            if not (name in operands and _combining(call) == "sum"):
+            if not (name in operands and _combining(call) == "sum" and _keeps(call)):
                 previous_weights[target[target != NOWHERE]] = 0.0
         gradients["self"] += fitted(previous_weights.reshape(weights.shape), operands["self"].shape)
     for position, name, hits in _groups(weights, targets):
@@ -215,8 +219,10 @@ def _share(call: Call, weight: float, position: int, gradients: dict[str, Array]
     (name, hits), operands = source, call.operands()
     to = gradients[name].reshape(-1)
     mode = _combining(call)
-    if mode == "copy" or not operands[name].shape:
-        to[hits[-1] if operands[name].shape else 0] += weight
+    if not operands[name].shape:
+        hits = np.zeros(1, np.int64)
+    if mode == "copy":
+        to[hits[-1]] += weight
         return
     if mode == "sum":
         to[hits] += weight * float(call.get("alpha", 1))

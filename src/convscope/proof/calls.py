@@ -62,10 +62,10 @@ LAID_OUT = frozenset(
 """Operations whose kernels add in an order that depends on the memory layout of their input, not on an argument."""
 
 
-SELECTING = frozenset({"kthvalue", "max", "median", "min", "mode", "nanmedian"})
-"""Operations that select one of several equal numbers; the recorded index says which received the gradient."""
-STRIDED = frozenset({"as_strided", "as_strided_copy"})
-"""Operations that read their input's memory by strides of their own."""
+SELECTING = frozenset({"kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk"})
+"""Operations that select among equal numbers; the recorded index says which received the gradient."""
+STRIDED = frozenset({"as_strided", "as_strided_copy", "as_strided_scatter"})
+"""Operations that read or write their input's memory by strides of their own."""
 
 
 def check_tables(function: str, ops: Mapping[str, Op], references: Mapping[str, Operation]) -> None:

@@ -21,6 +21,7 @@ from convscope.proof.final_numbers import final
 from convscope.proof.gradient_propagation import Tensor, key_of, pull, target_of
 from convscope.proof.gradient_range import moved_by_statistics, numbers_of_ref, range_of
 from convscope.proof.recomputation import recomputed_result
+from convscope.proof.repeated_node import follows_formula
 from convscope.proof.status import StepStatus
 from convscope.proof.tolerance import root_mean_square
 from convscope.proof.verification_report import RESOLVED, Mismatch
@@ -185,7 +186,9 @@ class Derivatives:
         bounds = self._bounds(derivative.gradient) + self._moved(derivative.gradient)
         bounds = bounds + range_of(self.trace, derivative.node, derivative.gradient).lost
         left = np.zeros(derivative.expected.shape)
-        return left if self._beyond(derivative, recorded, bounds, left) else None
+        return (
+            left if self._beyond(derivative, recorded, bounds, left) and not self._follows_formula(derivative) else None
+        )
 
     @np.errstate(all="ignore")  # a gradient may be infinite or nan
     def _beyond(self, derivative: Derivative, recorded: Array, bounds: Array | float, left: Array | None) -> bool:
@@ -226,11 +229,21 @@ class Derivatives:
         unsettled = wrong & not_finite & numbers.overflows
         if kind_of(derivative.node) in STEEP:
             unsettled |= wrong & np.isnan(recorded) & (derivative.expected == 0)
+        if (wrong & ~unsettled).any() and self._follows_formula(derivative):
+            rounded = float(np.max(np.abs(recorded - derivative.expected)[wrong & ~unsettled]))
+            return None, left or bool(unsettled.any()) or not rounded <= RESOLVED * derivative.typical
         if (wrong & ~unsettled).any():
             cell = tuple(int(i) for i in np.unravel_index(int((wrong & ~unsettled).argmax()), wrong.shape))
             limit = float(np.broadcast_to(derivative.allowed(bounds), wrong.shape)[cell])
             return Mismatch(cell, float(recorded[cell]), float(derivative.expected[cell]), limit, "derivative"), False
         return None, left or bool(unsettled.any()) or numbers.lost > RESOLVED * derivative.typical
+
+    def _follows_formula(self, derivative: Derivative) -> bool:
+        """Whether the recorded operations, repeated in float64, give the derivative."""
+        assert derivative.expected is not None
+        return follows_formula(
+            self.trace, derivative.node, derivative.gradient, derivative.expected, derivative.typical
+        )
 
     def _moved(self, gradient: Ref) -> Array | float:
         """How far saved statistics, which are rounded, move a gradient; of one behind views, at most."""
@@ -284,6 +297,9 @@ class Derivatives:
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
         targets = {target_of(self.trace, operand) for operand, _ in node.gave}
         weights = {key_of(result): self._numbers(gradient) for result, gradient in node.received}
+        if any(map(np.iscomplexobj, weights.values())):
+            yield from (Derivative(gradient, operand, node, None) for operand, gradient in node.gave)
+            return
         received = max(map(largest_of, weights.values()), default=0.0)
         per_unit = self._moved_by_rounding(node)
         moved = received * per_unit if per_unit else 0.0  # 0 also for an infinite gradient

@@ -329,6 +329,7 @@ class Explanation(RichDisplay):
 
 
 @takes(trace="Trace", step="Step | str | int | integer", cell="int | integer | tuple | list | ndarray")
+@np.errstate(all="ignore")  # numbers may be infinite
 def explain(
     trace: Trace,
     step: Step | str | int,
@@ -384,8 +385,7 @@ def explain(
     value, error = map(float, raw.result(call.precision))
     bound = whole_bound(value, error, call.precision)
     mixed = mixes(call) and not agree(value, recorded, bound, call.dtype)
-    if mixed:
-        bound = max(bound, convolution.normwise(call, full))
+    bound = max(bound, convolution.normwise(call, full)) if mixed else bound
     return Explanation(trace, chosen, full, output, call, ops, raw, value, recorded, bound, mixed, references)
 
 

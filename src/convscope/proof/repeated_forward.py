@@ -89,7 +89,7 @@ class Forward:
         arguments = arguments_of(self._trace, step)
         arguments.pop("states", None)  # an LSTM's recorded states would hide what the change does to later ones
         roundings = [] if self._roundings is None else self._roundings.of(step, operation, arguments)
-        for name, array in changed.items():
+        for name, array in _within_gradient(step, arguments, changed).items():
             argument, _, position = name.partition(".")
             if position:
                 items = list(arguments[argument])
@@ -106,6 +106,23 @@ class Forward:
             limit = arguments.get(kink) if isinstance(kink, str) else kink
             if limit is not None:
                 self.pattern.append(_digest(np.asarray(arguments["self"]) > limit))
+
+
+def _within_gradient(step: Step, arguments: Arguments, changed: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The changes but for those that have no gradient: the padding row of an embedding is not trained.
+
+    Raises:
+        UsageError: the gradients of an embedding are divided by how often each row is read.
+    """
+    if step.op not in {"embedding", "_embedding_bag"} or "weight" not in changed:
+        return changed
+    if arguments["scale_grad_by_freq"]:
+        raise UsageError(f"{step.name} divides gradients by the frequency of its indices.")
+    row, weight = arguments["padding_idx"], changed["weight"]
+    if step.op == "embedding" and row >= 0:
+        weight = weight.copy()
+        weight[row] = arguments["weight"][row]
+    return {**changed, "weight": weight}
 
 
 def _digest(numbers: Array) -> bytes:

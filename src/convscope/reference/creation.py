@@ -113,6 +113,7 @@ def identity(n: int, m: int | None = None, dtype: DType = None) -> Array:
 _ZEROS, _ONES = of_value(0.0), of_value(1.0)
 CREATION: Mapping[str, Operation] = {
     "zeros": moved(_ZEROS["plain"]),
+    "_efficientzerotensor": moved(_ZEROS["plain"]),
     "ones": moved(_ONES["plain"]),
     "full": Operation(filled, written_value),
     "zeros_like": moved(_ZEROS["like"]),

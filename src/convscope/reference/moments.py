@@ -77,7 +77,8 @@ def moments(x: Array, axes: tuple[int, ...], correction: float = 0) -> tuple[Arr
     """
     average = _mean(x, axes)
     squares = ((x - average) ** 2).sum(axes, keepdims=True)
-    return average, squares / np.maximum(0, _count(x, axes) - correction)
+    count = _count(x, axes)
+    return average, squares / (np.maximum(0, count - correction) if count else np.nan)
 
 
 def moments_error(

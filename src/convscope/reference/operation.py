@@ -269,7 +269,8 @@ def _signature(function: Callable[..., object]) -> inspect.Signature:
 def _widened(value: object) -> object:
     if isinstance(value, np.ndarray | np.floating):
         narrow = value.dtype.kind == "f" and value.dtype != np.float64
-        return value.astype(np.float64) if narrow else value
+        with np.errstate(invalid="ignore"):  # memory that nothing was written to may hold a signalling nan
+            return value.astype(np.float64) if narrow else value
     if isinstance(value, list | tuple) and type(value) in {list, tuple}:  # what parts of a row share is wide already
         return type(value)(map(_widened, value)) if any(isinstance(v, np.ndarray) for v in value) else value
     return value

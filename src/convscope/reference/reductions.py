@@ -231,9 +231,9 @@ def _with_axes(values: Array, axes: tuple[int, ...], keepdim: bool) -> Array:
 
 
 def log_sum_exp(x: Array, dim: Axes = None, keepdim: bool = False) -> Array:
-    """logsumexp: log of the sum of exp(x) along one or more axes."""
+    """logsumexp: log of the sum of exp(x) along one or more axes, minus infinity of no cells."""
     axes = axes_of(dim, x.ndim)
-    top = x.max(axes, keepdims=True)
+    top = x.max(axes, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0.0)
     y = top + np.log(np.exp(x - top).sum(axes, keepdims=True))
     return np.asarray(y if keepdim else y.squeeze(axes))
@@ -245,7 +245,7 @@ def log_sum_exp_error(
     """As `log_softmax_error`: y = max + log s; exponentials, sum and logarithm are stored in the output's type."""
     axes = axes_of(dim, x.ndim)
     wide = log_sum_exp(x, dim, True)
-    top = x.max(axes, keepdims=True)
+    top = x.max(axes, keepdims=True, initial=-np.inf)
     shares = np.exp(x - wide)
     error = sum_share(x, shares, u, axes) + FUNCTION * u * np.abs(wide - top) + 2 * u * np.abs(wide)
     below = np.where(shares > 0, shares * np.abs(x - top), 0.0).sum(axes, keepdims=True)
@@ -256,7 +256,7 @@ def log_sum_exp_error(
 def sum_share(x: Array, y: Array, u: float, dim: Axes) -> Array:
     """Relative error of s: each exp(d) is off by FUNCTION + |d| roundings and counts as much as its share y of s."""
     terms = int(np.prod([x.shape[a] for a in axes_of(dim, x.ndim)]))
-    below = np.where(y > 0, np.abs(x - x.max(dim, keepdims=True)), 0.0)
+    below = np.where(y > 0, np.abs(x - x.max(dim, keepdims=True, initial=-np.inf)), 0.0)
     return np.asarray(gamma(terms, u) + u * (FUNCTION + (y * below).sum(dim, keepdims=True)))
 
 
@@ -274,7 +274,7 @@ def segment_reduce(
     [1.0, 3.0]
 
     Raises:
-        UsageError: segments that are given cell by cell.
+        UsageError: segments that are given cell by cell, or that end beyond the data.
     """
     del unsafe
     if (lengths is None and offsets is None) or indices is not None:
@@ -282,6 +282,8 @@ def segment_reduce(
     starts = offsets if lengths is None else np.concatenate(
         [np.zeros((*lengths.shape[:-1], 1), np.int64), np.cumsum(lengths, -1)], -1)  # fmt: skip
     assert starts is not None
+    if (np.maximum(starts[..., 1:], 0) > data.shape[axis])[np.diff(starts) > 0].any():
+        raise UsageError("segment_reduce reads memory beyond its data, which is not recorded.")
     lead = starts.shape[:-1]
     result = np.empty((*lead, starts.shape[-1] - 1, *data.shape[axis + 1 :]))
     for lead_index in np.ndindex(lead):

@@ -153,18 +153,26 @@ def write_diagonal(x: Array, src: Array, offset: int = 0, dim1: int = 0, dim2: i
 
 
 def write_strided(
-    x: Array, src: Array, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
-) -> Array:
+    x: Array, src: Array, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None,
+    memory: tuple[Sequence[int], int] | None = None,
+) -> Array:  # fmt: skip
     """as_strided_scatter: `x` with cells at fixed steps of its memory replaced.
+
+    Args:
+        x, src: Any array, and what is written into it.
+        size, stride: Of what is written, in cells of memory.
+        storage_offset: Its first cell in memory; by default that of `x`.
+        memory: Strides of `x` and its first cell, in the same memory; by default row by row from 0.
 
     Raises:
         UsageError: `x` is not laid out row by row.
     """
-    if not x.flags.c_contiguous:
-        raise UsageError("the reference knows as_strided_scatter for tensors that are laid out row by row.")
     out = np.array(x, order="C")
+    layout, first = memory or ([step // out.itemsize for step in out.strides], 0)
+    if any(n > 1 and a * out.itemsize != b for n, a, b in zip(out.shape, layout, out.strides, strict=True)):
+        raise UsageError("the reference knows as_strided_scatter for tensors that are laid out row by row.")
     along_axes = (np.arange(n)[(slice(None), *(None,) * (len(size) - 1 - i))] * stride[i] for i, n in enumerate(size))
-    positions = sum(along_axes, start=np.asarray(storage_offset or 0))
+    positions = sum(along_axes, start=np.asarray(0 if storage_offset is None else storage_offset - first))
     out.reshape(-1)[positions] = src
     return out
 

@@ -75,7 +75,8 @@ def _power(x: Numbers, exponent: Numbers) -> Numbers:
 def _power_slopes(x: Numbers, exponent: Numbers) -> tuple[Numbers, Numbers]:
     x, exponent = np.asarray(x, np.float64), np.asarray(exponent, np.float64)
     logs = np.log(np.clip(np.where(x > 0, x, 1.0), 5e-324, 1.7e308))
-    by_exponent = np.where(x > 0, x**exponent * logs, 0.0)
+    at_zero = np.where(exponent >= 0, 0.0, -np.inf)
+    by_exponent = np.where(x > 0, x**exponent * logs, np.where(x == 0, at_zero, np.nan))
     return np.where(exponent == 0, 0.0, exponent * x ** (exponent - 1)), by_exponent
 
 

@@ -70,7 +70,9 @@ def mean_roundings(rows: Row, kernel: str = "variance") -> Numbers:
 
 
 def variance(rows: Row, mean: Numbers, correction: Numbers) -> Numbers:
-    """The mean square distance from the mean, by n - correction; of each row."""
+    """The mean square distance from the mean, by n - correction; of each row, nan of none."""
+    if not rows.shape[-1]:
+        return np.full(rows.shape[:-1], np.nan)
     with np.errstate(all="ignore"):
         squares = sums(rows, lambda part: np.square(part - np.asarray(mean)[..., None]))
         return np.divide(squares, np.maximum(rows.shape[-1] - correction, 0.0))
