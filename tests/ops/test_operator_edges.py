@@ -94,6 +94,7 @@ TIES = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 4])
         pytest.param(
             torch.sinc, torch.tensor([0.1, 2.99, -3.003, 0.0, 1.0]), id="a slope of two parts that nearly cancel"
         ),
+        pytest.param(torch.sinc, torch.tensor(-8.4784), id="the same of one number"),
         pytest.param(lambda x: torch.logcumsumexp(x * 9, 0), torch.linspace(-1, 1, 25), id="sums of exponentials"),
         pytest.param(torch.std, EQUAL, id="the root of a variance of 0 has the slope 0"),
         pytest.param(torch.sgn, NEAR_ONE, id="a gradient that PyTorch never stores"),

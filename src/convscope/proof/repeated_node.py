@@ -98,9 +98,8 @@ class _Repetition:
         witness = recomputed_result(self._trace, step, ref.output)
         if operation is None or witness is None or step.position or step.is_complex:
             return
-        if not np.isfinite(witness.bounds).all() or not np.all(
-            agree(witness.values, step.outputs[ref.output], witness.bounds, ref.dtype)
-        ):
+        values, recorded = (array * 1.0 for array in (witness.values, step.outputs[ref.output]))  # also truth values
+        if not np.isfinite(witness.bounds).all() or not np.all(agree(values, recorded, witness.bounds, ref.dtype)):
             return
         arguments = arguments_of(self._trace, step)
         forward = (ref.id, ref.output) in self._forward  # its operands are those of the derivative
