@@ -68,7 +68,9 @@ def test_the_floor_of_the_loss_is_the_published_one() -> None:
 
 def test_a_laplacian_is_not_a_corner_detector() -> None:
     laplacian, corner = [[0, -1, 0], [-1, 4, -1], [0, -1, 0]], [[1, -2, 1], [-2, 4, -2], [1, -2, 1]]
-    (finding,) = cs.probe.lint(kernels={"Corners": laplacian, "corner": corner}).findings
+    result = cs.probe.lint(kernels={"Corners": laplacian, "corner": corner})
+    assert str(result).startswith("2 kernels: 1 mistake found by 1 check")
+    (finding,) = result.findings
     assert finding.check == "kernel-title"
     assert "titled 'Corners', it answers 1 to a vertical edge, 1 to a horizontal one" in finding.evidence
 

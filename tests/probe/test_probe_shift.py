@@ -270,8 +270,8 @@ def test_the_command(tmp_path: Any) -> None:
     words = ["probe", "shift", "shapes", "shapes-mlp", "shapes-cnn", "--reach", "1", "--images", "20"]
     message = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "shift.png")])
     assert message.exit_code == 0, message.output
-    assert "shapes-mlp: has no maps that could move along" in message.stdout
-    assert "conv1 (Conv2d) moves along in all but the outermost 1 ring of cells" in message.stdout
+    assert "shapes-mlp: has no maps that could shift with the image" in message.stdout
+    assert "conv1 (Conv2d) shifts with the image, except in the outermost ring of cells" in message.stdout
     values = json.loads(CliRunner().invoke(app, [*words, "--kind", "scale", "--json"]).stdout)
     assert values["images"] == 20
     assert [model["model"] for model in values["models"]] == ["shapes-mlp", "shapes-cnn"]

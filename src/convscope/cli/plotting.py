@@ -139,6 +139,8 @@ def pixels(
     """Draw a picture as the grid of its pixel values; a colour picture as its R, G and B planes."""
     to = target(out, "pixels", image)
     prepared = cs.prepare(image, data_dir=data_dir)
+    if unit and len(prepared.picture) == 3:
+        remark("note: a colour picture always shows both scales, 0 to 255 and 0 to 1; --unit changes nothing")
     write(cs.plot.pixels(prepared.picture, crop=crop, name=prepared.name, units=1 if unit else 255), to)
 
 

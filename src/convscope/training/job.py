@@ -114,8 +114,8 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
     requested, recipe = recipe, recipe.for_images(len(train))
     if recipe.epochs > requested.epochs:
         epochs = f"{recipe.epochs} epochs, {requested.least_steps} steps in all."
-        few = f"{len(train):,} images are few, so the training takes {epochs}"
-        notes = (*notes, few)
+        few = "s" * (len(train) != 1)
+        notes = (*notes, f"Because there are only {len(train):,} image{few}, the training takes {epochs}")
     imports = settings.imports or Imports()
     with watching(imports):
         model, source, args = build_model(settings, name, recipe, train, seed)

@@ -137,7 +137,7 @@ class Shift(RichDisplay):
                 lines.append(f"  the answer (invariance) stays for {self._stays(result)}")
                 parts.append(lines)
             elif self.kind == "translation":
-                parts.append([f"{result.model}: has no maps that could move along"])
+                parts.append([f"{result.model}: has no maps that could shift with the image"])
         return parts
 
     def _stays(self, steadiness: Steadiness) -> str:

@@ -133,15 +133,14 @@ class Motion:
     that is none of its multiples, and the error is to the nearer of no move and one cell."""
 
     def __str__(self) -> str:
-        ring = (
-            f"all but the outermost {self.border} ring{'s' * (self.border != 1)} of cells"
-            if self.border
-            else "every cell"
-        )
-        share = (
-            ring if self.border is not None else f"{100 * self.along:.0f} % of the cells, no ring is free of the border"
-        )
-        moves = f"{self.layer} ({self.kind}) moves along in {share}"
+        if self.border is None:
+            share = f" in {100 * self.along:.0f} % of the cells: the border of the image affects every ring of them"
+        elif self.border:
+            rings = f"{self.border} rings" if self.border > 1 else "ring"
+            share = f", except in the outermost {rings} of cells"
+        else:
+            share = " in every cell"
+        moves = f"{self.layer} ({self.kind}) shifts with the image{share}"
         if self.stride > 1:
             moves += (
                 f", in steps of {self.stride} pixels; after one pixel its maps are off by {100 * self.between:.0f} %"
@@ -166,7 +165,7 @@ def motions(model: nn.Module, images: Tensor, fill: Tensor) -> tuple[Motion, ...
     >>> images = torch.rand(1, 1, 12, 12)
     >>> for motion in motions(nn.Conv2d(1, 2, 3, padding=1), images, torch.zeros(1, 1, 1)):
     ...     print(motion)
-    conv2d (Conv2d) moves along in all but the outermost 1 ring of cells
+    conv2d (Conv2d) shifts with the image, except in the outermost ring of cells
 
     Args:
         model: In evaluation mode.

@@ -100,7 +100,7 @@ IN_ALL = 100
 """Maximum number of trainings that a server starts."""
 RECIPES = ("fast", "tutorial")
 ANY_DATA = "mnist-small"
-"""The default model for data without a model of their own, as in `cs.train`."""
+"""The model of data that have no default model, as in `cs.train`."""
 PIXELS = 3 * 128 * 128
 """Image size (in numbers) up to which every network is offered; with larger ones a linear layer could fill memory."""
 PATIENCE = 10.0
