@@ -220,3 +220,15 @@ def test_printing_a_verification_shows_what_the_command_prints(convscope: Comman
         source = f"{net}:{name}"
         report = cs.verify(cs.trace(cs.load_model(source), cs.load_image(image)))
         assert "".join(str(report).split()) == "".join(convscope("verify", source, str(image)).out.split())
+
+
+def test_reports_and_workbooks_without_a_name_replace_none(
+    convscope: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, name in (("report", "report.html"), ("workbook", "network.xlsx")):
+        Path(name).write_text("mine")
+        numbered = Path(name).with_stem(f"{Path(name).stem}-2").name
+        assert f"wrote {numbered} (" in convscope.said(command, "crosses", "crosses:plus")
+        assert Path(name).read_text() == "mine"
+        assert f"wrote {name} (" in convscope.said(command, "crosses", "crosses:plus", "--out", name)

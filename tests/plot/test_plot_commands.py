@@ -99,12 +99,10 @@ def test_kernels_are_titled_with_their_model_and_larger_ones_summed_as_text(comm
     assert command("plot", "kernels", "mnist-convnet", "--layer", "conv2", "--out", "l.svg").startswith("wrote l.svg")
 
 
-def test_unit_on_a_colour_picture_is_said_to_change_nothing(
-    command: Callable[..., str], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_unit_on_a_colour_picture_is_said_to_change_nothing(convscope: Commands, tmp_path: Path) -> None:
     for image, noted in (("color-shapes:test/1", True), ("shapes:test/1", False)):
-        command("plot", "pixels", image, "--unit")
-        assert ("always shows both scales" in capfd.readouterr().err) == noted
+        result = convscope("plot", "pixels", image, "--unit", "--out", tmp_path / "p.png")
+        assert ("always shows both scales" in result.err) == noted
 
 
 def test_connections_has_a_line_for_each_product(command: Callable[..., str]) -> None:

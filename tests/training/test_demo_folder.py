@@ -153,3 +153,10 @@ def test_a_demo_killed_while_it_takes_its_place_loses_no_file(
 def test_the_demo_makes_all_that_it_lists() -> None:
     assert set(demo_command.MADE) == {"run", *(f"{name}.png" for name in demo_command.PICTURES)}
     assert json.dumps(demo_command.MADE)
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_one_sentence(tmp_path: Path, convscope: Commands) -> None:
+    (tmp_path / "file").touch()
+    result = convscope("demo", "--out", tmp_path / "file" / "demo")
+    assert result.status == 2
+    assert "cannot be written: Not a directory; choose another --out" in result.err.replace("\n", " ")

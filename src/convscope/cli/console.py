@@ -257,8 +257,17 @@ class Target:
         """The path, or a numbered one where another picture has it: pictures are not lost by a second command."""
         if self.replaces:
             return self.path
-        names = itertools.chain([self.path], (self.path.with_stem(f"{self.path.stem}-{n}") for n in itertools.count(2)))
-        return next(path for path in names if not path.exists() or _holds(path, content))
+        return next(path for path in _numbered(self.path) if not path.exists() or _holds(path, content))
+
+
+def free_path(name: str) -> Path:
+    """A path in the current folder that no file has: the name, or a numbered one."""
+    return next(path for path in _numbered(Path(name)) if not os.path.lexists(path))
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
 
 
 def _holds(path: Path, content: bytes) -> bool:

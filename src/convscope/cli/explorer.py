@@ -122,12 +122,16 @@ def staged(out: Path, names: Collection[str]) -> Iterator[Path]:
         names: Names of the files and folders that a demo writes.
 
     Raises:
-        UsageError: a demo in `out` would remove files that no demo wrote, or that have been changed since.
+        UsageError: a demo in `out` would remove files that no demo wrote, or that have been changed since; or `out`
+            cannot be written.
     """
     _replaceable(out, names)
     existed = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=STAGE, dir=out))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=STAGE, dir=out))
+    except OSError as error:
+        raise cs.UsageError(f"{out} cannot be written: {error.strerror or error}; choose another --out.") from None
     try:
         yield stage
     finally:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import convscope as cs
-from convscope.cli.console import say, show_text
+from convscope.cli.console import free_path, say, show_text
 from convscope.cli.inspection import Image, Model, parse_cell
 from convscope.cli.options import Commands, DataDir, Inputs, Loading, is_run, spread
 from convscope.cli.training_step import StepOptions
@@ -20,7 +20,9 @@ def workbook(
     at: Annotated[
         str | None, typer.Option(help="STEP:CELL, such as conv2:0,5,5: only this number and those it depends on.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output file, .xlsx.")] = Path("network.xlsx"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Output file, .xlsx; by default network.xlsx, or a free name.")
+    ] = None,
     inputs: Inputs,
     loading: Loading,
     step: StepOptions,
@@ -30,6 +32,7 @@ def workbook(
 
     A training step: `convscope workbook crosses crosses:plus --target 1 --loss mse --optimizer adadelta -o step.xlsx`.
     """
+    out = out or free_path("network.xlsx")
     cs.check_workbook_path(out)
     cell = None if at is None else parse_cell(at)
     if step.wanted(image, at or ""):
@@ -57,12 +60,15 @@ def report(
     model: Model,
     images: Images = None,
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output file, .html.")] = Path("report.html"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Output file, .html; by default report.html, or a free name.")
+    ] = None,
     limit: Annotated[float, typer.Option(metavar="MB", help="Size limit; the rest is left out and named.")] = 3.0,
     loading: Loading,
     data_dir: DataDir = None,
 ) -> None:
     """Write a model and every number of some images as one HTML file: `convscope report runs/shapes-cnn`."""
+    out = out or free_path("report.html")
     cs.check_destination(out)
     loaded = loading.load(model)
     subject = cs.load_run(model).holding(loaded) if is_run(model) and not loading.given else loaded

@@ -329,22 +329,13 @@ _CLOSED = "the probabilities cover only {} classes; a picture of anything else i
 
 
 def _show_prediction(prediction: "cs.Prediction", top: int, without: Sequence[str] = ()) -> None:
-    name = prediction.classes[prediction.best]
-    truth = ""
-    if prediction.label is not None:
-        wrong = f"wrong: it is {prediction.classes[prediction.label]}"
-        truth = f" ({'correct' if prediction.best == prediction.label else wrong})"
-    say(f"{prediction.image}: {name}{truth}")
+    head, *scores = prediction.lines(top)
+    say(head)
     for note in prediction.notes:
         if note not in without:
             remark(f"note: {prediction.image}: {note}")
-    if prediction.probabilities is None:
-        say(f"  {decimal(prediction.output[0])}, nearest to class number {prediction.best}")
-        return
-    order = prediction.probabilities.argsort()[::-1][:top]
-    width = max(len(prediction.classes[k]) for k in order)
-    for k in order:
-        say(f"  {prediction.classes[k]:<{width}}  {percent(float(prediction.probabilities[k])):>8}")
+    for line in scores:
+        say(line)
 
 
 COMMANDS: Commands = {"train": in_many(train), "evaluate": in_many(evaluate), "predict": predict}

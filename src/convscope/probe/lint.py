@@ -105,7 +105,10 @@ def lint(
     findings: list[Finding] = []
     done_checks: list[str] = []
     skipped: dict[str, str] = {}
-    given = (f"{len(kernels)} kernel{'s' * (len(kernels) != 1)}" if kernels is not None else "", "the figure" if figure else "")
+    given = (
+        f"{len(kernels)} kernel{'s' * (len(kernels) != 1)}" if kernels is not None else "",
+        "the figure" if figure else "",
+    )
     subject, evidence = " and ".join(filter(None, given)), None
     if model is not None:
         choose_images = partial(balanced, count=images, seed=seed)

@@ -131,6 +131,27 @@ class Prediction:
     notes: tuple[str, ...] = ()
     """The preprocessing of the image, and caveats about the prediction."""
 
+    def __str__(self) -> str:
+        return "\n".join(map(spelled, [*self.lines(), *(f"note: {note}" for note in self.notes)]))
+
+    def lines(self, top: int = 3) -> list[str]:
+        """The predicted class, whether it is correct, and the most probable classes.
+
+        >>> shares = np.array([0.75, 0.25])
+        >>> Prediction("a.png", ("plus", "x"), np.zeros(2, np.float32), shares, 0, label=1).lines()
+        ['a.png: plus (wrong: it is x)', '  plus   75.00 %', '  x      25.00 %']
+        """
+        truth = ""
+        if self.label is not None:
+            truth = " (correct)" if self.best == self.label else f" (wrong: it is {self.classes[self.label]})"
+        head = f"{self.image}: {self.classes[self.best]}{truth}"
+        if self.probabilities is None:
+            return [head, f"  {decimal(float(self.output[0]))}, nearest to class number {self.best}"]
+        order = self.probabilities.argsort()[::-1][:top]
+        width = max(len(self.classes[k]) for k in order)
+        shares = [(self.classes[k], percent(float(self.probabilities[k]))) for k in order]
+        return [head, *(f"  {name:<{width}}  {share:>8}" for name, share in shares)]
+
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
