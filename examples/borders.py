@@ -137,9 +137,7 @@ class Borders:
         ]
         for visible in (VISIBLE / 2, 2 * VISIBLE):
             count = sum(run.most("red") < visible <= run.most("yellow") for run in self.runs)
-            lines.append(
-                f"With a threshold of {100 * visible:.0f} %, they vanish in {count} of {len(self.runs)}."
-            )
+            lines.append(f"With a threshold of {100 * visible:.0f} %, they vanish in {count} of {len(self.runs)}.")
         lines.append(f"Where yellow squares have borders, those of red ones are fainter in {self.fainter}.")
         lines.append(f"Training lowered the share of the weights for red in {self.lowered}.")
         lost = [100 * (run.accuracy - run.accuracy_without_red) for run in self.runs]

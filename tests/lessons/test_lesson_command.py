@@ -152,6 +152,7 @@ def test_the_teacher_gets_the_answers(convscope: Commands, mine: Path) -> None:
     assert "Ten fingers: 10." in told
     assert "Answer: **10**" in told
     assert "24: That is the product." in told
+    assert "6 + 4 = 10" in convscope.said("lesson", mine, "--teacher", "--run")  # the calculation too
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from convscope.cli.options import Commands, Json
 
 RUN = re.compile(r"(?<=\s)runs/[\w.-]+")
 """A run that a lesson trained, in a command."""
+TITLE = re.compile(r"^## (.+)$", re.MULTILINE)
+"""The title of a section."""
 
 
 def lesson(
@@ -102,16 +104,28 @@ def _described(lesson: "cs.lessons.Lesson") -> dict[str, object]:
 
 
 def _teach(session: "cs.lessons.LessonSession") -> None:
-    """The section for the teacher, then every question with its answer."""
-    questions = [shown for screen in session.screens() for shown in screen if isinstance(shown, cs.lessons.Asked)]
+    """The section for the teacher, then every question with its answer and calculation, below its section's title."""
+    screens = list(session.screens())
     show_markdown(f"# {session.lesson.title}")
     for text in session.teacher():
         show_markdown(text)
-    for number, question in enumerate(questions, 1):
-        say()
-        show_markdown(f"**{number}. {question.name}.** {question.ask}\n\nAnswer: **{question.shown(question.answer)}**")
-        for answer, misconception in question.wrong:
-            show_markdown(f"- {question.shown(answer)}: {' '.join(misconception.split())}")
+    number = 0
+    for screen in screens:
+        for shown in screen:
+            if isinstance(shown, cs.lessons.ShownText) and (title := TITLE.search(shown.markdown)):
+                say()
+                show_markdown(f"## {title[1]}")
+            elif isinstance(shown, cs.lessons.Asked):
+                number += 1
+                _show_answer(number, shown)
+
+
+def _show_answer(number: int, question: "cs.lessons.Asked") -> None:
+    say()
+    show_markdown(f"**{number}. {question.name}.** {question.ask}\n\nAnswer: **{question.shown(question.answer)}**\n")
+    show_output(question.because)
+    for answer, misconception in question.wrong:
+        show_markdown(f"- {question.shown(answer)}: {' '.join(misconception.split())}")
 
 
 class TerminalLesson:
@@ -169,11 +183,7 @@ class TerminalLesson:
             path = self._folder / f"{Path(self._session.lesson.name).stem}-{self._pictures}.png"
             output.figure.savefig(path, dpi=150)
             say(f"[picture: {path}, until the lesson ends]")
-        if output.printed or output.text:
-            say()
-            show_text("\n".join(part for part in (output.printed.rstrip("\n"), output.text) if part))
-        if output.prose:
-            show_markdown(output.prose)
+        show_output(output)
 
     def _ask(self, question: "cs.lessons.Asked") -> None:
         show_markdown(f"**Question.** {question.ask}")
@@ -215,6 +225,16 @@ class TerminalLesson:
         if not sys.stdin.isatty():
             say(line.rstrip("\n"))
         return line.strip()
+
+
+def show_output(output: "cs.lessons.Output") -> None:
+    """Print what a block or a calculation printed or returned, without figures."""
+    if output.printed or output.text:
+        say()
+        show_text("\n".join(part for part in (output.printed.rstrip("\n"), output.text) if part))
+        say()
+    if output.prose:
+        show_markdown(output.prose)
 
 
 def show_markdown(text: str) -> None:
