@@ -88,6 +88,8 @@ def test_a_learner_goes_through_a_lesson(page: Any, lesson: Any) -> None:
     pane = page.locator("#lesson")
     assert "One <script>alert(1)</script> strong word, and 42." in pane.inner_text()
     assert page.locator("main").inner_text() == "The lesson opens its networks here, as it comes to them."
+    wide = pane.bounding_box()["width"]
+    assert wide > page.viewport_size["width"] / 2
     turn(page, "n", "2 of 3")
 
     question = page.get_by_label("Question middle")
@@ -111,6 +113,7 @@ def test_a_learner_goes_through_a_lesson(page: Any, lesson: Any) -> None:
     page.wait_for_selector("[data-status=proved]")
     eventually(lambda: (state(page)["step"], state(page)["cell"]), ("conv1", "0.1.1"))
     assert "2.2097" in page.locator("main").inner_text()
+    assert pane.bounding_box()["width"] < 0.7 * wide  # the network has the room now
 
     page.reload()
     page.get_by_text("2 of 3", exact=True).wait_for()

@@ -13,8 +13,6 @@ from convscope.cli.console import out, out_is_terminal, remark, say, show_json, 
 from convscope.cli.explorer import AllowHost, Host, NoBrowser, Port, give_way, stay
 from convscope.cli.options import Commands, Json
 
-RUN = re.compile(r"(?<=\s)runs/[\w.-]+")
-"""A run that a lesson trained, in a command."""
 TITLE = re.compile(r"^## (.+)$", re.MULTILINE)
 """The title of a section."""
 
@@ -170,9 +168,7 @@ class TerminalLesson:
 
     def _command(self, command: str) -> None:
         """A command for another terminal; the lesson's runs are in its temporary folder."""
-        absolute = RUN.sub(
-            lambda run: str(self._folder / run[0]) if (self._folder / run[0]).is_dir() else run[0], command
-        )
+        absolute = cs.lessons.with_runs_in(command, self._folder)
         say(f"    {absolute}")
         if absolute != command:
             say("    (in another terminal, until the lesson ends)")

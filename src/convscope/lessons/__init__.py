@@ -29,4 +29,5 @@ from convscope.lessons.session import ShownText as ShownText
 from convscope.lessons.session import check_stop as check_stop
 from convscope.lessons.session import in_temporary_folder as in_temporary_folder
 from convscope.lessons.session import model_of as model_of
+from convscope.lessons.session import with_runs_in as with_runs_in
 from convscope.lessons.values import Output as Output

@@ -300,6 +300,20 @@ def _misplaced(parts: Mapping[str, str], trace: cs.Trace) -> Iterator[str]:
         yield f"page: {name} has no cell {cell!r}; its cells are {first} to {last}."
 
 
+RUN = re.compile(r"(?<=\s)runs/[\w.-]+")
+
+
+def with_runs_in(command: str, folder: Path | None = None) -> str:
+    """A command for another terminal: runs of the lesson are named by their path in its working folder, by default
+    the current one.
+
+    >>> with_runs_in("convscope open runs/no-such-run", Path("/tmp"))
+    'convscope open runs/no-such-run'
+    """
+    where = folder or Path.cwd()
+    return RUN.sub(lambda run: str(where / run[0]) if (where / run[0]).is_dir() else run[0], command)
+
+
 @contextmanager
 def in_temporary_folder() -> Iterator[Path]:
     """A working folder that is removed at the end of the block, so that a lesson may write files."""

@@ -201,7 +201,13 @@ class LessonService:
             model, ref = self._open(stop)
             place = [("model", model), *([("input", f"u~{ref.id}")] if ref is not None else [])]
             query = urlencode([*place, *parse_qsl(stop.page, keep_blank_values=True)], safe="~,.")
-        return LessonStop(html=MARKDOWN.render(stop.caption), command=stop.command, query=query, problem=problem)
+        command = cs.lessons.with_runs_in(stop.command)
+        return LessonStop(
+            html=MARKDOWN.render(stop.caption),
+            command=command,
+            query=query,
+            problem=problem,
+        )
 
     def _open(self, stop: "cs.lessons.ShownStop") -> tuple[str, StoredRef | None]:
         """The id of a stop's model, opened if it is not, and the reference of its image."""
