@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(convscope: Commands, tm
 def test_in_a_notebook_an_answer_too_early_or_of_the_wrong_type_is_a_sentence(mine: Path) -> None:
     variables: dict[str, object] = {}
     lesson = cs.lesson(str(mine), variables)
-    assert str(lesson.answer("sum")) == "Not answered yet: replace `...` by your answer and run the cell again."
+    assert str(lesson.answer("sum")) == "Not answered yet: replace `...` with your answer and run the cell again."
     assert "expects a number" in str(lesson.answer("sum", [1, 2]))
     assert lesson.answer("sum", "many").right is None
     assert lesson.answer("sum", 10).right

@@ -125,6 +125,9 @@ def test_filter_prints_kernel_shapes_and_range_and_the_same_as_json(command: Cal
         "  −1   0   1",
     ]
     assert message[4] == "response: 4 to a vertical edge, 0 to a horizontal one (measured on test edges)"
+    assert "0 to a horizontal one, each beyond the response to plain black or white (" in command(
+        "filter", "crosses:plus", "--kernel", "1 0; 0 1"
+    )
     assert message[5].split() == ["input", "1x10x10", "from", "0.0000", "to", "1.0000"]
     assert message[6].split() == ["output", "1x8x8", "from", "−4.0000", "to", "4.0000"]
     assert len(message) == 7 + 8 + 1  # its 8 rows

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import convscope as cs
+from commands import Commands
 from convscope.cards.card import Card, attach
 from convscope.probe.support.model_measures import cka, costs, dependence, gram
 from figures import assert_legible, data
@@ -165,3 +166,13 @@ def test_the_command(tmp_path: Path) -> None:
     results = json.loads(run("shapes-cnn", "shapes-mlp", "--on", "shapes", "--shown", "3", "--json"))
     assert results["models"][1]["parameters"] == 15742
     assert len(results["disagreements"]) <= 3
+
+
+def test_the_command_says_which_run_was_trained_on_other_images(tmp_path: Path, convscope: Commands) -> None:
+    for name, recipe, seed in (("published", "tutorial", 0), ("fast", "fast", 0), ("other", "fast", 0)):
+        cs.train("shapes", "shapes-cnn-1", recipe=recipe, epochs=1, seed=seed, out=tmp_path / name)
+    published, fast, other = (tmp_path / name for name in ("published", "fast", "other"))
+    noted = convscope("probe", "compare", published, fast).err
+    assert f"note: {fast} was trained on other images than {published}, whose data is used" in noted.replace("\n", " ")
+    assert "other images" not in convscope("probe", "compare", fast, other).err
+    assert "other images" not in convscope("probe", "compare", published, fast, "--on", "shapes").err

@@ -90,7 +90,8 @@ def filter_image(
     say(f"{chosen.name}{', finds ' + chosen.finds if chosen.finds else ''}")
     for line in grid_lines(chosen.kernel):
         say(f"  {line}")
-    say(f"response: {answers} (measured on test edges)")
+    beyond = "" if abs(chosen.total) < 1e-9 else ", each beyond the response to plain black or white"
+    say(f"response: {answers}{beyond} (measured on test edges)")
     for word in ("input", "output"):
         fact = facts[word]
         conversion = ", converted to grey" if word == "input" and fact["shape"][0] > 1 and not per_channel else ""

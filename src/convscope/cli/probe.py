@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 import convscope as cs
-from convscope.cli.console import hushed, reading_progress, save, show_json, show_text, target, write
+from convscope.cli.console import hushed, reading_progress, remark, save, show_json, show_text, target, write
 from convscope.cli.inspection import parse_cell
 from convscope.cli.options import (
     Commands,
@@ -220,12 +220,25 @@ def _data(
     seed = {name: settings[name] for name in ("seed",) if name in settings}
     if probe.split is not None:
         scanned = _scanned(names[0], subject.model, dataset, values["split"], images, seed)
+        if dataset is None:
+            _note_other_data(names)
         data = scanned if values["first"] is None else scanned.part(slice(0, values["first"]))
         return lambda _: data
     if dataset is None and names and subject.run is None:
         raise cs.UsageError(f"name the data set that {names[0]} is trained on: shapes, mnist, folder:PATH, ...")
     parts = {} if dataset is None else {part: images.load(dataset, part, **seed) for part in ("train", "test")}
     return parts.get
+
+
+def _note_other_data(names: Sequence[str]) -> None:
+    """Say which of several runs were trained on other images than the first, whose data is used."""
+    first = cs.load_run(names[0]).config["dataset"]["sha256"]
+    for name in names[1:]:
+        if is_run(name) and cs.load_run(name).config["dataset"]["sha256"] != first:
+            remark(
+                f"note: {name} was trained on other images than {names[0]}, whose data is used: some of these images "
+                "may have been in its training"
+            )
 
 
 def _scanned(

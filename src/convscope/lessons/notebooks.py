@@ -80,7 +80,7 @@ def _first_cells(lesson: Lesson) -> Iterator[dict[str, object]]:
     yield _markdown(
         f"# {lesson.title}\n\nAbout {lesson.minutes} minutes. {lesson.needs}\n\n"
         "Run the cells from top to bottom. At a question, predict first: replace `...` "
-        "by your answer, and run the cell."
+        "with your answer, and run the cell."
     )
     settings = [
         f"{name} = {setting.short!r} if lesson.short else {setting.full!r}"
@@ -219,7 +219,7 @@ class NotebookLesson:
         if name not in questions:
             raise UnknownName("question", name, questions)
         if value is ...:
-            return Reply(name, None, "Not answered yet: replace `...` by your answer and run the cell again.")
+            return Reply(name, None, "Not answered yet: replace `...` with your answer and run the cell again.")
         question = ask(questions[name], self._variables, self._lesson.name)
         try:
             answer = question.read(value) if isinstance(value, str) else question.check(value)
