@@ -242,8 +242,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 @pytest.mark.parametrize("more", [(), ("--to-input",)])
 def test_the_command_writes_the_figure_and_says_where(command: Callable[..., str], more: tuple[str, ...]) -> None:
     message = command("plot", "number", "crosses", "crosses:plus", "--at", "conv1:0,1,1", *more)
-    assert message.startswith("wrote number-crosses-conv1-0-1-1.png (")
-    with Image.open("number-crosses-conv1-0-1-1.png") as picture:
+    assert message.startswith("wrote number-crosses-crosses-plus-conv1-0-1-1.png (")
+    with Image.open("number-crosses-crosses-plus-conv1-0-1-1.png") as picture:
         assert min(picture.size) > 300
 
 

@@ -194,7 +194,7 @@ def maps(
     out: Out = None,
 ) -> None:
     """Draw the feature maps of all steps for one image, or of one step for many images by class."""
-    to = target(out, "maps", model, *(step or ()))
+    to = target(out, "maps", model, image or dataset, *(step or ()))
     loaded = loading.load(model)
     card = cs.card_of(loaded)
     if dataset is not None:
@@ -227,7 +227,7 @@ def network(
     out: Out = None,
 ) -> None:
     """Draw the whole network for one image: each step with its maps, including branches; deep networks by module."""
-    to = target(out, "network", model)
+    to = target(out, "network", model, image)
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
     trace = inputs.trace(loaded, shown.value)
@@ -250,7 +250,7 @@ def number(
     out: Out = None,
 ) -> None:
     """Draw how one number is computed: the window, the kernel, the products and their sum."""
-    to = target(out, "number", model, at)
+    to = target(out, "number", model, image, at)
     loaded = loading.load(model)
     shown = _prepare(loaded, model, image, data_dir, inputs)
     explanation = explained(inputs.trace(loaded, shown.value), at)

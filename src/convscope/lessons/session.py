@@ -207,8 +207,8 @@ def ask(question: Question, namespace: Namespace, lesson: str) -> Asked:
 VIEWS = ("look", "change", "train", "compare", "probe", "kernels")
 """The views of the page, as web/src/lib/state.svelte.ts lists them; a test compares both."""
 PARTS = (
-    "view", "origin", "change", "edits", "at", "fit", "step", "channel", "cell", "window", "trail", "why", "pixels",
-    "shared", "open", "layer", "kernel", "question", "asked",
+    "view", "origin", "change", "edits", "at", "fit", "step", "channel", "cell", "window", "trail", "why", "back",
+    "slide", "pixels", "shared", "sort", "contrast", "hide", "open", "layer", "kernel", "question", "asked",
 )  # fmt: skip
 """The parts of an address that a stop may have."""
 WORDS = ("image", "softmax")
