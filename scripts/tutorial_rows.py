@@ -189,8 +189,14 @@ BY_HAND = (
     Row(
         4,
         'The claim "vanishing gradients are prevented by shared weights", measured',
-        ("convscope probe gradients mlp-512 mnist", "convscope probe gradients simple-cnn mnist"),
-        ("gradient at outputs", "fc1", "conv1"),
+        (
+            "convscope probe gradients mlp-512 mnist",
+            "convscope probe gradients simple-cnn mnist",
+            "from torch import nn\n\n"
+            "deep = [layer for _ in range(8) for layer in (nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid())]\n"
+            'print(cs.probe.gradients(nn.Sequential(*deep, nn.Flatten(), nn.Linear(784, 10)), "mnist"))',
+        ),
+        ("gradient at outputs", "fc1", "conv1", "does not vanish", "the gradient vanishes: at layer 0"),
     ),
 )
 

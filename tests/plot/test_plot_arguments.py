@@ -74,3 +74,10 @@ def test_objects_are_drawn_without_torch() -> None:
         "cs.plot.samples(cs.load_dataset('crosses')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_completion_offers_figures_and_operations_and_no_inner_modules() -> None:
+    assert {"kernels", "maps", "training_step"} <= {*dir(cs.plot)}
+    assert {"conv2d", "PUBLISHED_IMAGE"} <= {*dir(cs.reference)}
+    for module in (cs.plot, cs.reference):
+        assert not [name for name in dir(module) if isinstance(getattr(module, name), type(cs))]

@@ -41,7 +41,7 @@ def test_a_deep_sigmoid_network_loses_the_gradient_and_a_shallow_one_does_not(ki
     assert share[8, nn.ReLU] > 50 * share[8, nn.Sigmoid]
     assert share[2, nn.ReLU] > share[8, nn.ReLU]
     deep = cs.probe.gradients(network(kind, 8, nn.Sigmoid), images, batch=20)
-    assert deep.verdict.startswith("the gradient vanishes: at ")
+    assert deep.verdict.startswith("the gradient vanishes: at layer ")
     assert len(deep.points[0].layers) == 8
 
 

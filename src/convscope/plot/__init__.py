@@ -30,3 +30,8 @@ from convscope.plot.figures.robustness import shortcut as shortcut
 from convscope.plot.figures.samples import samples as samples
 from convscope.plot.figures.samples import spread as spread
 from convscope.plot.figures.training_step import training_step as training_step
+
+
+def __dir__() -> list[str]:
+    """The figures, without the modules that they are in: what completion offers."""
+    return sorted(name for name, value in globals().items() if callable(value) and not name.startswith("_"))

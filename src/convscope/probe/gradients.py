@@ -60,7 +60,8 @@ class Gradients(RichDisplay):
             return f"{first.layer} is the only layer with a weight matrix: the gradient cannot vanish on the way."
         effect = "vanishes" if share < VANISHED else "explodes" if share > 1 / VANISHED else "does not vanish"
         interval = f"median of {len(first.outputs):,} images; 95 %: {compact(low, 2)} to {compact(high, 2)}"
-        compared = f"at {first.layer} its norm is {compact(share, 3)} times that at {last.layer}"
+        names = [f"layer {each.layer}" if each.layer.isdigit() else each.layer for each in (first, last)]
+        compared = f"at {names[0]} its norm is {compact(share, 3)} times that at {names[1]}"
         return f"the gradient {effect}: {compared} ({interval})."
 
     def to_json(self) -> dict[str, object]:

@@ -70,3 +70,8 @@ __all__ = [
     "tanh",
     "tanh_backward",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without the modules that they are in: what completion offers."""
+    return sorted(__all__)
