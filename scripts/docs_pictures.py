@@ -52,6 +52,13 @@ class Picture:
     """What is done before."""
 
 
+def choose_the_top_of_the_circle(page: Any) -> None:
+    """Keep the pixel that adds most selected."""
+    canvas = page.locator(".picture .viewer canvas")
+    pixel = canvas.bounding_box()["width"] / 28
+    canvas.click(position={"x": 18.5 * pixel, "y": 14.5 * pixel})
+
+
 def slide_to_the_circle(page: Any) -> None:
     """Move the window over the first five rows, and to the edge of the circle in the sixth."""
     page.get_by_label("Output:").focus()
@@ -69,7 +76,12 @@ def open_a_gradient(page: Any) -> None:
 
 
 PICTURES = {
-    "explorer": Picture("?model=shapes-cnn&input=s~shapes~test~5", ".reasons .card", size=(1400, 850)),
+    "explorer": Picture(
+        "?model=shapes-cnn&input=s~shapes~test~5",
+        ".reasons .card",
+        size=(1400, 850),
+        prepare=choose_the_top_of_the_circle,
+    ),
     "slide": Picture(
         "?model=shapes-cnn&input=s~shapes~test~25&step=conv1&channel=2&cell=2.0.0&slide=1",
         SLID,

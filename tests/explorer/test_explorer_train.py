@@ -233,6 +233,15 @@ def test_every_kernel_with_its_numbers_and_sums(page: Any, explorer: Any, run: c
     assert found == pytest.approx([float(number) for unit in units for number in unit], abs=1e-5)
 
 
+def test_the_image_that_the_page_was_opened_with_is_the_pinned_one(page: Any, run: cs.Run) -> None:
+    with cs.open(run.path, "shapes:test/5", port=0, browser=False) as opened:
+        visit(page, opened, "", ".reasons .card")
+        page.get_by_role("link", name="Train", exact=True).click()
+        page.locator("section[aria-label='Pinned image']").wait_for()
+        shown = page.locator(".strip .answers tbody td:nth-of-type(1)")
+        eventually(lambda: sorted(shown.all_inner_texts()), sorted(answers(traced(run, image="shapes:test/5"))))
+
+
 def test_named_filters_on_the_image(page: Any, explorer: Any, run: cs.Run) -> None:
     visit(page, explorer, "?view=kernels&model=short&kernel=blur", ".result")
     result = cs.filters.apply_filter(cs.load_image("shapes:test/0", like=run.model), cs.filters.FILTERS["blur"])

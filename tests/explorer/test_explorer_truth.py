@@ -241,6 +241,8 @@ def test_every_refusal_has_a_way_back(query: str, undo: str, page: Any, shapes: 
         ("?step=conv1&cell=99.4.4", "conv1 has the shape 8×28×28, so it has no cell (99, 4, 4); all of it is shown."),
         ("?step=softmax&cell=5", "softmax has the shape 2, so it has no cell (5); all of it is shown."),
         ("?step=conv1&channel=77", "conv1 has 8 channels, from 0; instead of channel 77, 7 is shown."),
+        ("?open=conv9", "The network has no module “conv9” to unfold; it is left out."),
+        ("?open=conv9,%2Bfc", "The network has no modules “conv9”, “+fc” to unfold; they are left out."),
         ("?step=conv1&cell=2.4.4&trail=fc9~1", "The network has no step “fc9”; it is left out of the way here."),
         (
             "?view=kernels&layer=conv9.weight",

@@ -53,6 +53,16 @@ def test_everything_is_reached_by_keyboard_alone(page: Any, shapes: Any) -> None
     page.wait_for_url("**cell=2.12.14**")
 
 
+@pytest.mark.parametrize("width", [1024, 1100])
+def test_what_does_not_fit_the_line_of_the_header_stays_at_the_right(chromium: Any, shapes: Any, width: int) -> None:
+    with tab(chromium, size=(width, 768)) as page:
+        visit(page, shapes, "?edits=conv1.weight:3.0.1.1:0.9&change=r15,d2")
+        page.get_by_role("button", name="number edited").wait_for()
+        button, name = (page.locator(f"header {part}").bounding_box() for part in (".theme", ".brand"))
+        assert name["x"] < 40
+        assert width - 40 < button["x"] + button["width"] <= width
+
+
 def test_the_map_zooms_until_its_cells_hold_numbers(page: Any, shapes: Any) -> None:
     visit(page, shapes)
     page.locator(".zoom").get_by_role("button", name="numbers").click()

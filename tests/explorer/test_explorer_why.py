@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from playwright.sync_api import expect
 from torch import nn
 
 import convscope as cs
-from browser import forgive
+from browser import WIDE, forgive, tab
 from convscope.proof.paths import paths_to
 from exploring import eventually, recorded, state, visit
 
@@ -71,7 +72,7 @@ def test_a_pixel_says_its_product(page: Any, shapes: Any, traced: cs.Trace) -> N
     found = cs.explain(traced, "fc", (best,)).to_input()
     pixels, slopes = (next(iter(each.values()))[0, 0] for each in (found.pixels, found.weights))
     row, column = np.unravel_index(np.abs(pixels).argmax(), pixels.shape)
-    canvas = page.locator(".picture canvas").first
+    canvas = page.locator(".picture .viewer canvas").first
     side = canvas.bounding_box()["width"] / 28
     canvas.click(position={"x": side * (column + 0.5), "y": side * (row + 0.5)})
     page.mouse.move(0, 0)
@@ -80,6 +81,25 @@ def test_a_pixel_says_its_product(page: Any, shapes: Any, traced: cs.Trace) -> N
     value, slope, product = re.search(r"pixel (\S+) × slope (\S+) = (\S+)", said).groups()  # type: ignore[union-attr]
     expected = (traced.inputs["input"][0, 0, row, column], slopes[row, column], pixels[row, column])
     assert [number(each) for each in (value, slope, product)] == pytest.approx(list(map(float, expected)), rel=2e-3)
+
+
+@pytest.mark.parametrize("size", [(1440, 900), WIDE, (1024, 768)], ids=lambda size: str(size[0]))
+def test_a_contribution_takes_no_click_and_the_product_of_a_pixel_one(
+    chromium: Any, shapes: Any, size: tuple[int, int]
+) -> None:
+    """Both in the window as it opens, without scrolling."""
+    with tab(chromium, size=size) as page:
+        visit(page, shapes, "", READY)
+        expect(page.locator(".reasons .card .value").first).to_be_in_viewport(ratio=1)
+        for side in (".sum .value", ".sum .minus", ".picture .viewer canvas"):
+            expect(page.locator(side).first).to_be_in_viewport(ratio=0.99)
+        before = page.locator(".picture .viewer canvas").bounding_box()
+        page.locator(".picture .viewer canvas").click()  # the only click
+        page.mouse.move(0, 0)
+        product = page.locator(".pixel", has_text=re.compile(r"pixel \S+ × slope \S+ = \S+"))
+        expect(product).to_be_in_viewport(ratio=1)
+        assert page.evaluate("scrollY") == 0
+        assert page.locator(".picture .viewer canvas").bounding_box() == before
 
 
 def test_classes_are_switched_by_word_and_by_their_difference(page: Any, shapes: Any, traced: cs.Trace) -> None:

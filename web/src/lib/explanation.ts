@@ -65,8 +65,10 @@ export function region(cells: readonly Cell[]): string {
     const at = [...new Set(cells.map((cell) => cell.at(axis) ?? 0))].sort((a, b) => a - b);
     const [low, high] = [at[0] ?? 0, at.at(-1) ?? 0];
     const text = (n: number): string => String(n).replace("-", "−");
-    if (low === high) return `${word} ${text(low)}`;
-    return high - low === at.length - 1 ? `${word}s ${text(low)}–${text(high)}` : `${word}s ${at.map(text).join(", ")}`;
+    // a word and its numbers stay on one line
+    if (low === high) return `${word}\u00a0${text(low)}`;
+    if (high - low === at.length - 1) return `${word}s\u00a0${text(low)}–${text(high)}`;
+    return `${word}s ${at.map(text).join(", ")}`;
   };
   return `${span("row", -2)}, ${span("column", -1)}`;
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { cards, edges, groups, lanes, mended, nodes, sameClasses, unfolded } from "./network";
+import { cards, edges, groups, lanes, mended, nodes, sameClasses, unfolded, unknownModules } from "./network";
 import type { StepInfo, TraceInfo } from "./types";
 
 const step = (id: number, module: string, inputs: number[]): StepInfo => ({
@@ -215,4 +215,15 @@ describe("a convolution with its normalization and activation", () => {
   test("is unfolded by its name", () => {
     expect(names(["+conv1"]).slice(0, 3)).toEqual([["conv1"], ["bn1"], ["relu1"]]);
   });
+});
+
+test("modules and chains that a network does not have are named", () => {
+  const trace = {
+    steps: [
+      { name: "stem.conv", module: "stem.conv", op: "convolution" },
+      { name: "stem.relu", module: "stem.relu", op: "relu" },
+    ] as TraceInfo["steps"],
+  };
+  expect(unknownModules(trace, ["stem", "stem.conv", "+stem.conv"])).toEqual([]);
+  expect(unknownModules(trace, ["ste", "+stem.relu", "stem.conv.x"])).toEqual(["ste", "+stem.relu", "stem.conv.x"]);
 });

@@ -245,6 +245,18 @@ export function mended(
   return channel < channels ? null : { channel: channels - 1 };
 }
 
+/** The names among these that are neither a module of the network nor a chain of steps that is one card. */
+export function unknownModules(trace: Pick<TraceInfo, "steps">, paths: readonly string[]): string[] {
+  const known = new Set(
+    trace.steps.flatMap(({ module, name, op }) => {
+      const parts = module.split(".");
+      const around = parts.map((_, i) => parts.slice(0, i + 1).join("."));
+      return op === "convolution" ? [...around, `+${name}`] : around;
+    }),
+  );
+  return paths.filter((path) => !known.has(path));
+}
+
 /** The shape of the cells that a step has on the page; null if the network has no such step. */
 export function cellsOf(trace: Pick<TraceInfo, "steps" | "input" | "output">, step: number): readonly number[] | null {
   if (step === IMAGE) return trace.input.shape;

@@ -7,6 +7,9 @@ import { Feed } from "../../lib/trace.svelte";
 import type { Followed } from "../../lib/training.svelte";
 import type { InputRef, Metrics, ModelInfo } from "../../lib/types";
 
+/** The data set of an image; undefined for one of a file. */
+const sampleOf = (input: InputRef): string | undefined => (input.kind === "sample" ? input.source : undefined);
+
 export class ShownRun {
   readonly #followed: Followed;
   readonly #training = $derived.by(() => here().training);
@@ -33,6 +36,8 @@ export class ShownRun {
   readonly pinned: InputRef | null = $derived.by((): InputRef | null => {
     const [chosen, source] = [here().input, this.source];
     if (chosen !== null) return chosen;
+    const opening = modelOf(here().model)?.start ?? null; // the image that the other views show
+    if (opening !== null && (this.model?.start === opening || sampleOf(opening) === source)) return opening;
     const splits = sourceOf(source)?.splits ?? {};
     const split = (["test", "train", "all"] as const).find((s) => (splits[s] ?? 0) > 0);
     return source === null || split === undefined
