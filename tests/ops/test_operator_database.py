@@ -29,6 +29,28 @@ def test_a_sample_of_the_operator_database_ends_in_a_finding() -> None:
         assert result["counts"]["proved"] > 50
 
 
+def followed(share: float, seed: int) -> dict[str, Any]:
+    """The study of contributions and receptive fields."""
+    command = [sys.executable, str(SCRIPT.with_name("operator_following.py")), str(share), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3600)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_numbers_of_some_operations_are_what_the_image_adds_up_to() -> None:
+    result = followed(0.05, 7)
+    assert result["lines"] == []
+    assert result["counts"]["numbers"] > 50
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_of_all_operations_are_what_the_image_adds_up_to(seed: int) -> None:
+    result = followed(1.0, seed)
+    assert result["lines"] == []
+    assert result["counts"]["numbers"] > 2000
+
+
 @pytest.mark.study
 def test_most_of_the_operator_database_is_proved() -> None:
     """Of the samples that are not excluded and make PyTorch record an operation; the rest is named when this fails."""

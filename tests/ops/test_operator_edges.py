@@ -107,6 +107,10 @@ TIES = torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 4])
             id="not what was there",
         ),
         pytest.param(
+            lambda x: x.flatten().gather(0, INDEX[:, :0]).sum() + x.sum(), TABLE, id="no place in another shape"
+        ),
+        pytest.param(lambda x: F.embedding_bag(ROWS, x, mode="sum", padding_idx=1), TABLE, id="a padding row of bags"),
+        pytest.param(
             lambda x: x.sum().index_reduce(0, INDEX[0, :1], x[0, 1], "mean"), TABLE, id="a mean of two numbers"
         ),
         pytest.param(
@@ -127,6 +131,37 @@ def test_gradients_divided_by_the_frequency_of_rows_are_proved_without_a_finite_
     report = checked(lambda x: F.embedding(ROWS, x, scale_grad_by_freq=True), TABLE)
     assert {step.finding for step in report.steps} == {"proved"}
     assert "because embedding divides gradients by the frequency" in str(report)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda x: x.mean().expand(2, 3), id="a number expanded"),
+        pytest.param(lambda x: x.mean().repeat(3), id="a number repeated"),
+        pytest.param(lambda x: x.sum().max(0)[0] + x.sum().topk(1, 0)[0], id="the largest of one number"),
+        pytest.param(
+            lambda x: x.sum().prod() + x.sum().scatter_add(0, INDEX[0, 0], x[0, 0]), id="a product of one number"
+        ),
+        pytest.param(lambda x: (x * 0.1).bfloat16(), id="a conversion"),
+        pytest.param(lambda x: F.interpolate(x[None], size=7, mode="linear"), id="resizing"),
+        pytest.param(lambda x: torch.dist(x, x.flip(1)), id="a distance"),
+        pytest.param(lambda x: torch.linalg.vector_norm(x, ord=0) * x, id="a count of cells"),
+        pytest.param(
+            lambda x: F.nll_loss(x, torch.tensor([1]), torch.tensor([1.0, -2.0, 1.0, 3.0, 1.0])), id="negative weights"
+        ),
+    ],
+)
+def test_a_number_is_what_the_image_adds_up_to(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    trace = cs.trace(Of(function), torch.tensor([[0.3, -1.7, 2.9, 0.11, 5.3]]))
+    step = trace.all_steps[-1]
+    why = cs.explain(trace, step, (0,) * len(step.shape)).to_input()
+    assert why.checks, str(why)
+    assert why.bound >= 0
+
+
+def test_equally_spaced_numbers_depend_on_the_tensors_they_lie_between() -> None:
+    trace = cs.trace(Of(lambda x: torch.linspace(x[0, 0], x[0, 1], 4)[None]), torch.tensor([[0.0, 1.0, 2.0]]))
+    assert cs.probe.receptive_field(trace, "linspace", (1,)).count == 2
 
 
 def test_a_wrong_formula_near_a_steep_slope_is_still_wrong() -> None:

@@ -54,8 +54,14 @@ class Of(nn.Module):
         result = self.operation(self.first, *self.sample.args, **self.sample.kwargs)
         if not isinstance(self.first, nn.Parameter):
             return result
-        first = result[0] if isinstance(result, list | tuple) else result
-        return first.flatten()[None] * x
+        return first_tensor(result).flatten()[None] * x
+
+
+def first_tensor(result: Any) -> Any:
+    """The first tensor of an operation's result."""
+    while isinstance(result, list | tuple):
+        result = result[0]
+    return result
 
 
 def edges(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -196,8 +202,7 @@ def tried(attempt: Attempt) -> tuple[str, str]:
 def without_convscope(attempt: Attempt) -> None:
     """The same by PyTorch alone."""
     first = attempt.first.requires_grad_(attempt.learns)
-    result = attempt.operation(first, *attempt.sample.args, **attempt.sample.kwargs)
-    output = result[0] if isinstance(result, list | tuple) else result
+    output = first_tensor(attempt.operation(first, *attempt.sample.args, **attempt.sample.kwargs))
     if attempt.learns and output.requires_grad:
         torch.autograd.backward(weighed(output.flatten(), output))
 

@@ -134,7 +134,8 @@ def dist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Pass to both tensors the direction from the other."""
     only(call, varies, "self", "other")
     difference = wide(call["self"]) - wide(call["other"])
-    slopes, distance = _directions(_rounded(call, difference.ravel()), float(call["p"]))
+    slopes, _ = _directions(_rounded(call, difference.ravel()), float(call["p"]))
+    _, distance = _directions(difference.ravel(), float(call["p"]))
     along = (weights * slopes).reshape(difference.shape)
     gradients = {"self": fitted(along, call["self"].shape), "other": fitted(-along, call["other"].shape)}
     return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distance)))
@@ -145,7 +146,8 @@ def cdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "x1", "x2")
     left, right = wide(call["x1"]), wide(call["x2"])
     order = float(call.get("p", 2.0))
-    slopes, distances = _directions(_rounded(call, left[..., :, None, :] - right[..., None, :, :]), order)
+    difference = left[..., :, None, :] - right[..., None, :, :]
+    (slopes, _), (_, distances) = _directions(_rounded(call, difference), order), _directions(difference, order)
     along = weights[..., None] * slopes  # (..., P, R, M)
     gradients = {"x1": fitted(along.sum(-2), left.shape), "x2": fitted(-along.sum(-3), right.shape)}
     return tangent({name: gradients[name] for name in varies}, call, float(np.sum(weights * distances)))
@@ -156,7 +158,8 @@ def pdist_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     only(call, varies, "self")
     image = wide(call["self"])
     first, second = np.triu_indices(len(image), 1)
-    slopes, distances = _directions(_rounded(call, image[first] - image[second]), float(call["p"]))
+    difference, order = image[first] - image[second], float(call["p"])
+    (slopes, _), (_, distances) = _directions(_rounded(call, difference), order), _directions(difference, order)
     gradient = np.zeros_like(image)
     np.add.at(gradient, first, weights[:, None] * slopes)
     np.add.at(gradient, second, -weights[:, None] * slopes)

@@ -40,8 +40,10 @@ def scatter(call: Call, cell: Cell) -> Expr:
     target, index = call["self"], call["index"]
     if call.get("reduce") is not None:
         return written(call, cell)
+    if not index.array.size:  # of any shape
+        return leaf(target, cell)
     full = cell or (0,)  # a number counts as a vector of one
-    index_array: Array = index.array if index.shape else index.array.reshape(1)
+    index_array: Array = index.array if cell else index.array.reshape(-1)
     axis = call["dim"] % len(full)
     line = tuple(slice(None) if a == axis else i for a, i in enumerate(full))
     reached = all(i < n for a, (i, n) in enumerate(zip(full, index_array.shape, strict=True)) if a != axis)
@@ -110,7 +112,12 @@ def scatter_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """Cells that were sent somewhere take that weight; written cells lose theirs."""
     if call.get("reduce") is not None:
         return written_vjp(call, weights, varies)
-    axis, index = call["dim"] % max(weights.ndim, 1), call["index"].array
+    if not weights.ndim:  # the rules know tensors of one axis at least
+        line = scatter_vjp(_as_line(call), weights.reshape(1), varies)
+        shaped = {name: gradient.reshape(call[name].shape) for name, gradient in line.gradients.items()}
+        return VJP(shaped, line.constant)
+    axis, index = call["dim"] % weights.ndim, call["index"].array
+    index = index if index.size else np.zeros((0,) * weights.ndim, np.int64)
     target_weights = weights.copy()
     sent_weights = np.take_along_axis(
         weights[tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(index.shape))], index, axis
@@ -129,6 +136,15 @@ def scatter_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     source_weights = np.zeros(call["src"].shape)
     source_weights[tuple(map(slice, index.shape))] = sent_weights
     return _split(call, varies, {"self": target_weights, "src": source_weights})
+
+
+def _as_line(call: Call) -> Call:
+    """The same with tensors of one axis, where they have none."""
+    lines = {
+        name: replace(operand, array=operand.array.reshape(1)) if not operand.shape else operand
+        for name, operand in call.operands().items()
+    }
+    return replace(call, arguments={**call.arguments, **lines}, shape=(1,))
 
 
 def index_put_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
@@ -154,6 +170,7 @@ def scatter_dependencies(call: Call, mask: Array, varies: Varies) -> dict[str, A
     if call.get("reduce") is not None:
         return written_dependencies(call, mask, varies)
     mask, index, axis = as_mask(mask), call["index"].array, call["dim"] % mask.ndim
+    index = index if index.size else np.zeros((0,) * mask.ndim, np.int64)
     reached = tuple(slice(n) if a != axis else slice(None) for a, n in enumerate(index.shape))
     result: dict[str, Array] = {}
     if "self" in varies:
@@ -288,7 +305,10 @@ def _bags(call: Call) -> Array:
 
 
 def embedding_bag_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Pass the weights to the rows of each bag, and to the weights of its rows."""
+    """Pass the weights to the rows of each bag, and to the weights of its rows.
+
+    With `scale_grad_by_freq` a row's are divided by how often it is read, as those of an embedding are.
+    """
     first_result(call)
     only(call, varies, "weight", "per_sample_weights")
     table, bags = wide(call["weight"]), _bags(call)
@@ -312,7 +332,11 @@ def embedding_bag_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         by_scale: Array = np.zeros(call["per_sample_weights"].shape)
         by_scale[places] = (weights[bags] * table[rows]).sum(axis=1)
         gradients["per_sample_weights"] = by_scale
-    return VJP(gradients, value * (1 - len(gradients)), linear=len(gradients) < 2)
+    constant = value * (1 - len(gradients))
+    if call["scale_grad_by_freq"] and "weight" in gradients:
+        gradients["weight"] /= np.maximum(np.bincount(rows, minlength=len(table)), 1)[:, None]
+        constant += value - float(np.sum(gradients["weight"] * table))
+    return VJP(gradients, constant, linear=len(gradients) < 2)
 
 
 def _winners(rows: Array, bags: Array) -> Array:

@@ -98,8 +98,12 @@ def moved_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     if call.op in _RELAID:
         return VJP({name: weights.reshape(shape)})
     cells = np.argwhere(weights)
+    moved_weights = weights[tuple(cells.T)]
+    if not shape:
+        return VJP({name: np.asarray(np.sum(moved_weights))})
     result = np.zeros(shape)
-    np.add.at(result, tuple(MOVES[call.op](call, cells).T), weights[tuple(cells.T)])
+    if len(cells):
+        np.add.at(result, tuple(MOVES[call.op](call, cells).T), moved_weights)
     return VJP({name: result})
 
 

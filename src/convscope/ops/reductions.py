@@ -162,6 +162,8 @@ def product_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """The product of all others, for each cell."""
     only(call, varies, "self")
     image, dims = wide(call["self"]), dims_of(call, call["self"])
+    if not image.ndim:
+        return VJP({"self": weights})
     result = image.prod(axis=dims, keepdims=True)
     other_products = np.empty_like(image)
     for cell in np.ndindex(image.shape):
@@ -184,6 +186,9 @@ def norm_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
         wins = sizes == best
         slope = np.sign(image) * wins / wins.sum(axis=dims, keepdims=True)
         return VJP({"self": kept_weights(call, weights) * slope})
+    if order == 0:  # the number of cells that are not zero
+        count = float(np.sum(kept_weights(call, weights) * np.count_nonzero(image, axis=dims, keepdims=True)))
+        return tangent({"self": np.zeros(image.shape)}, call, count)
     length = (sizes**order).sum(axis=dims, keepdims=True) ** (1 / order)
     with np.errstate(all="ignore"):
         slope = np.sign(image) * sizes ** (order - 1) / length ** (order - 1)

@@ -62,6 +62,8 @@ def extreme_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     """amax and amin share a weight among equal winners; max and min along an axis give it to the one they name."""
     only(call, varies, "self")
     image, dims = wide(call["self"]), dims_of(call, call["self"])
+    if not image.ndim:
+        return VJP({"self": weights})
     sign = 1.0 if "max" in call.op else -1.0
     best = (sign * image).max(axis=dims, keepdims=True)
     wins = sign * image == best
@@ -87,13 +89,14 @@ def ranked_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     first_result(call)
     only(call, varies, "self")
     image = wide(call["self"])
-    axis = call["dim"] % max(image.ndim, 1)
+    if not image.ndim:
+        return VJP({"self": weights})
+    axis = call["dim"] % image.ndim
     down = call.get("descending", call.get("largest", False))
     order = np.argsort(-image if down else image, axis=axis, kind="stable")
-    if image.ndim:
-        order = np.take(order, range(weights.shape[axis]), axis=axis)
-        recorded = _recorded_order(call, image, np.take_along_axis(image, order, axis), axis)
-        order = order if recorded is None else recorded
+    order = np.take(order, range(weights.shape[axis]), axis=axis)
+    recorded = _recorded_order(call, image, np.take_along_axis(image, order, axis), axis)
+    order = order if recorded is None else recorded
     result = np.zeros(image.shape)
     np.put_along_axis(result, order, weights, axis=axis)
     return VJP({"self": result})

@@ -13,6 +13,7 @@ from convscope.errors import PluginError, UsageError
 from convscope.expr.call import Cell
 from convscope.expr.precision import OUR_OWN, Precision
 from convscope.ops import OPS, Op
+from convscope.ops.resampling import ANTIALIASING
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.ops.vjp import VJP
 from convscope.proof.calls import call_of
@@ -22,8 +23,16 @@ from convscope.traces.trace import Trace
 from convscope.type_checks import kind_of
 from convscope.typing import Array
 
+CONVERTS = frozenset({"_to_copy"})
+"""Operations that round numbers to another type, as the reference does."""
 WRITES = frozenset({"copy", "fill"})
 """Operations whose first operand says only where to write."""
+GIVEN = ("value", "start", "end", "mean", "std")
+"""Numbers that `fill`, `linspace` and `normal` may be given as tensors."""
+KERNEL_POSITIONS = frozenset(
+    {"upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", *ANTIALIASING}
+)
+"""Operations followed from where the kernel finds them in float32, while the reference calculates in float64."""
 Result = tuple[int, int]
 """A step's id and which of its results."""
 
@@ -98,8 +107,8 @@ def varying(trace: Trace, last: int) -> frozenset[Result]:
 
 
 def is_constant(step: Step) -> bool:
-    """Whether a step's results do not depend on the numbers of its operands; `fill` may be given a tensor's number."""
-    return step.role in {"create", "random"} and not isinstance(step.arguments.get("value"), Ref)
+    """Whether a step's results do not depend on the numbers of its operands."""
+    return step.role in {"create", "random"} and not any(isinstance(step.arguments.get(n), Ref) for n in GIVEN)
 
 
 def broken_before(trace: Trace, last: int) -> dict[Result, frozenset[str]]:
@@ -164,7 +173,7 @@ def through(flow: Backward, step: Step, output: int, weights: Array) -> None:
         raise PluginError(f"the vector-Jacobian product of {step.op!r} returns {kind_of(pulled)}, not a VJP.")
     flow.constant += pulled.constant
     if flow.counts_rounding:
-        _count_rounding(flow, step, output, weights)
+        _count_rounding(flow, step, output, weights, pulled)
     if not pulled.linear:
         flow.bent.append(step.name)
     for name, gradient in pulled.gradients.items():
@@ -181,11 +190,16 @@ def _count_broken(flow: Backward, step: Step, output: int) -> None:
         flow.broken += [] if _varies(flow.varies, ref) else sorted(broken_behind(flow.tainted, ref))
 
 
-def _count_rounding(flow: Backward, step: Step, output: int, weights: Array) -> None:
+def _count_rounding(flow: Backward, step: Step, output: int, weights: Array, pulled: VJP) -> None:
     """The bound of this step's rounding in the weighted sum, and the rounding itself."""
-    result = step.results[output]
+    result, recorded = step.results[output], step.outputs[output]
     moved = step.arguments[SOURCES.get(step.op, "self")] if step.op in MOVES else None
     if isinstance(moved, Ref) and moved.dtype == result.dtype:
+        return
+    if step.op in CONVERTS:
+        lost = recorded - flow.trace.operand(step, "self").astype(np.float64).reshape(recorded.shape)
+        flow.rounding += _times(weights, lost)
+        flow.bound += _times(np.abs(weights), np.abs(lost))
         return
     witness = recomputed(flow.trace, step, output)
     if witness is None:
@@ -194,10 +208,12 @@ def _count_rounding(flow: Backward, step: Step, output: int, weights: Array) -> 
     bound = _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
     precision = Precision.of(result.dtype)
     flow.bound += bound
-    recorded = step.outputs[output]
     with np.errstate(invalid="ignore"):
         flow.rounding += _times(weights, np.where(recorded == witness.values, 0.0, recorded - witness.values))
     flow.slack += 8 * bound * OUR_OWN / max(precision.sum, precision.stored)
+    if step.op in KERNEL_POSITIONS:
+        followed = float(np.sum(pulled.gradients.get("self", 0.0) * flow.trace.operand(step, "self"))) + pulled.constant
+        flow.slack += min(abs(followed - _times(weights, witness.values)), bound)
 
 
 def onto(flow: Backward, step: Step, name: str, ref: Ref, gradient: Array) -> None:

@@ -119,6 +119,7 @@ class Contributions(RichDisplay):
         return self.to_text()
 
 
+@np.errstate(all="ignore")  # numbers may be infinite
 def contributions(
     trace: Trace, step: Step, cell: Cell, output: int = 0, name: str = "", *, ops: Mapping[str, Op] = OPS
 ) -> Contributions:

@@ -24,6 +24,8 @@ def index_select(x: Array, dim: int, index: Array) -> Array:
 
 def gather(x: Array, dim: int, index: Array) -> Array:
     """gather: for each cell of `index`, the cell of `x` with that number along `dim`; a number is a vector of one."""
+    if not index.size:  # of any shape
+        return np.zeros(index.shape, x.dtype)
     return np.atleast_1d(x)[_spots(np.atleast_1d(index), dim)].reshape(index.shape)
 
 
@@ -42,6 +44,8 @@ def scatter(
     x: Array, dim: int, index: Array, src: Array | None = None, value: Numbers | None = None, reduce: str | None = None
 ) -> Array:
     """scatter: `x` with `src` (or a value) written where `gather` would read; "add" adds, "multiply" multiplies."""
+    if not index.size:  # of any shape
+        return np.array(x)
     out = np.array(x, ndmin=1)  # a number counts as a vector of one
     index = np.atleast_1d(index)
     spots = _spots(index, dim)

@@ -248,13 +248,14 @@ def nll_error(
     """A product each, a sum of n, and the sum of n weights that divides it; kernels add in the type of the result."""
     losses, weights = _nll_each(x, target, weight, ignore_index)
     count = int(np.count_nonzero(weights))
-    total = gamma(count, u) * weights.sum() if weight is not None or count > 128 else np.zeros(())
+    sizes = np.abs(weights).sum()
+    total = gamma(count, u) * sizes if weight is not None or count > 128 else np.zeros(())
     if reduction == 0:
         return u * np.abs(losses), np.asarray(total if not target.ndim else 0.0)
     size = np.abs(losses).sum()
     share, underflow = size, 0.0
     if reduction == 1:  # small weights make products underflow, and divide what that loses
-        share = np.divide(size, weights.sum())
+        share = np.divide(size * sizes, weights.sum() ** 2)  # weights of both signs may nearly cancel in their sum
         underflow = np.divide(count * smallest(u), np.abs(weights.sum())) if weight is not None else 0.0
     return carried(gamma((2 if reduction == 1 else 1) * count + 2, u) * share + underflow, size, u), np.asarray(total)
 
