@@ -100,7 +100,7 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
     names = set(cs._PUBLIC)
     assert {name for name in names if f'id="convscope.{name}"' in page} == names
     rooms = (site / "reference" / "python-rooms.html").read_text()
-    figures = {name for name in vars(cs.plot) if callable(getattr(cs.plot, name))}
+    figures = {name for name in vars(cs.plot) if not name.startswith("_") and callable(getattr(cs.plot, name))}
     expected = {f"reference.{name}" for name in cs.reference.__all__} | {f"plot.{name}" for name in figures}
     expected |= {f"probe.public.{probe.function}" for probe in cs.probe.PROBES.values()}
     assert {name for name in expected if f'id="convscope.{name}"' in rooms} == expected
