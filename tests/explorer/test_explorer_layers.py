@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from playwright.sync_api import expect
 from torch import nn
 
 import convscope as cs
@@ -120,6 +121,20 @@ def test_layers_of_a_deep_network_are_in_a_menu_by_module(page: Any) -> None:
         page.keyboard.press("End")
         heading.filter(has_text="classifier.1.weight").wait_for()
         assert page.get_by_role("button", name="Next layer").is_disabled()
+
+
+def test_image_and_answers_beside_a_tall_strip_stay_in_view_as_the_page_scrolls(page: Any) -> None:
+    with opened(page, deep(), torch.rand(3, 64, 64)) as explorer:
+        step = "resnet.encoder.stages.2.layers.1.layer.1.convolution"
+        inside = step.split(".")
+        folded = ",".join(".".join(inside[:depth]) for depth in range(4, len(inside)))
+        visit(page, explorer, f"?step={step}&open={folded}", ".strip .answers table")
+        strip = page.locator(".strip").bounding_box()
+        page.set_viewport_size({"width": 1280, "height": 500})
+        page.evaluate("to => scrollTo(0, to)", strip["y"] + strip["height"] - 240)
+        assert page.evaluate("scrollY") > 150
+        for kept in (".strip .answers table", ".strip .photo"):
+            expect(page.locator(kept)).to_be_in_viewport(ratio=1)
 
 
 def test_maps_of_one_number_each_are_looked_at_together(page: Any) -> None:
