@@ -130,3 +130,13 @@ def test_results_that_are_none(result: str, message: str) -> None:
 )
 def test_the_name_of_a_function_selects_its_operation(function: str, operation: str) -> None:
     assert operation_of(None, function).name == operation
+
+
+def test_shapes_of_a_function_of_planes_have_two_axes() -> None:
+    def conv2d(image: Any, kernel: Any) -> Any:
+        return np.zeros((1, 1))
+
+    answer = cs.check(conv2d)
+    assert "out should have the shape (2, 2); yours has (1, 1)." in answer.to_text()
+    with pytest.raises(cs.WrongResult, match=r"the shape \(1, 1\) and should have \(2, 2\)"):
+        answer.require()

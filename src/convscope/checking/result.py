@@ -104,7 +104,8 @@ class Check(RichDisplay):
             return f"{start}: it fails. {self.problem}{'.' if self.pattern else ''} {self.pattern}".rstrip(" ")
         if self.yours is not None and self.expected is not None and self.yours.shape != self.expected.shape:
             location = f", where {_settings(self.values)}" if _settings(self.values) else ""
-            shapes = f"the shape {_shape(self.yours)} and should have {_shape(self.expected)}"
+            wanted, returned = _shapes(self.expected, self.yours)
+            shapes = f"the shape {returned} and should have {wanted}"
             return f"{start}: {self.result} has {shapes}{location}."
         location = label(self.result, self.cell or (), () if self.expected is None else self.expected.shape)
         return f"{start}: {location} is {self._number(self.yours)} and should be {self._number(self.expected)}."
@@ -168,13 +169,14 @@ class Check(RichDisplay):
             else ("The smallest case that differs:")
         )
         if sum(array.size for array in arrays.values()) > 3 * CELLS:
-            return [head, "  " + ", ".join(f"{name} {_shape(array)}" for name, array in arrays.items())]
+            return [head, "  " + ", ".join(f"{name} {_shape(array.shape)}" for name, array in arrays.items())]
         return [head, *(f"  {line}".rstrip() for line in array_lines(arrays))]
 
     def _results(self, yours: Array, expected: Array) -> list[str]:
         name = self.result
         if yours.shape != expected.shape:
-            shapes = [f"{name} should have the shape {_shape(expected)}; yours has {_shape(yours)}."]
+            wanted, returned = _shapes(expected, yours)
+            shapes = [f"{name} should have the shape {wanted}; yours has {returned}."]
             if max(yours.size, expected.size) > CELLS:
                 return shapes
             return [
@@ -260,8 +262,21 @@ def _settings(values: Values) -> str:
     return ", ".join(shown)
 
 
-def _shape(array: Array) -> str:
-    return f"({', '.join(map(str, array.shape))}{',' if array.ndim == 1 else ''})"
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _shapes(*arrays: Array) -> list[str]:
+    """The shapes of arrays without the first axes that have one entry in all of them, as in the labels of cells.
+
+    >>> _shapes(np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 1, 1))), _shapes(np.zeros((1, 2, 2)), np.zeros(2))
+    (['(2, 3)', '(1, 1)'], ['(1, 2, 2)', '(2,)'])
+    """
+    lead = 0
+    if len({array.ndim for array in arrays}) == 1:
+        sizes = zip(*(array.shape[:-2] for array in arrays), strict=True)
+        lead = next((axis for axis, size in enumerate(sizes) if {*size} != {1}), max(arrays[0].ndim - 2, 0))
+    return [_shape(array.shape[lead:]) for array in arrays]
 
 
 def _kind(kind: str) -> str:
