@@ -160,6 +160,14 @@ def test_both_modes_are_pytorchs(shape: tuple[int, int], channels: int) -> None:
         np.testing.assert_allclose(result, expected.numpy(), atol=1e-12)
 
 
+def test_a_tensor_is_filtered_as_an_array_is() -> None:
+    picture = torch.linspace(0, 1, 64).reshape(1, 8, 8)
+    np.testing.assert_array_equal(
+        apply_filter(picture, "vertical"),  # type: ignore[arg-type]
+        apply_filter(picture.numpy(), "vertical"),
+    )
+
+
 def test_colours_turn_to_grey_unless_each_is_filtered_by_itself() -> None:
     picture = np.zeros((3, 5, 5))
     picture[1] = 1

@@ -205,7 +205,8 @@ def apply_filter(
     chosen = kernel if isinstance(kernel, Filter) else _as_filter(kernel)
     if mode not in MODES:
         raise UnknownName("mode", mode, MODES)
-    check_bytes(f"the pixels of a filtered {_size(np.shape(picture))} picture", BYTES * np.size(picture), SMALLER)
+    shape = np.shape(picture)
+    check_bytes(f"the pixels of a filtered {_size(shape)} picture", BYTES * math.prod(shape), SMALLER)
     pixels = np.asarray(picture, np.float64)
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or not np.isfinite(pixels).all():

@@ -251,3 +251,8 @@ def test_two_hundred_steps_in_numpy_end_in_pytorchs_weights(name: str) -> None:
     for key, value in net.named_parameters():
         assert np.abs(ours[key] - value.detach().numpy()).max() < 1e-9, key
         assert not np.array_equal(ours[key], params[key]), key
+
+
+def test_the_gradient_of_a_squared_error_takes_tensors() -> None:
+    x, target = torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]])
+    np.testing.assert_array_equal(ref.mse_backward(x, target), [[0.0, 2.0]])  # type: ignore[arg-type]

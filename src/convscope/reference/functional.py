@@ -5,6 +5,8 @@ differentiation: each takes the gradient of the loss with respect to an operatio
 inputs, and returns the gradient with respect to those: the chain rule, one step.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -361,4 +363,4 @@ def mse_backward(x: Array, target: Array) -> Array:
     >>> mse_backward(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
     array([0., 2.])
     """
-    return np.asarray(2 * (x - target) / max(1, np.size(x)))
+    return np.asarray(2 * (x - target) / max(1, math.prod(np.shape(x))))
