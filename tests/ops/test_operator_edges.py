@@ -133,6 +133,13 @@ def test_gradients_divided_by_the_frequency_of_rows_are_proved_without_a_finite_
     assert "because embedding divides gradients by the frequency" in str(report)
 
 
+def tripled(x: torch.Tensor) -> torch.Tensor:
+    """A row whose first cell is written in place."""
+    row = x[0].clone()
+    row[0].mul_(3)
+    return row[None] * 1.5
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -146,6 +153,7 @@ def test_gradients_divided_by_the_frequency_of_rows_are_proved_without_a_finite_
         pytest.param(lambda x: F.interpolate(x[None], size=7, mode="linear"), id="resizing"),
         pytest.param(lambda x: torch.dist(x, x.flip(1)), id="a distance"),
         pytest.param(lambda x: torch.linalg.vector_norm(x, ord=0) * x, id="a count of cells"),
+        pytest.param(tripled, id="one number written in place"),
         pytest.param(
             lambda x: F.nll_loss(x, torch.tensor([1]), torch.tensor([1.0, -2.0, 1.0, 3.0, 1.0])), id="negative weights"
         ),

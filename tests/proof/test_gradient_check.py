@@ -261,3 +261,41 @@ def test_every_parameter_of_a_built_in_network_is_proved_over_one_step(name: str
     names = {parameter for parameter, _ in model.named_parameters()}
     assert {*trace.training_step.updated} == names
     assert {*trace.training_step.gradients} == {*names, "input"}
+
+
+class Weighed(nn.Module):
+    """A function of the image times one weight."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x * self.weight)
+
+
+def step_of(function: Callable[[torch.Tensor], torch.Tensor], *numbers: float) -> GradientCheck:
+    """The check of a step whose loss is the sum of the function's results."""
+    image = torch.tensor([numbers])
+    return check_gradients(cs.trace(Weighed(function), image, target=[0], loss=lambda y, _: y.sum()))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda x: torch.round(x, decimals=3), id="rounded"),
+        pytest.param(lambda x: x.floor() + x, id="cut off"),
+        pytest.param(lambda x: torch.div(x, 0.001, rounding_mode="floor"), id="whole parts"),
+        pytest.param(lambda x: torch.fmod(x, 0.00005), id="a remainder"),
+        pytest.param(lambda x: x.frac(), id="what is behind the point"),
+    ],
+)
+def test_a_jump_is_not_a_slope(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    check = step_of(function, 8.0005, 7.00002, 5.0)
+    assert not check.wrong
+    assert check.moved > 0
+
+
+def test_a_slope_that_the_loss_does_not_show_is_not_a_wrong_gradient() -> None:
+    check = step_of(torch.erfc, -8.2, -7.9)
+    assert (check.wrong, check.lost, check.moved) == (False, 1, 1)

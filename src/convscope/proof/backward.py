@@ -254,6 +254,8 @@ def _add(weights: dict[Result, Array], result: Result, more: Array) -> None:
 
 
 def _scattered(shape: tuple[int, ...], cells: Array, numbers: Array) -> Array:
+    if not shape:
+        return np.asarray(np.sum(numbers))
     array = np.zeros(shape)
     np.add.at(array, tuple(cells.T), numbers)
     return array

@@ -37,6 +37,8 @@ COST, STEPS = 50_000_000, 5_000
 """Most numbers, and most steps, that are calculated again for it, about: a large network has fewer of its weights
 moved, at least 2."""
 
+ULPS = 64
+"""Units in the last place by which the losses of a repeated forward pass may differ, because all its sums round."""
 SPARE = 100_000_000
 """Bytes of the allowance that a repeated forward pass leaves to its roundings and to what computes one part."""
 
@@ -218,6 +220,9 @@ def _differences(
         difference = abs(slopes[0] - exact[cell]) - np.broadcast_to(known_rounding, exact.shape)[cell]
         blur = _share(3 * float(np.ptp(slopes)), exact, floor)
         share = _share(float(np.maximum(0.0, difference)), exact, floor)  # infinite where apart is nan
+        if share > AGREES and difference <= _noise(trace, ref):  # too small a slope to be seen in the loss
+            yield ref.name, cell, LOST
+            continue
         if math.isfinite(blur):  # otherwise the gradient is zero, and no rounding excuses a slope
             share = max(0.0, share - blur)
         yield ref.name, cell, LOST if AGREES < blur < math.inf and share <= AGREES else share
@@ -244,6 +249,14 @@ def _slope(trace: Trace, ref: Ref, cell: Cell, times: float, roundings: Rounding
         patterns.append(forward.pattern)
     slope = (losses[0] - losses[1]) / (2 * size)
     return slope if patterns[0] == patterns[1] and math.isfinite(slope) else None
+
+
+def _noise(trace: Trace, ref: Ref) -> float:
+    """The difference quotient of two losses that differ by a few units in the last place of float64."""
+    step = trace.training_step
+    assert step is not None
+    loss = abs(float(recorded_numbers(trace, step.loss)))
+    return ULPS * 2.0**-52 * loss / (STEP * max(_size(trace.parameters[ref.name].astype(np.float64)), LEAST))
 
 
 def _chosen(trace: Trace, names: Collection[str], random: np.random.Generator) -> list[tuple[Ref, Cell]]:

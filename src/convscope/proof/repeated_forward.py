@@ -31,6 +31,10 @@ KINKS: Mapping[str, tuple[str | float, ...]] = {
     "hardtanh": ("min_val", "max_val"), "hardsigmoid": (-3.0, 3.0), "hardswish": (-3.0, 3.0), "clamp": ("min", "max"),
 }  # fmt: skip
 """Operation -> the points at which its slope jumps: numbers, or the arguments that contain them."""
+JUMPS = frozenset(
+    {"round", "floor", "ceil", "trunc", "frac", "sign", "sgn", "heaviside", "fmod", "remainder", "floor_divide"}
+)
+"""Operations that jump, so a difference across one is not a slope; so does a division that rounds its result."""
 KEPT_BYTES = 64_000_000
 """Memory of the roundings that are kept; those of later steps are calculated again for each pass."""
 Result = tuple[int, int]
@@ -102,10 +106,20 @@ class Forward:
                 self._results[step.id, output] = result if rounded is None else result + rounded
                 if result.dtype.kind in "iub":
                     self.pattern.append(_digest(result))
+        if step.op in JUMPS or arguments.get("rounding_mode") is not None:
+            self.pattern.append(_digest(_level(step.op, arguments, self._results[step.id, 0])))
         for kink in KINKS.get(step.op, ()):
             limit = arguments.get(kink) if isinstance(kink, str) else kink
             if limit is not None:
                 self.pattern.append(_digest(np.asarray(arguments["self"]) > limit))
+
+
+def _level(op: str, arguments: Arguments, result: Array) -> Array:
+    """What stays the same between two jumps: the number of whole parts, or the result."""
+    if op in {"fmod", "remainder"}:
+        with np.errstate(all="ignore"):
+            return np.asarray((np.asarray(arguments["self"]) - result) / arguments["other"]).round()
+    return np.asarray(arguments["self"]) - result if op == "frac" else result
 
 
 def _within_gradient(step: Step, arguments: Arguments, changed: Mapping[str, Array]) -> Mapping[str, Array]:
