@@ -65,7 +65,7 @@ def sound_calls(
         "lesson": call("crosses", {}, short=True), "lessons.check_stop": call(stop),
         "lessons.find_lesson": call("crosses"), "lessons.is_file_name": call("mine.md"), "lessons.model_of": call(stop),
         "lessons.parse": call("---\ntitle: T\nminutes: 5\nneeds: nothing\n---\n\nText.\n", "mine"),
-        "lessons.write_notebook": call("books", "crosses"),
+        "lessons.with_runs_in": call("convscope open runs/mine"), "lessons.write_notebook": call("books", "crosses"),
         "load_dataset": call("shapes", split="test", size=20), "load_image": call("a.png", net),
         "load_model": call("net.json", args={"classes": 2}), "load_run": call("run"),
         "plot.attribution": call(cs.probe.attribution(net, image)),

@@ -303,14 +303,15 @@ def _misplaced(parts: Mapping[str, str], trace: cs.Trace) -> Iterator[str]:
 RUN = re.compile(r"(?<=\s)runs/[\w.-]+")
 
 
-def with_runs_in(command: str, folder: Path | None = None) -> str:
+@takes()
+def with_runs_in(command: str, folder: str | Path | None = None) -> str:
     """A command for another terminal: runs of the lesson are named by their path in its working folder, by default
     the current one.
 
     >>> with_runs_in("convscope open runs/no-such-run", Path("/tmp"))
     'convscope open runs/no-such-run'
     """
-    where = folder or Path.cwd()
+    where = Path.cwd() if folder is None else Path(folder)
     return RUN.sub(lambda run: str(where / run[0]) if (where / run[0]).is_dir() else run[0], command)
 
 
