@@ -52,7 +52,7 @@ def test_a_tensor_that_is_written_in_part_is_not_compared_rather_than_wrong() ->
     torch.manual_seed(3)
     report = cs.verify(cs.trace(OnView(whole=False), images(3), target=[0, 1, 0]), cells=30)
     assert not report.wrong
-    assert "was written into in parts, which is not followed" in "\n".join(report.lines)
+    assert "wrote into a part of a tensor that other steps read too, which is not followed" in "\n".join(report.lines)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -11,6 +11,7 @@ and its terms are `conv1.grad#1`, `conv1.grad#2`.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +23,14 @@ from convscope.capture.dataflow import LinkedCall, makes, moves_only
 from convscope.capture.recorder import Overload, Recorder
 from convscope.capture.step_builder import Label, plain_name
 
-Result = tuple[int, int]
-"""Time of a forward call, and which of its results."""
+
+class Result(NamedTuple):
+    """A result of a forward call."""
+
+    time: int
+    output: int
+    whole: Tensor | None = None
+    """Of a call that wrote into a part of a tensor: that tensor, with everything else it holds after the call."""
 
 
 @dataclass(slots=True, eq=False)
@@ -90,10 +97,10 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
             node = tensor.grad_fn
             if node is not None:
                 watched = self._nodes.setdefault(id(node), _Watched(node))
-                watched.results.setdefault(tensor.output_nr, (time, index))
+                watched.results.setdefault(tensor.output_nr, Result(time, index))
                 base = None if tensor._base is None else tensor._base.grad_fn
                 if base is not None and base.name() == SLICES and id(base) not in self._nodes:  # just written into
-                    self._nodes[id(base)] = _Watched(base, {0: (time, index)})
+                    self._nodes[id(base)] = _Watched(base, {0: Result(time, index, tensor._base)})
 
     def begin_backward(self) -> None:
         """Called between the loss and the backward pass: puts a hook before and after every node."""
@@ -149,16 +156,18 @@ def _joined(runs: Sequence[NodeRun]) -> list[NodeRun]:
             views = (
                 earlier
                 for earlier in joined
-                if earlier.results == run.results and earlier.gave and earlier.kind != SLICES
+                if _calls(earlier) == _calls(run) and earlier.gave and earlier.kind != SLICES
             )
             view = next((earlier for earlier in views if earlier.gave[0] is run.received[0]), None)
             if view is not None:
                 joined.remove(view)
-                run.received = view.received
-            else:  # other steps read that memory too: its gradient is not that of the view
-                run.received, run.results = (), {}
+                run.received, run.results = view.received, view.results
         joined.append(run)
     return joined
+
+
+def _calls(run: NodeRun) -> dict[int, tuple[int, int]]:
+    return {number: (result.time, result.output) for number, result in run.results.items()}
 
 
 SLICES = "torch::autograd::CopySlices"

@@ -202,8 +202,8 @@ class TrainingRecording(Recording):
             for number, result in run.results.items():
                 tensor = run.received[number] if number < len(run.received) else None
                 if tensor is not None:
-                    row = self._row_at[result[0]]
-                    name = f"{names[row]}.grad" if not result[1] else f"{names[row]}.grad.{result[1]}"
+                    row = self._row_at[result.time]
+                    name = f"{names[row]}.grad" if not result.output else f"{names[row]}.grad.{result.output}"
                     rank = HIDDEN if hidden[row] else VISIBLE
                     total = GradientOf(name, self._slot(tensor), run.start, rank, modules[row])
                     yield from self._total(total, terms.get(result, ()))
@@ -235,7 +235,8 @@ class TrainingRecording(Recording):
     def _nodes(self, names: Sequence[str], modules: Sequence[str]) -> dict[int, tuple[str, str, int]]:
         """Row of the backward pass -> the forward step during whose derivative it ran."""
         running = {time: run for run in self.recorder.runs for time in range(run.start, run.end)}
-        forward = {id(run): self._row_at[time] for run in self.recorder.runs for time, _ in [*run.results.values()][:1]}
+        firsts = ((run, next(iter(run.results.values()), None)) for run in self.recorder.runs)
+        forward = {id(run): self._row_at[result.time] for run, result in firsts if result is not None}
         timed = ((row, running.get(entry.time)) for row, entry in enumerate(self.entries))
         rows = {row: forward[id(run)] for row, run in timed if run is not None and id(run) in forward}
         return {row: (names[made_by], modules[made_by], made_by) for row, made_by in rows.items()}
@@ -251,7 +252,7 @@ class TrainingRecording(Recording):
         """The record of the loss, gradients and update for the trace, which keeps it."""
         session, recorder, end = self.training_session, self.recorder, self.recorder.update_start
         gradients = {name: self._made(tensor, end) for name, tensor in session.gradients.items()}
-        updated = {update.parameter: self._result_ref((update.time, 0)) for update in session.updates}
+        updated = {update.parameter: self._result_ref(Result(update.time, 0)) for update in session.updates}
         loss = self._result_ref(next(iter(recorder.runs[0].results.values())))
         nodes = tuple(map(self._node, recorder.runs))
         mode = "training" if session.all_train else "evaluation"
@@ -287,10 +288,12 @@ class TrainingRecording(Recording):
         return next(ref for ref, slot in zip(refs, slots, strict=False) if slot.serial == serial)
 
     def _result_ref(self, result: Result) -> Ref:
-        """The reference of a call's result."""
-        row = self._row_at[result[0]]
+        """The reference of a call's result, or of the whole tensor that it wrote into."""
+        if result.whole is not None and self._slot(result.whole).serial in self._makers:
+            return self._made(result.whole, result.time + 1)
+        row = self._row_at[result.time]
         if self.entries[row].position is None:
-            return self._ref(row, result[1])
+            return self._ref(row, result.output)
         return self._ref(row, 0)
 
     def _ref(self, row: int, output: int) -> Ref:

@@ -18,8 +18,9 @@ from convscope.errors import ConvscopeError, UsageError
 from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.proof.final_numbers import final
-from convscope.proof.gradient_propagation import Tensor, key_of, pull, target_of
+from convscope.proof.gradient_propagation import Tensor, key_of, pull, result_key, target_of
 from convscope.proof.gradient_range import moved_by_statistics, numbers_of_ref, range_of
+from convscope.proof.partial_writes import pull_node
 from convscope.proof.recomputation import recomputed_result
 from convscope.proof.repeated_node import follows_formula
 from convscope.proof.status import StepStatus
@@ -42,8 +43,6 @@ OF_DISTANCE = frozenset({"Std", "StdMean", "Var", "VarMean"})
 """Nodes whose slope is a distance from a mean, which holds the roundings of both."""
 STEEP = frozenset({"Pow", "Sqrt", "Rsqrt", "Reciprocal", "Log", "Log2", "Log10"})
 """Nodes whose slope may be infinite: times a gradient of 0, a kernel calculates nan."""
-SLICES = "CopySlices"
-"""Node of an operation in place on a view: it continues to the memory behind the view."""
 UNABLE = (ConvscopeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, AssertionError)
 
 
@@ -295,8 +294,7 @@ class Derivatives:
         return nodes
 
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
-        targets = {target_of(self.trace, operand) for operand, _ in node.gave}
-        weights = {key_of(result): self._numbers(gradient) for result, gradient in node.received}
+        weights = {result_key(self.trace, result): self._numbers(gradient) for result, gradient in node.received}
         if any(map(np.iscomplexobj, weights.values())):
             yield from (Derivative(gradient, operand, node, None) for operand, gradient in node.gave)
             return
@@ -305,9 +303,8 @@ class Derivatives:
         moved = received * per_unit if per_unit else 0.0  # 0 also for an infinite gradient
         pulled: dict[Tensor, list[Array]]
         try:
-            through = node.custom or node.kind == SLICES
             with np.errstate(all="ignore"):
-                pulled = pull(self.trace, weights, targets.__contains__, through=through, ops=self.ops)
+                pulled = pull_node(self.trace, node, weights, self.ops)
         except UNABLE:
             pulled = {}
         for target in dict.fromkeys(target_of(self.trace, operand) for operand, _ in node.gave):

@@ -19,7 +19,8 @@ from convscope.typing import Array
 Layout = tuple[tuple[int, ...], tuple[int, ...], int]
 """Shape, strides and offset."""
 Tensor = tuple[Kind, int, int, Layout | None]
-"""Kind, id and output of a result or an input; of a parameter also its layout, because steps read it through views."""
+"""Kind, id and output of a result or an input; of a parameter also its layout, because steps read it through views,
+and of a tensor that a step wrote into a part of."""
 IDLE = "dropout"
 """A dropout layer in evaluation mode; an active one is recorded as the operations that it consists of."""
 STOPS = frozenset({"detach"})
@@ -63,7 +64,10 @@ def pull(
     while pending:
         key = max(pending, key=lambda result: result[1])
         weight, step = pending.pop(key), trace.all_steps[key[1]]
-        sources = {name: source_of_operand(trace, ref) for name, ref in operands_of(step) if _counts(step, name, ref)}
+        if key[0] == "step" and key[3] is not None:
+            raise UsageError(f"{step.name} wrote into a part of a tensor that other steps read, which is not followed.")
+        operands = ((name, ref) for name, ref in operands_of(step) if _counts(step, name, ref))
+        sources = {name: source_of_operand(trace, ref, partly=True) for name, ref in operands}
         followed = {name: s for name, s in sources.items() if is_target(s) or (s[0] == "step" and s[1:3] in varies)}
         if not followed or step.op in STOPS:
             continue
@@ -105,11 +109,18 @@ def target_of(trace: Trace, operand: Ref) -> Tensor:
         viewed = next(ref for _, _, ref in trace.all_steps[operand.id].refs())
         if viewed.kind == "parameter":
             return ("parameter", viewed.id, 0, layout_of(operand))
-    return key_of(operand)
+    return result_key(trace, operand)
+
+
+def result_key(trace: Trace, ref: Ref) -> Tensor:
+    """A result of a step, or a tensor as a whole after a step wrote into a part of it."""
+    return source_of_operand(trace, ref, partly=True) if ref.rewritten else key_of(ref)
 
 
 def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor:
     """The step that made an operand's numbers: its own, or the last that overwrote it in place.
+
+    With `partly` that may have written into a part of it: then the operand's layout is named, too.
 
     Raises:
         UsageError: only a part of it was written, unless `partly`.
@@ -121,10 +132,13 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
         if trace.all_steps[number].op in UNFOLLOWED_WRITES:
             continue
         written = [result for result in trace.all_steps[number].results if result.memory == ref.memory]
-        for result in written:
-            if partly or layout_of(result) == layout_of(ref):
-                return ("step", number, result.output, None)
-        if not written or any(_overlap(result, ref) for result in written):
+        alike = next((result for result in written if layout_of(result) == layout_of(ref)), None)
+        if alike is not None:
+            return ("step", number, alike.output, None)
+        part = next((result for result in written if _overlap(result, ref)), None)
+        if partly and part is not None:
+            return ("step", number, part.output, layout_of(ref))
+        if not written or part is not None:
             break
     else:  # only other parts of this memory were written, such as the other gates of a GRU, or running statistics
         return key_of(ref)

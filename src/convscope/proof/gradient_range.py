@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convscope.expr.precision import Precision
+from convscope.proof.final_numbers import final
 from convscope.proof.recomputation import arguments_of, is_large, recomputed_result
 from convscope.reference.backward_normalization import moved
 from convscope.reference.operation import Arguments
@@ -69,7 +70,8 @@ def range_of(trace: Trace, node: BackwardNode, gradient: Ref) -> GradientRange:
 def numbers_of_ref(trace: Trace, ref: Ref) -> Array:
     """The numbers of a step, parameter or input, in the type that they have."""
     if ref.kind == "step":
-        return trace.all_steps[ref.id].outputs[ref.output]
+        numbers = final(trace, ref) if ref.rewritten else None
+        return trace.all_steps[ref.id].outputs[ref.output] if numbers is None else numbers
     return trace.parameters[ref.name] if ref.kind == "parameter" else trace.inputs[ref.name]
 
 

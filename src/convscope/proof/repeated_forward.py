@@ -16,6 +16,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.proof.backward import operands_of
 from convscope.proof.derivatives import numbers_of
+from convscope.proof.final_numbers import final
 from convscope.proof.gradient_propagation import addresses_of, layout_of, source_of_operand
 from convscope.proof.recomputation import arguments_of, is_large
 from convscope.reference.operation import Arguments, Operation
@@ -74,8 +75,10 @@ class Forward:
 
     def _changed(self, ref: Ref) -> Iterator[Array]:
         """An operand's numbers, if the change reaches it."""
-        kind, number, output, _ = source_of_operand(self._trace, ref)
-        if kind == "step" and (number, output) in self._results:
+        kind, number, output, layout = source_of_operand(self._trace, ref, partly=True)
+        if kind == "step" and layout is not None:
+            yield from self._assembled(ref)
+        elif kind == "step" and (number, output) in self._results:
             yield self._results[number, output]
         elif kind == "parameter" and number in self._new:
             parameter, value = self._new[number]
@@ -85,6 +88,32 @@ class Forward:
             memory = np.zeros(int(max(addresses_of(layout_of(tensor)).max() for tensor in (parameter, ref))) + 1)
             memory[addresses_of(layout_of(parameter))] = value
             yield memory[addresses_of(layout_of(ref))]
+
+    def _assembled(self, ref: Ref) -> Iterator[Array]:
+        """The numbers of a tensor that several steps wrote into, if the change reaches one of them.
+
+        Raises:
+            UsageError: not all of them are recorded.
+        """
+        writers = [(ref.id, ref.output)] if ref.kind == "step" else []
+        writers += [
+            (number, result.output)
+            for number in ref.rewritten
+            for result in self._trace.all_steps[number].results
+            if result.memory == ref.memory
+        ]
+        if not any(writer in self._results for writer in writers):
+            return
+        numbers = final(self._trace, ref)
+        if numbers is None:
+            raise UsageError(f"{ref.name} was written into by an operation that no step records.")
+        flat, addresses = numbers.astype(np.float64).reshape(-1), addresses_of(layout_of(ref)).reshape(-1)
+        for number, output in writers:
+            step = self._trace.all_steps[number]
+            cells, inside = step.results[output].cells_at(addresses)
+            values = self._results.get((number, output), step.outputs[output])
+            flat[inside] = values[tuple(cells[inside].T)]
+        yield flat.reshape(ref.shape)
 
     def _run(self, step: Step, changed: Mapping[str, Array]) -> None:
         operation = OPERATIONS.get(step.op)
@@ -250,11 +279,14 @@ _LAST_READERS: WeakKeyDictionary[Trace, dict[Result, int]] = WeakKeyDictionary()
 def _results_read(trace: Trace, step: Step) -> Iterator[Result]:
     for _, ref in operands_of(step):
         try:
-            kind, number, output, _ = source_of_operand(trace, ref)
+            kind, number, output, layout = source_of_operand(trace, ref, partly=True)
         except UsageError:  # the pass itself says so
             continue
         if kind == "step":
             yield number, output
+        if layout is not None:
+            yield from ((ref.id, ref.output),) if ref.kind == "step" else ()
+            yield from ((writer, 0) for writer in ref.rewritten)
 
 
 def memory_of(trace: Trace) -> int:
