@@ -167,6 +167,16 @@ def test_a_number_is_what_the_image_adds_up_to(function: Callable[[torch.Tensor]
     assert why.bound >= 0
 
 
+def test_a_conversion_to_another_number_is_left_over() -> None:
+    trace = cs.trace(Of(lambda x: (x.double() * 0.1).float()), torch.tensor([[0.3, -1.7]]))
+    step = next(step for step in trace.all_steps if step.op == "_to_copy" and step.dtype == "float32")
+    numbers = step.output
+    numbers.flags.writeable = True
+    numbers[0, 1] += 1
+    assert not cs.explain(trace, step, (0, 1)).to_input().checks
+    assert cs.explain(trace, step, (0, 0)).to_input().checks
+
+
 def test_equally_spaced_numbers_depend_on_the_tensors_they_lie_between() -> None:
     trace = cs.trace(Of(lambda x: torch.linspace(x[0, 0], x[0, 1], 4)[None]), torch.tensor([[0.0, 1.0, 2.0]]))
     assert cs.probe.receptive_field(trace, "linspace", (1,)).count == 2

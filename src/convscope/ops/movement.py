@@ -113,14 +113,14 @@ def embedding_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
     With `scale_grad_by_freq` a row's weights are divided by how often it was read, and what is left is constant too.
     Source: PyTorch documentation, torch.nn.Embedding.
     """
-    only(call, varies, "weight")
-    rows = call["indices"].array
-    passed = np.where(rows == call["padding_idx"], 0.0, 1.0)
+    rows, padding = call["indices"].array, call["padding_idx"]
+    if not call["scale_grad_by_freq"] and not np.any(rows == padding):
+        return moved_vjp(call, weights, varies)
+    passed = np.where(rows == padding, 0.0, 1.0)
     if call["scale_grad_by_freq"]:
         passed = passed / np.bincount(rows.ravel(), minlength=1)[rows]
     kept = weights * passed[..., None]
-    left = weights - kept
-    constant = float(np.sum(left[left != 0] * wide(call["weight"])[rows][left != 0]))
+    constant = float(np.sum((weights - kept) * call["weight"].array[rows]))
     return VJP(moved_vjp(call, kept, varies).gradients, constant)
 
 

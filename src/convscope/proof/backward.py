@@ -196,15 +196,14 @@ def _count_rounding(flow: Backward, step: Step, output: int, weights: Array, pul
     moved = step.arguments[SOURCES.get(step.op, "self")] if step.op in MOVES else None
     if isinstance(moved, Ref) and moved.dtype == result.dtype:
         return
-    if step.op in CONVERTS:
-        lost = recorded - flow.trace.operand(step, "self").astype(np.float64).reshape(recorded.shape)
-        flow.rounding += _times(weights, lost)
-        flow.bound += _times(np.abs(weights), np.abs(lost))
-        return
     witness = recomputed(flow.trace, step, output)
     if witness is None:
         flow.bound = flow.rounding = flow.slack = np.nan
         return
+    if step.op in CONVERTS:  # what the reference rounds, too; a recorded number that is another is left over
+        lost = witness.values - flow.trace.operand(step, "self").astype(np.float64).reshape(recorded.shape)
+        flow.rounding += _times(weights, lost)
+        flow.bound += _times(np.abs(weights), np.abs(lost))
     bound = _times(np.abs(weights), np.broadcast_to(witness.bounds, weights.shape))
     precision = Precision.of(result.dtype)
     flow.bound += bound

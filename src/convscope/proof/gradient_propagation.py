@@ -147,7 +147,8 @@ def source_of_operand(trace: Trace, ref: Ref, *, partly: bool = False) -> Tensor
 
 def _overlap(first: Ref, second: Ref) -> bool:
     """Whether two tensors of the same memory share a cell."""
-    return bool(np.intersect1d(addresses_of(layout_of(first)), addresses_of(layout_of(second))).size)
+    _, inside = second.cells_at(addresses_of(layout_of(first)).reshape(-1))
+    return bool(inside.any())
 
 
 def _before_idle(trace: Trace, ref: Ref) -> Ref:
