@@ -47,6 +47,7 @@ def step_effect(trace: Trace, times: float = 1.0) -> StepEffect:
     """The loss of the same batch after a recorded update, or after the same update with another learning rate.
 
     >>> import torch, convscope as cs
+    >>> _ = torch.manual_seed(0)  # weights that are not at their optimum by chance
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> step = cs.trace(net, torch.ones(4, 1, 2, 2), target=[0, 0, 0, 1], optimizer="sgd", lr=0.1)
     >>> step_effect(step).helped, step_effect(step, times=1e4).helped
