@@ -1,7 +1,7 @@
 """The commands train, evaluate and predict, and the progress of a training."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -166,6 +166,9 @@ class Computation:
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None
     precision: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float64.")] = None
     engine: Annotated[str | None, typer.Option(help="Compute engine: torch (default) or numpy.")] = None
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads; by default as many as are fastest, measured now and then.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +254,25 @@ def _show_end(run: "cs.Run", start: "cs.StartEvent | None") -> None:
         say(f"{run.path} is already finished; nothing is left to train.{more}")
         return
     say(f"{run.path} was written after {duration(run.metrics['seconds'])} of training")
+    changes = run.thread_changes
+    if changes:
+        say(thread_line(run.config["environment"]["threads"], changes))
     for line in weight_lines(weights_of(run.model)):
         say(line)
     if start["images"] <= FEW:
         _answer_test_images(run)
     say(f"next: convscope evaluate {shlex.quote(str(run.path))}")
+
+
+def thread_line(first: int, changes: Mapping[int, int]) -> str:
+    """With how many threads a training was computed.
+
+    >>> thread_line(2, {413: 1, 2100: 2})
+    'computed with 2 threads, after step 413 with 1, after step 2,100 with 2: that was faster'
+    """
+    few = [f"after step {step:,} with {count}" for step, count in sorted(changes.items())[:3]]
+    more = [f"then {len(changes) - 3} more changes"] if len(changes) > 3 else []
+    return ", ".join([f"computed with {first} threads", *few, *more]) + ": that was faster"
 
 
 def _answer_test_images(run: "cs.Run") -> None:

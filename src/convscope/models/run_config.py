@@ -33,6 +33,7 @@ Size = tuple[Edge, Edge]
 Flag = Annotated[bool, Field(strict=False)]
 """Python callers may have passed 0 or 1."""
 Seed = Annotated[int, Field(ge=0, lt=1 << 64)]
+ThreadCount = Annotated[int, Field(ge=1, le=4096)]
 
 
 STRICT = ConfigDict(strict=True)
@@ -118,7 +119,7 @@ class DatasetPart(TypedDict):
 class EnvironmentPart(TypedDict):
     """The environment that results depend on besides the settings; versions and the processor are for readers."""
 
-    threads: Annotated[int, Field(ge=1, le=4096)]
+    threads: ThreadCount
     launch: NotRequired[Text | None]
     convscope: NotRequired[object]
     torch: NotRequired[object]
@@ -151,12 +152,16 @@ class RunConfig(ModelConfig):
     device: Text
     precision: Text
     engine: Text
+    threads: ThreadCount | None
+    """The number of threads, if the user fixed it."""
     environment: EnvironmentPart
     notes: NotRequired[Annotated[list[str], BeforeValidator(lambda notes: notes or [])]]
 
 
 Config = TypeVar("Config", bound=ModelConfig)
-RUN_DEFAULTS = {"test": None, "recipe_name": "fast", "device": "auto", "precision": "float32", "engine": "torch"}
+RUN_DEFAULTS = {
+    "test": None, "recipe_name": "fast", "device": "auto", "precision": "float32", "engine": "torch", "threads": None,
+}  # fmt: skip
 """Keys that earlier versions did not write."""
 
 

@@ -4,6 +4,7 @@ The NumPy engine computes by `convscope.reference` alone, for the networks of th
 """
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -71,6 +72,19 @@ class TorchEngine:
         self.runtime.backward(loss, share)
         self.stepper.step()
         return loss.detach(), output.detach()
+
+
+def rehearsal(model: nn.Module, loss: Loss, runtime: Runtime, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """A function that runs forward, loss and backward on a copy of a model, to measure how long a step takes."""
+    copy = deepcopy(model)
+
+    def step() -> None:
+        copy.zero_grad()
+        with runtime.autocast():
+            output = loss(scores_of(copy(images), len(images)), labels)
+        torch.autograd.backward(output)
+
+    return step
 
 
 def check_engine(engine: str, device: str | None, precision: str | None) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from convscope.training.processes import agree, gathered, join
 from convscope.training.reproducibility import quick_digest, weights_digest
 from convscope.training.runs import Run, load_run
 from convscope.training.runtime import Runtime, choose_device, make_runtime
+from convscope.training.threads import Threads, threads_of_pass
 from convscope.type_checks import takes
 
 BATCH = 1000
@@ -166,7 +167,7 @@ class Prediction:
         }
 
 
-def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) -> Evaluation:
+def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime, threads: Threads) -> Evaluation:
     """Evaluate a model, in eval mode, on a whole data set, up to a thousand images at a time.
 
     Several processes share the batches and add the results up in order: each returns what a single process would.
@@ -185,7 +186,7 @@ def measure(model: nn.Module, batches: Batches, loss: Loss, runtime: Runtime) ->
             if not len(labels):  # none of them could be read
                 losses.append(0.0)
                 continue
-            output = answer(model, images)
+            output = threads.run(partial(answer, model, images))
             check_classes(output, len(classes), one_number=loss is mse)
             losses.append(float(loss(output, labels)) * len(labels))
             strange += int((~output.isfinite()).any(1).sum())
@@ -241,7 +242,8 @@ def evaluate(
     check_input(model, data.preprocess.normalize(data.first()[0]), "evaluate it on data like those it was trained on")
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     batches = as_batches(data, runtime.device, dtype, channels_last=False)
-    result = measure(model, batches, make_loss(run.recipe), runtime)
+    with threads_of_pass(choose=runtime.world == 1 and runtime.device.type == "cpu") as threads:
+        result = measure(model, batches, make_loss(run.recipe), runtime, threads)
     return replace(result, notes=(*notes, *result.notes))
 
 

@@ -88,7 +88,19 @@ class EpochEvent(Means, Tested):
     seconds: float
 
 
+class ThreadsEvent(TypedDict):
+    """Where a training goes on with another number of threads; in metrics.jsonl only."""
+
+    event: Literal["threads"]
+    step: int
+    """The last step with the former number."""
+    epoch: int
+    threads: int
+
+
 MetricsEvent = TrainEvent | EpochEvent
+"""What was measured."""
+LoggedEvent = MetricsEvent | ThreadsEvent
 """A line of metrics.jsonl."""
 Event = StartEvent | ProgressEvent | MetricsEvent
 Watch = Callable[[Event], float | None]

@@ -27,7 +27,7 @@ from convscope.training.memory_needs import check_step_memory
 from convscope.training.objectives import make_loss, make_optimizer
 from convscope.training.outputs import answer, in_eval_mode
 from convscope.training.recipes import ANY, Recipe, recipe_for
-from convscope.training.reproducibility import environment, whole_digest
+from convscope.training.reproducibility import SMALL, environment, whole_digest
 from convscope.training.runtime import Runtime
 from convscope.type_checks import kind_of
 
@@ -60,6 +60,8 @@ class Settings:
     device: str = "auto"
     precision: str = "float32"
     engine: str = "torch"
+    threads: int | None = None
+    """The number of threads; None chooses it by measuring."""
     imports: Imports | None = None
     """The files that the model's code may import, as recorded in a resumed run; None without a limit."""
 
@@ -140,10 +142,15 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
         "device": settings.device,
         "precision": settings.precision,
         "engine": settings.engine,
-        "environment": environment(sum(value.numel() for value in model.parameters()), runtime),
+        "threads": settings.threads,
+        "environment": environment(settings.threads or _most_threads(model), runtime),
         "notes": list(notes),
     }
     return TrainingJob(train, test, model, recipe, config, imports, notes)
+
+
+def _most_threads(model: nn.Module) -> int:
+    return 1 if sum(value.numel() for value in model.parameters()) <= SMALL else torch.get_num_threads()
 
 
 def load_data(settings: Settings, recipe: Recipe, seed: int, progress: Progress) -> tuple[Dataset, Dataset | None]:

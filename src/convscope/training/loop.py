@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from convscope.errors import TrainingError
 from convscope.training.batches import Batches, Stream, batch_count, batch_parts, epoch_order, shifted
-from convscope.training.engines import Engine
+from convscope.training.engines import Engine, rehearsal
 from convscope.training.evaluation import measure
 from convscope.training.events import Alone, Means, MetricsEvent, Tested, Watch
 from convscope.training.objectives import Loss
@@ -31,6 +31,7 @@ from convscope.training.recipes import Recipe
 from convscope.training.reproducibility import random_state
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position, State
+from convscope.training.threads import Threads
 from convscope.training.writer import STEPPED, Writer, history_steps, replay_steps
 
 
@@ -93,6 +94,7 @@ class Loop:
     writer: Writer
     watch: Watch
     interrupt: Interrupt
+    threads: Threads
     snapshot_seconds: float = 10.0
     position: Position = field(default_factory=Position)
     kept_steps: frozenset[int] = field(init=False)
@@ -175,6 +177,8 @@ class Loop:
 
     def _chunk(self, parts: tuple[Tensor, ...], batches: Stream) -> None:
         """Run steps up to the next log line, history point or end of epoch; a single process also obeys the pace."""
+        if self.threads.follow(self.position.step):
+            self._log_threads()
         start, first = time.perf_counter(), self.position.batch
         last = first + self._until_next()
         pace = TICK if self.pace is None else self.pace
@@ -189,11 +193,16 @@ class Loop:
             )
             images, labels = batch if len(batch[1]) else _nothing(*batch)
             shown = shifted(images, self.recipe.shift) if self.recipe.shift else images
+            if offset == 0 and self.threads.due(self.position.step):
+                self._compare_threads(shown, labels)
+            if offset == 0:
+                clocks = time.perf_counter(), time.process_time()
             loss, output = self.engine.step(shown, labels, count / full_count)
             losses.append(loss)
             outputs.append((output[:count], labels[:count]))
             if time.perf_counter() >= until or (self.interrupt.asked and self.runtime.world == 1):
                 break
+        self.threads.spent(time.perf_counter() - clocks[0], time.process_time() - clocks[1])
         sums = self._summed(losses, outputs)
         self.alone = self._added(sums) if len(losses) == 1 else {}
         self.position = replace(
@@ -202,6 +211,21 @@ class Loop:
             batch=first + len(losses),
             sums=sums,
             seconds=self.position.seconds + time.perf_counter() - start,
+        )
+
+    def _compare_threads(self, images: Tensor, labels: Tensor) -> None:
+        """Time a few steps on a copy of the model with several numbers of threads, and go on with the fastest."""
+        if self.threads.compare(lambda: rehearsal(self.model, self.loss, self.runtime, images, labels)):
+            self._log_threads()
+
+    def _log_threads(self) -> None:
+        self.writer.log(
+            {
+                "event": "threads",
+                "step": self.position.step,
+                "epoch": self.position.epoch + 1,
+                "threads": self.threads.count,
+            }
         )
 
     def _added(self, sums: Mapping[str, float]) -> Alone:
@@ -213,7 +237,8 @@ class Loop:
         step = self.position.step
         stops = [self.log_every - step % self.log_every, self.batches - self.position.batch]
         stops += [point - step for point in self.kept_steps if point > step]
-        return min(stops)
+        change = self.threads.next_recorded(step)
+        return min(stops if change is None else [*stops, change - step])
 
     def _set_lr(self, step: int) -> None:
         if self.recipe.schedule != "constant":
@@ -309,7 +334,8 @@ class Loop:
         self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         if self.test is not None:
             self.runtime.share_buffers(self.model)
-            result = measure(self.model, self.test, self.loss, self.runtime)
+            fixed = Threads(self.threads.count, choose=False)
+            result = measure(self.model, self.test, self.loss, self.runtime, fixed)
             tested["test_loss"], tested["test_accuracy"] = result.loss, result.accuracy
         self._log(
             {

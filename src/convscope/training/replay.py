@@ -24,6 +24,7 @@ from convscope.training.reproducibility import own_random_state, restore_random_
 from convscope.training.resuming import settings_of
 from convscope.training.runs import Run
 from convscope.training.snapshots import Position, hidden_buffers, read_snapshot, restore_optimizer, snapshot_folders
+from convscope.training.threads import Threads
 from convscope.training.writer import Writer
 
 
@@ -90,7 +91,7 @@ def before_step(
             raise RunError(f"{run.path} was trained on other data than {job.train.name} has now.")
         model = job.model.to(runtime.device, runtime.dtype)
         channels_last = stack.enter_context(trained_channels_last(model, job.train, requested=True))
-        torch.set_num_threads(run.config["environment"]["threads"])
+        threads = Threads(run.config["environment"]["threads"], run.thread_changes, choose=False)
         loss = make_loss(job.recipe)
         engine, optimizer = make_engine("torch", model, job.recipe, loss, runtime)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -100,7 +101,7 @@ def before_step(
         train = as_batches(job.train, runtime.device, runtime.dtype, channels_last=channels_last)
         loop = Loop(
             model, stops, optimizer, loss, train, None, job.recipe, job.config["seed"], runtime, Writer(), _ignore,
-            Interrupt(), position=position, saved=0,
+            Interrupt(), threads, position=position, saved=0,
         )  # fmt: skip
         _check_step(run, step, loop.total)
         try:

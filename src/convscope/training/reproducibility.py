@@ -109,8 +109,8 @@ SMALL = 5_000
 """Models up to this many parameters train as fast on one thread, and are less disturbed by other programs."""
 
 
-def environment(parameters: int, runtime: Runtime) -> EnvironmentPart:
-    """Versions, processor, device, processes, and how many threads to train a model of `parameters` parameters with."""
+def environment(threads: int, runtime: Runtime) -> EnvironmentPart:
+    """Versions, processor, device, processes, and the number of threads with which a training starts."""
     return {
         "convscope": convscope.__version__,
         "torch": torch.__version__,
@@ -120,7 +120,7 @@ def environment(parameters: int, runtime: Runtime) -> EnvironmentPart:
         "device": str(runtime.device),
         "processes": runtime.world,
         "launch": launch_id(),
-        "threads": 1 if parameters <= SMALL else torch.get_num_threads(),
+        "threads": threads,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

@@ -128,6 +128,7 @@ def settings_of(run: Run, settings: Settings, requested: Mapping[str, Any], *, t
     source, made_from = config["dataset"]["source"], config["model"]["source"]
     stored = {**config["recipe"], "seed": config["seed"], "device": config["device"], "precision": config["precision"]}
     stored["engine"] = config.get("engine", "torch")
+    stored["threads"] = config.get("threads")
     stored |= {"recipe": config["recipe_name"], "dataset": source, "model": config["model"]["name"]}
     if stored["engine"] == "numpy" and requested.get("device") == "auto":  # resolved by that engine
         requested = {**requested, "device": None}
@@ -155,6 +156,7 @@ def settings_of(run: Run, settings: Settings, requested: Mapping[str, Any], *, t
         device=config["device"],
         precision=config["precision"],
         engine=stored["engine"],
+        threads=stored["threads"],
         imports=imports,
     )
 
@@ -166,9 +168,13 @@ def _check_asked(run: Run, settings: Settings, requested: Mapping[str, Any], sto
         extends = name == "epochs" and recipe.schedule == "constant" and (value or 0) >= recipe.epochs
         if value is not None and value != stored[name] and not extends:
             raise UsageError(
-                f"{run.path} was started with {name.replace('_', '-')} {stored[name]}, not {value}; "
+                f"{run.path} was started with {name.replace('_', '-')} {_or_auto(stored[name])}, not {value}; "
                 "leave it out to continue, or start a new training in another --out."
             )
+
+
+def _or_auto(value: object) -> object:
+    return "auto" if value is None else value
 
 
 def _imports(run: Run, *, trust: bool) -> Imports | None:

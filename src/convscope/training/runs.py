@@ -30,9 +30,10 @@ from convscope.models.run_config import RunConfig
 from convscope.models.weights_files import check_seal
 from convscope.render.numbers import decimal
 from convscope.rich_display import RichDisplay
-from convscope.training.events import MetricsEvent
+from convscope.training.events import LoggedEvent, MetricsEvent
 from convscope.training.recipes import Recipe
 from convscope.training.snapshots import newest_position
+from convscope.training.threads import thread_changes
 from convscope.training.writer import METRICS, history_step, read_metrics
 from convscope.type_checks import takes
 from convscope.typing import Array
@@ -101,7 +102,18 @@ class Run(RichDisplay):
         events, notes = intact_metrics(self.path)
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=2)
-        return events
+        return [event for event in events if event["event"] != "threads"]
+
+    @property
+    def thread_changes(self) -> dict[int, int]:
+        """Where the training went on with another number of threads: step -> number from the next step on.
+
+        `config["environment"]["threads"]` is the number that it started with.
+
+        Raises:
+            RunError: metrics.jsonl cannot be read.
+        """
+        return thread_changes(intact_metrics(self.path)[0])
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -243,7 +255,7 @@ def read_config(path: Path) -> RunConfig:
     return config
 
 
-def intact_metrics(run: Path) -> tuple[list[MetricsEvent], list[str]]:
+def intact_metrics(run: Path) -> tuple[list[LoggedEvent], list[str]]:
     """A run's metrics without damaged lines, and a sentence where any are missing.
 
     Raises:

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from convscope.blocks.reading import is_network_file, read_network_file
 from convscope.errors import RunError, UsageError
 from convscope.models.catalog import MODELS
+from convscope.models.run_config import RunConfig
 from convscope.models.trust import remember
 from convscope.progress import Progress, silent
 from convscope.render.numbers import decimal, percent
@@ -37,6 +37,7 @@ from convscope.training.resuming import (
 from convscope.training.runs import RUNS, Run
 from convscope.training.runtime import Runtime
 from convscope.training.snapshots import Position
+from convscope.training.threads import MOST, Threads
 from convscope.training.writer import BUSY, RunWriter, Writer, is_held
 from convscope.type_checks import takes
 
@@ -57,6 +58,7 @@ def train(
     device: str | None = None,
     precision: str | None = None,
     engine: str | None = None,
+    threads: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     test: DataSource | None = None,
@@ -92,6 +94,9 @@ def train(
         precision: "float32" (default), "bfloat16" (autocast) or "float64".
         engine: "torch" (default), or "numpy": `convscope.reference` computes every step, in float64, for the
             networks of the tutorials.
+        threads: Number of processor threads, for weights that must be equal to the last bit on every machine of a kind.
+            None takes as many as PyTorch uses, one for small models, and fewer while these are faster because other
+            programs are running (`Run.thread_changes` says when).
         out: The run's folder; by default `runs/MODEL` (`runs/pets` for `folder:pets`), with a number if that exists.
         resume: Continue the run in `out`, or the newest unfinished one; a finished one is returned. The run's own
             settings apply; only `epochs` may differ (and only if the learning rate does not depend on it). If
@@ -134,9 +139,13 @@ def train(
             device=device,
             precision=precision,
             engine=engine,
+            threads=threads,
         )
     else:
-        others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
+        others = {
+            "recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine,
+            "threads": threads,
+        }  # fmt: skip
         requested = {**changes, **others}
         settings = settings_of(begun, arguments, requested, trust=trust) if resume else settings_again(begun, arguments)
         if epochs in {None, begun.recipe.epochs} and first_says(lambda: begun.finished):
@@ -155,12 +164,17 @@ def _settings(
     device: str | None,
     precision: str | None,
     engine: str | None,
+    threads: int | None,
 ) -> Settings:
     """The settings of a new training; those that are None keep their defaults."""
     if arguments.dataset is None:
         raise UsageError("name a data set to train on, such as shapes or mnist, or continue with --resume.")
     device, precision = check_engine(engine or "torch", device, precision)
-    others = {"recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine}
+    if threads is not None and not 1 <= threads <= MOST:
+        raise UsageError(f"threads is a number from 1 to {MOST}, not {threads}.")
+    others = {
+        "recipe": recipe, "seed": seed, "device": device, "precision": precision, "engine": engine, "threads": threads,
+    }  # fmt: skip
     chosen: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
     return replace(arguments, **chosen)
 
@@ -209,7 +223,6 @@ def _run(
         interruptible() as interrupt,
     ):
         stored = first_says(lambda: job.config if begun is None else begun.config)
-        torch.set_num_threads(stored["environment"]["threads"])
         loss = make_loss(job.recipe)
         engine, optimizer = make_engine(job.config["engine"], model, job.recipe, loss, runtime)
         position, notes = Position(), [*job.notes, *runtime.notes(model)]
@@ -217,11 +230,13 @@ def _run(
             position, restore_notes = restore(path, stored, job, model, optimizer)
             notes += restore_notes
         writer.configure({**job.config, "environment": stored["environment"]})
+        threads = _threads(job, stored, runtime, {} if begun is None else first_says(lambda: begun.thread_changes))
         notes += _remembered(path, job) if runtime.rank == 0 else []
+        threads.follow(position.step)
         train, test = _batches(job, runtime, channels_last=channels_last)
         loop = Loop(
             model, engine, optimizer, loss, train, test, job.recipe, job.config["seed"], runtime, writer,
-            watch if runtime.rank == 0 else _ignore, interrupt, snapshot_seconds, position,
+            watch if runtime.rank == 0 else _ignore, interrupt, threads, snapshot_seconds, position,
             saved=position.step if position.sums else -1,
         )  # fmt: skip
         if begun is not None and position.sums:
@@ -236,6 +251,13 @@ def _run(
             f"continue with: convscope train --resume --out {shlex.quote(str(path))}"
         )
     return Run(path).holding(model.cpu())
+
+
+def _threads(job: TrainingJob, stored: RunConfig, runtime: Runtime, recorded: Mapping[int, int]) -> Threads:
+    """The number of threads, which is chosen anew now and then where that may gain time."""
+    single = runtime.world == 1 and runtime.device.type == "cpu" and job.config["engine"] == "torch"
+    chosen = stored.get("threads") is None and single
+    return Threads(stored["environment"]["threads"], recorded, choose=chosen)
 
 
 def _remembered(path: Path, job: TrainingJob) -> list[str]:

@@ -19,7 +19,7 @@ from convscope.files import make_folder, open_own, open_to_read, read_file, refu
 from convscope.json_values import parse_json
 from convscope.models.run_config import config_text
 from convscope.models.weights_files import sealed
-from convscope.training.events import MetricsEvent
+from convscope.training.events import LoggedEvent
 from convscope.training.snapshots import (
     Position,
     State,
@@ -44,13 +44,13 @@ _LARGEST = 1 << 63
 class StoredMetrics:
     """The content of metrics.jsonl."""
 
-    lines: tuple[tuple[bytes, MetricsEvent], ...]
+    lines: tuple[tuple[bytes, LoggedEvent], ...]
     """Each intact line, without its line break, and its event."""
     damaged: tuple[int, ...]
     """Line numbers of damaged lines, from 1."""
 
     @property
-    def events(self) -> list[MetricsEvent]:
+    def events(self) -> list[LoggedEvent]:
         """The events in order."""
         return [event for _, event in self.lines]
 
@@ -93,7 +93,7 @@ def read_metrics(run: Path) -> StoredMetrics:
     return StoredMetrics(tuple(lines), tuple(damaged))
 
 
-def _event(line: bytes) -> MetricsEvent | None:
+def _event(line: bytes) -> LoggedEvent | None:
     """The event of a line, None for a damaged one."""
     checked = _CHECKED.match(line)
     if checked is not None:
@@ -109,7 +109,7 @@ def _event(line: bytes) -> MetricsEvent | None:
     return event if _is_event(event) else None
 
 
-def _is_event(value: object) -> TypeGuard[MetricsEvent]:
+def _is_event(value: object) -> TypeGuard[LoggedEvent]:
     if not isinstance(value, dict) or not isinstance(value.get("event"), str):
         return False
     real = all(type(value.get(name, 0)) is float or _is_whole(value.get(name, 0)) for name in REAL)
@@ -170,7 +170,7 @@ class Writer:
         """
         return 0
 
-    def log(self, event: MetricsEvent) -> None:
+    def log(self, event: LoggedEvent) -> None:
         """Add a line to the metrics."""
 
     def keep(self, step: int, model: nn.Module) -> None:
@@ -253,7 +253,7 @@ class RunWriter(Writer):
         write_file(self.path / METRICS, content)
         self._metrics = open_own(self.path / METRICS)
 
-    def log(self, event: MetricsEvent) -> None:
+    def log(self, event: LoggedEvent) -> None:
         """Append a line to metrics.jsonl."""
         with refused(self.path / METRICS):
             self._metrics.write(metrics_line(event))

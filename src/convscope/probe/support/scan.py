@@ -37,6 +37,7 @@ from convscope.training.outputs import in_eval_mode
 from convscope.training.processes import agree, gathered
 from convscope.training.reproducibility import quick_digest, weights_digest
 from convscope.training.runtime import Runtime, make_runtime
+from convscope.training.threads import threads_of_pass
 from convscope.typing import Array
 
 Arrays = Mapping[str, Array]
@@ -232,11 +233,12 @@ def scan(
     starts = range(0, len(data), size)
     progress(what, 0, len(data))
     results: BatchResult | None = None
-    with at_work(models, runtime):
+    alone = runtime.world == 1 and runtime.device.type == "cpu"
+    with at_work(models, runtime), threads_of_pass(choose=alone) as threads:
         feeders = [feeder(data, model) for model in models]
 
         def worked(batch: Batch) -> BatchResult:
-            result = _worked(work, batch, models)
+            result = threads.run(lambda: _worked(work, batch, models))
             progress(what, min(batch.number * size + size, len(data)), len(data))
             return result
 
