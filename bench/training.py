@@ -1,13 +1,16 @@
 """Training, side by side with the loops people write: `python bench/training.py [section ...]`.
 
 Sections: convnet (time to the tutorial's accuracy), speed (images/s and overhead), small (time to 99.0 and 99.3 %),
-data (generating and reading). MNIST is found through CONVSCOPE_DATA.
+data (generating and reading), busy (one epoch beside a busy program, pinned to a core). MNIST is found through CONVSCOPE_DATA.
 """
 
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +171,38 @@ def small(seeds: int = 5) -> None:
 GOALS: dict[float, dict[str, Any]] = {0.99: {"epochs": 1}, 0.993: {}}
 
 
+@contextmanager
+def busy(core: int) -> Iterator[None]:
+    """Within it another program keeps one core busy."""
+    code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as other:
+        try:
+            yield
+        finally:
+            other.kill()
+
+
+def beside(repeats: int = 5, models: Sequence[str] = ("mnist-convnet", "mnist-small", "simple-cnn", "mlp-512")) -> None:
+    """An epoch of MNIST, quiet and beside a busy program, with fixed numbers of threads and with the choice."""
+    header("Training beside a busy program")
+
+    def epoch(model: str, threads: int | None, *, quiet: bool) -> float:
+        with nullcontext() if quiet else busy(core=1), tempfile.TemporaryDirectory() as folder:
+            run = cs.train("mnist", model, epochs=1, threads=threads, out=Path(folder) / "run", watch=lambda _: None)
+            return float(run.metrics["seconds"])
+
+    for model in models:
+        jobs = {
+            f"{threads or 'chosen'} threads, {'quiet' if quiet else 'busy'}": partial(
+                epoch, model, threads, quiet=quiet
+            )
+            for threads in (None, torch.get_num_threads(), 1)
+            for quiet in (True, False)
+        }
+        for name, seconds in in_turn(jobs, repeats).items():
+            print(f"- {model}, {name}: {spread(seconds)}")
+
+
 def data(repeats: int = 9) -> None:
     """Generating and reading."""
     header("Data")
@@ -180,6 +215,6 @@ def data(repeats: int = 9) -> None:
 
 
 if __name__ == "__main__":
-    sections = {"data": data, "speed": speed, "small": small, "convnet": convnet}
+    sections = {"data": data, "speed": speed, "small": small, "convnet": convnet, "busy": beside}
     for section in sys.argv[1:] or sections:
         sections[section]()
