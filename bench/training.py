@@ -1,7 +1,8 @@
 """Training, side by side with the loops people write: `python bench/training.py [section ...]`.
 
 Sections: convnet (time to the tutorial's accuracy), speed (images/s and overhead), small (time to 99.0 and 99.3 %),
-data (generating and reading), busy (one epoch beside a busy program, pinned to a core). MNIST is found through CONVSCOPE_DATA.
+data (generating and reading), busy (one epoch beside a busy program, pinned to a core). MNIST is found
+through CONVSCOPE_DATA.
 """
 
 import subprocess
