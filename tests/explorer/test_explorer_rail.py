@@ -65,6 +65,20 @@ def test_a_small_network_fits_and_a_narrow_window_says_how_much_more_there_is(ch
         eventually(lambda: left.count() == 0 or int(left.inner_text().split()[0]) < hidden, True)
 
 
+def test_a_row_that_is_a_little_too_wide_gets_smaller_maps(chromium: Any, shapes: Any) -> None:
+    """At 1280 pixels the eight steps of shapes-cnn are in view; in a much narrower window they scroll."""
+    with tab(chromium, size=(1280, 830)) as page:
+        visit(page, shapes, "?step=conv1&cell=0.4.4")
+        page.locator(".card").nth(7).locator(".map").wait_for()
+        eventually(lambda: page.locator(".more").count(), 0)
+        last, answers = (page.locator(s).bounding_box() for s in (".card >> nth=7", ".strip .answers"))
+        assert last["x"] + last["width"] <= answers["x"]
+        small = page.locator(".card .map").first.bounding_box()["width"]
+        page.set_viewport_size({"width": 900, "height": 830})
+        page.locator(".more.right").wait_for()
+        eventually(lambda: page.locator(".card .map").first.bounding_box()["width"] > small, True)
+
+
 @pytest.mark.parametrize("which", ["probability", "explain"])
 def test_the_steps_stay_where_they_are_when_an_answer_is_chosen(chromium: Any, digits: Any, which: str) -> None:
     with tab(chromium, size=(700, 800)) as page:

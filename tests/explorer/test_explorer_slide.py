@@ -73,7 +73,8 @@ def test_the_products_grow_and_their_sum_with_them(page: Any, shapes: Any) -> No
         .evaluate_all("all => all.some(e => e.textContent === '')")
     )
     page.get_by_role("button", name="❚❚ Pause").click()
-    page.get_by_text("sum of these 9").wait_for()
+    page.locator(".so-far").wait_for(state="detached")  # the calculation says the sum, and says it once
+    assert page.locator(".slide .middle").get_by_text(re.compile(r"sum of")).count() == 2  # of the channel and of all
 
 
 COLOURS = """canvas => {

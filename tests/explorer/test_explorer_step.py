@@ -1,6 +1,8 @@
 """One training step in a real browser: the panel shows what was recorded, and each number is proved."""
 
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,26 @@ def test_a_gradient_and_a_new_weight_open_their_proved_calculations(page: Any, e
     assert before != lines["calculated"]  # however small the step
 
 
+def test_the_images_that_a_gradient_sums_have_the_decimals_of_their_sum(page: Any, explorer: Any, run: cs.Run) -> None:
+    """What is shown adds up to the last digit: the largest images, the others and the rounding."""
+    at = run.steps[-1]
+    visit(page, explorer, f"?view=train&model=relu&at={at}", "text=Show this step")
+    page.get_by_role("button", name="Show this step").click()
+    shown(page, at)
+    page.get_by_role("button", name="conv1.weight.grad (2, 0, 1, 1) =").click()
+    settled(page)
+    lines = rows(page)
+    images = page.locator("section[aria-label='This number'] table").first.locator("tbody td:nth-child(2)")
+    terms = [
+        *images.all_text_contents(),
+        *(text for label, text in lines.items() if re.match(r"\d+ others|round", label)),
+    ]
+    decimals = {len(text.partition(".")[2]) for text in [*terms, lines["calculated"]]}
+    assert len(decimals) == 1, terms
+    total = sum(Decimal(text.replace("−", "-")) for text in terms)
+    assert total == Decimal(lines["calculated"].replace("−", "-"))
+
+
 def test_the_learning_rate_is_recomputed_on_the_spot(page: Any, explorer: Any, run: cs.Run) -> None:
     at = run.steps[1]
     visit(page, explorer, f"?view=train&model=relu&at={at}", "text=Show this step")
@@ -138,6 +160,9 @@ def test_running_statistics_are_shown_as_arithmetic(page: Any, folder: Path) -> 
         page.wait_for_selector(f"{PANEL} .cells")
         step = int(page.locator(PANEL).get_attribute("data-step"))
         assert step == last
+        wide = page.locator(f"{PANEL} .rows")
+        assert wide.evaluate("e => e.scrollWidth <= e.clientWidth")  # 5x5 kernels in four grids
+        page.get_by_text("direction of").first.wait_for()
         page.get_by_label("parameter").select_option("bn1.running_var")
         page.wait_for_selector(f"{PANEL} [aria-label='bn1.running_var after'] button")
         before, batch, after = (grid(page, f"bn1.running_var {side}") for side in ("before", "batch variance", "after"))

@@ -63,7 +63,7 @@ def put_in(apply: Apply, shown: Mapping[str, str]) -> list[Row | str]:
     label = (
         template.strip("{}")
         if template != function.formula and template.strip("{}") in shown
-        else _filled(template, shown)
+        else _filled(_clause(template, function.formula), shown)
     )
     rounded = number_of(scale.show(with_shown))  # rounded once, as the remainder below counts it
     lines: list[Row | str] = [Row(label, short(rounded, digits))]
@@ -101,6 +101,15 @@ def _number(argument: Argument) -> str:
 def _exact(argument: Argument) -> float:
     assert not isinstance(argument, Cells)
     return argument.value()
+
+
+def _clause(template: str, formula: str) -> str:
+    """The clause of a formula that applies, where it is but a number, which alone would not say why: `else 0`."""
+    if "{" not in template:
+        for clause in formula.split(", "):
+            if clause == f"else {template}" or clause.startswith(f"{template} if "):
+                return clause
+    return template
 
 
 def _filled(template: str, shown: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 /** What the server is asked for, resource by resource. */
 import { call, json, buffer, tensor, posting, remember } from "./http";
+import { THUMBNAILS } from "./planes";
 import { pictures, floats, unpack, type Picture, type Tensor } from "./pack";
 import type {
   BackwardInfo,
@@ -109,9 +110,6 @@ export function getChannels(trace: string, step: number, signal?: AbortSignal): 
 }
 
 export type ThumbnailsAsk = Readonly<{ channels?: number; side?: number; first?: number }>;
-
-/** Thumbnails unless a view asks for others: the number of channels at most, and of rows and columns of each. */
-export const THUMBNAILS = { channels: 16, side: 32 } as const;
 
 export async function getThumbnails(
   trace: string,

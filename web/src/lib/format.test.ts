@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { cellWords, digitsFor, fixed, full, like, percent, short, size } from "./format";
+import { alike, cellWords, digitsFor, fixed, full, like, percent, short, size } from "./format";
 
 type Cases = {
   compact: [number, number, string][];
@@ -63,4 +63,16 @@ test("only what is certain is 100 %", () => {
 test("shapes and cells read as people write them", () => {
   expect(size([8, 28, 28])).toBe("8×28×28");
   expect(cellWords([3, 6, 17])).toBe("channel 3, row 6, column 17");
+});
+
+test("a number has the decimals of one that is written already", () => {
+  expect(["0.006058", "−12.3", "7", "1.2345e−7", "2.5e9"].map((text) => alike(text, -1.5e-7))).toEqual([
+    "0.000000",
+    "0.0",
+    "0",
+    "−1.5000e−7",
+    "0.0e9",
+  ]);
+  expect(alike("0.006058", -0.0025734)).toBe("−0.002573");
+  expect([alike("", 1 / 3), alike("0.5", Infinity)]).toEqual(["0.333333", "inf"]);
 });

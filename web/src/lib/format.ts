@@ -74,6 +74,14 @@ export function fixed(value: number, decimals: number): string {
   return signed(/[1-9]/.test(text) ? text : text.replace("-", ""));
 }
 
+/** A number with the decimals, and the power of ten, of another one that is written already. */
+export function alike(written: string, value: number): string {
+  const [, decimals = "", power = ""] = /^[^.e]*(?:\.(\d*))?(?:e(.*))?$/.exec(written) ?? [];
+  if (written === "" || !Number.isFinite(value)) return short(value, 6);
+  const scale = Number(`1e${power.replace(MINUS, "-") || 0}`);
+  return fixed(value / scale, decimals.length) + (power === "" ? "" : `e${power}`);
+}
+
 /** A fraction as a percentage: 99.97 %, and 100 % only for exactly 1. */
 export function percent(number: Num): string {
   const value = real(number);

@@ -19,6 +19,9 @@ export type Layout = Readonly<{
   ones: number;
 }>;
 
+/** Thumbnails unless a view asks for others: the number of channels at most, and of rows and columns of each. */
+export const THUMBNAILS = { channels: 16, side: 32 } as const;
+
 /** Vectors up to this length are drawn as a column; longer ones are wrapped into a square. */
 export const COLUMN = 16;
 
