@@ -32,14 +32,14 @@ LONGEST_WORD, LONGEST = 300, 2_000
 """Longest word, such as a path, and longest message, in characters; the middle of a longer one is left out."""
 
 
-def brief(text: str) -> str:
+def brief(text: str, longest: int = LONGEST) -> str:
     r"""A message as one line of bounded length, whatever names it quotes: the middle of what is longer is left out.
 
     >>> brief(f"no layer is called {'x' * 5000!r}.").count("x"), brief("a\nb")
     (294, 'a\\nb')
     """
     text = _LONG_WORD.sub(lambda match: _ends(match.group(), LONGEST_WORD), spelled(text))
-    return _ends(text, LONGEST) if len(text) > LONGEST else text
+    return _ends(text, longest) if len(text) > longest else text
 
 
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")

@@ -78,6 +78,13 @@ MOVED: Mapping[str, Does] = {
     "slice_scatter": lambda x: torch.slice_scatter(x, 2 * x[:, :2], 1, 0, 3, 2),
     "select_scatter": lambda x: torch.select_scatter(x, 2 * x[:, 0], 1, 2),
     "index_put": lambda x: x.index_put((torch.tensor([1, 0]), torch.tensor([0, 2])), torch.ones(2, 4).to(x)),
+    "index_put of other numbers of the image": lambda x: x.index_put(
+        (torch.tensor([1, 0]), torch.tensor([0, 2])), 3 * x[0, 1]
+    ),
+    "index_put, adding numbers of the image": lambda x: x.index_put(
+        (torch.tensor([1, 1]), torch.tensor([0, 0])), 3 * x[0, :2], accumulate=True
+    ),
+    "index_put by a mask": lambda x: x.index_put((x > 0.2,), x[0, 0, 0] * 2),
     "index_put, adding": lambda x: x.index_put(
         (torch.tensor([1, 1]), torch.tensor([0, 0])), torch.ones(2, 4).to(x), accumulate=True
     ),

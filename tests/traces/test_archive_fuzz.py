@@ -81,6 +81,15 @@ def every_header(original: tuple[Arrays, Header], data: st.DataObject) -> None:
     outcome(original[0], json.dumps(header))
 
 
+@pytest.mark.parametrize("path", [("format",), ("weights",), ("card", "name")])
+def test_a_refusal_is_short_whatever_stands_where_a_text_belongs(
+    original: tuple[Arrays, Header], path: tuple[str, ...]
+) -> None:
+    header: Header = json.loads(json.dumps(original[1]))
+    at(header, path[:-1])[path[-1]] = header["steps"]
+    assert outcome(original[0], json.dumps(header)) == "refused"
+
+
 @settings(max_examples=150, derandomize=True)
 @given(data=st.data())
 def test_a_damaged_header_is_refused_or_reported(original: tuple[Arrays, Header], data: st.DataObject) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from convscope.capture.recorder import writes_of
 from convscope.capture.tape import Call, Operator, Tape, memory, tensors_in
 from convscope.errors import TraceError
+from convscope.ops import role_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class CallRecord:
     """Names of numeric arguments that differ from their defaults."""
     position: int | None = None
     """Which result of the call this record is of, where each of the results has a record of its own."""
+
+    @property
+    def memories_written(self) -> tuple[int, ...]:
+        """The memories that it writes into, each once, however many parts of it are written."""
+        return tuple(dict.fromkeys(slot.memory for slot in self.writes))
 
 
 class TensorIds:
@@ -115,13 +121,13 @@ def describe(call: Call, time: int, tape: Tape, census: TensorIds) -> CallRecord
 
     arguments = {name: _plain(passed.get(name, default), before) for name, default in signature.defaults.items()}
     writes = tuple(after(tensor) for tensor in writes_of(call))
+    reshapes = bool(writes) and role_of(signature.op) == "view"  # `squeeze_`: other axes, the same numbers
     results = tuple(map(after, results_of(call)))
     scalars = tuple(
         n for n in signature.scalars if type(passed.get(n)) in NUMBERS and passed[n] != signature.defaults[n]
     )
-    return CallRecord(
-        signature.op, signature.overload, arguments, results, writes, signature.view, visit, time, scalars
-    )
+    view, writes = signature.view or reshapes, () if reshapes else writes
+    return CallRecord(signature.op, signature.overload, arguments, results, writes, view, visit, time, scalars)
 
 
 def results_of(call: Call) -> list[Tensor]:

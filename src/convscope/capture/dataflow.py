@@ -71,8 +71,8 @@ class Linker:
     def row(self, entry: CallRecord, number: int) -> LinkedCall:
         """The linked call of the next record; `number` is its id."""
         links = tuple(self.link(slot, entry.time, name, item) for name, item, slot in slots_in(entry.arguments))
-        for slot in entry.writes:
-            self._writers.setdefault(slot.memory, []).append(number)
+        for memory in entry.memories_written:
+            self._writers.setdefault(memory, []).append(number)
         for index, result in enumerate(entry.results):
             self._made[result.serial] = ("step", number, index)
         return LinkedCall(entry, links)

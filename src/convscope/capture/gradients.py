@@ -22,6 +22,7 @@ from convscope.capture.call_records import TensorMeta, results_of
 from convscope.capture.dataflow import LinkedCall, makes, moves_only
 from convscope.capture.recorder import Overload, Recorder
 from convscope.capture.step_builder import Label, plain_name
+from convscope.capture.tape import memory, tensors_in
 
 
 class Result(NamedTuple):
@@ -30,7 +31,15 @@ class Result(NamedTuple):
     time: int
     output: int
     whole: Tensor | None = None
-    """Of a call that wrote into a part of a tensor: that tensor, with everything else it holds after the call."""
+    """Of a call that wrote into a part of a tensor: that tensor, with everything else it holds after the call. Of a
+    call that made a view whose memory was written later: that view."""
+    until: int | None = None
+    """The last call whose writes that view holds."""
+
+    @property
+    def moment(self) -> int:
+        """The last call whose writes it holds."""
+        return self.time if self.until is None else self.until
 
 
 @dataclass(slots=True, eq=False)
@@ -75,11 +84,17 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
         self._handled = -1
         self._handles: list[RemovableHandle] = []
 
+    @property
+    def phase(self) -> str:
+        """The loss or the backward pass, once the model has returned."""
+        return "the backward pass" if self.backward_start else "the loss" if self.loss_start else ""
+
     def __torch_dispatch__(
         self, func: Overload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
     ) -> object:
         if not self.backward_start:
             self.watch_last()
+            self._watch_written_views((args, kwargs))
             self.nested = self.nested or torch._C._current_autograd_node() is not None
         return super().__torch_dispatch__(func, types, args, kwargs)
 
@@ -101,6 +116,26 @@ class BackwardRecorder(Recorder):  # type: ignore[no-untyped-call]  # torch's ow
                 base = None if tensor._base is None else tensor._base.grad_fn
                 if base is not None and base.name() == SLICES and id(base) not in self._nodes:  # just written into
                     self._nodes[id(base)] = _Watched(base, {0: Result(time, index, tensor._base)})
+
+    def _watch_written_views(self, arguments: tuple[tuple[object, ...], dict[str, object] | None]) -> None:
+        """Find the nodes of views that are read after their memory was written: autograd makes them when it reads."""
+        if not self.tape.writes:
+            return
+        for tensor in tensors_in([*arguments[0], *(arguments[1] or {}).values()]):
+            if tensor._base is None or memory(tensor) not in self.tape.writes:
+                continue
+            node, made = tensor.grad_fn, self._time_made(tensor)
+            if node is not None and made is not None and id(node) not in self._nodes:
+                result = Result(*made, tensor, len(self.tape.calls) - 1)
+                self._nodes[id(node)] = _Watched(node, {tensor.output_nr: result})
+
+    def _time_made(self, tensor: Tensor) -> tuple[int, int] | None:
+        """The latest call that returned a tensor, and the index of the result."""
+        for time, call in reversed([*enumerate(self.tape.calls)]):
+            for index, result in enumerate(results_of(call)) if call is not None else ():
+                if result is tensor:
+                    return time, index
+        return None
 
     def begin_backward(self) -> None:
         """Called between the loss and the backward pass: puts a hook before and after every node."""
@@ -166,8 +201,8 @@ def _joined(runs: Sequence[NodeRun]) -> list[NodeRun]:
     return joined
 
 
-def _calls(run: NodeRun) -> dict[int, tuple[int, int]]:
-    return {number: (result.time, result.output) for number, result in run.results.items()}
+def _calls(run: NodeRun) -> dict[int, tuple[int, int, int]]:
+    return {number: (result.time, result.output, result.moment) for number, result in run.results.items()}
 
 
 SLICES = "torch::autograd::CopySlices"
@@ -265,8 +300,8 @@ def _writers(naming: Naming) -> dict[int, list[int]]:
     """Memory -> the rows that wrote into it."""
     writers: dict[int, list[int]] = {}
     for number in range(naming.backward, len(naming.rows)):
-        for slot in naming.rows[number].entry.writes:
-            writers.setdefault(slot.memory, []).append(number)
+        for written in naming.rows[number].entry.memories_written:
+            writers.setdefault(written, []).append(number)
     return writers
 
 

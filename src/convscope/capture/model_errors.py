@@ -38,7 +38,8 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
             path,
             trace,
         )
-    return TraceError(f"the model failed {location}: {type(error).__name__}: {_first_line(error)}", path, trace)
+    failed = f"{recorder.phase} failed" if recorder.phase and not path else f"the model failed {location}"
+    return TraceError(f"{failed}: {type(error).__name__}: {_first_line(error)}", path, trace)
 
 
 def _calls(session: TracingSession) -> str:

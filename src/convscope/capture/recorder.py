@@ -169,6 +169,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
     def __exit__(self, *_: object) -> None:
         torch._C._pop_torch_dispatch_stack(None)
 
+    @property
+    def phase(self) -> str:
+        """The part of a training step that runs, if it is not the model's forward pass."""
+        return ""
+
     def begin(self) -> None:
         """Called when parameters and inputs are in place, before the first call."""
 

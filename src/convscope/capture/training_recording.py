@@ -290,7 +290,7 @@ class TrainingRecording(Recording):
     def _result_ref(self, result: Result) -> Ref:
         """The reference of a call's result, or of the whole tensor that it wrote into."""
         if result.whole is not None and self._slot(result.whole).serial in self._makers:
-            return self._made(result.whole, result.time + 1)
+            return self._made(result.whole, result.moment + 1)
         row = self._row_at[result.time]
         if self.entries[row].position is None:
             return self._ref(row, result.output)
@@ -319,8 +319,8 @@ class TrainingRecording(Recording):
         """Memory -> (time, row) of every call that wrote into it."""
         writers: dict[int, list[tuple[int, int]]] = {}
         for row, entry in enumerate(self.entries):
-            for slot in entry.writes:
-                writers.setdefault(slot.memory, []).append((entry.time, row))
+            for memory in entry.memories_written:
+                writers.setdefault(memory, []).append((entry.time, row))
         return writers
 
     def _made(self, tensor: Tensor, before: int) -> Ref:

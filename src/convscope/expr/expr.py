@@ -99,13 +99,15 @@ class Cells:
     places: Array | Places
     """Which cell each number is: as `cells`, or as what these are written out from."""
     grid: tuple[int, ...]
-    """How the T numbers are laid out, the last axis fastest: (channels, rows, columns) for a window."""
+    """Layout of the T numbers, the last axis fastest: (channels, rows, columns) for a window."""
     inside: Array | None = None
-    """False where a number is padding, shape (T,); None where all are inside."""
+    """False where a number is padding, shape (T,); or None."""
     errors: Array | None = None
     """How far the kernel's intermediate numbers may be from these, shape (T,); None for recorded numbers."""
     derive: Callable[[int], "Leaf | Dot | Apply"] | None = field(default=None, repr=False)
     """The expression of one intermediate number; None for recorded numbers."""
+    origins: tuple[tuple[Source, Cell], ...] = field(default=(), repr=False)
+    """Tensor and cell in which each number was made, where these are several tensors."""
 
     @property
     def cells(self) -> Array:
@@ -131,7 +133,8 @@ class Cells:
 
     def leaf(self, index: int) -> Leaf:
         """One of them alone."""
-        return Leaf(exact(self.values[index]), self.source, tuple(map(int, self.cells[index])))
+        made = self.origins[index] if self.origins else (self.source, tuple(map(int, self.cells[index])))
+        return Leaf(exact(self.values[index]), *made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,16 +278,13 @@ class Dot:
         error: float | Array = 0.0
         left_errors, right_errors = self.left.errors, None if self.right is None else self.right.errors
         if self.right is None:
-            return 0.0 if left_errors is None else _total(left_errors, self.left.values) * np.abs(self._factors())
+            errors = 0.0 if left_errors is None else left_errors
+            return sums(np.broadcast_to(errors, self.values.shape), np.asarray) * np.abs(self._factors())
         if left_errors is not None:
             error = error + left_errors * np.abs(self.weights)
         if right_errors is not None:
             error = error + right_errors * (np.abs(self.values) + (0.0 if left_errors is None else left_errors))
         return np.sum(error, axis=-1) * np.abs(self._factors()) if isinstance(error, np.ndarray) else 0.0
-
-
-def _total(errors: Numbers, values: Array) -> Numbers:
-    return sums(np.broadcast_to(errors, values.shape), np.asarray)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,6 @@
 """Indexing: scatter, index_put and writes to slices; bags of embeddings; backward of select, slice, embedding."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -148,14 +149,26 @@ def _as_line(call: Call) -> Call:
 
 
 def index_put_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
-    """Written cells to the values, the others to the tensor."""
-    only(call, varies, "self")
+    """Written cells to the values, the others to the tensor.
+
+    Raises:
+        UsageError: the values are followed, and several of them are written to one cell.
+    """
+    only(call, varies, "self", "values")
     index = tuple(slice(None) if i is None else i.array for i in call["indices"])
-    target_weights = weights.copy()
+    target_weights, written_weights = weights.copy(), weights[index]
     if not call["accumulate"]:
         target_weights[index] = 0.0
-    constant = float(np.sum(weights[index] * wide(call["values"])))
-    return VJP({"self": target_weights}, constant)
+        if "values" in varies and _hit_twice(weights.shape, index):
+            raise UsageError("index_put writes several numbers to one cell, of which PyTorch keeps any.")
+    values_weights = fitted(written_weights, call["values"].shape)
+    return _split(call, varies, {"self": target_weights, "values": values_weights})
+
+
+def _hit_twice(shape: tuple[int, ...], index: tuple[slice | Array, ...]) -> bool:
+    """Whether an index names a cell more than once."""
+    cells = np.arange(math.prod(shape)).reshape(shape)[index]
+    return len(np.unique(cells)) < cells.size
 
 
 def _split(call: Call, varies: Varies, parts: dict[str, Array]) -> VJP:

@@ -25,7 +25,7 @@ from convscope.typing import Array
 
 CONVERTS = frozenset({"_to_copy"})
 """Operations that round numbers to another type, as the reference does."""
-WRITES = frozenset({"copy", "fill"})
+WRITES = frozenset({"copy", "fill", "zero", "normal", "uniform", "exponential", "random"})
 """Operations whose first operand says only where to write."""
 GIVEN = ("value", "start", "end", "mean", "std")
 """Numbers that `fill`, `linspace` and `normal` may be given as tensors."""

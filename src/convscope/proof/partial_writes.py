@@ -19,7 +19,6 @@ from convscope.proof.gradient_propagation import (
     layout_of,
     pull,
     result_key,
-    source_of_operand,
     target_of,
 )
 from convscope.proof.vjp_parts import gradients_of
@@ -44,12 +43,28 @@ def pull_node(
     if node.kind == SLICES and whole is not None:
         pulled = _through_write(trace, whole, arriving[result_key(trace, whole)], targets, ops)
         return {target: parts for target, parts in pulled.items() if target in targets}
-    for result, _ in node.received:  # a view of what was just written, as a part of the whole tensor
+    for result, _ in node.received:  # a view of memory that was written, as a part of the whole tensor
         for operand, _ in node.gave:
-            written = source_of_operand(trace, operand, partly=True)
-            if written[3] is not None and written[:3] == result_key(trace, result)[:3]:
-                return {written: [_scattered(operand, result, arriving[result_key(trace, result)])]}
-    return pull(trace, arriving, targets.__contains__, through=node.custom or node.kind == SLICES, ops=ops)
+            if operand.memory == result.memory and _last_write(operand) == _last_write(result):
+                part = arriving[result_key(trace, result)]
+                return {target_of(trace, operand): [_scattered(operand, result, part)]}
+    pulled = pull(trace, arriving, targets.__contains__, through=node.custom or node.kind == SLICES, ops=ops)
+    return _overwritten(trace, node) | pulled if node.kind == SLICES else pulled
+
+
+def _overwritten(trace: Trace, node: BackwardNode) -> dict[Tensor, list[Array]]:
+    """The gradient of a tensor before a part of it was overwritten, where only that part is read: zeros."""
+    return {
+        target_of(trace, operand): [np.zeros(operand.shape)]
+        for result, _ in node.received
+        for operand, _ in node.gave
+        if operand.memory == result.memory and trace.all_steps[_last_write(result)].op in WRITES
+    }
+
+
+def _last_write(ref: Ref) -> int:
+    """The last step whose numbers a tensor may hold."""
+    return (ref.id, *ref.rewritten)[-1]
 
 
 def _is_part(trace: Trace, ref: Ref) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convscope.expr.call import Source
+from convscope.expr.call import Cell, Source
 from convscope.expr.expr import Apply, Cells, Dot, Expr, Leaf
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.ops.titles import result_name
@@ -82,9 +82,19 @@ def _cells(trace: Trace, refs: Mapping[str, Ref], cells: Cells) -> Cells:
     inside = np.flatnonzero(cells.inside) if cells.inside is not None else np.arange(len(cells))
     origins = provenance(trace, ref, cells.cells[inside])
     if len({f.source for f in origins}) != 1:
-        return cells
+        return _of_several(cells, ref, inside, origins) if ref.rewritten else cells
     placed = _around(cells, inside, origins)
     return replace(cells, source=origins[0].source, places=placed)
+
+
+def _of_several(cells: Cells, ref: Ref, inside: Array, origins: list[Provenance]) -> Cells:
+    """Cells of a tensor that was written in parts after it was made: its own step no longer holds all of them."""
+    whole = Source(f"{ref.name}, written into later", "constant", ref.shape, ref.dtype)
+    places: list[tuple[Source, Cell]] = [(whole, tuple(cell)) for cell in cells.cells.tolist()]
+    for part in origins:
+        for place, cell in zip(inside[part.which], part.cells.tolist(), strict=True):
+            places[place] = part.source, tuple(cell)
+    return replace(cells, source=whole, origins=tuple(places))
 
 
 def _around(cells: Cells, inside: Array, origins: list[Provenance]) -> Array:

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from convscope.cards.card import Card
 from convscope.errors import DataError, TraceError, UsageError
+from convscope.escaping import brief
 from convscope.files import is_there, replace_file
 from convscope.memory import available
 from convscope.traces.header import pack, pack_result, unpack_result
@@ -31,6 +32,8 @@ STEP_FORMAT = "convscope-trace-3"
 FORMER = "convscope-trace-1"
 """The first format, which lacks the references of the returned tensors; it can still be read."""
 FAMILY = "convscope-trace-"
+QUOTED = 240
+"""Characters of the reason for which a file is refused; it may quote what the file holds."""
 NUMPY = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool", "C64": "complex64",
     **{f"{sign}{bits}": f"{'u' * (sign == 'U')}int{bits}" for sign in "IU" for bits in (8, 16, 32, 64)},
@@ -184,7 +187,8 @@ class Archive:
         except _TooLarge:
             raise
         except _DAMAGE as error:
-            reason = "its header is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            deep = isinstance(error, RecursionError)
+            reason = "its header is nested too deeply" if deep else brief(str(error), QUOTED)
             raise DataError(f"{path} is not a trace saved by convscope, or is damaged ({reason}).") from None
 
     def _checked(self) -> HeaderContents:

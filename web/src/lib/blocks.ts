@@ -55,7 +55,7 @@ function blockFrom(text: string): BlockSpec | null {
     const [, name = "", value = ""] = PART.exec(part) ?? [];
     const numbers = value.split(",");
     if (!numbers.every((each) => NUMBER.test(each))) return null;
-    if (name in HAND) values[HAND[name as keyof typeof HAND]] = numbers.map(Number);
+    if (Object.hasOwn(HAND, name)) values[HAND[name as keyof typeof HAND]] = numbers.map(Number);
     else if (!NAMES.has(name) || numbers.length !== 1) return null;
     else settings[name] = name === "bias" ? value !== "0" : Number(value);
   }
