@@ -46,7 +46,17 @@ describe("a list of blocks in the URL", () => {
   });
 
   it("is nothing if it is not such a list", () => {
-    for (const text of ["conv~", "conv~kernels", "conv~code1", "Conv", "_", "conv~kernels1,2", "conv~kernelsx", "<b>"])
+    for (const text of [
+      "conv~",
+      "conv~kernels",
+      "conv~code1",
+      "conv~constructor1",
+      "Conv",
+      "_",
+      "conv~kernels1,2",
+      "conv~kernelsx",
+      "<b>",
+    ])
       expect(blocksFrom(text), text).toBeNull();
     expect(blocksFrom(new Array(65).fill("relu").join("_"))).toBeNull();
   });
