@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from convscope.errors import ImageError
 from convscope.files import unsuitable
@@ -167,8 +167,8 @@ def pixels(picture: Image.Image, name: str = "the picture", *, alpha: bool = Fal
     >>> pixels(Image.new("L", (4, 2), 7)).shape, pixels(Image.new("RGBA", (4, 2)), alpha=True).shape
     ((1, 2, 4), (4, 2, 4))
     """
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        picture = ImageOps.exif_transpose(picture)
+    turn = _TURNS.get(_orientation(picture))
+    picture = picture if turn is None else picture.transpose(turn)
     if picture.mode.startswith("I;16"):
         values = np.array(picture, np.float32)
         values /= np.float32(257)
@@ -185,6 +185,26 @@ def pixels(picture: Image.Image, name: str = "the picture", *, alpha: bool = Fal
         levels = np.asarray((strip if alpha else _opaque(strip)).convert(mode))
         shown[:, top : top + rows] = levels if mode == "L" else levels.transpose(2, 0, 1)
     return shown
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the picture upright."""
+
+
+def _orientation(picture: Image.Image) -> object:
+    """The EXIF orientation; 1, upright, where there is none, or where the metadata are damaged: the pixels are not."""
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # metadata can hold anything
+        return 1
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
