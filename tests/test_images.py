@@ -298,8 +298,7 @@ def test_a_pipe_called_as_an_array_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_metadata_do_not_keep_a_picture_from_being_read(tmp_path: Path, kind: str) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8))
-    settings = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}.get(kind, {})
     for exif in (b"Exif\0\0" + bytes(60), b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0" + b"\x9c" * 60):
-        picture.save(tmp_path / "plain", kind, **settings)
-        picture.save(tmp_path / "odd", kind, **settings, exif=exif)
+        picture.save(tmp_path / "plain", kind)
+        picture.save(tmp_path / "odd", kind, exif=exif)
         np.testing.assert_array_equal(read_image(tmp_path / "odd"), read_image(tmp_path / "plain"))

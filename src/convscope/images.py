@@ -199,12 +199,13 @@ _TURNS = {
 """EXIF orientation -> what turns the picture upright."""
 
 
-def _orientation(picture: Image.Image) -> object:
+def _orientation(picture: Image.Image) -> int:
     """The EXIF orientation; 1, upright, where there is none, or where the metadata are damaged: the pixels are not."""
     try:
-        return picture.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # metadata can hold anything
         return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
