@@ -27,7 +27,14 @@ PICTURES: Mapping[str, str] = {
 
 WORDS: Mapping[str, Callable[[Any], str]] = {
     **dict.fromkeys(
-        ("checking.result.Check", "export.summary.Summary", "filters.EdgeResponse", "traces.difference.Difference"), str
+        (
+            "checking.result.Check",
+            "export.summary.Summary",
+            "filters.EdgeResponse",
+            "traces.difference.Difference",
+            "training.evaluation.Prediction",
+        ),
+        str,
     ),
     **{name: str for name in PICTURES if name.startswith(("probe.", "proof."))},
     "probe.receptive_field.ReceptiveFields": str,

@@ -23,6 +23,7 @@ from convscope.layer_arithmetic import AxisSums, Sum, parameter_sum, sum_texts
 from convscope.render.numbers import table
 from convscope.rich_display import RichDisplay
 from convscope.traces.trace import Trace
+from convscope.training.runs import Model, as_model
 from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
@@ -157,8 +158,8 @@ class Summary(RichDisplay):
         }
 
 
-@takes(model="Module", size="Any")
-def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summary:
+@takes(model="Module | Run | str | Path", size="Any")
+def summary(model: Model, size: Size | Mapping[str, Size] | None = None) -> Summary:
     """Every layer of a model with its size, parameters, multiply-adds, receptive field and memory as arithmetic.
 
     >>> import torch, convscope as cs
@@ -168,7 +169,8 @@ def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summar
     (3·3·8 + 1)·16 = 1,168, (28 + 2·1 - 3) / 1 + 1 = 28
 
     Args:
-        model: Any `nn.Module`; it is run once on noise, in evaluation mode, and left unchanged.
+        model: Any `nn.Module`, or a run, a name or a path, as `cs.trace` takes them; it is run once on noise, in
+            evaluation mode, and left unchanged.
         size: The shape of one input without its batch axis, such as (3, 224, 224); 224 or (224, 224) use the model's
             channels; for a model that begins with a linear layer of 784 numbers, 784 is a vector. A mapping has the
             size of each named input. None: the size that the model expects.
@@ -184,6 +186,7 @@ def summary(model: Any, size: Size | Mapping[str, Size] | None = None) -> Summar
     Source: PyTorch documentation of each layer for the sizes; multiply-adds as torch.utils.flop_counter.FlopCounterMode
     counts them, two operations per multiply-add.
     """
+    model = as_model(model)
     if isinstance(size, int) and not isinstance(size, bool) and size == vector_length(model):
         size = (size,)
     inputs = _noise(card_of(model), size) if size is not None else random_inputs(model)

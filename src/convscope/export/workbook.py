@@ -21,9 +21,8 @@ from convscope.export.sheets import draw
 from convscope.export.xlsx import check_workbook_path, save, xlsxwriter
 from convscope.expr.call import Cell, full_cell
 from convscope.inputs.model_inputs import prepare_inputs
-from convscope.probe.support.batching import Model, as_model
 from convscope.traces.trace import Trace
-from convscope.training.runs import Run
+from convscope.training.runs import Model, Run, as_model
 from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
 
@@ -194,7 +193,7 @@ def workbook(
 def _traced(model: Model | Run, image: Inputs | str | Path | None, step: Mapping[str, Any]) -> tuple[Trace, str]:
     """The trace, and the name of the image."""
     if step["target"] is None:
-        loaded = as_model(model.model if isinstance(model, Run) else model)
+        loaded = as_model(model)
         inputs = prepare_inputs(image, loaded)
         return trace(loaded, inputs.value, **step), inputs.name
     return trace(model, image, **step), image if isinstance(image, str) else ""

@@ -28,6 +28,7 @@ from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
 from convscope.training.outputs import in_eval_mode, scores_of
+from convscope.training.runs import Model, as_model
 from convscope.type_checks import takes
 from convscope.typing import Array
 
@@ -120,9 +121,9 @@ class Attribution(RichDisplay):
         )
 
 
-@takes(model="Module")
+@takes(model="Module | Run | str | Path")
 def attribution(
-    model: nn.Module,
+    model: Model,
     image: object,
     output: int | str | None = None,
     *,
@@ -137,7 +138,7 @@ def attribution(
     (1.0, True)
 
     Args:
-        model: Any model with one vector of outputs; it is left as it was.
+        model: Any model with one vector of outputs, a run, or a name or path of a model; it is left as it was.
         image: Whatever `cs.load_image` takes, or what `cs.prepare` gave.
         output: A class by number or name; None: the one that the model chooses.
         methods: Names from METHODS; by default all.
@@ -148,6 +149,7 @@ def attribution(
         ShapeError: the model answers with something else than one score per class, such as segmentation maps.
         UnknownName: no such method, or no such class.
     """
+    model = as_model(model)
     for name in methods:
         if name not in METHODS:
             raise UnknownName("attribution method", name, METHODS)

@@ -16,13 +16,14 @@ from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.support.batching import Model, as_data, as_model, batch_size, first_of, kind_of, pictures
+from convscope.probe.support.batching import as_data, batch_size, first_of, kind_of, pictures
 from convscope.probe.support.model_measures import Answers, Cost, cka, costs, layers_of
 from convscope.probe.support.report import Z95, ProbeReport, Proportion, Table, noted, sample_size
 from convscope.probe.support.scan import READ, BatchResult, at_work, scan
 from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
 from convscope.training.outputs import answer, in_eval_mode
+from convscope.training.runs import Model, as_model
 from convscope.training.runtime import make_runtime
 from convscope.type_checks import takes
 

@@ -18,7 +18,7 @@ from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.support.batching import Model, as_data, as_model, first_of
+from convscope.probe.support.batching import as_data, first_of
 from convscope.probe.support.dependency_walk import axes_of, ranges
 from convscope.probe.support.report import Z95, ProbeReport, Proportion, Table, sample_size
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
@@ -26,6 +26,7 @@ from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
+from convscope.training.runs import Model, as_model
 from convscope.type_checks import takes
 
 RESTING = frozenset({"relu", "threshold", "hardtanh", "clamp", "clamp_min", "hardswish"})
@@ -140,7 +141,7 @@ class Dead(RichDisplay):
         return ProbeReport.of(head, Table(HEAD, rows, right=(2, 3, 4, 5)), message)
 
 
-@takes(model="Module | str | Path", data="Dataset | str")
+@takes(model="Module | Run | str | Path", data="Dataset | str")
 def dead(
     model: Model,
     data: Dataset | str,

@@ -18,13 +18,14 @@ from convscope.capture.tracing import trace
 from convscope.cards.card_inference import card_of
 from convscope.data.dataset import Dataset
 from convscope.errors import UsageError
-from convscope.probe.support.batching import Model, as_data, as_model, first_of, pictures
+from convscope.probe.support.batching import as_data, first_of, pictures
 from convscope.probe.support.dependency_walk import DependencyWalk, axes_of
 from convscope.probe.support.report import ProbeReport, Table, sample_size
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.progress import Progress, silent
 from convscope.rich_display import RichDisplay
 from convscope.traces.step import Step
+from convscope.training.runs import Model, as_model
 from convscope.type_checks import takes
 
 OUTSIDE, UNREAD, INSIDE = 0, 1, 2
@@ -106,7 +107,7 @@ class Patches(RichDisplay):
         return ProbeReport.of(head, Table(HEAD, rows, right=(0, 1, 2, 4, 5)), remaining)
 
 
-@takes(model="Module | str | Path", data="Dataset | str", step="str")
+@takes(model="Module | Run | str | Path", data="Dataset | str", step="str")
 def patches(
     model: Model,
     data: Dataset | str,

@@ -18,13 +18,14 @@ from convscope.cards.card_inference import card_of
 from convscope.data.catalog import load_dataset
 from convscope.data.dataset import Dataset
 from convscope.errors import UnknownName, UsageError
-from convscope.probe.support.batching import Classes, Model, as_model, classes_of, feeder, first_of, notes_of
+from convscope.probe.support.batching import Classes, classes_of, feeder, first_of, notes_of
 from convscope.probe.support.robustness import Shift, Steadiness
 from convscope.probe.support.scan import READ, Batch, BatchResult, scan
 from convscope.probe.support.shift_cache import PART, ShiftCache, share
 from convscope.probe.support.transforms import CHANGES, Level, Motion, levels_of, motions
 from convscope.progress import Progress, silent
 from convscope.training.outputs import answer, in_eval_mode, scores_of
+from convscope.training.runs import Model, as_model
 from convscope.type_checks import takes
 
 CHECKED = 1e-4
@@ -34,7 +35,7 @@ AT_ONCE = 250_000
 """Outputs that are counted together, of as many levels as have no more numbers."""
 
 
-@takes(models="Module | str | Path | Sequence | list | tuple | dict | Mapping", data="Dataset | str")
+@takes(models="Module | Run | str | Path | Sequence | list | tuple | dict | Mapping", data="Dataset | str")
 def shift(
     models: Model | Sequence[Model] | Mapping[str, Model],
     data: str | Dataset,
@@ -132,7 +133,7 @@ def _named(models: Model | Sequence[Model] | Mapping[str, Model]) -> dict[str, n
     named_models: list[tuple[str | None, Model]]
     if isinstance(models, Mapping):
         named_models = list(models.items())
-    elif isinstance(models, str | Path | nn.Module):
+    elif isinstance(models, Model):
         named_models = [(None, models)]
     else:
         named_models = [(None, model) for model in models]

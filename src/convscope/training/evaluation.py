@@ -114,8 +114,8 @@ class Evaluation(RichDisplay):
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Prediction(RichDisplay):
     """A model's prediction for one image."""
 
     image: str
@@ -134,6 +134,9 @@ class Prediction:
 
     def __str__(self) -> str:
         return "\n".join(map(spelled, [*self.lines(), *(f"note: {note}" for note in self.notes)]))
+
+    def __repr__(self) -> str:
+        return spelled(f"<Prediction {self.lines(top=1)[0]}>")
 
     def lines(self, top: int = 3) -> list[str]:
         """The predicted class, whether it is correct, and the most probable classes.

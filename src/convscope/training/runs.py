@@ -232,6 +232,21 @@ def load_run(path: str | Path) -> Run:
     return run
 
 
+Model = nn.Module | Run | str | Path
+"""A module, a run, or what `load_model` takes: a built-in network, a run folder, file.py:Class."""
+
+
+def as_model(model: Model) -> nn.Module:
+    """A module; of a run, the trained one.
+
+    >>> as_model("shapes-cnn").fc
+    Linear(in_features=144, out_features=2, bias=True)
+    """
+    if isinstance(model, Run):
+        return model.model
+    return model if isinstance(model, nn.Module) else load_model(model)
+
+
 def read_config(path: Path) -> RunConfig:
     """A run's config.json, with a valid recipe.
 

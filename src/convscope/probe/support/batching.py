@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,23 +14,10 @@ from convscope.data.dataset import Dataset, matched_by_number
 from convscope.errors import DataError
 from convscope.escaping import first_few
 from convscope.inputs.pictures import check_input
-from convscope.models.loading import load_model
 from convscope.models.preparation import give_shapes
 from convscope.preprocess import Preprocess
 from convscope.training.outputs import check_classes, decide, scores_of
 from convscope.typing import Array
-
-Model = nn.Module | str | Path
-"""A module, or what `load_model` takes: a built-in network, a run folder, file.py:Class."""
-
-
-def as_model(model: Model) -> nn.Module:
-    """A module.
-
-    >>> as_model("shapes-cnn").fc
-    Linear(in_features=144, out_features=2, bias=True)
-    """
-    return model if isinstance(model, nn.Module) else load_model(model)
 
 
 def as_data(data: Dataset | str, split: str) -> Dataset:
