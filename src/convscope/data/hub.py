@@ -5,7 +5,7 @@ run, and only its labels are loaded completely.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from convscope.data.dataset import Dataset
 from convscope.data.folder_layout import TEST, TRAIN
 from convscope.data.lazy_images import BlockShuffle, Encoded, LazyImages, decoded
+from convscope.data.npz import LONGEST_NAME, MOST_CLASSES
 from convscope.data.options import DatasetOptions, split_indices
-from convscope.errors import DataError, DownloadError, UnknownName, UsageError
+from convscope.errors import ConvscopeError, DataError, DownloadError, UnknownName, UsageError
+from convscope.escaping import brief, first_few
 from convscope.preprocess import Preprocess
 from convscope.typing import Array
 
@@ -29,6 +31,10 @@ LOOKED_AT = 16
 WINDOW = 1024
 """Size of the shuffle buffer of a stream: encoded images kept in memory."""
 LABELS = 10_000
+LONGEST_REASON = 300
+"""Characters of a library's reason that a message repeats."""
+COLUMNS = 20
+"""Column names that a message lists."""
 FILES = {".parquet": "parquet", ".arrow": "arrow"}
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -59,7 +65,14 @@ def load_hub(request: DatasetOptions) -> Dataset:
         DownloadError: a name that cannot be reached.
     """
     location, options = _parsed(request.name)
-    result = _open(request.name, location, options)
+    with _understood(request.name, "opened as a data set"):
+        result = _open(request.name, location, options)
+    with _understood(request.name, "read as a data set"):
+        return _loaded(request, location, options, result)
+
+
+def _loaded(request: DatasetOptions, location: str, options: Mapping[str, str], result: Mapping[str, Any]) -> Dataset:
+    """The data set of opened splits."""
     image, label = _columns(request.name, next(iter(result.values())).features, options)
     parts, classes = _labelled(request.name, result, label)
     chosen, indices, notes = _chosen(parts, request)
@@ -122,28 +135,44 @@ def _open(name: str, location: str, options: Mapping[str, str]) -> dict[str, Any
             f"{name} is not a folder or file here, and cannot be reached by name: {_line(error)}. Check the name and "
             "the connection, or pass the folder of its files."
         ) from None
-    except UsageError:
-        raise
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:  # a script, say
-        raise DataError(f"{name} cannot be opened as a data set: {_line(error)}.") from None
     return dict(result) if isinstance(result, dict) else {"all": result}
 
 
 @contextmanager
+def _understood(name: str, done: str) -> Iterator[None]:
+    """Within it, whatever the library raises for damaged files, a script, or columns of odd types is one sentence.
+
+    Raises:
+        DataError: for every exception but ours.
+    """
+    try:
+        yield
+    except ConvscopeError:
+        raise
+    except Exception as error:  # Arrow's, the library's, and those of Python for values of other kinds
+        raise DataError(f"{name} cannot be {done}: {_line(error)}.") from error
+
+
+@contextmanager
 def _quietly(datasets: Any, *, quiet: bool) -> Iterator[None]:
-    """Within it the library draws no bars: what is on disk is quickly read."""
-    before = datasets.are_progress_bars_disabled()
+    """Within it the library draws no bars, as what is on disk is quickly read, and logs no error that it raises."""
+    before, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     if quiet:
         datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(level)
         if not before:
             datasets.enable_progress_bars()
 
 
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+def _line(error: BaseException) -> str:
+    """The first line of the error behind an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return brief(next(iter(str(error).splitlines()), ""), LONGEST_REASON).rstrip(".") or type(error).__name__
 
 
 def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str, str]) -> tuple[str, str]:
@@ -159,7 +188,8 @@ def _columns(name: str, features: Mapping[str, Any] | None, options: Mapping[str
     for option, result in (("image", images), ("label", labels)):
         if option not in options and len(result) != 1:
             problem = f"several columns that can be the {option}" if result else f"no column that is the {option}"
-            raise DataError(f"{name} has {problem}; of {', '.join(kinds)}, name it: {name}?{option}=COLUMN.")
+            joint, listed = "&" if "?" in name else "?", first_few(kinds, COLUMNS)
+            raise DataError(f"{name} has {problem}; of {listed}, name it: {name}{joint}{option}=COLUMN.")
     return options.get("image", images[0] if images else ""), options.get("label", labels[0] if labels else "")
 
 
@@ -169,19 +199,38 @@ def _labelled(name: str, splits: Mapping[str, Any], label: str) -> tuple[dict[st
     columns = {split: list(_values(rows, label)) for split, rows in splits.items()}
     if hasattr(kind, "names"):
         classes, numbers = tuple(kind.names), None
+        if not all(isinstance(word, str) for word in classes):
+            raise DataError(f"the classes of {name} have names that are not words; correct its features.")
     else:
-        present = {value for column in columns.values() for part in column for value in part.unique().to_pylist()}
-        present -= {None}
-        if not all(isinstance(value, str | int) for value in present):
-            raise DataError(f"the column {label!r} of {name} holds {kind.dtype}; classes are integers or words.")
+        present = _present(name, label, kind, columns.values())
         words = any(isinstance(value, str) for value in present)
         highest = 0 if words else int(max(present, default=0))
+        if highest >= MOST_CLASSES:
+            raise DataError(f"{name} has the label {highest}; class numbers below {MOST_CLASSES:,} are expected.")
         classes = tuple(sorted(present)) if words else tuple(str(k) for k in range(highest + 1))
         numbers = {word: k for k, word in enumerate(classes)} if words else None
+    if len(classes) > MOST_CLASSES or max(map(len, classes), default=0) > LONGEST_NAME:
+        raise DataError(
+            f"{name} has {len(classes):,} classes in up to {max(map(len, classes)):,} characters; at most "
+            f"{MOST_CLASSES:,} classes and {LONGEST_NAME:,} characters are taken."
+        )
     parts = {}
     for split, rows in splits.items():
         parts[split] = HubSplit(rows, _numbers(columns[split], numbers))
     return parts, classes
+
+
+def _present(name: str, label: str, kind: Any, columns: Iterable[Sequence[Any]]) -> set[str] | set[int]:
+    """The words or integers that a column of classes holds."""
+    try:
+        present = {value for column in columns for part in column for value in part.unique().to_pylist()} - {None}
+        fit = {str} >= set(map(type, present)) or {int, bool} >= set(map(type, present))
+    except Exception:  # Arrow has no such function for lists, and lists cannot be in a set
+        fit = False
+    if not fit:
+        held = getattr(kind, "dtype", None) or type(kind).__name__.lower()
+        raise DataError(f"the column {label!r} of {name} holds {held}; classes are integers or words.")
+    return present
 
 
 def _values(rows: Any, label: str) -> Iterator[Any]:
@@ -239,12 +288,14 @@ def _stored(request: DatasetOptions, rows: Sequence[Any], image: str, count: int
     encoded = table.select_columns([image]).with_format("arrow")
 
     def read(indices: NDArray[np.intp]) -> list[Encoded]:
-        return [_encoded(request.name, row) for row in encoded[indices.tolist()].column(image).to_pylist()]
+        with _understood(request.name, "read"):
+            return [_encoded(request.name, row) for row in encoded[indices.tolist()].column(image).to_pylist()]
 
     def begin(start: int) -> Iterator[Encoded]:
-        for rows_read in (encoded.skip(start) if start else encoded).iter(batch_size=64):
-            for row in rows_read.column(image).to_pylist():
-                yield _encoded(request.name, row)
+        with _understood(request.name, "read"):
+            for rows_read in (encoded.skip(start) if start else encoded).iter(batch_size=64):
+                for row in rows_read.column(image).to_pylist():
+                    yield _encoded(request.name, row)
 
     source, window = (BlockShuffle(begin, WINDOW), WINDOW) if stream else (read, None)
     size, channels = _first_images(request, source, count)
@@ -280,12 +331,12 @@ def _encoded(name: str, row: Any) -> Encoded:
         return row
     if isinstance(row, dict) and isinstance(row.get("bytes"), bytes):
         return row["bytes"]  # type: ignore[no-any-return]  # just checked
-    path = row if isinstance(row, str) else (row or {}).get("path")
-    if not path:
+    path = row.get("path") if isinstance(row, dict) else row
+    if not path or not isinstance(path, str):
         return None
     if "://" not in path:
         return Path(path)
-    if not path.startswith("hf://"):
+    if not path.startswith("hf://") or "::" in path:  # which chains other protocols
         raise DataError(f"an image of {name} is stored at {path}; convscope reads only files here and on the Hub.")
     import fsspec  # noqa: PLC0415  # comes with datasets
 

@@ -242,6 +242,8 @@ def decoded(encoded: Encoded, name: str) -> Array:
         return read_image(BytesIO(encoded) if isinstance(encoded, bytes) else encoded, name=name)
     except ImageError as error:
         raise DataError(f"{error} Remove it from the data set.") from None
+    except UsageError as error:  # a path that no file can have
+        raise DataError(f"{name} cannot be read: {error} Remove it from the data set.") from None
 
 
 class BlockShuffle(Generic[Record]):

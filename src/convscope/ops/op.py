@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from convscope.errors import UsageError
 from convscope.expr.call import Call, Cell
 from convscope.expr.expr import Expr
 from convscope.expr.precision import Rounding
 from convscope.ops.titles import Title, plain_title
 from convscope.ops.vjp import VJP, Varies
+from convscope.type_checks import kind_of
 from convscope.typing import Array
 
 Rule = Callable[[Call, Cell], Expr]
@@ -85,3 +87,18 @@ class Op:
     """Where its CPU kernel rounds bfloat16 and half."""
     selected_by: tuple[str, ...] = ()
     """Arguments whose numbers select which cells are read."""
+
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing here.
+
+        Raises:
+            UsageError: another role, another rounding, or arguments that are not named.
+        """
+        for name, word, words in (("role", self.role, get_args(Role)), ("rounding", self.rounding, get_args(Rounding))):
+            if not isinstance(word, str) or word not in words:
+                shown = repr(word) if isinstance(word, str) else kind_of(word)
+                raise UsageError(f"the {name} of an Op is {shown}; it is one of {', '.join(words)}.")
+        if not isinstance(self.selected_by, tuple) or not all(isinstance(name, str) for name in self.selected_by):
+            raise UsageError(
+                f"selected_by of an Op is {kind_of(self.selected_by)}; it is a tuple of names of arguments."
+            )

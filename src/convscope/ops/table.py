@@ -29,6 +29,7 @@ from convscope.ops.losses import LOSSES
 from convscope.ops.matmul import OUTER_PRODUCTS
 from convscope.ops.movement import MOVEMENT
 from convscope.ops.op import Op, Role, Vectorized, together
+from convscope.ops.plugin_results import CHECKS
 from convscope.ops.pointwise_table import POINTWISE
 from convscope.ops.quantization import QUANTIZATION
 from convscope.ops.randomized import RANDOMIZED
@@ -323,7 +324,7 @@ _ROWS: Mapping[str, Op] = {
     **LOSSES,
     **OUTER_PRODUCTS,
 }
-OPS: PluginTable[Op] = PluginTable(_ROWS, "convscope.ops", Op)
+OPS: PluginTable[Op] = PluginTable(_ROWS, "convscope.ops", Op, CHECKS)
 
 OTHER_ROLES: Mapping[str, Role] = {
     **dict.fromkeys(

@@ -5,7 +5,7 @@ Uses traces and the reference; nothing of rules and expressions.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from convscope.errors import ConvscopeError
+from convscope.errors import ConvscopeError, PluginError
 from convscope.proof.calls import LAID_OUT, STRIDED, layout_of, memory_of, multiplies_padding
 from convscope.proof.tolerance import agree
 from convscope.reference.operation import Arguments, Operation
@@ -238,11 +238,27 @@ def _evaluate(
     roundoffs = [ROUNDOFF.get(step.results[output].dtype, (2.0**-24, 0.0)) for output in outputs]
     before = roundoffs[:1] * step.position  # results that are other steps
     made = operation.evaluate(before + roundoffs, normwise=normwise, lean=lean, **arguments)
+    if "::" in step.op:
+        _check_own(step, outputs, made[step.position :])
     return {
         output: Recomputation(wrapped(one[0], step.results[output].dtype), one[1])
         for output, one in zip(outputs, made[step.position :], strict=False)
         if one is not None
     }
+
+
+def _check_own(step: Step, outputs: Sequence[int], made: Sequence[tuple[Array, Array] | None]) -> None:
+    """Refuse what a definition from elsewhere gives in another shape, or as complex numbers of real ones.
+
+    Raises:
+        PluginError: naming both.
+    """
+    for output, one in zip(outputs, made, strict=False):
+        ref = step.results[output]
+        if one is not None and one[0].shape != ref.shape:
+            raise PluginError(f"the reference of {step.op!r} gives the shape {one[0].shape}; PyTorch gave {ref.shape}.")
+        if one is not None and one[0].dtype.kind == "c" and "complex" not in ref.dtype:
+            raise PluginError(f"the reference of {step.op!r} gives complex numbers; PyTorch gave {ref.dtype}.")
 
 
 def _settled(indices: Recomputation, chosen: Array, recorded: Array, arguments: Arguments) -> Recomputation:

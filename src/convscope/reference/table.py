@@ -35,6 +35,7 @@ from convscope.reference.indexing import EMBEDDING_BAG
 from convscope.reference.losses import LOSSES
 from convscope.reference.matmul import OUTER_PRODUCTS
 from convscope.reference.operation import Operation, Result, exact, first, flushing, moved, wide
+from convscope.reference.plugin_results import CHECKS
 from convscope.reference.pointwise_table import POINTWISE
 from convscope.reference.quantization import QUANTIZATION
 from convscope.reference.randomized import RANDOMIZED
@@ -319,7 +320,7 @@ _ROWS: Mapping[str, Operation] = {
     **LOSSES,
     **OUTER_PRODUCTS,
 }
-OPERATIONS: PluginTable[Operation] = PluginTable(_ROWS, "convscope.reference", Operation)
+OPERATIONS: PluginTable[Operation] = PluginTable(_ROWS, "convscope.reference", Operation, CHECKS)
 """ATen name -> Operation."""
 
 
