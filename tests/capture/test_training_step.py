@@ -31,6 +31,16 @@ def images(count: int = 6) -> Tensor:
     return torch.randn(count, 1, 6, 6, generator=torch.Generator().manual_seed(2))
 
 
+def test_batch_norm_trains_on_one_image_of_several_places() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.BatchNorm2d(1), small()).train()
+    trace = cs.trace(model, images(1), target=[2], optimizer="sgd", lr=0.1)
+    torch.autograd.backward(F.cross_entropy(model(images(1)), torch.tensor([2])))
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        np.testing.assert_array_equal(trace[f"{name}.grad"].output.reshape(parameter.shape), parameter.grad)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam], ids=["sgd", "adam"])
 def test_gradients_and_updates_are_those_of_pytorch(name: str, kind: Any) -> None:

@@ -139,9 +139,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "frozen parameters": (
         lambda: cs.trace(small().requires_grad_(False), images(2), target=[0, 1]), "no trainable parameters",
     ),
-    "batch norm with one image": (
-        lambda: cs.trace(nn.Sequential(nn.BatchNorm2d(1), small()), images(1), target=[0], optimizer="sgd"),
-        "at least two images",
+    "batch norm with one number per channel": (
+        lambda: cs.trace(nn.Sequential(small(), nn.BatchNorm1d(4)), images(1), target=[0], optimizer="sgd"),
+        r"1 .BatchNorm1d. takes mean and variance from the numbers of a channel when it trains, and gets one number "
+        r"of each in .1, 4.; pass more or larger images, or training=False",
     ),
     "reentrant checkpointing": (step(model=Checkpointed()), "reentrant checkpointing is not explained"),
     "half precision inside": (step(model=Narrow()), "in bfloat16 is not explained, and the model calculates in it"),

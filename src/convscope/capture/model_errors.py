@@ -3,7 +3,7 @@
 Uses the recorder and sessions; runs nothing.
 """
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from convscope.capture.recorder import Recorder
 from convscope.capture.session import TracingSession
@@ -12,6 +12,9 @@ from convscope.cards.card_inference import card_of, entering
 from convscope.cards.layer_inputs import misfit
 from convscope.errors import InputError, TraceError
 from convscope.traces.trace import Trace
+
+NORMALIZING = nn.modules.batchnorm._BatchNorm | nn.modules.instancenorm._InstanceNorm
+"""Layers that refuse a channel of one number when they train."""
 
 
 def failure(session: TracingSession, error: Exception, recorder: Recorder, trace: Trace | None) -> TraceError:
@@ -38,6 +41,13 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
             path,
             trace,
         )
+    if isinstance(error, ValueError) and isinstance(module, NORMALIZING) and "more than 1" in str(error):
+        shape = "its input" if received is None else tuple(received.shape)
+        message = (
+            f"{path or 'the model'} ({type(module).__name__}) takes mean and variance from the numbers of a channel "
+            f"when it trains, and gets one number of each in {shape}; pass more or larger images, or training=False."
+        )
+        return TraceError(message, path, trace)
     failed = f"{recorder.phase} failed" if recorder.phase and not path else f"the model failed {location}"
     return TraceError(f"{failed}: {type(error).__name__}: {_first_line(error)}", path, trace)
 

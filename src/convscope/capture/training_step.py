@@ -23,7 +23,7 @@ from convscope.capture.optimizer_update import Update, check_optimizer, updates_
 from convscope.capture.recorder import Recorder
 from convscope.capture.recording import tensors_of
 from convscope.capture.session import TracingSession
-from convscope.capture.training_step_checks import check_batch, check_model, check_recorded
+from convscope.capture.training_step_checks import check_model, check_recorded
 from convscope.errors import ShapeError, UsageError
 from convscope.progress import Progress
 from convscope.training.objectives import LOSSES, OPTIMIZERS, make_loss, make_optimizer
@@ -245,8 +245,6 @@ def training_session(
     target = _target(subject, intake, settings.target, integers=loss_name in LOSSES)
     intake.tensors = {**intake.tensors, "target": target}
     optimizer = _optimizer(subject, settings)
-    if settings.trains:
-        check_batch(subject, next(iter(intake.tensors.values())))
     return TrainingSession(
         subject,
         intake,

@@ -4,7 +4,6 @@ Uses torch and models; no steps.
 """
 
 import torch
-from torch import Tensor, nn
 
 from convscope.capture.gradients import BackwardRecorder
 from convscope.capture.model_state import ModelState
@@ -64,13 +63,3 @@ def check_recorded(recorder: BackwardRecorder) -> None:
             f"a training step in {str(narrow.dtype).removeprefix('torch.')} is not explained, and the model calculates "
             "in it, as under autocast; turn autocast off for this call."
         )
-
-
-def check_batch(subject: ModelState, images: Tensor) -> None:
-    """Refuse to train batch norm with one number per channel."""
-    for path, module in subject.modules.items():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and len(images) == 1:
-            raise UsageError(
-                f"batch norm ({path or 'the model'}) takes mean and variance from the batch when it trains, which "
-                "needs at least two images; pass more, or training=False."
-            )
