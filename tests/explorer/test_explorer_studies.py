@@ -15,8 +15,8 @@ from browser import forgive, tab
 from exploring import at, recorded, rows, settled, visit, wander, written
 from zoo import ZOO
 
-NUMBERS = 200
-"""Numbers on screen that are compared for each network: 1,000 for all five."""
+NUMBERS = 300
+"""Numbers on screen that are compared for each network."""
 ACTIONS, REST = 800, 40
 """Random actions, and after how many of them the page is left to rest and looked at."""
 
@@ -43,11 +43,19 @@ def resnet_50() -> Any:
     return transformers.ResNetForImageClassification(transformers.ResNetConfig())
 
 
+def monai_u_net() -> Any:
+    nets = pytest.importorskip("monai.networks.nets")
+    return nets.UNet(
+        spatial_dims=2, in_channels=3, out_channels=2, channels=(8, 16, 32), strides=(2, 2), num_res_units=2
+    )
+
+
 NETWORKS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "mnist-small": (lambda: cs.load_model("mnist-small", seed=1), (1, 28, 28)),
     "simple-cnn": (lambda: cs.load_model("simple-cnn", seed=1), (1, 28, 28)),
     "ResNet-50": (resnet_50, (3, 96, 96)),
     "U-Net": (UNet, (3, 20, 28)),
+    "U-Net of MONAI": (monai_u_net, (3, 32, 48)),
     "ViT": (ZOO["ViT"].build, ZOO["ViT"].shape),
 }
 

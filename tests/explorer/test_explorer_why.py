@@ -156,3 +156,34 @@ def test_a_network_without_convolutions_has_no_paths_and_says_so(page: Any) -> N
         visit(page, explorer)
         page.get_by_text("no convolution comes before 1").wait_for()
         page.goto("about:blank")
+
+
+def test_a_large_network_begins_with_why_and_says_what_is_being_calculated(page: Any) -> None:
+    """Until the contributions are there, the image is shown as it is, and classes can be chosen."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 24, 3, 2), nn.Tanh(), nn.Conv2d(24, 24, 3), nn.ReLU(), nn.Conv2d(24, 24, 3))
+    deep = nn.Sequential(net, nn.Tanh(), nn.Conv2d(24, 8, 3), nn.GELU(), nn.Tanh(), nn.Tanh(), nn.AdaptiveAvgPool2d(1))
+    model, image = nn.Sequential(deep, nn.Flatten(), nn.Linear(8, 3)), torch.rand(3, 260, 240)
+    waiting: list[Any] = []
+    hold(page, "**/contributions?**", waiting)
+    with cs.open(model, image, port=0, browser=False) as explorer:
+        visit(page, explorer, "", ".reasons [role=status]")
+        assert "through 13 steps to the 260×240 pixels" in page.locator(".reasons [role=status]").inner_text()
+        page.wait_for_timeout(400)
+        assert page.locator(".reasons[inert]").count() == 0
+        for route in waiting:
+            route.continue_()
+        page.unroute_all()
+        page.wait_for_selector(".reasons .sum")
+        trace = cs.trace(model, image)
+        assert sum(step.output.size for step in trace.steps) > 2e6
+        found = cs.explain(trace, trace.steps[-1], (int(trace.output[0].argmax()),)).to_input()
+        assert numbers(page, ".sum .mono")[2:] == pytest.approx([found.constant, found.value], abs=5e-4)
+        why = page.locator(".why").inner_text()
+        assert "0.0.1, 0.1 and 3 other steps are nonlinear" in why.replace("deep.", "")
+        # a few pixels do not leave the others without colour, and the legend says so
+        pixels = np.abs(next(iter(found.pixels.values()))[0].sum(0)).astype(np.float32)
+        assert "scaled to 99 % of the pixels" in page.locator(".picture").inner_text()
+        legend = number(page.locator(".picture .legend .mono span").last.inner_text())
+        assert legend == pytest.approx(float(np.sort(pixels.ravel())[int(0.99 * pixels.size)]), rel=1e-3)
+        page.goto("about:blank")

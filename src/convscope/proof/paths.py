@@ -104,7 +104,8 @@ def _ends(trace: Trace, step: Step) -> tuple[Step, Step]:
     cells = sum(int(np.prod(earlier.shape)) for earlier in trace.all_steps[: step.id + 1]) * last.shape[1]
     if count > MOST or cells > LARGEST * 8 or first.shape[0] != 1:
         raise UsageError(
-            f"{first.name} and {last.name} make {count:,} paths through {cells:,} cells, too many to follow; "
+            f"the channels of {first.name}{'' if first is last else f' and {last.name}'} make {count:,} paths through "
+            f"{cells:,} cells, too many to follow; "
             "the calculation of every number shows its terms."
         )
     return first, last

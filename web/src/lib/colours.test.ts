@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { between, colour, css, DIVERGING, inkOn, mapLimit, mixed, scaleOf, scaleOver } from "./colours";
+import { between, colour, css, DIVERGING, inkOn, mapLimit, mixed, scaleOf, scaleOver, typicalOf } from "./colours";
 
 const PAGE = { light: 0xfff7fafb, dark: 0xff1e1c1c };
 
@@ -45,4 +45,10 @@ test("a small map has the colours of its step, of most of its step, or its own",
   expect(mapLimit(step, "full", bytes)).toBe(3);
   expect(mapLimit(step, "typical", bytes)).toBe(0.5);
   expect(mapLimit(step, "each", bytes)).toBeCloseTo(2, 1);
+});
+
+test("99 of 100 numbers are within what is typical of them", () => {
+  const values = Float32Array.from({ length: 1000 }, (_, i) => (i % 2 === 0 ? i : -i));
+  expect(typicalOf(values)).toBe(990);
+  expect([typicalOf(new Float32Array()), typicalOf(Float32Array.of(-2))]).toEqual([0, 2]);
 });

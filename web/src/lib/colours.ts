@@ -130,6 +130,12 @@ export function contrasted(scale: Scale, contrast: Contrast, typical: number, ow
   return limit > 0 && limit < scale.limit ? { ...scale, limit } : scale;
 }
 
+/** The magnitude that 99 % of these numbers do not exceed. */
+export function typicalOf(values: Float32Array): number {
+  const sizes = values.map(Math.abs).sort();
+  return sizes[Math.min(sizes.length - 1, Math.floor(0.99 * sizes.length))] ?? 0;
+}
+
 /** The limit of the colours of a small map, of bytes that encode numbers between the ends of its step. */
 export function mapLimit(
   of: Readonly<{ low: number; high: number; typical: number }>,

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { alike, cellWords, digitsFor, fixed, full, like, percent, short, size } from "./format";
+import { alike, cellWords, digitsFor, fixed, full, like, namesAre, percent, short, size } from "./format";
 
 type Cases = {
   compact: [number, number, string][];
@@ -75,4 +75,13 @@ test("a number has the decimals of one that is written already", () => {
   ]);
   expect(alike("0.006058", -0.0025734)).toBe("−0.002573");
   expect([alike("", 1 / 3), alike("0.5", Infinity)]).toEqual(["0.333333", "inf"]);
+});
+
+test("many steps are named by the first ones", () => {
+  expect([["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]].map(namesAre)).toEqual([
+    "a is",
+    "a and b are",
+    "a, b and c are",
+    "a, b and 2 other steps are",
+  ]);
 });

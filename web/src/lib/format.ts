@@ -107,6 +107,13 @@ export function plural(value: number, word: string): string {
   return `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 }
 
+/** Names of steps as the subject of a sentence, with its verb: conv1 is, conv1 and conv2 are, conv1, conv2 and 9 other steps are. */
+export function namesAre(names: readonly string[]): string {
+  if (names.length === 1) return `${names[0]} is`;
+  if (names.length <= 3) return `${names.slice(0, -1).join(", ")} and ${names.at(-1)} are`;
+  return `${names.slice(0, 2).join(", ")} and ${count(names.length - 2)} other steps are`;
+}
+
 /** A cell as an index: (3, 10, 12). */
 export function cellText(cell: readonly number[]): string {
   return `(${cell.map((n) => signed(String(n))).join(", ")})`;
