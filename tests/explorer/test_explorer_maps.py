@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import convscope as cs
 from browser import accessible, keep, tab
@@ -98,27 +98,41 @@ def test_it_looks_right_and_is_accessible(
 # Channels by contribution
 
 
-def contributions(model: nn.Sequential, image: torch.Tensor) -> np.ndarray:
+class Shifted(nn.Module):
+    """A network with a second input, which shifts its scores, so that *Why* is not the first view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 14, 3), nn.Linear(14, 3)
+
+    def scores(self, maps: Tensor, shift: Tensor) -> Tensor:
+        result: Tensor = self.head(maps.relu().mean((2, 3))) + shift
+        return result
+
+    def forward(self, image: Tensor, shift: Tensor) -> Tensor:
+        return self.scores(self.conv(image), shift)
+
+
+def contributions(model: Shifted, image: Tensor, shift: Tensor) -> np.ndarray:
     """What each channel of the first layer contributes to the model's answer, by autograd."""
-    maps = model[0](image[None]).detach().requires_grad_()
-    scores = model[1:](maps)[0]
+    maps = model.conv(image[None]).detach().requires_grad_()
+    scores = model.scores(maps, shift[None])[0]
     scores[scores.argmax()].backward()
     added: np.ndarray = (maps * maps.grad).sum((0, 2, 3)).detach().numpy()
     return added
 
 
 @pytest.fixture(scope="module")
-def large() -> Iterator[tuple[Any, np.ndarray]]:
-    """A network too large for its answer to be followed back unasked, and what its channels contribute to it."""
+def shifted() -> Iterator[tuple[Any, np.ndarray]]:
+    """The explorer on it, and what its channels contribute to the answer."""
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Conv2d(1, 14, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(14, 3))
-    image = torch.rand(1, 330, 350)
-    with cs.open(model, image, port=0, browser=False) as explorer:
-        yield explorer, contributions(model, image)
+    model, image, shift = Shifted(), torch.rand(1, 30, 40), torch.zeros(3)
+    with cs.open(model, {"image": image, "shift": shift}, port=0, browser=False) as explorer:
+        yield explorer, contributions(model, image, shift)
 
 
-def test_look_begins_with_the_channel_that_contributes_most(page: Any, large: tuple[Any, np.ndarray]) -> None:
-    explorer, added = large
+def test_look_begins_with_the_channel_that_contributes_most(page: Any, shifted: tuple[Any, np.ndarray]) -> None:
+    explorer, added = shifted
     best = int(np.abs(added).argmax())
     assert best != 0
     visit(page, explorer, "", ".viewer canvas")
@@ -132,8 +146,8 @@ def test_look_begins_with_the_channel_that_contributes_most(page: Any, large: tu
     assert state(page)["channel"] == str(best)
 
 
-def test_channels_are_sorted_by_contribution(page: Any, large: tuple[Any, np.ndarray], tmp_path: Path) -> None:
-    explorer, added = large
+def test_channels_are_sorted_by_contribution(page: Any, shifted: tuple[Any, np.ndarray], tmp_path: Path) -> None:
+    explorer, added = shifted
     visit(page, explorer, "?step=0&cell=2.7.9")
     page.get_by_label("channels by contribution to").check()
     buttons = page.locator("section[aria-label^='Channels by'] li button")
