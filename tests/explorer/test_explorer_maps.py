@@ -117,8 +117,8 @@ def contributions(model: Shifted, image: Tensor, shift: Tensor) -> np.ndarray:
     """What each channel of the first layer contributes to the model's answer, by autograd."""
     maps = model.conv(image[None]).detach().requires_grad_()
     scores = model.scores(maps, shift[None])[0]
-    scores[scores.argmax()].backward()
-    added: np.ndarray = (maps * maps.grad).sum((0, 2, 3)).detach().numpy()
+    (slopes,) = torch.autograd.grad(scores[scores.argmax()], maps)
+    added: np.ndarray = (maps * slopes).sum((0, 2, 3)).detach().numpy()
     return added
 
 

@@ -266,3 +266,16 @@ def test_maps_say_where_an_image_has_more_than_a_picture_can_show() -> None:
     assert "from 0 to 3, drawn from 0 to 1" in texts
     small = cs.trace(layer, np.array([[[0, 1], [1, 0.5]]], np.float32))
     assert not any("drawn from" in text.get_text() for text in cs.plot.maps(small).axes[0].texts)
+
+
+def test_maps_of_a_small_network_are_about_as_wide_as_tall() -> None:
+    """Sixteen maps are one line; small ones are written out where they take few lines, or were asked for."""
+    trace = cs.trace("shapes-cnn", "shapes:test/0")
+    page, asked = cs.plot.maps(trace), cs.plot.maps(trace, steps=["pool2"])
+    width, height = page.get_size_inches()
+    assert 0.8 < width / height < 1.3
+    written = [
+        [text for text in figure.axes[0].texts if text.get_horizontalalignment() == "center" and "." in text.get_text()]
+        for figure in (page, asked)
+    ]
+    assert [len(each) for each in written] == [2, 16 * 9]  # the scores; all of pool2

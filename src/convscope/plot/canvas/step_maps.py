@@ -48,11 +48,13 @@ def choose(values: Array, limit: int, noun: str) -> Choice:
     return Choice(count, tuple(map(int, result)), f"{limit:,} of {count:,} {noun}, those with {criterion}")
 
 
-WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there are at most
-WRITTEN_MAPS = 16
+WRITTEN = 4  # maps up to 4x4 are written out in numbers, where there is room for all
+FEW_LINES, MOST_LINES = 2, 4
+"""How many lines maps may take that are written out: among all steps, and of steps that were asked for by name."""
 WRITTEN_UNITS = 16
 MOST_UNITS = 1024
 CELL = (0.48, 0.3)  # inches
+GAP = 0.08  # inches between maps
 MIXING = ("conv", "linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "einsum", "attention", "scaled", "cat", "stack")
 """Beginnings of the operations whose output channels are not their input channels."""
 COPIES = ("alias", "clone", "contiguous", "detach", "dropout", "native_dropout", "feature_dropout", "_to_copy")
@@ -135,24 +137,43 @@ def pick_channels(step: Step, values: NDArray[np.float64], before: Mapping[int, 
     return replace(source_choice, summary=f"{summary.partition(',')[0]}, the same as above" if summary else "")
 
 
-def draw_maps(sheet: Sheet, values: Array, chosen: Choice, area: Area, *, scale: ColorScale, name: str) -> float:
-    """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `area[3]` long; returns the height."""
+def draw_maps(
+    sheet: Sheet,
+    values: Array,
+    chosen: Choice,
+    area: Area,
+    *,
+    scale: ColorScale,
+    name: str,
+    written_lines: int = FEW_LINES,
+) -> float:
+    """Maps (K, P, Q) in lines of tiles within x, y, width, each at most `area[3]` long; returns the height.
+
+    Small ones are written out in numbers, where that takes no more than `written_lines`.
+    """
     x, y, max_width, longest = area
     if not values.size:
         sheet.text(x, y + 0.2, f"{size(values.shape)}: no numbers", color=MUTED)
         return 0.3
-    written = max(values.shape[1:]) <= WRITTEN and len(chosen.shown) <= WRITTEN_MAPS
-    w, h = tile(values.shape, longest)
-    if written:
-        w, h = snap(CELL[0] * values.shape[2]), snap(CELL[1] * values.shape[1])
-    step = max(w, 0.3) + 0.08
-    across = max(1, int((max_width + 0.08) / step))
+    count = len(chosen.shown)
+    w, h = snap(CELL[0] * values.shape[2]), snap(CELL[1] * values.shape[1])
+    written = max(values.shape[1:]) <= WRITTEN and count <= written_lines * _fitting(w, max_width)
+    if not written:
+        w, h = tile(values.shape, longest)
+    lines = -(-count // _fitting(w, max_width))
+    across = -(-count // lines)  # lines of equal length
+    step = max(w, 0.3) + GAP
     high = h + 0.15
     for column, k in enumerate(chosen.shown):
         left, top = snap(x + step * (column % across)), snap(y + 0.1 + high * (column // across))
         sheet.text(left, top - 0.03, str(k), points=TINY, mono=True, color=MUTED)
         (sheet.numbers if written else sheet.map)(values[k], (left, top, w, h), scale, f"{name}[{k}]")
-    return 0.1 + high * -(-len(chosen.shown) // across)
+    return 0.1 + high * lines
+
+
+def _fitting(w: float, max_width: float) -> int:
+    """How many maps of this width fit beside each other, one at least."""
+    return max(1, int((max_width + GAP) / (max(w, 0.3) + GAP)))
 
 
 def draw_units(

@@ -12,6 +12,9 @@ from convscope.errors import ShapeError
 from convscope.plot.arguments import picture_to_draw, trace_of
 from convscope.plot.canvas.sheet import LABEL, SMALL, TINY, Sheet, snap, tile
 from convscope.plot.canvas.step_maps import (
+    FEW_LINES,
+    GAP,
+    MOST_LINES,
     Choice,
     beyond_picture,
     choose,
@@ -33,7 +36,7 @@ from convscope.typing import Array
 MOST_STEPS, MOST_CHANNELS, MOST_ROWS = 24, 24, 16
 LEFT = 1.75  # inches, for the labels of one step
 ROOM = 8.8  # inches, for its maps
-SMALLEST, LARGEST = 0.66, 1.4  # inches, one map
+SMALLEST, LARGEST = 0.46, 1.4  # inches, one map: 16 fit in a line
 
 
 @takes()
@@ -93,7 +96,17 @@ def maps(
         called = names if step is recorded.steps[-1] else ()
         again = column > 0 and repeats(step, by_id)
         shown = None if again else results[step.id]
-        y = _row(sheet, y + 0.08, step, shown, common=common, channels=channels.get(step.id), side=side, called=called)
+        y = _row(
+            sheet,
+            y + 0.08,
+            step,
+            shown,
+            common=common,
+            channels=channels.get(step.id),
+            side=side,
+            called=called,
+            written_lines=MOST_LINES if steps else FEW_LINES,
+        )
         rules.append(y)
     across = sheet.right
     for rule in rules[:-1]:
@@ -123,7 +136,7 @@ def _channels(steps: Sequence[Step], results: Mapping[int, NDArray[np.float64]],
 def _side(channels: Mapping[int, Choice]) -> float:
     """How long a map may be, the same for all steps: the fewer channels, the longer."""
     count = max((len(choice.shown) for choice in channels.values()), default=1)
-    return min(max(ROOM / count - 0.08, SMALLEST), LARGEST)
+    return min(max((ROOM + GAP) / count - GAP, SMALLEST), LARGEST)
 
 
 def _image(sheet: Sheet, y: float, picture: Array, remark: str = "") -> float:
@@ -146,6 +159,7 @@ def _row(
     channels: Choice | None,
     side: float,
     called: Sequence[str],
+    written_lines: int,
 ) -> float:
     """One step: what it is on the left, its maps on the right; returns where the next begins."""
     sheet.text(0, y + 0.13, shorten(step.name, LABEL, LEFT - 0.2, bold=True), bold=True)
@@ -158,7 +172,8 @@ def _row(
     if channels is None:
         high, caption = draw_units(sheet, values, (LEFT, y, ROOM, 0), scale=scale, name=step.name, called=called)
     else:
-        high = draw_maps(sheet, values, channels, (LEFT, y, ROOM, side), scale=scale, name=step.name)
+        area = (LEFT, y, ROOM, side)
+        high = draw_maps(sheet, values, channels, area, scale=scale, name=step.name, written_lines=written_lines)
         caption = channels.summary
     below = y + 0.59
     if common is None:
