@@ -11,6 +11,7 @@ from convscope.checking.mistakes import (
     FIRST_IMAGE,
     LAST,
     LAST_ROW,
+    NORMALIZED,
     ONE_SIDE,
     PAD,
     POSITIVE_INPUT,
@@ -241,6 +242,7 @@ MISTAKES: Sequence[Mistake] = (
         "The products of each channel are averaged: a convolution adds them up.",
         scaled(lambda v: 1 / v["weight"][0, 0].size),
     ),
+    NORMALIZED,
     Mistake(
         "channels added before the product",
         "The sum over the image's channels is multiplied by the kernel's: multiply channel by channel, then add.",

@@ -218,3 +218,16 @@ FIRST_IMAGE = Mistake(
 TRANSPOSED = Mistake(
     "result transposed", "Rows and columns of the result are swapped.", after=result(lambda out: out.swapaxes(2, 3))
 )
+
+
+def _normalized(weight: Array) -> Array:
+    """Each kernel divided by the sum of its cells, if that is not zero."""
+    total = weight.sum((1, 2, 3), keepdims=True)
+    return weight / np.where(total == 0, 1, total)
+
+
+NORMALIZED = Mistake(
+    "divided by the sum of the kernel",
+    "The sum is divided by that of the kernel's cells, as in a blur: a convolution adds the products as they are.",
+    changed("weight", _normalized),
+)

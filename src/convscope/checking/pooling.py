@@ -78,6 +78,13 @@ def cases(limits: CaseLimits) -> list[Case]:
     return out
 
 
+def maximum_cases(limits: CaseLimits) -> list[Case]:
+    """The cases with a small window of negative numbers near the start."""
+    first, *others = cases(limits)
+    below_zero = {"x": np.array([[[[-3.0, -1], [-2, -4]]]]), "kernel_size": 2, "stride": 2, "padding": 0}
+    return [first, Case(below_zero), *others]
+
+
 def windows(values: Values, x: Array | None = None, *, size: int | None = None) -> Iterator[tuple[int, int, Array]]:
     """Row, column and window of the padded input, cut off where the input ends."""
     x = values["x"] if x is None else x
@@ -234,6 +241,11 @@ MAX_MISTAKES = (
         )
         for change in (lambda window: window.max(axis=2).mean(axis=2), lambda window: window.max(axis=3).mean(axis=2))
     ),
+    Mistake(
+        "second largest for maximum",
+        "The second largest cell is taken: take the largest (the last of a sorted window).",
+        instead=each_window(lambda window: np.sort(window.reshape(*window.shape[:2], -1))[..., -2]),
+    ),
     Mistake("mean for maximum", "The window is averaged: take its largest cell.", instead=average),
     Mistake("minimum for maximum", "The smallest cell is taken: take the largest.", instead=each_window(_over(np.min))),
     Mistake("sum for maximum", "The window is summed: take its largest cell.", instead=each_window(_over(np.sum))),
@@ -301,7 +313,7 @@ def _pooling(name: str, run: Callable[[Values], Results], mistakes: tuple[Mistak
         defaults,
         frozenset(),
         ("out",),
-        cases,
+        maximum_cases if mode == "max" else cases,
         run,
         mistakes,
         PLANES,

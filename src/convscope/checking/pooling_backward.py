@@ -213,6 +213,11 @@ MAX_MISTAKES = (
         "The gradient is multiplied by the winner's value; its slope is 1.",
         after=lambda r, v: {"dx": r["dx"] * v["x"]},
     ),
+    Mistake(
+        "gradient for positive maxima only",
+        "Windows whose largest cell is not positive get no gradient, as behind a ReLU: any maximum passes it.",
+        after=lambda r, v: {"dx": r["dx"] * (v["x"] > 0)},
+    ),
     *COMMON,
 )
 
