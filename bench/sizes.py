@@ -152,7 +152,12 @@ COLORS = {
 
 def draw(results: dict[str, dict[str, list[float]]]) -> Figure:
     """A panel for each axis, both scales logarithmic: a slope is an exponent."""
-    plain = {"font.size": 9, "svg.hashsalt": "costs", "axes.spines.top": False, "axes.spines.right": False}
+    plain: dict[Any, Any] = {
+        "font.size": 9,
+        "svg.hashsalt": "costs",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     with mpl.rc_context(plain):
         page = Figure((11, 3.9), layout="constrained", facecolor="white")
         panels: Any = page.subplots(1, len(results), sharey=True)
@@ -185,7 +190,7 @@ def main() -> None:
         draw(results).savefig(DOCS / "images/costs.svg", metadata={"Date": None})
         page = DOCS / "explanation/costs.md"
         before, _, rest = page.read_text(encoding="utf-8").partition(START)
-        page.write_text("\n".join([before + START, *lines, END]) + rest.partition(END)[2], encoding="utf-8")
+        page.write_text("\n".join([before + START, "", *lines, "", END]) + rest.partition(END)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ SCHEMES = ("light", "dark")
 SLID = ".slide .middle[aria-busy=false] [data-status=proved]"
 SETTLED = "section[aria-label='This number'][aria-busy=false] [data-status=proved]"
 DRAWN_OTHERWISE = {
+    "costs.svg": "python bench/sizes.py --docs",
     "workbook.png": "LibreOffice's window on the workbook of shapes-cnn-1 and shapes:test/3: sheet conv1, cell M20, "
     "Tools > Detective > Trace Precedents",
 }
