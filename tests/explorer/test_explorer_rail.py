@@ -1,12 +1,14 @@
 """Image and answers beside the steps, notations and the projector mode, in a real browser."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import convscope as cs
@@ -77,6 +79,32 @@ def test_a_row_that_is_a_little_too_wide_gets_smaller_maps(chromium: Any, shapes
         page.set_viewport_size({"width": 900, "height": 830})
         page.locator(".more.right").wait_for()
         eventually(lambda: page.locator(".card .map").first.bounding_box()["width"] > small, True)
+
+
+def test_at_four_times_the_size_nothing_is_wider_than_the_page(chromium: Any, digits: Any) -> None:
+    """1280 pixels at 400 % are 320; the sum, which scrolls by itself there, is reached by keys."""
+    with tab(chromium, size=(320, 256)) as page:
+        visit(page, digits, "?step=conv1&cell=0.4.4")
+        settled(page)
+        page.locator(".card .map").first.wait_for()
+        accessible(page)
+        visit(page, digits, "?view=kernels", "section[aria-label=Kernels] li")
+        page.get_by_label("numbers in every kernel").check()
+        page.locator("section[aria-label=Kernels] .grid").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        accessible(page)
+
+
+def test_in_forced_colours_the_chosen_class_has_another_ground(page: Any, shapes: Any) -> None:
+    """As painted: what the browser reports is what the page asked for."""
+    page.emulate_media(forced_colors="active")
+    visit(page, shapes, "", ".reasons .sum")
+    grounds: dict[str, set[object]] = {"true": set(), "false": set()}
+    for button in page.get_by_role("group", name="Class").get_by_role("button").all():
+        painted = Image.open(BytesIO(button.screenshot())).convert("RGB")
+        grounds[button.get_attribute("aria-pressed")].add(painted.getpixel((5, painted.height // 2)))
+    assert len(grounds["true"]) == len(grounds["false"]) == 1
+    assert grounds["true"] != grounds["false"]
 
 
 @pytest.mark.parametrize("which", ["probability", "explain"])
