@@ -15,7 +15,8 @@ import {
   type TrainingStepInfo,
 } from "../lib/types";
 import { explain, type Arithmetic, type StatusText } from "./arithmetic/explain";
-import type { Operand, Rule } from "./arithmetic/expressions";
+import type { Operand } from "./arithmetic/expressions";
+import type { Rule } from "./arithmetic/rules";
 import { planeShape } from "../lib/planes";
 import { packed, Tensors, thumbnail, type Numbers, type Stored } from "./tensors";
 

@@ -7,8 +7,6 @@ import { count, short } from "../../lib/format";
 import type { Explained, Proof, StepInfo } from "../../lib/types";
 import {
   boundOf,
-  expression,
-  flat,
   named,
   productsOf,
   stepLabel,
@@ -19,10 +17,9 @@ import {
   type Index,
   type Leaf,
   type Operand,
-  type Read,
-  type Rule,
 } from "./expressions";
 import { exactSum, PRECISIONS } from "./numbers";
+import { expression, flat, type Read, type Rule } from "./rules";
 import { productTexts, worksheet } from "./worksheet";
 
 /** All that is needed to calculate each number of a step. */
