@@ -52,6 +52,8 @@ def compared(threads: Threads) -> int:
 def test_fewer_threads_are_taken_where_they_are_clearly_faster(timed: Times) -> None:
     threads = Threads(2)
     assert [threads.due(0), threads.count] == [True, 2]
+    timed.update({2: 0.003, 1: 0.0016})
+    assert compared(threads) == 2  # the first comparison is short
     timed.update({2: 0.003, 1: 0.0026})
     assert compared(threads) == 2
     timed.update({2: 0.003, 1: 0.0024})
@@ -78,39 +80,70 @@ def test_long_steps_are_not_repeated_at_the_start(timed: Times) -> None:
     assert compared(threads) == 7
 
 
+def spend(threads: Threads, seconds: float, processor: float, step: float) -> None:
+    """Pass a time in steps of so many seconds each."""
+    threads.spent(seconds, processor, round(seconds / step))
+
+
 def test_a_comparison_is_due_where_threads_lack_processor_time(timed: Times) -> None:
     threads = Threads(2)
     timed.update({2: 0.003, 1: 0.003})
     compared(threads)
     assert not threads.due(1)
-    threads.spent(1.0, 1.9)
+    spend(threads, 1.0, 1.9, step=0.003)
     assert not threads.due(2)
-    threads.spent(0.1, 0.13)
+    spend(threads, 0.1, 0.13, step=0.003)
     assert not threads.due(3)  # too short to judge
-    threads.spent(0.15, 0.2)
+    spend(threads, 0.15, 0.2, step=0.003)
     assert threads.due(4)
-    compared(threads)
-    threads.spent(1.0, 1.3)
+    assert compared(threads) == 2
+    spend(threads, 0.3, 0.4, step=0.003)
     assert not threads.due(5)  # nothing was gained by the last comparison, so the next waits longer
-    threads.spent(1.1, 1.4)
+    spend(threads, 0.3, 0.4, step=0.003)
     assert threads.due(6)
 
 
-def test_with_fewer_threads_comparisons_go_on_less_and_less_often(timed: Times) -> None:
+def test_the_time_of_real_steps_counts_for_the_present_number(timed: Times) -> None:
+    threads = Threads(2)
+    timed.update({2: 0.002, 1: 0.003})
+    compared(threads)
+    spend(threads, 0.5, 0.65, step=0.009)  # most steps are fast beside another program, and a few take long
+    assert threads.due(1)
+    assert compared(threads) == 1
+
+
+def test_more_threads_are_tried_less_and_less_often(timed: Times) -> None:
+    threads = Threads(2)
+    timed.update({2: 0.009, 1: 0.003})
+    assert compared(threads) == 1
+    waits = []
+    for _ in range(6):
+        wait = 0
+        while not threads.due(1):
+            spend(threads, 0.25, 0.25, step=0.003)
+            wait += 1
+        waits.append(wait / 4)
+        assert compared(threads) == 1
+    assert waits == pytest.approx([1.25, 2.25, 4.25, 8.25, 16.25, 16.25], abs=0.3)
+
+
+def test_an_attempt_in_vain_is_taken_back_at_once_and_the_next_waits_longer(timed: Times) -> None:
     threads = Threads(2)
     timed.update({2: 0.009, 1: 0.003})
     compared(threads)
     waits = []
-    for _ in range(7):
+    for _ in range(4):
+        timed[2] = 0.002  # looks fast
         wait = 0
         while not threads.due(1):
-            threads.spent(0.25, 0.25)
+            spend(threads, 0.25, 0.25, step=0.003)
             wait += 1
         waits.append(wait / 4)
-        compared(threads)
-    assert waits == sorted(waits)
-    assert waits[0] <= 1
-    assert 16 <= waits[-1] <= 16.5
+        assert compared(threads) == 2
+        spend(threads, 0.25, 0.3, step=0.009)  # and is slow
+        assert threads.due(2)
+        assert compared(threads) == 1
+    assert waits == pytest.approx([1.25, 2.25, 4.25, 8.25], abs=0.3)
 
 
 def test_a_fixed_number_one_thread_or_a_record_leave_nothing_to_choose() -> None:
@@ -154,18 +187,18 @@ def test_passes_over_data_compare_on_their_own_work(
     model = cs.load_model("simple-cnn", seed=1)
     data = cs.load_dataset("mnist", split="test")
     quiet = cs.probe.patches(model, data, "conv1")
-    timed.update({2: 0.009, 1: 0.003})
-    monkeypatch.setattr(module, "WINDOW", 0.0)
+    timed.update({2: 0.9, 1: 0.3})
     counts: list[int] = []
     spent = Threads.spent
 
-    def without_processor(self: Threads, wall: float, _processor: float) -> None:
+    def beside_another(self: Threads, _wall: float, _processor: float) -> None:
         counts.append(self.count)
-        spent(self, wall + 2 * module.SHORT, 0.0)
+        spent(self, timed[self.count], timed[self.count])
 
-    monkeypatch.setattr(Threads, "spent", without_processor)
+    monkeypatch.setattr(Threads, "spent", beside_another)
     busy = cs.probe.patches(model, data, "conv1")
     assert counts[0] == 2
+    assert len(counts) > 10
     assert set(counts[1:]) == {1}
     assert torch.get_num_threads() == 2
     assert busy.to_json() == quiet.to_json()

@@ -202,7 +202,7 @@ class Loop:
             outputs.append((output[:count], labels[:count]))
             if time.perf_counter() >= until or (self.interrupt.asked and self.runtime.world == 1):
                 break
-        self.threads.spent(time.perf_counter() - clocks[0], time.process_time() - clocks[1])
+        self.threads.spent(time.perf_counter() - clocks[0], time.process_time() - clocks[1], len(losses))
         sums = self._summed(losses, outputs)
         self.alone = self._added(sums) if len(losses) == 1 else {}
         self.position = replace(

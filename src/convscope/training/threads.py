@@ -2,8 +2,8 @@
 
 OpenMP's threads wait for one another after every operation. Where another program takes the core of one of them, all
 wait until it runs again: beside one busy program, a second thread makes the training of a small network three times
-slower, which without it would be a half faster. So the processor time that the threads receive is watched; when some
-of it is missing, a few steps on a copy of the model are timed with fewer threads.
+slower; without that program it makes it half as fast again. So the processor time that the threads receive is watched;
+when some of it is missing, a few steps on a copy of the model are timed with fewer threads.
 
 Another number of threads adds up the terms of a gradient in another order, so each change is recorded with its step,
 and a training that is resumed or repeated follows the record.
@@ -25,16 +25,17 @@ MISSING = 0.3
 """Processor time that the threads did not receive, in cores, from which on fewer threads are tried."""
 WINDOW = 0.2
 """Seconds of training over which it is measured."""
-FEWER, MORE = 1.2, 1.05
-"""How many times faster fewer, or more, threads must be to be preferred; the difference keeps the choice steady."""
+FEWER, MORE, FIRST = 1.2, 1.05, 2.0
+"""How many times faster fewer threads, or more, must be to be preferred, and fewer at the first, short comparison: so
+the choice is steady, and the same in every training on a machine without other programs."""
 SHORT, LONG = 1.0, 16.0
-"""Seconds until the next comparison, after a change, and after several that changed nothing."""
+"""Seconds until more threads are tried: at first, and after several attempts that were in vain."""
 SHARE = 20
 """Comparisons take at most about one part in this many of the time."""
-TIMED = 0.03
-"""Seconds for which each number of threads is timed, and at least `STEPS` steps, unless these take `LONGEST`."""
-STEPS = 3
-LONGEST = 1.0
+TIMED, TIMED_MORE = 0.03, 0.1
+"""Seconds for which fewer threads, and more, are timed: beside another program most steps are fast, a few take long."""
+STEPS, LONGEST = 3, 1.0
+"""At least this many steps are timed, unless they take this many seconds."""
 SLOW = 0.1
 """Seconds of a step from which on more threads are certain to be worth it, unless another program is running."""
 MOST = 4096
@@ -64,9 +65,13 @@ class Threads:
     _due: bool = field(init=False)
     _wall: float = field(init=False, default=0.0)
     _processor: float = field(init=False, default=0.0)
+    _steps: int = field(init=False, default=0)
+    _step_seconds: float | None = field(init=False, default=None)
+    """Seconds of a step in the last window with this number of threads."""
     _since: float = field(init=False, default=0.0)
     """Seconds of training since the last comparison."""
-    _patience: float = field(init=False, default=WINDOW)
+    _patience_fewer: float = field(init=False, default=WINDOW)
+    _patience_more: float = field(init=False, default=SHORT)
     _begun: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -91,19 +96,23 @@ class Threads:
         """Whether to compare before the next step."""
         return self._due and self.choose and step > max(self.recorded, default=-1)
 
-    def spent(self, wall: float, processor: float) -> None:
+    def spent(self, wall: float, processor: float, steps: int = 1) -> None:
         """Note the time that some steps took.
 
         Args:
             wall: Seconds that passed.
             processor: Seconds that all threads of this process ran in that time.
+            steps: Number of steps.
         """
         self._wall, self._processor, self._since = self._wall + wall, self._processor + processor, self._since + wall
+        self._steps += steps
         if self._wall < WINDOW:
             return
         missing = self.count - self._processor / self._wall > MISSING
-        self._wall = self._processor = 0.0
-        self._due = self._since > self._patience and (missing or self.count < self.most)
+        self._step_seconds = self._wall / self._steps
+        self._wall, self._processor, self._steps = 0.0, 0.0, 0
+        more = self.count < self.most and self._since > self._patience_more
+        self._due = more or (missing and self.count > 1 and self._since > self._patience_fewer)
 
     def compare(self, prepare: Callable[[], Callable[[], object]]) -> bool:
         """Time a step with several numbers of threads, set the fastest; returns whether it is another than before.
@@ -120,14 +129,20 @@ class Threads:
         finally:
             restore_random_state(state)
             torch.set_num_threads(self.count)
-        cost = time.perf_counter() - start
-        if not self._begun:
-            self._patience = WINDOW
-        else:
-            self._patience = SHORT if self.count != before else min(2 * max(self._patience, SHORT), LONG)
-        self._patience = max(self._patience, SHARE * cost)
+        self._wait_longer(before, SHARE * (time.perf_counter() - start))
         self._begun, self._due, self._since = True, False, 0.0
+        self._wall, self._processor, self._steps, self._step_seconds = 0.0, 0.0, 0, None
         return self.count != before
+
+    def _wait_longer(self, before: int, least: float) -> None:
+        """Set the time until the next comparison: attempts to use more threads, which cost most, become rarer."""
+        if before < self.most:
+            self._patience_more = min(2 * self._patience_more, LONG)
+        elif self._since > LONG:  # so long all threads were worth it
+            self._patience_more = SHORT
+        self._patience_more = max(self._patience_more, least)
+        unchanged = self._begun and self.count == before
+        self._patience_fewer = max(min(2 * self._patience_fewer, LONG), least) if unchanged else WINDOW
 
     def run(self, work: Callable[[], T]) -> T:
         """The result of `work`, which is also used to compare, where that is due: it must not change anything."""
@@ -142,14 +157,18 @@ class Threads:
         """The number of threads to go on with."""
         times: dict[int, float] = {}
         for count in self._candidates():
-            times[count] = _timed(work, count, TIMED if self._begun else 0.0)
+            if count == self.count and self._step_seconds is not None:
+                times[count] = self._step_seconds
+                continue
+            least = TIMED_MORE if count > self.count else TIMED
+            times[count] = _timed(work, count, least if self._begun else 0.0)
             if not self._begun and times[count] > SLOW:
                 return self.count
             if self.count in times and times[count] > 1.5 * min(times.values()):
                 break
         best = min(times, key=times.__getitem__)
-        gain = times[self.count] / times[best]
-        return best if gain > (FEWER if best < self.count else MORE) else self.count
+        needed = FIRST if not self._begun else FEWER if best < self.count else MORE
+        return best if times[self.count] / times[best] > needed else self.count
 
     def _candidates(self) -> list[int]:
         """Numbers of threads to compare: all, all but one, and halves down to one."""
