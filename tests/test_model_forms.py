@@ -13,7 +13,9 @@ CALLS: dict[str, Callable[[Any, cs.Dataset, Path], object]] = {
     "trace": lambda model, _, __: cs.trace(model, "shapes:test/3"),
     "summary": lambda model, _, __: cs.summary(model),
     "predict": lambda model, _, __: cs.predict(model, "shapes:test/3"),
-    "workbook": lambda model, _, folder: cs.workbook(model, "shapes:test/3", out=folder / "net.xlsx"),
+    "workbook": lambda model, _, folder: cs.workbook(
+        model, "shapes:test/3", at=("conv1", (2, 10, 8)), out=folder / "net.xlsx"
+    ),
     "report": lambda model, _, folder: cs.report(model, "shapes:test/3", out=folder / "net.html"),
     "attribution": lambda model, _, __: cs.probe.attribution(model, "shapes:test/3", methods=["saliency"]),
     "compare": lambda model, data, _: cs.probe.compare([model, model], data),
