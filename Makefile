@@ -71,7 +71,7 @@ notebooks: build/notebooks/installed.stamp
 
 build/notebooks/installed.stamp: .venv/test.stamp
 	$(PYTHON) -m venv build/notebooks
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > build/notebooks/main.pth
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > build/notebooks/main.pth
 	cp build/notebooks/main.pth "$$(build/notebooks/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
 	build/notebooks/bin/pip install --quiet jupyterlab marimo
 	@touch $@
