@@ -81,8 +81,17 @@ def test_long_steps_are_not_repeated_at_the_start(timed: Times) -> None:
 
 
 def spend(threads: Threads, seconds: float, processor: float, step: float) -> None:
-    """Pass a time in steps of so many seconds each."""
+    """Train for some seconds, in steps of `step` seconds."""
     threads.spent(seconds, processor, round(seconds / step))
+
+
+def wait_of(threads: Threads) -> float:
+    """Seconds of training, undisturbed on one thread, until the next comparison."""
+    wait = 0.0
+    while not threads.due(1):
+        spend(threads, 0.25, 0.25, step=0.003)
+        wait += 0.25
+    return wait
 
 
 def test_a_comparison_is_due_where_threads_lack_processor_time(timed: Times) -> None:
@@ -118,11 +127,7 @@ def test_more_threads_are_tried_less_and_less_often(timed: Times) -> None:
     assert compared(threads) == 1
     waits = []
     for _ in range(6):
-        wait = 0
-        while not threads.due(1):
-            spend(threads, 0.25, 0.25, step=0.003)
-            wait += 1
-        waits.append(wait / 4)
+        waits.append(wait_of(threads))
         assert compared(threads) == 1
     assert waits == pytest.approx([1.25, 2.25, 4.25, 8.25, 16.25, 16.25], abs=0.3)
 
@@ -134,16 +139,42 @@ def test_an_attempt_in_vain_is_taken_back_at_once_and_the_next_waits_longer(time
     waits = []
     for _ in range(4):
         timed[2] = 0.002  # looks fast
-        wait = 0
-        while not threads.due(1):
-            spend(threads, 0.25, 0.25, step=0.003)
-            wait += 1
-        waits.append(wait / 4)
+        waits.append(wait_of(threads))
         assert compared(threads) == 2
         spend(threads, 0.25, 0.3, step=0.009)  # and is slow
         assert threads.due(2)
         assert compared(threads) == 1
     assert waits == pytest.approx([1.25, 2.25, 4.25, 8.25], abs=0.3)
+
+
+def test_the_last_recorded_number_holds_behind_the_record_and_until_another_is_chosen(timed: Times) -> None:
+    threads = Threads(4, {10: 3, 20: 2})
+    assert threads.follow(900)
+    assert threads.count == torch.get_num_threads() == 2
+    timed.update({4: 0.001, 3: 0.002, 2: 0.003, 1: 0.004})
+    assert compared(threads) == 4
+    assert not threads.follow(901)
+    assert threads.count == 4
+
+
+def test_a_training_is_resumed_behind_its_record_with_the_last_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def watch(event: cs.Event) -> None:
+        counts.append(torch.get_num_threads())
+        if event["event"] == "train" and event["step"] == 9 and "stopped" not in vars(watch):
+            vars(watch)["stopped"] = True
+            raise KeyboardInterrupt
+
+    always_due(monkeypatch, [1])
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", watch=watch, snapshot_seconds=0.0)
+    counts.clear()
+    run = cs.train(out=tmp_path / "run", resume=True, watch=watch)
+    assert run.thread_changes == {0: 1}
+    assert set(counts) == {1}
 
 
 def test_a_fixed_number_one_thread_or_a_record_leave_nothing_to_choose() -> None:

@@ -62,6 +62,8 @@ class Threads:
     """Whether to compare before the first step already."""
     count: int = field(init=False)
     """Number of threads now."""
+    _followed: int = field(init=False, default=-1)
+    """The newest recorded change that was followed."""
     _due: bool = field(init=False)
     _wall: float = field(init=False, default=0.0)
     _processor: float = field(init=False, default=0.0)
@@ -82,9 +84,9 @@ class Threads:
     def follow(self, step: int) -> bool:
         """Set the recorded number of threads for the steps after `step`; returns whether it is another than before."""
         before = self.count
-        steps = [change for change in self.recorded if change <= step]
-        if steps and step <= max(self.recorded):
-            self.count = self.recorded[max(steps)]
+        newest = max((change for change in self.recorded if change <= step), default=-1)
+        if newest > self._followed:
+            self.count, self._followed = self.recorded[newest], newest
         torch.set_num_threads(self.count)
         return self.count != before
 
