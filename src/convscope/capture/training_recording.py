@@ -4,9 +4,11 @@ A backward operation that returns several gradients becomes one step for each, s
 badge. Uses torch; returns NumPy arrays.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 from torch import Tensor
 
@@ -73,7 +75,7 @@ class TrainingRecording(Recording):
     @cached_property
     def entries(self) -> Sequence[CallRecord]:
         """Every call that made a tensor, described; one record for each result of a backward operation or update."""
-        calls = [part for entry in self._described() for part in self._parts(entry)]
+        calls = _sums_in_one([part for entry in self._described() for part in self._parts(entry)], self.recorder)
         self._statistics = list(self._running(calls))
         return (*calls, *(statistic.entry for statistic in self._statistics))
 
@@ -121,7 +123,7 @@ class TrainingRecording(Recording):
         if late >= 0:
             return array_of(self._statistics[late].after)
         if entry.position is None:
-            return super().output(step, index)
+            return super().output(step, index).reshape(entry.results[index].shape)  # see `_sums_in_one`
         tape, call = self.fetch(entry.time)
         tensor = returned_by(call)[entry.position]
         assert isinstance(tensor, Tensor)
@@ -335,6 +337,36 @@ class TrainingRecording(Recording):
         ref = self._ref(first, output)
         later = tuple(row for time, row in self._writers.get(slot.memory, ()) if first < row and time < before)
         return replace(ref, rewritten=later) if later else ref
+
+
+def _sums_in_one(calls: Sequence[CallRecord], recorder: BackwardRecorder) -> list[CallRecord]:
+    """A sum that keeps its axes and the view that drops them, as one record: a bias's gradient has the bias's shape.
+
+    Autograd undoes a broadcast over leading axes by such a pair of calls (`sum_to`), whose first result nothing else
+    reads.
+    """
+    readers = Counter(slot.serial for entry in calls for _, _, slot in slots_in(entry.arguments))
+    merged: list[CallRecord] = []
+    for entry in calls:
+        previous = merged[-1] if merged else entry
+        if entry.op == "view" and previous.time >= recorder.backward_start and _drops_axes(previous, entry, readers):
+            merged[-1] = replace(
+                previous, arguments={**previous.arguments, "keepdim": False}, results=entry.results, scalars=()
+            )
+        else:
+            merged.append(entry)
+    return merged
+
+
+def _drops_axes(total: CallRecord, view: CallRecord, readers: Mapping[int, int]) -> bool:
+    """Whether a view removes exactly the axes that a sum has added up."""
+    if total.op != "sum" or not total.arguments.get("keepdim"):
+        return False
+    (result,), source = total.results, view.arguments["self"]
+    if not isinstance(source, TensorMeta) or source.serial != result.serial or readers[result.serial] != 1:
+        return False
+    summed = {axis % len(result.shape) for axis in cast("Sequence[int]", total.arguments["dim"])}
+    return view.results[0].shape == tuple(size for axis, size in enumerate(result.shape) if axis not in summed)
 
 
 def replace_rows(naming: Naming, rows: Sequence[LinkedCall]) -> Naming:
