@@ -69,10 +69,11 @@ def test_a_gradient_has_the_shape_of_what_was_broadcast(tmp_path: Path) -> None:
             super().__init__()
             self.body = small()
             self.shift, self.map = nn.Parameter(torch.rand(4)), nn.Parameter(torch.rand(1, 6, 6))
+            self.conv, self.scale = nn.Conv2d(1, 2, 1), nn.Parameter(torch.rand(2, 1, 1))  # as ConvNeXt scales a layer
             self.factor = nn.Parameter(torch.tensor(1.5))
 
         def forward(self, x: Tensor) -> Tensor:
-            result: Tensor = (self.body(x + self.map) + self.shift) * self.factor
+            result: Tensor = (self.body((self.conv(x + self.map) * self.scale).sum(1, True)) + self.shift) * self.factor
             return result
 
     torch.manual_seed(4)
@@ -86,6 +87,7 @@ def test_a_gradient_has_the_shape_of_what_was_broadcast(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read[f"{name}.grad"].output, parameter.grad, strict=True)
         assert cs.verify(read).proved
     assert cs.explain(trace, "shift.grad", (2,)).proved
+    assert cs.explain(trace, "scale.grad", (1, 0, 0)).proved
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {

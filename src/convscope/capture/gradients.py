@@ -313,8 +313,7 @@ def _earliest_alike(
 ) -> int | None:
     """The row that a gradient's name belongs to: the earliest whose cells are the gradient's, behind views of it.
 
-    A linear layer's gradient is transposed twice, and a bias's sum loses an axis of length 1: such views change no
-    index, so the name goes to the product and to the sum.
+    A linear layer's gradient is transposed twice: that changes no index, so the name goes to the product.
     """
     maker_rows = [row for row in makers.get(gradient.slot.serial, ()) if rows[row].entry.time < gradient.time]
     if not maker_rows:
@@ -351,11 +350,13 @@ def _alike(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> Iterator[t
 
 
 def _same_cells(first: TensorMeta, second: TensorMeta) -> bool:
-    """Whether two tensors have the same cells in the same memory, except for leading axes of length 1."""
-    if (first.memory, first.offset, first.dtype) != (second.memory, second.offset, second.dtype):
+    """Whether two tensors have the same cells in the same memory, by the same indices."""
+    if (first.memory, first.offset, first.dtype, first.shape) != (
+        second.memory,
+        second.offset,
+        second.dtype,
+        second.shape,
+    ):
         return False
-    axes = [list(zip(slot.shape, slot.stride, strict=True)) for slot in (first, second)]
-    for axis_list in axes:
-        while axis_list and axis_list[0][0] == 1:
-            axis_list.pop(0)
-    return axes[0] == axes[1]
+    steps = zip(first.shape, first.stride, second.stride, strict=True)
+    return all(one == other for size, one, other in steps if size > 1)
