@@ -90,6 +90,20 @@ def test_a_gradient_has_the_shape_of_what_was_broadcast(tmp_path: Path) -> None:
     assert cs.explain(trace, "scale.grad", (1, 0, 0)).proved
 
 
+def test_a_sum_is_a_gradient_of_its_own_where_a_view_of_the_model_is_differentiated_next() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.rand(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor.view(3, 1)
+
+    trace = cs.trace(Scaled(), torch.rand(3, 5), target=[0, 2, 4])
+    assert [trace[name].output.shape for name in ("view.grad", "factor.grad")] == [(3, 1), (3,)]
+    assert cs.verify(trace).proved
+
+
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, 0.1),
     "sgd with momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, dampening=0.2, weight_decay=0.1),

@@ -75,9 +75,30 @@ class TrainingRecording(Recording):
     @cached_property
     def entries(self) -> Sequence[CallRecord]:
         """Every call that made a tensor, described; one record for each result of a backward operation or update."""
-        calls = _sums_in_one([part for entry in self._described() for part in self._parts(entry)], self.recorder)
+        calls = self._sums_in_one([part for entry in self._described() for part in self._parts(entry)])
         self._statistics = list(self._running(calls))
         return (*calls, *(statistic.entry for statistic in self._statistics))
+
+    def _sums_in_one(self, calls: Sequence[CallRecord]) -> list[CallRecord]:
+        """A sum that keeps its axes and the view that drops them, as one record: a bias's gradient has its shape.
+
+        Autograd undoes a broadcast over leading axes by such a pair of calls (`sum_to`), whose first result nothing
+        else reads; if a node received or returned that result, it is a gradient of its own.
+        """
+        readers = Counter(slot.serial for entry in calls for _, _, slot in slots_in(entry.arguments))
+        nodes = ((*run.received, *run.gave) for run in self.recorder.runs)
+        readers.update(self._slot(tensor).serial for tensors in nodes for tensor in tensors if tensor is not None)
+        merged: list[CallRecord] = []
+        for entry in calls:
+            previous = merged[-1] if merged else entry
+            backward = previous.time >= self.recorder.backward_start
+            if backward and entry.op == "view" and _drops_axes(previous, entry, readers):
+                merged[-1] = replace(
+                    previous, arguments={**previous.arguments, "keepdim": False}, results=entry.results, scalars=()
+                )
+            else:
+                merged.append(entry)
+        return merged
 
     def _parts(self, entry: CallRecord) -> Iterator[CallRecord]:
         call = self.tape.calls[entry.time]
@@ -337,25 +358,6 @@ class TrainingRecording(Recording):
         ref = self._ref(first, output)
         later = tuple(row for time, row in self._writers.get(slot.memory, ()) if first < row and time < before)
         return replace(ref, rewritten=later) if later else ref
-
-
-def _sums_in_one(calls: Sequence[CallRecord], recorder: BackwardRecorder) -> list[CallRecord]:
-    """A sum that keeps its axes and the view that drops them, as one record: a bias's gradient has the bias's shape.
-
-    Autograd undoes a broadcast over leading axes by such a pair of calls (`sum_to`), whose first result nothing else
-    reads.
-    """
-    readers = Counter(slot.serial for entry in calls for _, _, slot in slots_in(entry.arguments))
-    merged: list[CallRecord] = []
-    for entry in calls:
-        previous = merged[-1] if merged else entry
-        if entry.op == "view" and previous.time >= recorder.backward_start and _drops_axes(previous, entry, readers):
-            merged[-1] = replace(
-                previous, arguments={**previous.arguments, "keepdim": False}, results=entry.results, scalars=()
-            )
-        else:
-            merged.append(entry)
-    return merged
 
 
 def _drops_axes(total: CallRecord, view: CallRecord, readers: Mapping[int, int]) -> bool:
