@@ -70,8 +70,11 @@ def main(out: Path, *, lessons: bool = True) -> int:
     print("".join(f"{fault}\n" for fault in faults), end="", file=sys.stderr)
     if faults:
         return 1
+    fresh = out.with_name(f"{out.name}.new")  # a reader never sees half a site
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(rendered, fresh)
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(rendered, out)
+    fresh.rename(out)
     print(f"{len(list(out.rglob('*.html')))} pages, every link checked: {out / 'index.html'}")
     return 0
 

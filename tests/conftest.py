@@ -1,6 +1,7 @@
 """What all tests share: real data where it is, and a quiet, short-lived environment."""
 
 import gc
+import logging
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ settings.register_profile("convscope", deadline=None, suppress_health_check=[Hea
 settings.load_profile("convscope")
 
 LONG = (
-    "test_many", "test_lessons", "test_document_examples", "test_explorer_train", "test_resume", "test_site",
+    "test_many", "test_lessons", "test_document_examples", "test_explorer_train", "test_resume",
     "test_server_training", "test_server_api", "test_check", "test_cli", "test_rules", "test_explorer_probe",
     "test_explorer_places", "test_explorer_layers", "test_explorer_use", "test_explorer", "test_explorer_change",
     "test_explorer_newcomer", "test_plot", "test_hub_unreadable", "test_summary_failures", "test_distributed",
@@ -37,8 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The tests themselves are not garbage: searching their objects takes a third of a second each time."""
+    """Spare each test what takes longest around it.
+
+    The tests themselves are not garbage: searching their objects takes a third of a second each time. And pytest adds
+    its handlers, six times a test, to every logger that passes nothing on, of which PyTorch has fifty.
+    """
     gc.freeze()
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.partition(".")[0] == "torch":
+            logger.propagate = True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -108,7 +108,7 @@ def _through(call: Call, cell: Cell, line: Sequence[Axis], parts: dict[str, Leaf
     through_variance = _added(Dot(distances, grads, divisor=count, note=slope, extra=2), call)
     grad: Expr = leaf(call["grad_out"], cell)
     if scaled and call["weight"] is not None:
-        weight = leaf(call["weight"], _weight_place(call, cell))
+        weight = leaf(call["weight"], cell[_weight_axes(call)])
         grad = Apply("mul", {"x": grad, "y": weight}, note="the gradient × the weight here")
     operands: dict[str, Expr] = {
         "grad": grad,
@@ -153,12 +153,12 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
     grads = outer(call["grad_out"], line)
     if not scaled or call["weight"] is None:
         return grads
-    places = [_weight_place(call, tuple(map(int, weight_cell))) for weight_cell in grads.cells]
+    places = grads.cells[:, _weight_axes(call)]
     weight: Operand = call["weight"]
-    values = grads.values * weight.array[tuple(np.array(places, np.int64).T)].astype(np.float64)
+    values = grads.values * weight.array[tuple(places.T)].astype(np.float64)
 
     def derive(index: int) -> Apply:
-        parts = {"x": grads.leaf(index), "y": leaf(weight, places[index])}
+        parts = {"x": grads.leaf(index), "y": leaf(weight, tuple(places[index].tolist()))}
         return Apply("mul", {**parts}, note="the gradient × the weight there")
 
     source = Source("grad × weight", "computed", grads.source.shape, call.dtype)
@@ -166,9 +166,9 @@ def _gradients(call: Call, line: Sequence[Axis], *, scaled: bool) -> Cells:
     return Cells(values, source, grads.cells, grads.grid, errors=errors, derive=derive)
 
 
-def _weight_place(call: Call, cell: Cell) -> Cell:
-    """The index of a cell's weight: its last axes for layer norm, otherwise its channel."""
-    return cell[len(cell) - len(call["normalized_shape"]) :] if "normalized_shape" in call.arguments else (cell[1],)
+def _weight_axes(call: Call) -> slice:
+    """The axes of a cell that are the index of its weight: the last for layer norm, otherwise the channel."""
+    return slice(-len(call["normalized_shape"]), None) if "normalized_shape" in call.arguments else slice(1, 2)
 
 
 def _distances(x: Operand, line: Sequence[Axis], mean: Leaf | Apply, call: Call, *, separate: bool = False) -> Cells:
