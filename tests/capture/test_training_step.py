@@ -318,6 +318,36 @@ def test_a_custom_backward_is_proved_only_if_it_is_the_derivative(function: Any,
     assert report.wrong == (function is Wrong)
 
 
+def passing_on(backward: Callable[[Tensor], Tensor]) -> Any:
+    """A rounding whose gradient is that of its result, as networks with few bits are trained."""
+
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(_ctx: Any, x: Tensor) -> Tensor:
+            return x.round(decimals=1)
+
+        @staticmethod
+        def backward(_ctx: Any, *grads: Tensor) -> Tensor:
+            return backward(grads[0])
+
+    return Rounded
+
+
+@pytest.mark.parametrize("backward", [torch.clone, Tensor.detach, lambda grad: grad.view(len(grad), -1)])
+def test_what_a_custom_function_only_passes_on_stays_the_gradient_that_it_received(backward: Any) -> None:
+    trace = cs.trace(Squares(passing_on(backward)), images(3), target=[0, 1, 0])
+    report = cs.verify(trace, cells=30)
+    findings = {step.name: step.finding for step in report.steps}
+    assert [findings[name] for name in ("round.grad", "fc1.grad")] == ["proved", "wrong derivative"]
+    assert [step.name for step in report.mismatches] == ["fc1.grad"]
+
+
+def test_a_tensor_that_is_two_gradients_is_wrong_as_one_of_them() -> None:
+    trace = cs.trace(Squares(passing_on(lambda grad: grad)), images(3), target=[0, 1, 0])
+    assert trace["fc1.grad"] is trace["round.grad"]
+    assert [step.name for step in cs.verify(trace, cells=30).mismatches] == ["round.grad"]
+
+
 class Withheld(Wrong):
     """The square, whose backward gives no gradient at all."""
 

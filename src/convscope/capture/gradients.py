@@ -224,6 +224,8 @@ class GradientOf:
     """Which name a row with several gets: 0 of a parameter or input, 1 of a visible step, 2 of a hidden one, 3 of a
     term."""
     module: str = ""
+    since: int = 0
+    """The first call of the custom function that gave it: what it only passed on is another gradient. 0 of others."""
 
 
 @dataclass(slots=True)
@@ -325,7 +327,7 @@ def _earliest_alike(
     ]
     if later:
         return _written_whole(rows, later[-1], gradient.slot)
-    return max(_alike(rows, maker_rows[-1], gradient.slot), key=lambda pair: pair[0])[1]
+    return max(_alike(rows, maker_rows[-1], gradient.slot, gradient.since), key=lambda pair: pair[0])[1]
 
 
 def _written_whole(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> int | None:
@@ -337,13 +339,13 @@ def _written_whole(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> in
     return source.id if source is not None and source.kind == "step" and not source.rewritten else row
 
 
-def _alike(rows: Sequence[LinkedCall], row: int, slot: TensorMeta) -> Iterator[tuple[int, int]]:
+def _alike(rows: Sequence[LinkedCall], row: int, slot: TensorMeta, since: int) -> Iterator[tuple[int, int]]:
     yield 0, row
     distance = 0
     while rows[row].entry.view and rows[row].links and rows[row].links[0].kind == "step":
         link = rows[row].links[0]
         row, distance = link.id, distance + 1
-        if link.rewritten or link.output or rows[row].entry.op == "expand":
+        if link.rewritten or link.output or rows[row].entry.op == "expand" or rows[row].entry.time < since:
             return
         if _same_cells(rows[row].entry.results[0], slot):
             yield distance, row

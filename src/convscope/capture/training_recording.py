@@ -249,11 +249,12 @@ class TrainingRecording(Recording):
 
     def _total(self, total: GradientOf, terms: Sequence[tuple[Tensor, NodeRun]]) -> Iterator[GradientOf]:
         """A gradient; where several paths meet, their sum and its terms."""
+        starts = [run.start if run.custom else 0 for _, run in terms]
         if len(terms) > 1:
             yield replace(total, name=total.name + SUM)
-            for number, (term, run) in enumerate(terms, 1):
-                yield GradientOf(f"{total.name}#{number}", self._slot(term), run.end, TERM, total.module)
-        yield total
+            for number, ((term, run), start) in enumerate(zip(terms, starts, strict=True), 1):
+                yield GradientOf(f"{total.name}#{number}", self._slot(term), run.end, TERM, total.module, start)
+        yield replace(total, since=max(starts, default=0))
 
     def _nodes(self, names: Sequence[str], modules: Sequence[str]) -> dict[int, tuple[str, str, int]]:
         """Row of the backward pass -> the forward step during whose derivative it ran."""

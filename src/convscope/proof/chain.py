@@ -12,7 +12,8 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.expr.precision import Precision, gamma
 from convscope.ops import OPS, Op
-from convscope.proof.derivatives import Derivatives, beyond, largest_of, numbers_of, recorded_numbers
+from convscope.proof.derivatives import Derivatives, beyond, largest_of
+from convscope.proof.final_numbers import numbers_of, recorded_numbers
 from convscope.proof.gradient_propagation import Layout, Tensor, addresses_of, key_of, layout_of, result_key, target_of
 from convscope.proof.partial_writes import SLICES, pull_node
 from convscope.reference.parts import boxes

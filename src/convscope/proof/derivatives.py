@@ -8,16 +8,17 @@ float64, from that step's recorded inputs. Uses traces and rules, not the refere
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from types import EllipsisType
 from weakref import WeakKeyDictionary
 from weakref import ref as weak
 
 import numpy as np
 
-from convscope.errors import ConvscopeError, UsageError
+from convscope.errors import ConvscopeError
 from convscope.ops import OPS, Op
 from convscope.ops.source_cells import MOVES, SOURCES
-from convscope.proof.final_numbers import final
+from convscope.proof.final_numbers import recorded_numbers
 from convscope.proof.gradient_propagation import Tensor, key_of, pull, result_key, target_of
 from convscope.proof.gradient_range import moved_by_statistics, numbers_of_ref, range_of
 from convscope.proof.partial_writes import pull_node
@@ -263,7 +264,7 @@ class Derivatives:
             derivative
             for index in places
             for derivative in self.of_node(index)
-            if step.id in self.behind(derivative.gradient)
+            if step.id in self._given(derivative.node, derivative.gradient)
         ]
         return tuple(alike)
 
@@ -289,9 +290,16 @@ class Derivatives:
         nodes: dict[int, tuple[int, ...]] = {}
         for index, node in enumerate(self.nodes):
             for _, gradient in node.gave:
-                for step in self.behind(gradient):
+                for step in self._given(node, gradient):
                     nodes[step] = (*nodes.get(step, ()), index)
         return nodes
+
+    def _given(self, node: BackwardNode, gradient: Ref) -> Iterator[int]:
+        """The steps whose numbers a node gave: of a custom function, not those that it received and only passed on."""
+        first, *earlier = self.behind(gradient)
+        yield first
+        received = {next(self.behind(ref)) for _, ref in node.received} if node.custom else set[int]()
+        yield from takewhile(lambda step: step not in received, () if first in received else earlier)
 
     def _derivatives(self, node: BackwardNode) -> Iterator[Derivative]:
         weights = {result_key(self.trace, result): self._numbers(gradient) for result, gradient in node.received}
@@ -356,23 +364,6 @@ def kind_of(node: BackwardNode) -> str:
 
 def _bytes(derivatives: tuple[Derivative, ...]) -> int:
     return sum(one.expected.nbytes for one in derivatives if one.expected is not None)
-
-
-def recorded_numbers(trace: Trace, ref: Ref) -> Array:
-    """The numbers of a gradient or loss in the type that they have, also where they were written into its memory later.
-
-    Raises:
-        UsageError: not all of them are recorded.
-    """
-    numbers = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
-    if numbers is None:
-        raise UsageError(f"{ref.name} was written into by an operation that no step records.")
-    return numbers
-
-
-def numbers_of(trace: Trace, ref: Ref) -> Array:
-    """As `recorded_numbers`, in float64."""
-    return recorded_numbers(trace, ref).astype(np.float64)
 
 
 def largest_of(numbers: Array) -> float:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from convscope.errors import UsageError
 from convscope.traces.step import Ref
 from convscope.traces.trace import Trace
 from convscope.typing import Array
@@ -36,6 +37,23 @@ def final(trace: Trace, ref: Ref) -> Array | None:
             numbers[part][inside] = array[tuple(cells[inside].T)]
             is_known[part] |= inside
     return numbers.reshape(ref.shape) if is_known.all() else None
+
+
+def recorded_numbers(trace: Trace, ref: Ref) -> Array:
+    """The numbers of a gradient or loss in the type that they have, also where they were written into its memory later.
+
+    Raises:
+        UsageError: not all of them are recorded.
+    """
+    numbers = final(trace, ref) if ref.rewritten else trace.all_steps[ref.id].outputs[ref.output]
+    if numbers is None:
+        raise UsageError(f"{ref.name} was written into by an operation that no step records.")
+    return numbers
+
+
+def numbers_of(trace: Trace, ref: Ref) -> Array:
+    """As `recorded_numbers`, in float64."""
+    return recorded_numbers(trace, ref).astype(np.float64)
 
 
 def _lie_alike(first: Ref, second: Ref) -> bool:

@@ -15,7 +15,8 @@ from convscope.errors import ConvscopeError
 from convscope.expr.call import Cell
 from convscope.ops import OPS, Op
 from convscope.proof.chain import chain, unexplained
-from convscope.proof.derivatives import UNABLE, Derivatives, derivatives_of, largest_of, recorded_numbers
+from convscope.proof.derivatives import UNABLE, Derivatives, derivatives_of, largest_of
+from convscope.proof.final_numbers import recorded_numbers
 from convscope.proof.memory_limit import allowed
 from convscope.proof.repeated_forward import Forward, Roundings, memory_of
 from convscope.proof.tolerance import root_mean_square

@@ -15,8 +15,7 @@ import numpy as np
 
 from convscope.errors import UsageError
 from convscope.proof.backward import operands_of
-from convscope.proof.derivatives import numbers_of
-from convscope.proof.final_numbers import final
+from convscope.proof.final_numbers import final, numbers_of
 from convscope.proof.gradient_propagation import addresses_of, layout_of, source_of_operand
 from convscope.proof.recomputation import arguments_of, is_large
 from convscope.reference.operation import Arguments, Operation
