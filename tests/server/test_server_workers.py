@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 import convscope as cs
 from asking import opened
 from convscope.server.app import make_app
-from convscope.server.jobs import MemoryTrimmer, Workers
+from convscope.server.jobs import ClientGone, MemoryTrimmer, Workers, WorkItem
 from convscope.server.session.schema import Change, SampleRef, StoredRef
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces.passes import TraceStore
@@ -252,29 +253,90 @@ def asking(port: int, path: str, body: Any = None) -> http.client.HTTPConnection
     return line
 
 
+def noted_jobs(monkeypatch: pytest.MonkeyPatch, gallery: Workspace) -> dict[str, WorkItem]:
+    """The first word of a key -> the newest job with such a key."""
+    enter, jobs = gallery.workers._enter, dict[str, WorkItem]()
+
+    def noted(job: WorkItem) -> None:
+        jobs[job.key.partition(" ")[0]] = job
+        enter(job)
+
+    monkeypatch.setattr(gallery.workers, "_enter", noted)
+    return jobs
+
+
 def test_a_pass_ends_where_it_is_when_its_client_leaves_and_the_model_serves_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = Halting().eval()
     gallery = Workspace.of_model(model, np.ones((1, 9, 9), np.float32))
-    make, leaving = gallery.traces.make, list[threading.Event]()
-
-    def noted(*given: Any) -> Any:
-        leaving.append(given[-1])
-        return make(*given)
-
-    monkeypatch.setattr(gallery.traces, "make", noted)
+    jobs = noted_jobs(monkeypatch, gallery)
     with served(make_app(gallery, ACCESS)) as port, closing(asking(port, "session")) as line:
         shown = json.load(line.getresponse())["models"][0]
         wanted = {"model": shown["id"], "input": shown["start"]}
         with closing(asking(port, "traces", wanted)):
             assert model.begun.wait(240)
-        assert leaving[0].wait(240), "the server saw that the client left"
+        assert jobs["model"].left.wait(240), "the server saw that the client left"
         model.gate.set()
         with closing(asking(port, "traces", wanted | {"change": {"right": 1}})) as line_of_another:
             steps = json.load(line_of_another.getresponse())["steps"]
     assert [step["op"] for step in steps] == ["convolution", "relu"]
     assert ENDS["whole"] == 1
+
+
+def noted_end(ended: list[BaseException | None], tell: Any, result: Any, error: BaseException | None) -> None:
+    """Keep with what a job ended."""
+    ended.append(error)
+    tell(result, error)
+
+
+FOLLOWED = {
+    "contributions": ("steps/{output}/contributions?cell=1", "convscope.proof.backward.through"),
+    "paths": ("steps/{output}/paths?cell=1", "convscope.proof.paths.through"),
+    "field": ("steps/{output}/field?cell=1", "convscope.probe.support.dependency_walk._through"),
+    "thumbnails": ("thumbnails", "convscope.server.traces.routes.thumbnail"),
+}
+"""Work on a trace, by its path, and the function that it calls for each step on the way."""
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_work_on_a_trace_ends_between_two_steps_when_its_client_leaves(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(150, 3)]
+    gallery = Workspace.of_model(nn.Sequential(*layers).eval(), np.ones((1, 9, 9), np.float32))
+    path, function = FOLLOWED[name]
+    module, _, attribute = function.rpartition(".")
+    step_by_step = getattr(import_module(module), attribute)
+    jobs, begun, gate, calls = noted_jobs(monkeypatch, gallery), threading.Event(), threading.Event(), Counter[str]()
+
+    def halting(*arguments: Any) -> Any:
+        calls[calling] += 1
+        begun.set()
+        assert gate.wait(240)
+        return step_by_step(*arguments)
+
+    ended = list[BaseException | None]()
+    with served(make_app(gallery, ACCESS)) as port:
+        calling = "before"
+        with closing(asking(port, "session")) as line:
+            shown = json.load(line.getresponse())["models"][0]
+        with closing(asking(port, "traces", {"model": shown["id"], "input": shown["start"]})) as line:
+            trace = json.load(line.getresponse())
+        address = f"traces/{trace['id']}/{path.format(output=trace['output'])}"
+        monkeypatch.setattr(function, halting)
+        calling = "left"
+        with closing(asking(port, address)):
+            assert begun.wait(240)
+            job = jobs["trace"]
+            job.tell = partial(noted_end, ended, job.tell)
+        assert job.left.wait(240), "the server saw that the client left"
+        gate.set()
+        calling_before, calling = calling, "stayed"
+        with closing(asking(port, address)) as line:  # the next one with this key: the first has ended
+            assert line.getresponse().status == 200
+    assert isinstance(ended[0], ClientGone)
+    assert calls[calling_before] == 1 < calls["stayed"]
 
 
 def test_too_many_are_told_to_come_back() -> None:

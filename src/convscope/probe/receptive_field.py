@@ -113,7 +113,9 @@ class ReceptiveField(RichDisplay):
 
 
 @takes(trace="Trace", step="str | int | integer")
-def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | None = None) -> ReceptiveField:
+def receptive_field(
+    trace: Trace, step: str | int, cell: Sequence[int] | int | None = None, *, progress: Progress = silent
+) -> ReceptiveField:
     """Which cells of the image a cell of a step can depend on.
 
     >>> import torch, convscope as cs
@@ -126,12 +128,13 @@ def receptive_field(trace: Trace, step: str | int, cell: Sequence[int] | int | N
         step: A step's name or id.
         cell: An index of its result, without the image index; None: all channels at the place in the middle, also where
             the maps have been flattened.
+        progress: Receives how many results of steps are done.
 
     Raises:
         UnknownName: there is no such step.
         UsageError: the step has no such cell, or no numbers.
     """
-    return _field(DependencyWalk(trace), trace[step], cell, {})
+    return _field(DependencyWalk(trace, progress), trace[step], cell, {})
 
 
 def _field(

@@ -38,7 +38,7 @@ def _receptive_field(subject: Subject, settings: Settings, progress: Progress) -
     trace = subject.trace(progress)
     if settings.get("step") is None:
         return probe.receptive_fields(trace, progress=progress)
-    return probe.receptive_field(trace, **settings)
+    return probe.receptive_field(trace, **settings, progress=progress)
 
 
 def _shift(subject: Subject, settings: Settings, progress: Progress) -> Result:

@@ -16,6 +16,7 @@ from convscope.ops import OPS, Op
 from convscope.ops.resampling import ANTIALIASING
 from convscope.ops.source_cells import MOVES, SOURCES
 from convscope.ops.vjp import VJP
+from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of
 from convscope.proof.recomputation import recomputed
 from convscope.traces.step import Ref, Step
@@ -67,11 +68,14 @@ class Backward:
         self.inputs = {name: np.zeros(array.shape) for name, array in self.trace.inputs.items()}
 
 
-def backward(trace: Trace, step: Step, cell: Cell, output: int = 0, ops: Mapping[str, Op] = OPS) -> Backward:
+def backward(
+    trace: Trace, step: Step, cell: Cell, output: int = 0, *, ops: Mapping[str, Op] = OPS, progress: Progress = silent
+) -> Backward:
     """Follow one number of a step to the inputs.
 
     Args:
         cell: A full index of the step's result.
+        progress: Receives how many steps are done.
 
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or cannot be followed.
@@ -80,11 +84,13 @@ def backward(trace: Trace, step: Step, cell: Cell, output: int = 0, ops: Mapping
     flow.tainted = broken_before(trace, step.id)
     flow.weights[step.id, output] = one_at(step, cell, output)
     for step_id in range(step.id, -1, -1):
+        progress("following the number back", step.id - step_id, step.id + 1)
         earlier = trace.all_steps[step_id]
         for index in range(len(earlier.results)):
             weights = flow.weights.pop((step_id, index), None)
             if weights is not None and weights.any():
                 through(flow, earlier, index, weights)
+    progress("following the number back", step.id + 1, step.id + 1)
     return flow
 
 

@@ -14,6 +14,7 @@ from convscope.escaping import first_few, joined
 from convscope.expr.call import Cell, Source
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op
+from convscope.progress import Progress, silent
 from convscope.proof.backward import backward
 from convscope.render.numbers import NumberScale, short, small
 from convscope.render.sums import RULE, Row, indented, render
@@ -121,7 +122,14 @@ class Contributions(RichDisplay):
 
 @np.errstate(all="ignore")  # numbers may be infinite
 def contributions(
-    trace: Trace, step: Step, cell: Cell, output: int = 0, name: str = "", *, ops: Mapping[str, Op] = OPS
+    trace: Trace,
+    step: Step,
+    cell: Cell,
+    output: int = 0,
+    name: str = "",
+    *,
+    ops: Mapping[str, Op] = OPS,
+    progress: Progress = silent,
 ) -> Contributions:
     """Follow one number of a step back to the inputs.
 
@@ -129,11 +137,12 @@ def contributions(
         cell: A full index of the step's result.
         name: The label of the number; by default the step's name.
         ops: Another table of operations.
+        progress: Receives how many steps are done.
 
     Raises:
         UsageError: a step on the way has no vector-Jacobian product, or cannot be followed.
     """
-    flow = backward(trace, step, cell, output, ops)
+    flow = backward(trace, step, cell, output, ops=ops, progress=progress)
     pixels = {n: np.where(w == 0, 0.0, w * trace.inputs[n]) for n, w in flow.inputs.items()}
     value = float(step.outputs[output][cell])
     added = sum(float(np.abs(p).sum()) for p in pixels.values()) + abs(flow.constant) + abs(value)

@@ -12,6 +12,7 @@ from convscope.expr.call import Call, Cell, Source, cell_label, full_cell, step_
 from convscope.expr.expr import Expr, Leaf
 from convscope.json_values import plain_number
 from convscope.ops import OPS, Op, convolution
+from convscope.progress import Progress, silent
 from convscope.proof.calls import call_of, check_tables
 from convscope.proof.contributions import Contributions, contributions
 from convscope.proof.derivatives import derivatives_of
@@ -228,18 +229,22 @@ class Explanation(RichDisplay):
         """The calculation as lines, for who draws windows and kernels by other means than text; None without a rule."""
         return None if self.expr is None else worksheet(self.expr, self.recorded, self.bound)
 
-    def to_input(self) -> Contributions:
+    @takes()
+    def to_input(self, *, progress: Progress = silent) -> Contributions:
         """The same number as contributions of input pixels plus a constant.
 
         Exact where every step on the way is piecewise linear; elsewhere the tangent, and it says so.
 
+        Args:
+            progress: Receives how many steps are done.
+
         Raises:
             UsageError: a step on the way has no vector-Jacobian product.
         """
-        return contributions(self.trace, self.step, self.cell, self.output, self.name, ops=self.ops)
+        return contributions(self.trace, self.step, self.cell, self.output, self.name, ops=self.ops, progress=progress)
 
     @takes(minus="Explanation")
-    def to_paths(self, minus: "Explanation | None" = None) -> Paths:
+    def to_paths(self, minus: "Explanation | None" = None, *, progress: Progress = silent) -> Paths:
         """The same number as what the image adds by way of each channel of the first and last convolution.
 
         >>> import torch, convscope as cs
@@ -251,11 +256,12 @@ class Explanation(RichDisplay):
 
         Args:
             minus: Another number of the same step: the paths are then those of the difference.
+            progress: Receives how many channels of the last convolution are done.
 
         Raises:
             UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
         """
-        return paths_to(self.trace, self.step, self.cell, None if minus is None else minus.cell)
+        return paths_to(self.trace, self.step, self.cell, None if minus is None else minus.cell, progress)
 
     @takes()
     def to_walk(self, places: "Sequence[tuple[str | int | None, Sequence[int]]]") -> Walk:

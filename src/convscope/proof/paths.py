@@ -16,6 +16,7 @@ import numpy as np
 from convscope.errors import UsageError
 from convscope.expr.call import Cell
 from convscope.ops.source_cells import MOVES
+from convscope.progress import Progress, silent
 from convscope.proof.backward import Backward, Result, one_at, through, varying
 from convscope.traces.step import Step
 from convscope.traces.trace import Trace
@@ -57,7 +58,7 @@ class Paths:
         return sum(path.value for path in self.paths) + self.rest + self.constant
 
 
-def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) -> Paths:
+def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None, progress: Progress = silent) -> Paths:
     """Split the image's contribution to a number by the channels of the first and last convolution before it.
 
     >>> import torch, convscope as cs
@@ -72,19 +73,23 @@ def paths_to(trace: Trace, step: Step, cell: Cell, minus: Cell | None = None) ->
         step: The step that made the number.
         cell: A full index of its result.
         minus: Another cell of the result: the paths are then those of the difference, cell - minus.
+        progress: Receives how many channels of the last convolution are done.
 
     Raises:
         UsageError: there is no convolution before it, too many paths, or a step that cannot be followed.
     """
     first, last = _ends(trace, step)
+    count = last.shape[1]
+    progress("following paths", 0, count)
     start = one_at(step, cell)
     if minus is not None:
         start[minus] -= 1.0
     onto_last = _followed(trace, {(step.id, 0): start}, last)
     last_weights = onto_last.weights.pop((last.id, 0), np.zeros(last.results[0].shape))
-    paths = [
-        path for channel in range(last_weights.shape[1]) for path in _through(trace, first, last, last_weights, channel)
-    ]
+    paths = list[Path]()
+    for channel in range(count):
+        paths += _through(trace, first, last, last_weights, channel)
+        progress("following paths", channel + 1, count)
     to_input = _followed(trace, {(last.id, 0): last_weights})
     remainder = _added(trace, onto_last) + _added(trace, to_input) - sum(path.value for path in paths)
     nonlinear_steps = dict.fromkeys(reversed([*onto_last.bent, *to_input.bent]))

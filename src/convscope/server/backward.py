@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server.http.message import Id, Message, Number
-from convscope.server.jobs import client_of
+from convscope.server.jobs import client_of, stop_if_left
 from convscope.server.session.inputs import PageInput, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.traces.array_pictures import number, planes_of
@@ -79,7 +79,9 @@ def record_backward(opened: ModelHandle, find: Find, request: BackwardRequest) -
     overrides = overrides_of(opened, model, model_input, weights_step, forward.edits)
     index = _index(request, model, model_input, overrides)
     loss = _loss_of(opened) if request.of == "loss" else lambda output, target: output[0, target[0]]
-    trace = cs.trace(model, model_input.value, target=[index], loss=loss, overrides=overrides or None)
+    trace = cs.trace(
+        model, model_input.value, target=[index], loss=loss, overrides=overrides or None, progress=stop_if_left
+    )
     trace_pass = TracePass(
         backward_name(opened, request), opened, model, forward, model_input, trace, None, (), frozenset()
     )
@@ -148,7 +150,8 @@ def _index(request: BackwardRequest, model: cs.Module, model_input: PageInput, o
     label = model_input.label if request.of == "loss" and request.index is None else None
     if label is not None and label < named:
         return int(label)
-    scores = cs.interpret(model, cs.trace(model, model_input.value, overrides=overrides or None).output)
+    forward = cs.trace(model, model_input.value, overrides=overrides or None, progress=stop_if_left)
+    scores = cs.interpret(model, forward.output)
     if request.index is not None:
         if request.index < len(scores.output):
             return request.index

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, local
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -70,6 +70,8 @@ class WorkItem:
     work: Callable[[], Any]
     tell: Callable[[Any, BaseException | None], object] = field(repr=False)
     """Callback, called in the worker thread with the result and the exception, one of which is None."""
+    left: Event = field(default_factory=Event, repr=False)
+    """Set when the client disconnects."""
 
 
 def client_of(request: Request) -> str:
@@ -80,6 +82,21 @@ def client_of(request: Request) -> str:
 
 class ClientGone(BaseException):
     """Aborts work whose client has left. A BaseException, so that `except Exception` in a model does not stop it."""
+
+
+_worker = local()
+"""In a worker thread, `left` of the job that it runs."""
+
+
+def stop_if_left(_what: str = "", _done: int = 0, _total: int = 0) -> None:
+    """Abort the job that this thread runs if its client has left; a `Progress`, to be called between its steps.
+
+    Raises:
+        ClientGone: the client has left, so the result is not needed.
+    """
+    left: Event | None = getattr(_worker, "left", None)
+    if left is not None and left.is_set():
+        raise ClientGone
 
 
 class Workers:
@@ -93,14 +110,14 @@ class Workers:
         self._lock = Lock()
         self._closed = False
 
-    async def run(self, request: Request, key: str, work: Callable[[], T], left: Event | None = None) -> T:
+    async def run(self, request: Request, key: str, work: Callable[[], T]) -> T:
         """Run `work` in a worker thread when its turn comes, and return its result.
 
         Args:
-            request: The request that waits; if its client disconnects first, work that has not started is dropped.
+            request: The request that waits; if its client disconnects first, work that has not started is dropped, and
+                work that has ends at its next call of `stop_if_left`.
             key: Jobs with the same key run one at a time; an empty key runs in parallel with any other.
-            work: The function to run; it may raise `ClientGone` once `left` is set.
-            left: Set when the client disconnects.
+            work: The function to run.
 
         Raises:
             HTTPException: 503, the queue is full, or the client disconnected.
@@ -113,8 +130,7 @@ class Workers:
         try:
             await asyncio.wait({future, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not future.done():
-                if left is not None:
-                    left.set()
+                job.left.set()
                 raise HTTPException(503, "the client disconnected before the response was ready.")
             result: T = future.result()
             return result
@@ -202,6 +218,7 @@ class Workers:
         if job is None:
             return False
         result, failed = None, None
+        _worker.left = job.left
         try:
             result = job.work()
         except (Exception, ClientGone) as error:  # raised again in the coroutine that waits

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server.http.message import Id, Message, Number
-from convscope.server.jobs import client_of
+from convscope.server.jobs import client_of, stop_if_left
 from convscope.server.session.inputs import PageInput
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.schema import SampleRef
@@ -149,7 +149,7 @@ def record_step(opened: ModelHandle, step: int) -> TracePass:
     """
     name = step_name(opened, step)
     assert opened.run is not None
-    trace = cs.trace(opened.run, at_step=step)
+    trace = cs.trace(opened.run, at_step=step, progress=stop_if_left)
     source = SampleRef(source=opened.source or "none", split="train", index=0)
     images = trace.input
     model_input = PageInput(f"batch of step {step}", images[0], images[0], None, (), images)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from convscope.errors import UsageError
 from convscope.ops.lookup import dependencies_of, is_known, selects, spreads
+from convscope.progress import Progress, silent
 from convscope.proof.backward import WRITES, Backward, Result, is_constant, onto, operands_of
 from convscope.proof.calls import call_of
 from convscope.traces.step import Ref, Step
@@ -113,8 +114,8 @@ class DependencyWalk:
     fields of most steps go the same way from there.
     """
 
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
+    def __init__(self, trace: Trace, progress: Progress = silent) -> None:
+        self.trace, self._progress = trace, progress
         self._varies = depending(trace)
         self._known: dict[tuple[Result, bytes], Followed] = {}
 
@@ -125,6 +126,7 @@ class DependencyWalk:
         result = Followed()
         counts_before: dict[tuple[Result, bytes], tuple[int, int, int, int]] = {}
         for result_key in _results(self.trace, step.id):
+            self._progress("following the number back", step.id - result_key[0], step.id + 1)
             remaining = back.weights.pop(result_key, None)
             if remaining is None or result_key not in self._varies or not remaining.any():
                 continue
@@ -137,6 +139,7 @@ class DependencyWalk:
             _through(back, result, self.trace.all_steps[result_key[0]], result_key[1], remaining)
         else:
             result.inputs = {name: array > 0 for name, array in back.inputs.items()}
+        self._progress("following the number back", step.id + 1, step.id + 1)
         self._known |= {key: result.since(counts) for key, counts in counts_before.items()}
         return result
 

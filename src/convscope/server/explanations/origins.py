@@ -15,6 +15,7 @@ from convscope.server.explanations.schema import (
     PathsInfo,
     WalkInfo,
 )
+from convscope.server.jobs import stop_if_left
 from convscope.server.session.inputs import planes_of_all
 from convscope.server.traces.array_pictures import as_float32, number, pack
 from convscope.server.traces.passes import TracePass
@@ -40,7 +41,7 @@ def paths_info(
     explanation = explanation_of(trace_pass, step, cell)
     subtracted = None if minus is None else explanation_of(trace_pass, step, (minus,))
     try:
-        result = explanation.to_paths(subtracted)
+        result = explanation.to_paths(subtracted, progress=stop_if_left)
     except cs.UsageError as error:
         return NoPaths(of=address_of(trace_pass, explanation), message=str(error))
     shown = result.paths[:SHOWN]
@@ -73,7 +74,7 @@ def contributions_of(
         UsageError: a step on the way has no vector-Jacobian product, or the step has no such cell.
     """
     explanation = explanation_of(trace_pass, step, cell)
-    contributions = explanation.to_input()
+    contributions = explanation.to_input(progress=stop_if_left)
     pixels, _ = planes_of_all(contributions.pixels, filled_with=0.0)
     weights, _ = planes_of_all(contributions.weights, filled_with=0.0)
     info = ContributionsInfo(
@@ -136,7 +137,7 @@ def field_info(trace_pass: TracePass, step: cs.Step, cell: Sequence[int]) -> Fie
         UsageError: the step has no such cell.
     """
     explanation = explanation_of(trace_pass, step, cell)
-    field = cs.probe.receptive_field(trace_pass.trace, step.name, tuple(explanation.cell))
+    field = cs.probe.receptive_field(trace_pass.trace, step.name, tuple(explanation.cell), progress=stop_if_left)
     rows, columns = field.box[-2:] if len(field.box) > 1 else (None, None)
     return FieldInfo(
         of=address_of(trace_pass, explanation), rows=rows, columns=columns, count=field.count, whole=field.whole

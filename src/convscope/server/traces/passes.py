@@ -8,14 +8,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import Event, Lock
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 import convscope as cs
-from convscope.server.jobs import NOBODY, ClientGone
+from convscope.server.jobs import NOBODY, stop_if_left
 from convscope.server.session.inputs import PageInput, Picture, take
 from convscope.server.session.model_handle import ModelHandle
 from convscope.server.session.schema import InputRef
@@ -125,9 +125,7 @@ class TraceStore:
             self._touch(id, client)
             return self._kept[id]
 
-    def make(
-        self, opened: ModelHandle, find: Find, request: TraceRequest, client: str, left: Event | None = None
-    ) -> TracePass:
+    def make(self, opened: ModelHandle, find: Find, request: TraceRequest, client: str) -> TracePass:
         """The pass of a request: from the cache, or a new one.
 
         Args:
@@ -135,7 +133,6 @@ class TraceStore:
             find: Returns the picture of an input reference.
             request: The request.
             client: The client that asks; its newest trace stays in the cache.
-            left: Set when the client has disconnected.
 
         Raises:
             ClientGone: the client disconnected, so the pass was aborted.
@@ -149,7 +146,7 @@ class TraceStore:
         if trace_pass is None or trace_pass.trace.changed():
             picture = find(request.input)
             self._make_room(opened, client)
-            trace_pass = _run(picture, request, opened, model=model, name=name, step=step, left=left)
+            trace_pass = _run(picture, request, opened, model=model, name=name, step=step)
         return self._put(trace_pass, client)
 
     def keep(self, name: str, make: Callable[[], TracePass], client: str) -> TracePass:
@@ -223,14 +220,13 @@ def _run(
     model: cs.Module,
     name: str,
     step: int | None,
-    left: Event | None,
 ) -> TracePass:
     card = cs.card_of(model)
     model_input = take(picture, card, request.change, request.fit)
     overrides = overrides_of(opened, model, model_input, step, request.edits)
     notes = [opened.gone] if opened.gone else []
     keep = None if model_input.array.size <= opened.light else KEEP
-    trace, error = _recorded(model, model_input, overrides, keep, left)
+    trace, error = _recorded(model, model_input, overrides, keep)
     model_input = model_input.traced(trace.inputs)
     changed = frozenset(edit.parameter for edit in request.edits)
     trace_pass = TracePass(name, opened, model, request, model_input, trace, error, tuple(notes), changed)
@@ -248,20 +244,11 @@ def overrides_of(
 
 
 def _recorded(
-    model: cs.Module,
-    model_input: PageInput,
-    overrides: Mapping[str, Array],
-    keep: float | None = KEEP,
-    left: Event | None = None,
+    model: cs.Module, model_input: PageInput, overrides: Mapping[str, Array], keep: float | None = KEEP
 ) -> tuple[cs.Trace, str | None]:
     """Run the model; returns the trace, and the error's message if the pass failed part of the way."""
-
-    def stop_if_gone(_what: str, _done: int, _total: int) -> None:
-        if left is not None and left.is_set():
-            raise ClientGone
-
     try:
-        return cs.trace(model, model_input.value, keep=keep, overrides=overrides or None, progress=stop_if_gone), None
+        return cs.trace(model, model_input.value, keep=keep, overrides=overrides or None, progress=stop_if_left), None
     except cs.TraceError as failed:
         if not isinstance(failed.trace, cs.Trace):
             raise

@@ -1,7 +1,6 @@
 """Routes of traces: run a forward pass, read its tensors as thumbnails or numbers, and compare two passes."""
 
 from collections.abc import Callable, Mapping
-from threading import Event
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 import convscope as cs
 from convscope.server.http.message import Id
-from convscope.server.jobs import client_of
+from convscope.server.jobs import client_of, stop_if_left
 from convscope.server.session.workspace import Workspace
 from convscope.server.traces import array_pictures
 from convscope.server.traces.descriptions import difference_info, thumbnail, trace_info
@@ -39,15 +38,14 @@ async def make(request: Request, body: TraceRequest) -> TraceInfo:
     """Run a model on an input."""
     workspace = request.app.state.gallery
     client = client_of(request)
-    left = Event()
 
     def run_pass() -> tuple[TraceInfo, bool]:
         opened = workspace.model(body.model)
-        trace_pass = workspace.traces.make(opened, workspace.picture, body, client, left)
+        trace_pass = workspace.traces.make(opened, workspace.picture, body, client)
         return trace_info(trace_pass), trace_pass.size > LIGHT
 
     info: TraceInfo
-    info, heavy = await workspace.workers.run(request, f"model {body.model}", run_pass, left)
+    info, heavy = await workspace.workers.run(request, f"model {body.model}", run_pass)
     if heavy:
         request.app.state.tidy.soon()
     return info
@@ -89,6 +87,7 @@ async def thumbnails(
         )
         items, size = [], 0
         for step_id in step_ids:
+            stop_if_left()
             about, picture = thumbnail(trace_pass, trace_pass.step(step_id), slice(first, first + channels), side)
             items.append((about, picture))
             size += picture.size
