@@ -181,3 +181,36 @@ def test_a_loss_without_a_name_is_a_loss_of_ones_own() -> None:
     trace = cs.trace(Tied(), images(2), target=[0, 1], loss=lambda scores, _: scores.sum())
     assert trace.training_step is not None
     assert trace.training_step.says == "loss and gradients of a loss of your own, in evaluation mode"
+
+
+class TwoHeads(nn.Module):
+    """Scores and auxiliary scores, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores, self.auxiliary = nn.Linear(36, 2), nn.Linear(36, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"scores": self.scores(x.flatten(1)), "auxiliary": self.auxiliary(x.flatten(1))}
+
+
+LOSSES_OF_HEADS: dict[str, tuple[Any, bool]] = {
+    "of both": (lambda out, y: F.cross_entropy(out["scores"], y) + 0.4 * F.cross_entropy(out["auxiliary"], y), True),
+    "of a tensor": (lambda out, y: F.cross_entropy(2 * out, y), False),
+    "torch's": (nn.CrossEntropyLoss(label_smoothing=0.1), False),
+    "by name": ("cross-entropy", False),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES_OF_HEADS)
+def test_a_loss_receives_all_that_the_model_returns_or_the_first_tensor(name: str) -> None:
+    loss, both = LOSSES_OF_HEADS[name]
+    trace = cs.trace(TwoHeads(), images(2), target=[0, 1], loss=loss)
+    gradients = [step.name for step in trace.all_steps if step.name.endswith("weight.grad")]
+    assert sorted(gradients) == ["auxiliary.weight.grad", "scores.weight.grad"][0 if both else 1 :]
+    assert cs.verify(trace, cells=20).proved
+
+
+def test_a_loss_that_fails_is_reported_for_what_it_received_first() -> None:
+    with pytest.raises(cs.TraceError, match=r"the loss failed: KeyError: 'logits'"):
+        cs.trace(TwoHeads(), images(2), target=[0, 1], loss=lambda out, y: F.cross_entropy(out["logits"], y))

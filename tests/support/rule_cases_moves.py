@@ -89,6 +89,7 @@ MOVED: Mapping[str, Does] = {
         (torch.tensor([1, 1]), torch.tensor([0, 0])), torch.ones(2, 4).to(x), accumulate=True
     ),
     "scatter": lambda x: x.scatter(1, torch.tensor([[[1, 0, 2, 1]], [[0, 0, 2, 2]]]), 0.5),
+    "scatter of the image": lambda x: x.scatter(1, torch.tensor([[[1, 0, 2, 1], [0, 1, 1, 2]]]), 2 * x[:1, 1:]),
     "scatter_add": lambda x: x.scatter_add(1, torch.tensor([[[1, 0, 2, 1], [1, 1, 2, 0]]]), 2 * x[:1, :2]),
     "index_add": lambda x: x.index_add(1, torch.tensor([2, 0, 2]), 3 * x, alpha=0.7),
     "index_copy": lambda x: x.index_copy(2, torch.tensor([2, 0]), 3 * x[..., :2]),
@@ -147,6 +148,7 @@ FILLED: Mapping[str, Case] = {
         "full_like": lambda x: x + torch.full_like(x, 0.3),
         "new_full": lambda x: x + x.new_full((5,), 0.3),
         "fill": lambda x: x + x.clone().fill_(0.2),
+        "fill with a number of the pass": lambda x: x.clone().fill_(x.sum()),
         "scalar_tensor": lambda x: x + torch.scalar_tensor(0.3),
         "arange": lambda x: x + torch.arange(1.0, 3.0, 0.4),
         "arange of integers": lambda x: x + torch.arange(5),

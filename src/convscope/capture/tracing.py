@@ -75,7 +75,8 @@ def trace(
             signals, volumes or token ids take arrays of their own shapes. A name, such as "dog.jpg", "mnist:test/7" or
             "shapes:train/0-63", is loaded and prepared as the model expects.
         target: The label of each image, or what the loss compares the output with.
-        loss: "cross-entropy" (the default; a run brings its own), "mse", "nll", or a function of output and target.
+        loss: "cross-entropy" (the default; a run brings its own), "mse", "nll", or a function of output and target. It
+            receives what the model returned or, if it takes only a tensor, the first one in it.
         optimizer: A name as for `cs.train` (SGD there has Nesterov momentum 0.9), or an optimizer with its state, which
             is copied. A run brings its own, with the state of its newest snapshot.
         lr: The learning rate of an optimizer by name; None takes the optimizer's own.

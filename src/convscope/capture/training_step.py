@@ -187,15 +187,27 @@ class TrainingSession(TracingSession):
             if isinstance(module, torch.nn.RNNBase) and type(module) in PLAIN:
                 module.__dict__["_flat_weights"] = [getattr(module, name) for name in module._flat_weights_names]
 
+    def _calculated(self, output: object) -> object:
+        """The loss of what the model returned or, if the loss takes only a tensor, of the first one in it."""
+        assert self.loss is not None
+        try:
+            return self.loss(output, self.target)
+        except (AttributeError, KeyError, TypeError) as error:
+            first = next(tensors_of(output), None)
+            if isinstance(output, Tensor) or first is None:
+                raise
+            try:
+                return self.loss(first, self.target)
+            except (AttributeError, KeyError, TypeError, IndexError):
+                raise error from None
+
     def _loss(self, output: object) -> Tensor:
         """The loss of this output.
 
         Raises:
             UsageError: it cannot be differentiated.
         """
-        assert self.loss is not None
-        value = next(tensors_of(output), None) if not isinstance(output, Tensor) else output
-        loss = self.loss(value, self.target)
+        loss = self._calculated(output)
         if not isinstance(loss, Tensor) or loss.dim() > 0:
             kind = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"type {type(loss).__name__}"
             raise UsageError(f"a loss is one number, and this one has {kind}; take its mean or sum (reduction='mean').")
@@ -306,10 +318,11 @@ def _checked(loss: LossFunction) -> LossFunction:
     """A classification loss that first checks output and labels."""
 
     def checked(output: object, labels: Tensor) -> Tensor:
-        if not isinstance(output, Tensor) or output.dim() < 2:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        scores = output if isinstance(output, Tensor) else next(tensors_of(output), None)
+        if scores is None or scores.dim() < 2:
+            shape = type(output).__name__ if scores is None else tuple(scores.shape)
             raise UsageError(f"a classification loss needs one score per class and image (N, K), not {shape}.")
-        classes = output.shape[1]
+        classes = scores.shape[1]
         if classes == 1:
             raise UsageError("a classification loss of a single score is always 0; use loss='mse' for one score.")
         with torch._C._DisableTorchDispatch():
@@ -318,7 +331,7 @@ def _checked(loss: LossFunction) -> LossFunction:
                 raise UsageError(
                     f"label {int(wrong[0])} is not one of the model's {classes} classes, 0 to {classes - 1}."
                 )
-        return loss(output, labels)
+        return loss(scores, labels)
 
     return checked
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 
-from convscope.expr.call import Call, Cell
+import numpy as np
+
+from convscope.expr.call import Call, Cell, Operand
 from convscope.expr.cells import broadcast
 from convscope.expr.expr import Apply, Expr, Leaf, number
-from convscope.ops.dependencies import everything
+from convscope.ops.dependencies import MovedCells, everything
 from convscope.ops.op import Op
+from convscope.ops.vjp import VJP, Varies
+from convscope.typing import Array
 
 
 def filled(call: Call, cell: Cell) -> Leaf:
@@ -17,6 +21,21 @@ def filled(call: Call, cell: Cell) -> Leaf:
         return number(1, "one")
     name = {"scalar_tensor": "s", "fill": "value"}.get(call.op, "fill_value")
     return broadcast(call[name], cell, "value")
+
+
+def fill_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
+    """To the one number that is written everywhere; what was there before no longer counts.
+
+    >>> value = Operand.of(np.array(7.0), "value")
+    >>> call = Call("fill", {"self": Operand.of(np.zeros(3), "x"), "value": value}, (3,))
+    >>> fill_vjp(call, np.array([1.0, 2.0, 4.0]), frozenset({"value"})).gradients["value"]
+    array(7.)
+    """
+    value, total = call["value"], float(weights.sum())
+    if isinstance(value, Operand):
+        gradients = {"value": np.array(total), "self": np.zeros(call["self"].shape)}
+        return VJP({name: gradients[name] for name in varies}, 0.0 if "value" in varies else total * float(value.array))
+    return VJP({name: np.zeros(call[name].shape) for name in varies}, total * float(value))
 
 
 def counted(call: Call, cell: Cell) -> Expr:
@@ -52,11 +71,11 @@ CREATION: Mapping[str, Op] = {
             "full",
             "full_like",
             "new_full",
-            "fill",
             "scalar_tensor",
         ),
         Op(filled, everything, role="create"),
     ),
+    "fill": Op(filled, MovedCells(fill_vjp), fill_vjp, role="create"),
     **dict.fromkeys(("arange", "eye"), Op(counted, everything, role="create")),
     **dict.fromkeys(("linspace", "logspace"), Op(counted, everything, role="create", rounding="narrow")),
 }

@@ -130,10 +130,13 @@ def scatter_vjp(call: Call, weights: Array, varies: Varies) -> VJP:
             0.0,
             axis,
         )
-        only(call, varies, "self")
-        value = call.get("src", call.get("value"))
-        values = wide(value)[tuple(map(slice, index.shape))] if isinstance(value, Operand) else float(value)
-        return VJP({"self": target_weights}, float(np.sum(sent_weights * values)))
+        if "src" not in call.arguments:
+            only(call, varies, "self")
+            return VJP({"self": target_weights}, float(call["value"]) * float(weights.sum() - target_weights.sum()))
+        places = list(np.indices(index.shape, sparse=True))
+        places[axis] = index
+        if _hit_twice(weights.shape, tuple(places)):
+            raise UsageError("scatter writes several numbers to one cell, of which PyTorch keeps any.")
     source_weights = np.zeros(call["src"].shape)
     source_weights[tuple(map(slice, index.shape))] = sent_weights
     return _split(call, varies, {"self": target_weights, "src": source_weights})

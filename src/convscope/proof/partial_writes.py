@@ -39,9 +39,9 @@ def pull_node(
         UsageError: a step on the way cannot be followed.
     """
     targets = {target_of(trace, operand) for operand, _ in node.gave}
-    whole = next((result for result, _ in node.received if _is_part(trace, result)), None)
-    if node.kind == SLICES and whole is not None:
-        pulled = _through_write(trace, whole, arriving[result_key(trace, whole)], targets, ops)
+    written = _written(trace, node, arriving) if node.kind == SLICES else None
+    if written is not None:
+        pulled = _through_write(trace, *written, targets, ops)
         return {target: parts for target, parts in pulled.items() if target in targets}
     for result, _ in node.received:  # a view of memory that was written, as a part of the whole tensor
         for operand, _ in node.gave:
@@ -50,6 +50,19 @@ def pull_node(
                 return {target_of(trace, operand): [_scattered(operand, result, part)]}
     pulled = pull(trace, arriving, targets.__contains__, through=node.custom or node.kind == SLICES, ops=ops)
     return _overwritten(trace, node) | pulled if node.kind == SLICES else pulled
+
+
+def _written(trace: Trace, node: BackwardNode, arriving: Mapping[Tensor, Array]) -> tuple[Ref, Array] | None:
+    """The tensor that a write changed a part of, and its gradient; None where the write was the first."""
+    for result, _ in node.received:
+        gradient = arriving[result_key(trace, result)]
+        if _is_part(trace, result):
+            return result, gradient
+        before = next((operand for operand, _ in node.gave if operand.memory == result.memory), None)
+        if before is not None and before.rewritten and layout_of(before) != layout_of(result):  # only the part is read
+            whole = replace(before, rewritten=(*before.rewritten, _last_write(result)))
+            return whole, _scattered(whole, result, gradient)
+    return None
 
 
 def _overwritten(trace: Trace, node: BackwardNode) -> dict[Tensor, list[Array]]:
