@@ -246,8 +246,10 @@ def test_batch_norm_that_runs_twice_updates_its_statistics_twice() -> None:
     trace = cs.trace(model, x, target=[0, 1, 0, 1, 0, 1], training=True)
     assert cs.verify(trace, cells=20).mismatches == ()
     model.train()(x)
-    np.testing.assert_array_equal(trace["0.running_mean.updated#2"].output, norm.running_mean)
-    assert "0.running_mean.updated" in [step.name for step in trace]
+    np.testing.assert_array_equal(trace["0.running_mean.updated"].output, norm.running_mean)
+    assert trace["0.running_mean.updated#2"] is trace["0.running_mean.updated"]
+    earlier, last = (trace[f"0.running_mean.updated{number}"].output for number in ("#1", ""))
+    assert not np.array_equal(earlier, last)
     assert "0.running_mean.updated" not in [step.name for step in cs.trace(model, x, target=[0, 1, 0, 1, 0, 1])]
 
 

@@ -195,8 +195,14 @@ class TrainingRecording(Recording):
                 kind = update.results[output].removeprefix(update.parameter)
                 aliases = tuple(f"{tied_name}{kind}" for tied_name in self._tied.get(update.parameter, ()))
                 yield row, (update.results[output], module, output > 0, aliases)
+        uses, seen = Counter(statistic.name for statistic in self._statistics), Counter[str]()
         for row, statistic in enumerate(self._statistics, len(self.entries) - len(self._statistics)):
-            yield row, (f"{statistic.name}.updated", self._module_of(statistic.name), False, ())
+            name, seen[statistic.name] = statistic.name, seen[statistic.name] + 1
+            label, numbered = f"{name}.updated", f"{name}.updated#{seen[name]}"  # of a layer that runs several times
+            if seen[name] < uses[name]:
+                yield row, (numbered, self._module_of(name), False, ())
+            else:
+                yield row, (label, self._module_of(name), False, (numbered,) if uses[name] > 1 else ())
 
     def _module_of(self, name: str) -> str:
         """The module that holds a parameter."""
