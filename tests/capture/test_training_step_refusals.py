@@ -59,6 +59,17 @@ class Narrow(nn.Module):
             return self.small(x).float()  # type: ignore[no-any-return]
 
 
+class Unused(nn.Module):
+    """A model whose result does not depend on its parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3] * 2
+
+
 def penalized(output: Tensor, target: Tensor) -> Tensor:
     """A loss with a penalty on its own gradient."""
     loss = F.cross_entropy(output, target)
@@ -165,6 +176,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "another model's optimizer": (
         lambda: cs.trace(small(), images(2), target=[0, 1], optimizer=torch.optim.SGD(small().parameters(), 0.1)),
         "holds none of the model's parameters",
+    ),
+    "a loss that depends on the image alone": (
+        step(model=Unused(), optimizer="sgd"), "the loss does not depend on any parameter of the optimizer",
     ),
     "a rate without an optimizer": (step(lr=0.1), "belongs to an optimizer"),
     "one score and cross-entropy": (

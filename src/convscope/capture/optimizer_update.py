@@ -152,12 +152,17 @@ def updates_of(
         gradients: Their gradients, by name; those without one do not move.
 
     Raises:
-        UsageError: no formula explains the optimizer, or it holds none of these parameters.
+        UsageError: no formula explains the optimizer, or none of its parameters has a gradient.
     """
     kind = check_optimizer(optimizer)
     with torch._C._DisableTorchDispatch():
         copies = {name: parameters[name].detach().clone() for name in gradients if name in parameters}
         twin, groups = _twin(optimizer, names, copies)
+        if not groups and any(id(p) in names for group in optimizer.param_groups for p in group["params"]):
+            raise UsageError(
+                "the loss does not depend on any parameter of the optimizer, so its step changes nothing; leave the "
+                "optimizer out to explain the gradients alone."
+            )
         if not groups:
             raise UsageError("the optimizer holds none of the model's parameters; make it from model.parameters().")
         before = {name: _state(kind, twin, copies[name], group) for name, group in groups.items()}
