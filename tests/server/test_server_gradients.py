@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 import convscope as cs
 from asking import Page, opened
@@ -145,3 +147,35 @@ def test_a_label_that_the_model_does_not_have_is_not_taken(tmp_path: Path) -> No
         forward = {"input": {"kind": "sample", "source": "mnist", "split": "test", "index": 0}}
         info = page.post("gradients", forward={"model": page.models[0], **forward})
         assert info["index"] in {0, 1}
+
+
+class Residual(nn.Module):
+    """Two layers and a way around the second: the sum passes its gradient on to both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 3, 3, padding=1), nn.Linear(48, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        x = self.second(x) + x
+        result: Tensor = self.last(x.flatten(1))
+        return result
+
+
+def test_steps_that_share_a_gradient_are_one_and_it_belongs_to_the_sum() -> None:
+    model, image = Residual().eval(), np.random.default_rng(0).random((1, 6, 6)).astype(np.float32)
+    gallery = Workspace.of_model(model, image)
+    with opened(gallery) as residual:
+        shown = residual.get("session")["models"][0]
+        forward = {"model": shown["id"], "input": shown["start"]}
+        info = residual.post("gradients", forward=forward, of="class", index=2)["trace"]
+        by_name = {step["name"]: step for step in info["steps"]}
+        assert len({step["id"] for step in info["steps"]}) == len(info["steps"])
+        shared = by_name["add.grad"]
+        assert shared["inputs"] == [by_name["relu.grad#sum"]["id"]]
+        assert "second" in shared["says"]
+        channels = residual.raw(f"gradients/{info['id']}/steps/{shared['id']}/channels")
+    trace = cs.trace(model, image)
+    slopes = model.last.weight.detach().numpy()[2].reshape(3, 4, 4)
+    np.testing.assert_allclose(channels, (trace["add"].output[0] * slopes).sum((1, 2)), rtol=1e-5)

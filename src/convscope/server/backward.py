@@ -123,14 +123,7 @@ def channel_contributions(trace_pass: TracePass, gradient: cs.Step) -> NDArray[n
     """
     if trace_pass.trace.training_step is None:
         raise HTTPException(404, "this is a forward pass, which has no gradients; POST api/gradients records them.")
-    step = next(
-        (
-            step
-            for step, other_gradient in _pairs(trace_pass.trace)
-            if step is not None and other_gradient.id == gradient.id
-        ),
-        None,
-    )
+    step = next((step for step, other, _ in _owned(trace_pass.trace) if other.id == gradient.id), None)
     if step is None:
         raise HTTPException(404, f"{gradient.name} is not the gradient of a step, so its channels add nothing.")
     slopes = np.asarray(gradient.output, np.float64)
@@ -181,16 +174,35 @@ def _pairs(trace: cs.Trace) -> Iterator[tuple[cs.Step | None, cs.Step]]:
                 continue
 
 
+def _owned(trace: cs.Trace) -> list[tuple[cs.Step | None, cs.Step, list[cs.Step]]]:
+    """Every gradient once, with the forward step that it is named after and all steps that have it, in their order.
+
+    An addition passes its gradient on, so that what it adds and its result share one.
+    """
+    shared: dict[int, list[tuple[cs.Step | None, cs.Step]]] = {}
+    for step, gradient in _pairs(trace):
+        shared.setdefault(gradient.id, []).append((step, gradient))
+    owned = []
+    for pairs in shared.values():
+        gradient = pairs[0][1]
+        steps = [step for step, _ in pairs if step is not None]
+        owner = next((step for step in steps if gradient.name.startswith(f"{step.name}.grad")), pairs[-1][0])
+        owned.append((owner, gradient, steps))
+    return sorted(owned, key=lambda each: -1 if each[0] is None else each[0].id)
+
+
 def _described(trace_pass: TracePass) -> TraceInfo:
     """The gradients in the place of the forward steps that they belong to."""
     pairs = [*_pairs(trace_pass.trace)]
     gradient_ids = {-1 if step is None else step.id: gradient.id for step, gradient in pairs}
     image = gradient_ids.get(-1)
     steps = []
-    for step, gradient in pairs:
-        links = [] if step is None else [gradient_ids[source] for source in step.inputs if source in gradient_ids]
+    for step, gradient, sharing in _owned(trace_pass.trace):
+        links = [gradient_ids[source] for each in sharing for source in each.inputs if source in gradient_ids]
+        links = [link for link in dict.fromkeys(links) if link != gradient.id]
         links = links or ([] if step is None or image is None else [image])
-        subject = "the image" if step is None else f"{step.name} ({step.says})"
+        others = [each.name for each in sharing if each is not step]
+        subject = "the image" if step is None else " and ".join([f"{step.name} ({step.says})", *others])
         module = {} if step is None else {"module": step.module, "module_type": step.module_type}
         update = {"inputs": links, "says": f"gradient at {subject}", "parameters": {}, **module}
         steps.append(step_info(gradient).model_copy(update=update))
