@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from convscope.checking.convolution_bias import BIAS_MISTAKES
 from convscope.checking.mistakes import (
     ABSOLUTE,
-    ALL_BIASES,
-    BIAS_FACTOR,
     FIRST_IMAGE,
     LAST,
     LAST_ROW,
@@ -19,10 +18,8 @@ from convscope.checking.mistakes import (
     TOO_SMALL,
     TRANSPOSED,
     TRUNCATED,
-    bias_times,
     borders,
     changed,
-    first_image_alone,
     last_product,
     one_channel,
     padded,
@@ -192,36 +189,7 @@ MISTAKES: Sequence[Mistake] = (
     Mistake("padded with a mirror", "The padding mirrors the image; it should be zero.", padded("symmetric")),
     Mistake("padded with ones", "The padding is one; it should be zero.", padded("constant", constant_values=1)),
     Mistake("padded by wrapping", "The padding wraps around the image; it should be zero.", padded("wrap")),
-    Mistake("bias forgotten", "The bias is never added: add bias[k] once to each sum.", changed("bias", np.zeros_like)),
-    Mistake(
-        "bias added once per channel",
-        "The bias is added in the loop over the channels: add it once, after the sum over all channels.",
-        lambda v: changed("bias", lambda b: b * v["weight"].shape[1])(v),
-    ),
-    Mistake(
-        "bias added once per window cell",
-        "The bias is added in the loop over the window: add it once, after the sum.",
-        lambda v: changed("bias", lambda b: b * v["weight"][0, 0].size)(v),
-    ),
-    Mistake(
-        "bias added once per product",
-        "The bias is added to every product: add it once, after the sum.",
-        lambda v: changed("bias", lambda b: b * v["weight"][0].size)(v),
-    ),
-    Mistake(
-        "bias added to the first image only",
-        "The other images get no bias: add it to all.",
-        after=first_image_alone("bias"),
-    ),
-    Mistake("bias subtracted", "The bias is subtracted: add it.", changed("bias", np.negative)),
-    Mistake(*BIAS_FACTOR, after=bias_times),
-    Mistake(*ALL_BIASES, changed("bias", lambda b: np.full_like(b, b.sum()))),
-    Mistake("bias added twice", "The bias is added twice: add it once.", changed("bias", lambda b: 2 * b)),
-    Mistake(
-        "first bias for all",
-        "Every kernel gets the bias of the first; kernel k has bias[k].",
-        changed("bias", lambda b: np.full_like(b, b[0])),
-    ),
+    *BIAS_MISTAKES,
     Mistake(
         "mean over the channels",
         "The channels are averaged: a convolution adds them up.",

@@ -48,6 +48,13 @@ def _reshaped(weight: Array) -> Array:
     return weight.reshape(weight.shape[::-1]).T
 
 
+def _bias_in_weights(results: Results, values: Values) -> Results:
+    """x · (weight + bias): the bias comes once for each input, times that input."""
+    if values.get("bias") is None:
+        return results
+    return {"out": results["out"] + (values["x"].sum(1, keepdims=True) - 1) * values["bias"]}
+
+
 _IN_OUT = {"weight": lambda a: np.ascontiguousarray(a.T)}
 _COLUMNS = {"x": lambda a: np.ascontiguousarray(a.T), "bias": lambda a: a.reshape(-1, 1)}
 
@@ -77,6 +84,11 @@ LINEAR = CheckedOperation(
             "bias added once per product",
             "The bias is added to every product: add it once.",
             lambda v: changed("bias", lambda b: b * v["weight"].shape[1])(v),
+        ),
+        Mistake(
+            "bias added to the weights",
+            "The bias is added to the weights before the products, so each sum has it times the inputs: add it once.",
+            after=_bias_in_weights,
         ),
         Mistake(
             "first bias for all", "Every unit gets the first bias.", changed("bias", lambda b: np.full_like(b, b[0]))

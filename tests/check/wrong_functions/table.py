@@ -85,6 +85,10 @@ UNSEEN = (
     Wrong("unseen", "sum_over_the_units", "linear", "sum over the units", 0),
     Wrong("unseen", "divided_by_the_norm", "softmax", "divided by the norm", 0),
     Wrong("unseen", "first_label", "cross_entropy", "first label for all", 0),
+    Wrong("unseen", "bias_to_the_padded_window", "conv2d", "bias added to the input", 0),
+    Wrong("unseen", "bias_to_the_image", "conv2d", "bias added to the input", 0),
+    Wrong("unseen", "bias_to_the_kernel", "conv2d", "bias added to the kernel", 0),
+    Wrong("unseen", "bias_to_the_weights", "linear", "bias added to the weights", 0),
     Wrong("unseen", "zeros_left_out", "avg_pool2d", "zeros not counted", 0),
 )
 """Functions whose mistakes had no name when they were written."""

@@ -146,3 +146,31 @@ def first_label(logits, labels):
 def zeros_left_out(x, kernel_size, stride):
     size = {"pool_height": kernel_size, "pool_width": kernel_size, "stride": stride}
     return pooled(x, size, lambda window: window.sum() / max(1, np.count_nonzero(window)))
+
+
+def bias_to_the_padded_window(x, w, b, conv_param):
+    stride, pad = conv_param["stride"], conv_param["pad"]
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    rows, columns = (x.shape[2] - w.shape[2]) // stride + 1, (x.shape[3] - w.shape[3]) // stride + 1
+    out = np.zeros((len(x), len(w), rows, columns))
+    for n, k, i, j in np.ndindex(*out.shape):
+        window = x[n, :, i * stride : i * stride + w.shape[2], j * stride : j * stride + w.shape[3]] + b[k]
+        out[n, k, i, j] = np.sum(window * w[k])
+    return out
+
+
+def bias_to_the_image(image, kernel, bias, padding=0):
+    image = np.pad(image + bias, padding)
+    r, s = kernel.shape
+    out = np.zeros((image.shape[0] - r + 1, image.shape[1] - s + 1))
+    for i, j in np.ndindex(*out.shape):
+        out[i, j] = np.sum(image[i : i + r, j : j + s] * kernel)
+    return out
+
+
+def bias_to_the_kernel(x, w, b, conv_param):
+    return convolved(x, w + b.reshape(-1, 1, 1, 1), conv_param)
+
+
+def bias_to_the_weights(x, w, b):
+    return x @ (w + b[:, None]).T
