@@ -57,6 +57,21 @@ def test_the_published_result_is_on_screen(page: Any, crosses: Any) -> None:
     assert rows(page)["calculated"].startswith("0.376")
 
 
+def test_a_network_of_one_number_is_read_backward(page: Any, crosses: Any) -> None:
+    visit(page, crosses, "?back=loss", "[data-value]")
+    value = float(cs.trace(cs.load_model("crosses", args={"published": True}), "crosses:damaged-plus").output.squeeze())
+    assert float(page.get_attribute("[data-value]", "data-value")) == pytest.approx(value**2, rel=1e-5)  # a plus is 0
+
+
+def test_an_image_is_filtered_with_the_kernels_that_it_has_room_for(page: Any, crosses: Any) -> None:
+    """The named kernels of 4 rows are left out of an image of 3."""
+    visit(page, crosses, "?view=kernels", ".filter canvas")
+    names = page.locator(".filter span.small").all_inner_texts()
+    wanted = [name for name, kernel in cs.filters.FILTERS.items() if max(np.shape(kernel.kernel)) <= 3]
+    assert names == wanted
+    assert page.locator(".filter canvas").count() == len(names)
+
+
 CELLS = {
     "many channels": ("conv2", (5, 4, 4)),
     "padding": ("conv1", (3, 0, 27)),

@@ -66,6 +66,15 @@ def test_answers_of_other_classes_are_listed_apart(page: Any, runs: tuple[Any, P
     assert [sorted(each) for each in lists] == [sorted(each) for each in classes]
 
 
+def test_the_image_is_resized_for_a_second_network_that_takes_another_size(page: Any, runs: tuple[Any, Path]) -> None:
+    """Without a refusal by the server, which the console would show."""
+    explorer, folder = runs
+    cs.train("crosses", epochs=1, out=folder / "small")
+    visit(page, explorer, "?view=compare&model=shapes&other=small", "section[aria-label=Second] canvas")
+    page.locator("section[aria-label=Second]").get_by_text("3×3").first.wait_for()
+    rmtree(folder / "small")
+
+
 def test_a_deleted_run_says_so(page: Any, runs: tuple[Any, Path]) -> None:
     explorer, folder = runs
     cs.train("crosses", epochs=1, out=folder / "deleted")

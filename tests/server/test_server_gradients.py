@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import convscope as cs
-from asking import Page, opened
+from asking import Page, opened, page_of
 from convscope.server.session.workspace import Workspace
 
 FORWARD = {"input": {"kind": "sample", "source": "shapes", "split": "test", "index": 3}}
@@ -179,3 +179,15 @@ def test_steps_that_share_a_gradient_are_one_and_it_belongs_to_the_sum() -> None
     trace = cs.trace(model, image)
     slopes = model.last.weight.detach().numpy()[2].reshape(3, 4, 4)
     np.testing.assert_allclose(channels, (trace["add"].output[0] * slopes).sum((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("of", ["loss", "class"])
+def test_a_network_of_one_number_is_differentiated(of: str) -> None:
+    """Its loss compares the number with the class number; every class has the number as its score."""
+    with page_of(cs.load_model("crosses", seed=1), "crosses:damaged-plus") as crosses:
+        shown = crosses.get("session")["models"][0]
+        forward = {"model": shown["id"], "input": shown["start"]}
+        answer = crosses.post("traces", **forward)["answers"][0]
+        info = crosses.post("gradients", forward=forward, of=of, index=answer["index"])
+    expected = (answer["value"] - answer["index"]) ** 2 if of == "loss" else answer["value"]
+    assert info["value"] == pytest.approx(expected, rel=1e-5)

@@ -78,7 +78,7 @@ def record_backward(opened: ModelHandle, find: Find, request: BackwardRequest) -
     model_input = take(find(forward.input), cs.card_of(model), forward.change, forward.fit)
     overrides = overrides_of(opened, model, model_input, weights_step, forward.edits)
     index = _index(request, model, model_input, overrides)
-    loss = _loss_of(opened) if request.of == "loss" else lambda output, target: output[0, target[0]]
+    loss = _loss_of(opened, model, model_input) if request.of == "loss" else _score
     trace = cs.trace(
         model, model_input.value, target=[index], loss=loss, overrides=overrides or None, progress=stop_if_left
     )
@@ -146,15 +146,24 @@ def _index(request: BackwardRequest, model: cs.Module, model_input: PageInput, o
     forward = cs.trace(model, model_input.value, overrides=overrides or None, progress=stop_if_left)
     scores = cs.interpret(model, forward.output)
     if request.index is not None:
-        if request.index < len(scores.output):
+        if request.index < len(scores.output) or request.index == scores.best:  # the class nearest to one number
             return request.index
         last = len(scores.output) - 1
         raise HTTPException(400, f"the model answers with the classes 0 to {last}; there is no class {request.index}.")
     return int(label) if label is not None and label < len(scores.output) else int(scores.best)
 
 
-def _loss_of(opened: ModelHandle) -> str:
-    return "cross-entropy" if opened.run is None else str(opened.run.recipe.loss)
+def _loss_of(opened: ModelHandle, model: cs.Module, model_input: PageInput) -> str:
+    """The loss of the run, or else the one that suits the outputs: one number is compared with the class number."""
+    if opened.run is not None:
+        return str(opened.run.recipe.loss)
+    forward = cs.trace(model, model_input.value, progress=stop_if_left)
+    return "mse" if np.size(forward.output) == 1 else "cross-entropy"
+
+
+def _score(output: Any, target: Any) -> Any:
+    """The score of a class; a single number stands for all of them."""
+    return output.reshape(-1)[0] if output.numel() == 1 else output[0, target[0]]
 
 
 def _pairs(trace: cs.Trace) -> Iterator[tuple[cs.Step | None, cs.Step]]:
