@@ -140,7 +140,9 @@ def recorded_operations() -> set[str]:
 def test_every_rule_has_a_case() -> None:
     seen = recorded_operations()
     updates = {name for name in OPS if name.startswith("convscope::")}  # see capture/test_training_step.py
-    assert set(OPS) - seen == updates
+    newer = {name for name in OPS if not hasattr(torch.ops.aten, name)} - updates
+    newer |= {"ldexp"} if torch.__version__.startswith("2.6.") else set()  # there it consists of others
+    assert set(OPS) - seen - newer == updates
     assert {role_of(op) for op in seen - set(OPS)} <= {"random"}
 
 

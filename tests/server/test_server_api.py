@@ -89,7 +89,7 @@ def _answered(client: TestClient, request: dict[str, Any]) -> str:
 @pytest.mark.filterwarnings("ignore:Skipped test cases with unsupported payload media types")  # two of the six
 @SCHEMA.parametrize()
 @ASKED
-def test_no_request_makes_the_server_fail(case: schemathesis.Case[Any], app: FastAPI, known: dict[str, Any]) -> None:
+def test_no_request_makes_the_server_fail(case: "schemathesis.Case[Any]", app: FastAPI, known: dict[str, Any]) -> None:
     _make_known(case, known)
     response = case.call(app=app, base_url="http://localhost", headers=KEY)
     assert response.status_code in REFUSALS | {200}, response.text
@@ -105,7 +105,7 @@ def test_no_request_makes_the_server_fail(case: schemathesis.Case[Any], app: Fas
     case.validate_response(response, checks=checks, headers=KEY)
 
 
-def _make_known(case: schemathesis.Case[Any], known: dict[str, Any]) -> None:
+def _make_known(case: "schemathesis.Case[Any]", known: dict[str, Any]) -> None:
     """Three of four requests speak of things that exist."""
     choice = sum(str(case.path_parameters).encode() + str(case.query).encode() + str(case.body).encode())
     if choice % 4 == 0:

@@ -46,11 +46,13 @@ def array_of(tensor: Tensor) -> Array:
         tensor = tensor.to_dense()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
+    if tensor._is_zerotensor():  # which PyTorch 2.6 would read from memory that nothing wrote
+        tensor = tensor.clone()
     if tensor.dtype in NARROW or str(tensor.dtype).startswith("torch.float8"):
         tensor = tensor.float()
     if tensor.dtype == torch.complex32:  # NumPy lacks this type
         tensor = tensor.to(torch.complex64)
-    return frozen(tensor.numpy(force=True))  # also where it is lazily conjugated, negated or zero
+    return frozen(tensor.numpy(force=True))  # also where it is lazily conjugated or negated
 
 
 def in_structure(value: object, change: Callable[[Tensor], object]) -> object:
