@@ -43,6 +43,13 @@ def test_a_function_that_changes_its_input_is_noted() -> None:
     assert "modifies its input array in place" in answer.notes[0]
 
 
+@pytest.mark.parametrize("cut", [np.s_[:, :, :0, :0], np.s_[:0], np.s_[:, :0], np.s_[..., :0]])
+def test_an_empty_result_is_shown_with_its_shape(cut: Any) -> None:
+    answer = cs.check(lambda x: np.maximum(x, 0)[cut], as_="relu")
+    assert not answer.right
+    assert "empty, of shape (" in str(answer)
+
+
 def test_the_time_of_the_check_itself_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float | None] = []
     monkeypatch.setattr(calling, "watchdog", seen.append)

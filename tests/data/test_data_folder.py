@@ -360,8 +360,20 @@ def test_strict_makes_it_an_error(tmp_path: Path) -> None:
 
 def test_a_class_of_damaged_files_is_an_error(tmp_path: Path) -> None:
     damage(fill(tmp_path, {"a": 2, "b": 1}), "b/000.png")
-    with pytest.raises(DataError, match=r"none of the images of a class in .* can be read: .*b/000\.png"):
+    with pytest.raises(DataError, match=r"the only image of the class 'b' in .* cannot be read; .*b/000\.png"):
         load(tmp_path)
+
+
+def test_a_split_without_a_readable_image_of_a_class_is_named_with_the_class(tmp_path: Path) -> None:
+    damage(fill(tmp_path, {"a": 5, "b": 5, "c": 12}), *(f"b/{number:03}.png" for number in range(4)), "a/001.png")
+    damage(tmp_path, *(f"c/{number:03}.png" for number in range(12)))
+    with pytest.raises(DataError, match=r"none of the 12 images of the class 'c' in .*c/004\.png.* And 7 more\."):
+        load(tmp_path)
+    with pytest.raises(
+        DataError, match=r"the only test image of the class 'b' in .* cannot be read; .*b/00\d\.png"
+    ) as e:
+        load(tmp_path, split="test", seed=1)
+    assert "a/001.png" not in str(e.value)
 
 
 def test_more_than_memory_holds_is_refused_at_the_first_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

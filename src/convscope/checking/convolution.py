@@ -11,6 +11,7 @@ from convscope.checking.mistakes import (
     LAST,
     LAST_ROW,
     NORMALIZED,
+    ONE_ROW,
     ONE_SIDE,
     PAD,
     POSITIVE_INPUT,
@@ -312,6 +313,7 @@ MISTAKES: Sequence[Mistake] = (
         )
         for change in (result(same_row), result(same_column))
     ),
+    ONE_ROW,
     Mistake(*RUN_ON, after=running()),
     Mistake(*RUN_ON, after=running(0)),
     Mistake(*RUN_ON, after=running(0, 1)),

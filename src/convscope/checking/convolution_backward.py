@@ -1,6 +1,7 @@
 """Check of a convolution's gradients dx, dw and db: its cases, and common mistakes."""
 
 from collections.abc import Callable, Sequence
+from itertools import permutations
 
 import numpy as np
 
@@ -136,6 +137,11 @@ BATCH = (
 )
 MEAN_BIAS = "mean for the bias gradient", "db is a mean over images and cells: it is the sum of dout for each kernel."
 LOST = "sum overwritten", "Each term overwrites the one before (= instead of +=): only the last one is left."
+ORDER = "gradients in another order", "The gradients are right and in another order: return dx, dw, db."
+BIAS_AXES = (
+    "bias gradient summed over the wrong axes",
+    "db is the sum over images, rows and columns, for each kernel: axis=(0, 2, 3) of (N, K, P, Q).",
+)
 FLIP = (
     "kernel flipped",
     "The kernel is flipped. Where each output cell adds its gradient to its window, the kernel is used as it is; "
@@ -145,6 +151,16 @@ FLIP = (
 
 def _divided(*result_names: str) -> Callable[[Results, Values], Results]:
     return lambda results, values: {name: results[name] / len(values["x"]) for name in result_names}
+
+
+def _ordered(*order: str) -> Callable[[Results, Values], Results]:
+    """The gradients, each in the place of another."""
+    return lambda results, _values: dict(zip(("dx", "dw", "db"), (results[name] for name in order), strict=True))
+
+
+def _bias_over(*axes: int) -> Callable[[Results, Values], Results]:
+    """dout summed over other axes than images, rows and columns."""
+    return lambda _results, values: {"db": values["dout"].sum(axes)}
 
 
 def _cells(values: Values) -> float:
@@ -173,6 +189,15 @@ MISTAKES: Sequence[Mistake] = (
         "bias gradient summed over the kernels",
         "db is one sum of all of dout: each kernel's bias gets the sum of its own channel.",
         after=only("db", lambda db, v: np.full_like(db, v["dout"].sum())),
+    ),
+    *(
+        Mistake(*BIAS_AXES, after=_bias_over(*axes))
+        for axes in ((0, 1, 2), (0, 1, 3), (1, 2, 3), (0, 1), (0, 2), (0, 3), (2, 3))
+    ),
+    *(
+        Mistake(*ORDER, after=_ordered(*order))
+        for order in permutations(("dx", "dw", "db"))
+        if order != ("dx", "dw", "db")
     ),
     Mistake(*MEAN_BIAS, after=only("db", lambda db, v: db / _cells(v) / len(v["x"]))),
     Mistake(*MEAN_BIAS, after=only("db", lambda db, v: db / _cells(v))),

@@ -45,6 +45,9 @@ def array_lines(arrays: dict[str, Array], marks: dict[str, Array] | None = None)
         shown = np.char.add(texts, star) if star.any() else texts
         if star.any():
             shown = np.where(star == WRONG, shown, np.char.add(shown, " "))
+        if not array.size:
+            blocks.append([name, f"empty, of shape {array.shape}"])
+            continue
         planes = shown.reshape(-1, *shown.shape[-2:]) if array.ndim > 2 else shown.reshape(1, 1, -1) \
             if array.ndim < 2 else shown[None]  # fmt: skip
         for index, plane in zip(np.ndindex(*array.shape[:-2]), planes, strict=True):

@@ -28,6 +28,11 @@ def only(name: str, change: Callable[[Array, Values], Array]) -> Callable[[Resul
     return lambda results, values: {name: change(results[name], values)}
 
 
+def multiplied(factor: Callable[[Values], float], *result_names: str) -> Callable[[Results, Values], Results]:
+    """Multiply some of the results by a number."""
+    return lambda results, values: {name: results[name] * factor(values) for name in result_names}
+
+
 def wrong_sign(name: str) -> Mistake:
     """A gradient with the wrong sign."""
     return Mistake("wrong sign", f"{name} has the wrong sign.", after=only(name, lambda gradient, _values: -gradient))
@@ -189,7 +194,10 @@ def one_channel(channel: int) -> Callable[[Array], Array]:
 
 
 PAD = "padding missing", "The image is used without its padding: put rings of zeros around it first."
-ONE_SIDE = "padding on one side only", "All the padding is on one side: each side gets `padding` rows or columns."
+ONE_SIDE = (
+    "padding on one side only",
+    "All the padding is on one side: each side gets `padding` rows or columns, so the result's size counts it twice.",
+)
 ROW_ONLY = "stride in one direction only", "Only rows or only columns are multiplied by the stride: multiply both."
 OVERWRITE = (
     "overlapping windows overwrite each other",
@@ -198,6 +206,12 @@ OVERWRITE = (
 LARGE = "logits whose exponential overflows or vanishes"
 STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 
+ONE_ROW = Mistake(
+    "one row for all",
+    "Every row of the result is its last one, as in [[0] * n] * m, whose rows are one list: "
+    "make each row anew, [[0] * n for _ in range(m)].",
+    after=result(lambda out: np.repeat(out[..., -1:, :], out.shape[-2], -2)),
+)
 ABSOLUTE = Mistake("absolute value", "The sign of the result is lost: keep negative sums.", after=result(np.abs))
 POSITIVE_INPUT = Mistake(
     "negative inputs set to zero",

@@ -7,12 +7,13 @@ from convscope.checking.activations import RELU, RELU_BACKWARD, SOFTMAX
 from convscope.checking.batch_norm import BATCH_NORM
 from convscope.checking.convolution import CONV2D
 from convscope.checking.convolution_backward import CONV2D_BACKWARD
+from convscope.checking.cross_entropy import CROSS_ENTROPY
 from convscope.checking.im2col import IM2COL
 from convscope.checking.linear import LINEAR
-from convscope.checking.losses import CROSS_ENTROPY, MSE
 from convscope.checking.operation import CheckedOperation
 from convscope.checking.pooling import AVG_POOL2D, MAX_POOL2D
 from convscope.checking.pooling_backward import AVG_POOL2D_BACKWARD, MAX_POOL2D_BACKWARD
+from convscope.checking.squared_error import MSE
 from convscope.errors import UnknownName, UsageError
 
 OPERATIONS: Mapping[str, CheckedOperation] = {

@@ -63,7 +63,7 @@ def load_folder(request: DatasetOptions) -> Dataset:
     result = _find(root, layout, request)
     for warning in layout.warnings:
         warnings.warn(f"{warning}.", DataWarning, stacklevel=2)
-    files, images = _decode(root, result, request)
+    files, images = _decode(root, result, layout.classes(), request)
     stacked = _stacked(images)
     expected = Preprocess((stacked.shape[2], stacked.shape[3]), fit=request.fit, crop_ratio=request.crop_ratio)
     return Dataset(
@@ -116,7 +116,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _decode(
-    root: Path, files: Sequence[FolderListing], request: DatasetOptions
+    root: Path, files: Sequence[FolderListing], classes: Sequence[str], request: DatasetOptions
 ) -> tuple[list[FolderListing], list[Array]]:
     """The files that can be read, and their pixels; all of one height and width."""
     channels = 1 if request.grey else None
@@ -125,7 +125,7 @@ def _decode(
         check_memory(request.name, len(files), (1, *request.image_size), TOO_MANY, copies=COPIES)
     readable: list[FolderListing] = []
     images: list[Array] = []
-    errors: list[ImageError] = []
+    errors: list[tuple[FolderListing, ImageError]] = []
     activity = f"reading {root.name}"
     request.progress(activity, 0, len(files))
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -141,11 +141,16 @@ def _decode(
             elif request.strict:
                 raise image
             else:
-                errors.append(image)
+                errors.append((file, image))
             request.progress(activity, done, len(files))
     finally:
         pool.shutdown(cancel_futures=True)
-    _tell(root, files, readable, errors)
+    if errors:
+        lost = min({file.label for file in files} - {file.label for file in readable}, default=None)
+        if lost is not None:
+            raise DataError(_nothing_of(root, classes[lost], request.split, [e for f, e in errors if f.label == lost]))
+        message = f"{len(errors)} of {len(files)} images of {root} cannot be read and are skipped: "
+        warnings.warn(message + _reasons([error for _, error in errors]), DataWarning, stacklevel=3)
     return readable, images
 
 
@@ -172,19 +177,19 @@ def _same_size(root: Path, files: Sequence[FolderListing], images: Sequence[Arra
         )
 
 
-def _tell(
-    root: Path, files: Sequence[FolderListing], readable: Sequence[FolderListing], errors: Sequence[ImageError]
-) -> None:
-    """Warn of the skipped files, or refuse where nothing of a class is left."""
-    if not errors:
-        return
+def _nothing_of(root: Path, name: str, split: str, errors: Sequence[ImageError]) -> str:
+    """The message for a class of which no file of the split can be read."""
+    of_split = "" if split == "all" else f"{split} "
+    which = f"the only {of_split}image" if len(errors) == 1 else f"none of the {len(errors)} {of_split}images"
+    cannot, mend = ("cannot", "remove or replace it") if len(errors) == 1 else ("can", "remove or replace them")
+    reasons = _reasons(errors)
+    return f"{which} of the class {name!r} in {root} {cannot} be read; {mend}: {reasons}"
+
+
+def _reasons(errors: Sequence[ImageError]) -> str:
+    """Why files cannot be read, of the first few."""
     more = f" And {len(errors) - NAMED} more." if len(errors) > NAMED else ""
-    reasons = " ".join(map(str, errors[:NAMED])) + more
-    lost_classes = {file.label for file in files} - {file.label for file in readable}
-    if lost_classes:
-        raise DataError(f"none of the images of a class in {root} can be read: {reasons}")
-    message = f"{len(errors)} of {len(files)} images of {root} cannot be read and are skipped: {reasons}"
-    warnings.warn(message, DataWarning, stacklevel=2)
+    return " ".join(map(str, errors[:NAMED])) + more
 
 
 def _stacked(images: Sequence[Array]) -> Array:

@@ -89,6 +89,12 @@ UNSEEN = (
     Wrong("unseen", "bias_to_the_image", "conv2d", "bias added to the input", 0),
     Wrong("unseen", "bias_to_the_kernel", "conv2d", "bias added to the kernel", 0),
     Wrong("unseen", "bias_to_the_weights", "linear", "bias added to the weights", 0),
+    Wrong("unseen", "one_list_for_all_rows", "conv2d", "one row for all", 0),
+    Wrong("unseen", "dw_returned_first", "conv2d_backward", "gradients in another order", 0),
+    Wrong("unseen", "db_for_each_image", "conv2d_backward", "bias gradient summed over the wrong axes", 0),
+    Wrong("unseen", "all_rows_normalized_together", "cross_entropy", "softmax over the whole batch", 0),
+    Wrong("unseen", "probabilities_not_copied", "cross_entropy", "logarithm of negative numbers", 0),
+    Wrong("unseen", "colon_for_the_row", "cross_entropy", "labels of all rows in each row", 0),
     Wrong("unseen", "zeros_left_out", "avg_pool2d", "zeros not counted", 0),
 )
 """Functions whose mistakes had no name when they were written."""

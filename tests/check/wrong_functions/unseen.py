@@ -174,3 +174,52 @@ def bias_to_the_kernel(x, w, b, conv_param):
 
 def bias_to_the_weights(x, w, b):
     return x @ (w + b[:, None]).T
+
+
+def one_list_for_all_rows(image, kernel):
+    r = len(kernel)
+    rows, columns = len(image) - r + 1, len(image[0]) - r + 1
+    out = [[0] * columns] * rows
+    for i in range(rows):
+        for j in range(columns):
+            out[i][j] = sum(image[i + a][j + b] * kernel[a][b] for a in range(r) for b in range(r))
+    return out
+
+
+def dw_returned_first(dout, cache):
+    dx, dw, db = gradients(dout, cache)
+    return dw, dx, db
+
+
+def db_for_each_image(dout, cache):
+    dx, dw, _ = gradients(dout, cache)
+    return dx, dw, dout.sum((1, 2, 3))
+
+
+def loss_and_gradient(logits, labels, p=None):
+    if p is None:
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+    rows, dx = np.arange(len(p)), p.copy()
+    dx[rows, labels] -= 1
+    return -np.log(p[rows, labels]).mean(), dx / len(p)
+
+
+def all_rows_normalized_together(logits, labels):
+    p = np.exp(logits - logits.max())
+    return loss_and_gradient(logits, labels, p / p.sum())
+
+
+def probabilities_not_copied(logits, labels):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    dx = p
+    dx[np.arange(len(p)), labels] -= 1
+    return -np.log(p[np.arange(len(p)), labels]).mean(), dx / len(p)
+
+
+def colon_for_the_row(logits, labels):
+    dx = np.exp(logits - logits.max(axis=1, keepdims=True))
+    dx /= dx.sum(axis=1, keepdims=True)
+    dx[:, labels] -= 1
+    return loss_and_gradient(logits, labels)[0], dx / len(dx)

@@ -1,10 +1,10 @@
-"""Check of the losses: cross-entropy of logits, and the mean squared error."""
+"""Check of the cross-entropy of logits and its gradient: its cases, and common mistakes."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import LARGE, wrong_sign
+from convscope.checking.mistakes import LARGE, multiplied, wrong_sign
 from convscope.checking.operation import (
     Case,
     CaseLimits,
@@ -16,9 +16,9 @@ from convscope.checking.operation import (
     names,
     small_integers,
 )
-from convscope.reference import cross_entropy, mse, softmax
+from convscope.reference import cross_entropy, softmax
 from convscope.reference.attention import log_softmax
-from convscope.reference.functional import cross_entropy_backward, mse_backward
+from convscope.reference.functional import cross_entropy_backward
 from convscope.render.numbers import short
 from convscope.typing import Array
 
@@ -56,12 +56,28 @@ def _loss(
     return instead
 
 
+def _loss_and_gradient(share: Callable[[Array], Array]) -> Callable[[Values], Results]:
+    """Loss and gradient of other probabilities."""
+
+    def instead(values: Values) -> Results:
+        labels = values["labels"]
+        with np.errstate(all="ignore"):
+            p = share(values["x"])
+            loss = -np.log(_picked(p, labels)).mean()
+        return {"loss": np.asarray(loss), "dx": (p - np.eye(p.shape[1])[labels]) / len(p)}
+
+    return instead
+
+
+def _every_label(_results: Results, values: Values) -> Results:
+    """The gradient of `dx[:, labels] -= 1`."""
+    gradient = softmax(values["x"])
+    gradient[:, values["labels"]] -= 1
+    return {"dx": gradient / len(gradient)}
+
+
 def _picked(p: Array, labels: Array) -> Array:
     return np.asarray(p[np.arange(len(labels)), labels])
-
-
-def _times(factor: Callable[[Values], float], *result_names: str) -> Callable[[Results, Values], Results]:
-    return lambda results, values: {name: results[name] * factor(values) for name in result_names}
 
 
 def _guarded(small: float) -> Callable[[Values], Results]:
@@ -90,20 +106,23 @@ def _squared_sum(p: Array, labels: Array) -> float:
     return float(((p - np.eye(p.shape[1])[labels]) ** 2).sum() / len(p))
 
 
-def _overflowing(values: Values) -> Results:
-    """Loss and gradient from exponentials of the logits as they are."""
-    x, labels = values["x"], values["labels"]
-    with np.errstate(all="ignore"):
-        p = _naive(x)
-        loss = -np.log(_picked(p, labels)).mean()
-    return {"loss": np.asarray(loss), "dx": (p - np.eye(p.shape[1])[labels]) / len(p)}
-
-
 def _naive(x: Array) -> Array:
     return np.asarray(np.exp(x) / np.exp(x).sum(-1, keepdims=True))
 
 
+def _of_probabilities(cause: str, sentence: str, share: Callable[[Array], Array]) -> tuple[Mistake, ...]:
+    """Other probabilities, in the loss and in the gradient, or in the loss alone."""
+    return (
+        Mistake(cause, sentence, instead=_loss_and_gradient(share)),
+        Mistake(cause, sentence, instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=share)),
+    )
+
+
 OVERFLOWS = "exponential overflows", "exp(x) is infinite for large x: subtract the row's maximum first."
+EVERY_LABEL = (
+    "labels of all rows in each row",
+    "[:, labels] takes the labels of all images in every row: take one cell of each row, [np.arange(N), labels].",
+)
 SUM = "sum for mean", "The losses of the images are summed: divide by the number of images."
 
 CROSS_ENTROPY = CheckedOperation(
@@ -119,22 +138,22 @@ CROSS_ENTROPY = CheckedOperation(
     _cases,
     _cross_entropy,
     (
-        Mistake(
+        *_of_probabilities(
             "softmax applied twice",
             "Softmax is applied twice: cross-entropy takes logits and applies it once.",
-            instead=_loss(lambda p, y: -np.log(_picked(softmax(p), y)).mean()),
+            lambda x: softmax(softmax(x)),
         ),
-        Mistake(*SUM, after=_times(lambda v: len(v["x"]), "loss", "dx")),
-        Mistake(*SUM, after=_times(lambda v: len(v["x"]), "loss")),
+        Mistake(*SUM, after=multiplied(lambda v: len(v["x"]), "loss", "dx")),
+        Mistake(*SUM, after=multiplied(lambda v: len(v["x"]), "loss")),
         Mistake(
             "gradient not divided by the batch size",
             "dx is that of a sum: divide by the number of images.",
-            after=_times(lambda v: len(v["x"]), "dx"),
+            after=multiplied(lambda v: len(v["x"]), "dx"),
         ),
         Mistake(
             "mean over the classes too",
             "The sum is divided by images times classes: divide by the number of images.",
-            after=_times(lambda v: 1 / v["x"].shape[1], "loss"),
+            after=multiplied(lambda v: 1 / v["x"].shape[1], "loss"),
         ),
         *(
             Mistake(
@@ -160,7 +179,7 @@ CROSS_ENTROPY = CheckedOperation(
             instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=_naive),
             except_on=LARGE,
         ),
-        Mistake(*OVERFLOWS, instead=_overflowing, except_on=LARGE),
+        Mistake(*OVERFLOWS, instead=_loss_and_gradient(_naive), except_on=LARGE),
         *(
             Mistake(
                 "squared error",
@@ -199,34 +218,47 @@ CROSS_ENTROPY = CheckedOperation(
             "The probabilities are averaged before the logarithm: average the logarithms.",
             instead=_loss(lambda p, y: -np.log(_picked(p, y).mean())),
         ),
-        Mistake("wrong sign", "The sign is missing: a loss is -log(p).", after=_times(lambda _v: -1, "loss")),
+        Mistake("wrong sign", "The sign is missing: a loss is -log(p).", after=multiplied(lambda _v: -1, "loss")),
         Mistake(
             "logarithm to base 2",
             "Base 2 is used: take the natural logarithm.",
-            after=_times(lambda _v: 1 / np.log(2), "loss"),
+            after=multiplied(lambda _v: 1 / np.log(2), "loss"),
         ),
         Mistake(
             "logarithm to base 10",
             "Base 10 is used: take the natural logarithm.",
-            after=_times(lambda _v: 1 / np.log(10), "loss"),
+            after=multiplied(lambda _v: 1 / np.log(10), "loss"),
         ),
         Mistake(
             "binary cross-entropy",
             "The wrong classes count too, with log(1 - p): only the correct class counts.",
             instead=_loss(_binary),
         ),
-        Mistake(
+        *_of_probabilities(
             "softmax over the whole batch",
             "The softmax runs over all images: apply it to each row separately.",
-            instead=_loss(
-                lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: softmax(x.ravel()).reshape(x.shape)
-            ),
+            lambda x: softmax(x.ravel()).reshape(x.shape),
         ),
-        Mistake(
+        *_of_probabilities(
             "softmax along the wrong axis",
             "The softmax runs over the images: apply it over the classes.",
-            instead=_loss(lambda p, y: -np.log(_picked(p, y)).mean(), share=lambda x: softmax(x, 0)),
+            lambda x: softmax(x, 0),
         ),
+        Mistake(
+            "logarithm of negative numbers",
+            "Each logarithm is that of a negative number (nan): write -log(p), and subtract the 1 at the label for the "
+            "gradient in a copy of p, or after the loss.",
+            instead=_loss(lambda p, y: -np.log(_picked(p, y) - 1).mean()),
+        ),
+        *(
+            Mistake(*EVERY_LABEL, instead=_loss(loss_of))
+            for loss_of in (
+                lambda p, y: -np.log(p[:, y]).mean(),
+                lambda p, y: -np.log(p[:, y]).sum() / len(y),
+                lambda p, y: -np.log(p[:, y]).sum(),
+            )
+        ),
+        Mistake(*EVERY_LABEL, after=_every_label),
         Mistake(
             "only the first image",
             "Only the first image is used: average over all images.",
@@ -250,111 +282,4 @@ CROSS_ENTROPY = CheckedOperation(
         Form("probabilities (N, classes), labels (N,)", {"x": softmax}, only_named=PROBABILITIES),
     ),
     workings=_entropy_workings,
-)
-
-
-def _mse(values: Values) -> Results:
-    x, target = values["x"], values["target"]
-    return {"loss": np.array(mse(x, target)), "dx": mse_backward(x, target)}
-
-
-def _mse_cases(_limits: CaseLimits) -> list[Case]:
-    rng = np.random.default_rng(10)
-    out = [Case({"x": np.array([[3.0], [1]]), "target": np.array([[1.0], [4]])})]
-    out += [
-        Case({"x": small_integers(rng, n, c), "target": small_integers(rng, n, c)}) for n, c in ((1, 3), (2, 3), (4, 2))
-    ]
-    return [*out, Case({"x": rng.standard_normal((5, 3)), "target": rng.standard_normal((5, 3))})]
-
-
-def _error(loss_of: Callable[[Array], object]) -> Callable[[Values], Results]:
-    return lambda v: {**_mse(v), "loss": np.asarray(loss_of(v["x"] - v["target"]))}
-
-
-def _squares(values: Values, cell: tuple[int, ...]) -> list[str]:
-    if cell:
-        return ["2 · (x − target) ÷ the number of elements"]
-    differences = [short(float(d)) for d in (values["x"] - values["target"]).ravel()]
-    return [" + ".join(f"({d})²" for d in differences), f"÷ {len(differences)}"]
-
-
-MSE = CheckedOperation(
-    "mse",
-    {
-        "x": names("x y_pred y_hat yhat pred preds prediction predictions output outputs input a p"),
-        "target": names("target targets y y_true t label labels expected b"),
-    },
-    {},
-    lambda _values: {},
-    frozenset(),
-    ("loss", "dx"),
-    _mse_cases,
-    _mse,
-    (
-        Mistake(
-            "halved",
-            "The mean is halved, as in some textbooks: the mean squared error is the mean itself.",
-            after=_times(lambda _v: 0.5, "loss", "dx"),
-            workings=lambda v, cell: [*_squares(v, cell), "÷ 2"],
-        ),
-        Mistake(
-            "halved",
-            "The mean is halved.",
-            after=_times(lambda _v: 0.5, "loss"),
-            workings=lambda v, cell: [*_squares(v, cell), "÷ 2"],
-        ),
-        Mistake(
-            "sum for mean",
-            "The squares are summed: divide by the number of elements.",
-            after=_times(lambda v: v["x"].size, "loss", "dx"),
-            workings=lambda v, cell: _squares(v, cell)[:1],
-        ),
-        Mistake(
-            "sum for mean",
-            "The squares are summed: divide by the number of elements.",
-            after=_times(lambda v: v["x"].size, "loss"),
-            workings=lambda v, cell: _squares(v, cell)[:1],
-        ),
-        Mistake(
-            "sum for mean, halved",
-            "The squares are summed and halved: divide by the number of elements.",
-            after=_times(lambda v: v["x"].size / 2, "loss"),
-        ),
-        Mistake(
-            "mean over the batch alone",
-            "The sum is divided by the number of images: divide by the number of elements.",
-            after=_times(lambda v: v["x"].shape[1], "loss"),
-        ),
-        Mistake(
-            "root taken",
-            "That is the root of the mean squared error.",
-            instead=_error(lambda d: np.sqrt((d**2).mean())),
-        ),
-        Mistake("absolute differences", "The differences are not squared.", instead=_error(lambda d: np.abs(d).mean())),
-        Mistake("differences not squared", "The differences are added with their signs.", instead=_error(np.mean)),
-        Mistake(
-            "square of the mean",
-            "The differences are averaged before they are squared.",
-            instead=_error(lambda d: d.mean() ** 2),
-        ),
-        Mistake("wrong sign", "The loss is negative.", after=_times(lambda _v: -1, "loss")),
-        Mistake(
-            "gradient not doubled", "The slope of a square is 2 · (x - target).", after=_times(lambda _v: 0.5, "dx")
-        ),
-        Mistake(
-            "gradient divided by the batch alone",
-            "The gradient is divided by the number of images: divide by the number of elements, as in the loss.",
-            after=_times(lambda v: v["x"].shape[1], "dx"),
-        ),
-        Mistake("wrong sign", "dx has the wrong sign.", after=_times(lambda _v: -1, "dx")),
-    ),
-    (
-        Form("(N, outputs)"),
-        Form(
-            "(numbers,)",
-            {n: (lambda a: a.ravel()) for n in ("x", "target")},
-            {"dx": lambda a, v: a.reshape(v["x"].shape)},
-        ),
-    ),
-    workings=_squares,
 )
