@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 import convscope as cs
 from browser import NARROW, WIDE, accessible, keep, tab
@@ -90,6 +91,16 @@ def test_the_score_of_a_class_is_differentiated(page: Any, explorer: Any, run: c
     score = float(cs.trace(model, image)["fc1"].output[0, 1])
     eventually(lambda: float(page.get_attribute("[data-value]", "data-value")), score)
     eventually(lambda: recorded(page), 1.0)
+
+
+def test_a_network_of_maps_has_no_loss_to_read_backward_from(chromium: Any, explorer: Any) -> None:
+    maps = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 3, 1))
+    with cs.open(maps, np.zeros((1, 8, 8), np.float32), port=0, browser=False) as opened, tab(chromium) as page:
+        visit(page, opened)
+        page.wait_for_selector("section[aria-label='The network'] canvas")
+        assert page.get_by_role("button", name="backward").count() == 0
+        visit(page, explorer)
+        page.get_by_role("button", name="backward").wait_for()
 
 
 def test_backward_is_accessible_and_fits(chromium: Any, explorer: Any, tmp_path: Path) -> None:
