@@ -85,9 +85,10 @@ def check(
         if caller.late:
             return late_answer(attempt, seconds)
         answers.append((attempt, trials, *diagnose(attempt.operation, _needed(trials))))
-        if answers[-1][2]:
-            break  # a cause; without one, the form may have been misjudged
-    explained = answers[-1] if answers[-1][2] else answers[0]
+        if len(answers[-1][2]) == 1 and answers[-1][2][0].count == 1:
+            break  # one cause; without one, or with several, the form may have been misjudged
+    named = [a for a in answers if a[2]]
+    explained = min(named or answers[:1], key=lambda a: sum(mistake.count for mistake in a[2]))
     return answer(*explained, strict=strict)
 
 

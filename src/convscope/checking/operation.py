@@ -62,6 +62,8 @@ class Mistake:
     """Whether it is not a mistake but another valid choice, such as the slope of ReLU at 0."""
     except_on: str = ""
     """The inputs on which it differs, of a definition that courses teach: it is accepted unless `strict`."""
+    count: int = 1
+    """How many mistakes it is: two for a pair."""
 
     def run(self, reference: Callable[[Values], Results], values: Values) -> Results:
         """Return the results of a function with this mistake."""
@@ -93,6 +95,7 @@ class Mistake:
             before,
             after,
             first.instead or second.instead,
+            count=first.count + second.count,
         )
 
 

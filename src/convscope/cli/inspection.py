@@ -324,7 +324,11 @@ def check(
     function: Annotated[str, typer.Argument(help="Your function, as FILE.py:FUNCTION.")],
     as_: Annotated[
         str | None,
-        typer.Option("--as", help="Its operation: conv2d, conv2d_backward, max_pool2d, ...; by default from its name."),
+        typer.Option(
+            "--as",
+            metavar="OPERATION",
+            help="Its operation: conv2d, conv2d_backward, max_pool2d, ...; by default from its name.",
+        ),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Layout of its arrays, such as nhwc; by default detected.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit for the function.")] = 10.0,

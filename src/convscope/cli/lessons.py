@@ -29,7 +29,7 @@ def lesson(
     run: Annotated[
         bool, typer.Option("--run", help="Execute the code of FILE.md: do so only if you trust it.")
     ] = False,
-    short: Annotated[bool, typer.Option("--short", help="Train less: numbers differ, and all is quick.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Train less, to be quick; the numbers differ.")] = False,
     port: Port = None,
     host: Host = "127.0.0.1",
     allow_host: AllowHost = None,

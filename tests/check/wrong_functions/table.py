@@ -85,6 +85,7 @@ UNSEEN = (
     Wrong("unseen", "sum_over_the_units", "linear", "sum over the units", 0),
     Wrong("unseen", "divided_by_the_norm", "softmax", "divided by the norm", 0),
     Wrong("unseen", "first_label", "cross_entropy", "first label for all", 0),
+    Wrong("unseen", "shift_scaled_too", "batch_norm", "shift scaled too", 0),
     Wrong("unseen", "bias_to_the_padded_window", "conv2d", "bias added to the input", 0),
     Wrong("unseen", "bias_to_the_image", "conv2d", "bias added to the input", 0),
     Wrong("unseen", "bias_to_the_kernel", "conv2d", "bias added to the kernel", 0),
