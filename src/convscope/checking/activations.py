@@ -144,6 +144,11 @@ RELU_BACKWARD = CheckedOperation(
             instead=lambda v: {"dx": (v["x"] > 0) * 1.0},
         ),
         Mistake(
+            "input in place of the gradient",
+            "The positive numbers of x are returned: return dout where x > 0.",
+            instead=lambda v: {"dx": relu(v["x"])},
+        ),
+        Mistake(
             "multiplied by the output",
             "dout is multiplied by relu(x): its slope is 1.",
             instead=_masked(lambda v: relu(v["x"])),
@@ -249,6 +254,12 @@ SOFTMAX = CheckedOperation(
             "along the wrong axis",
             "The sum runs over the images (axis 0): sum over the classes (axis 1).",
             instead=_shares(lambda x: _peaked(x) / _peaked(x).sum(0)),
+        ),
+        Mistake(
+            "along the wrong axis",
+            "The sum runs over the images (axis 0): sum over the classes (axis 1). (A function of "
+            "one row alone is checked with layout vector.)",
+            instead=_shares(lambda x: np.exp(x) / np.exp(x).sum(0)),
         ),
         Mistake(
             "divided by the mean",

@@ -264,6 +264,26 @@ CROSS_ENTROPY = CheckedOperation(
             "Only the first image is used: average over all images.",
             instead=_loss(lambda p, y: -np.log(p[0, y[0]])),
         ),
+        *(
+            Mistake(
+                "last image left out",
+                "The loop ends one image early: add the losses of all images.",
+                instead=_loss(loss_of),
+            )
+            for loss_of in (
+                lambda p, y: -np.log(_picked(p, y))[:-1].sum() / len(y),
+                lambda p, y: -np.log(_picked(p, y))[:-1].sum() / max(1, len(y) - 1),
+            )
+        ),
+        Mistake(
+            "maximum not subtracted from the label's logit",
+            "The row's maximum is subtracted inside the logarithm of the sum only: add it there again, or subtract it "
+            "from the label's logit too.",
+            instead=lambda v: {
+                **_cross_entropy(v),
+                "loss": np.asarray((-_picked(log_softmax(v["x"]), v["labels"]) - v["x"].max(1)).mean()),
+            },
+        ),
         Mistake(
             "labels counted from one",
             "Label 1 is treated as class 0: labels start at 0.",

@@ -169,6 +169,7 @@ IM2COL = CheckedOperation(
         _form("(C·R·S, N·P·Q)", lambda v: (_cells(v), _n(v), _count(v)), 1, 0, 2),
         _form("(C·R·S, P·Q·N), as in CS231n", lambda v: (_cells(v), _count(v), _n(v)), 2, 0, 1),
         Form("one image: (C·R·S, P·Q)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a[None]}, CaseLimits(1)),
+        Form("one image: (P·Q, C·R·S)", {"x": lambda a: a[0]}, {"out": lambda a, _v: a.T[None]}, CaseLimits(1)),
         Form("one plane: (R·S, P·Q)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a[None]}, CaseLimits(1, 1)),
         Form("one plane: (P·Q, R·S)", {"x": lambda a: a[0, 0]}, {"out": lambda a, _v: a.T[None]}, CaseLimits(1, 1)),
     ),

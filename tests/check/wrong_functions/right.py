@@ -221,3 +221,13 @@ def im2col(input_data, filter_h, filter_w, stride=1, pad=0):
 
 def mse(y_pred, y_true):
     return np.mean(np.square(y_pred - y_true))
+
+
+def im2col_of_one_image(x, hh, ww, stride):
+    channels, height, width = x.shape
+    rows, columns = (height - hh) // stride + 1, (width - ww) // stride + 1
+    out = np.zeros((rows * columns, channels * hh * ww))
+    for i in range(rows):
+        for j in range(columns):
+            out[i * columns + j] = x[:, i * stride : i * stride + hh, j * stride : j * stride + ww].reshape(-1)
+    return out

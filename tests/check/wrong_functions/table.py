@@ -96,6 +96,10 @@ UNSEEN = (
     Wrong("unseen", "all_rows_normalized_together", "cross_entropy", "softmax over the whole batch", 0),
     Wrong("unseen", "probabilities_not_copied", "cross_entropy", "logarithm of negative numbers", 0),
     Wrong("unseen", "colon_for_the_row", "cross_entropy", "labels of all rows in each row", 0),
+    Wrong("unseen", "positive_inputs_returned", "relu_backward", "input in place of the gradient", 0),
+    Wrong("unseen", "powers_normalized_by_column", "softmax", "along the wrong axis", 0),
+    Wrong("unseen", "one_image_short", "cross_entropy", "last image left out", 0),
+    Wrong("unseen", "shifted_in_the_sum_only", "cross_entropy", "maximum not subtracted from the label's logit", 0),
     Wrong("unseen", "zeros_left_out", "avg_pool2d", "zeros not counted", 0),
 )
 """Functions whose mistakes had no name when they were written."""
@@ -121,6 +125,7 @@ RIGHT = (
     ("softmax_loss", "cross_entropy"),
     ("spatial_batchnorm_forward", "batch_norm"),
     ("im2col", "im2col"),
+    ("im2col_of_one_image", "im2col"),
     ("mse", "mse"),
 )
 """Functions of right.py and their operations."""
