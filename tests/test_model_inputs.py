@@ -197,11 +197,21 @@ def test_opacity_is_a_channel_for_a_model_of_four_and_white_for_one_of_three(fol
 def test_arrays_of_files(folder: Path) -> None:
     bands = cs.prepare(folder / "bands.npy", like=nn.Conv2d(5, 2, 3))
     np.testing.assert_array_equal(bands.array, np.load(folder / "bands.npy"))
-    assert bands.notes == ("float32 numbers, taken as they are",)
+    assert bands.notes == ("float32 numbers from 0 to 1, taken as they are",)
     scaled = cs.load_image(folder / "bytes.npy", like=nn.Conv2d(3, 2, 3))
     np.testing.assert_array_equal(scaled, np.load(folder / "bytes.npy").astype(np.float32) / np.float32(255))
     with pytest.raises(ShapeError, match=r"looks like \(H, W, C\)"):
         cs.load_image(np.zeros((8, 9, 5), np.float32), like=nn.Conv2d(5, 2, 3))
+    np.save(folder / "last.npy", np.zeros((1, 8, 9, 3), np.float32))
+    expected = r"\(1, 8, 9, 3\) of last\.npy looks like \(N, H, W, C\); give array\.transpose\(0, 3, 1, 2\)"
+    with pytest.raises(ShapeError, match=expected):
+        cs.load_image(folder / "last.npy", like=nn.Conv2d(3, 2, 3))
+    np.save(folder / "objects.npy", np.array([{}], object))
+    with pytest.raises(ImageError, match=r"objects\.npy holds Python objects, which may run code; save numbers"):
+        cs.load_image(folder / "objects.npy", like=nn.Conv2d(3, 2, 3))
+    np.save(folder / "wrong.npy", np.array([[[0, 255, np.nan]]], np.float32))
+    (note,) = cs.prepare(folder / "wrong.npy", like=nn.Conv2d(1, 2, 1)).notes
+    assert note == "float32 numbers from 0 to 255, taken as they are; not finite: 1"
     with pytest.raises(ImageError, match=r"there is no file gone\.npy"):
         cs.load_image("gone.npy")
 

@@ -70,6 +70,13 @@ def test_an_image_that_does_not_fit(model: nn.Module, shape: tuple[int, ...], sa
     assert "\n" not in str(caught.value)
 
 
+def test_layers_that_do_not_fit_each_other_are_not_blamed_on_the_image() -> None:
+    with pytest.raises(TraceError, match=r"fails at 1 \(Conv2d\), which expects 16 .* whatever the image") as caught:
+        cs.trace(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(16, 8, 3)), torch.ones(1, 9, 9))
+    assert not isinstance(caught.value, InputError)
+    assert "convscope summary" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("image", "error", "said"),
     [

@@ -184,6 +184,19 @@ def test_predictions_as_json(convscope: Commands, run: Path) -> None:
     assert all(abs(sum(value["probabilities"]) - 1) < 1e-9 for value in values)
 
 
+def test_a_picture_that_cannot_be_read_does_not_keep_the_others_from_being_predicted(
+    convscope: Commands, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.png").touch()
+    result = convscope("predict", run, "shapes:test/0", tmp_path / "empty.png", "shapes:test/1")
+    assert result.status == 1
+    assert result.out.index("shapes:test/0: ") < result.out.index("shapes:test/1: ")
+    assert "error: " in result.err
+    assert "empty.png is not an image that can be read" in result.err
+    as_json = convscope("predict", run, tmp_path / "empty.png", "shapes:test/1", "--json")
+    assert (as_json.status, [value["image"] for value in json.loads(as_json.out)]) == (1, ["shapes:test/1"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

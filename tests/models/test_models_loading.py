@@ -226,6 +226,24 @@ def test_code_that_fails_is_one_sentence_with_file_and_line(tmp_path: Path, code
     assert not any("bad" in module for module in set(sys.modules) - before)
 
 
+def test_a_file_with_relative_imports_is_named_as_part_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "relative_package"
+    package.mkdir()
+    (package / "parts.py").write_text("from torch import nn\n\n\nclass Part(nn.Linear):\n    pass\n")
+    (package / "nets.py").write_text("from .parts import Part\n\n\ndef net():\n    return Part(2, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"; name the network as relative_package\.nets:NAME, or import"):
+        load_model("relative_package/nets.py:net")
+    assert parameters(load_model("relative_package.nets:net")) == 6
+    monkeypatch.chdir(package)
+    with pytest.raises(ModelError, match=r"in the folder above, name the network as relative_package\.nets:NAME"):
+        load_model("nets.py:net")
+    for name in [name for name in sys.modules if name.startswith("relative_package")]:
+        sys.modules.pop(name)
+
+
 REFUSED: Mapping[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "a misspelt name": ("shape-cnn", {}, UnknownName, "no model is called 'shape-cnn'; did you mean 'shapes-cnn'"),
     "a misspelt argument": ("simple-cnn", {"kernel": 3}, UnknownName, "did you mean 'kernels'"),

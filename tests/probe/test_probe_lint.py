@@ -155,7 +155,7 @@ def test_the_command(tmp_path: Any) -> None:
     assert json.loads(wrong.stdout)["findings"][0]["check"] == "kernel-title"
     right = invoke(app, ["probe", "lint", "shapes-cnn", "shapes", "--out", str(tmp_path / "lint.png")])
     assert right.exit_code == 0, right.output
-    assert "no mistake found by 15 checks on 256 images" in right.stdout
+    assert "no mistake found by 16 checks on 256 images" in right.stdout
     assert (tmp_path / "lint.png").stat().st_size > 0
     softmax = invoke(app, ["probe", "lint", "shapes-mlp", "shapes", "--model-arg", "softmax=True"])
     assert softmax.exit_code == 1

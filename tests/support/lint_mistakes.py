@@ -131,6 +131,24 @@ class Idle(nn.Module):
         return out + self.spare(out) if self.use else out
 
 
+class Listed(nn.Module):
+    """Has its layers in a list, or in a module list."""
+
+    def __init__(self, registered: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Linear(784, 12), nn.Linear(12, 12)]
+        self.layers = nn.ModuleList(layers) if registered else layers
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        out: Tensor = self.last(x)
+        return out
+
+
 def saturated(scale: float) -> nn.Sequential:
     torch.manual_seed(0)
     first = nn.Linear(784, 12)
@@ -218,6 +236,10 @@ MISTAKES: Mapping[str, tuple[Callable[[], Arguments], Callable[[], Arguments]]] 
     "unused-parameters": (
         lambda: {"model": Idle(False), "data": shapes()},
         lambda: {"model": Idle(True), "data": shapes()},
+    ),
+    "unregistered-layers": (
+        lambda: {"model": Listed(False), "data": shapes()},
+        lambda: {"model": Listed(True), "data": shapes()},
     ),
     "nothing-changes": (
         lambda: {"model": net(), "data": shapes(), "step": trained_step(True, whole=False)},

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from convscope.capture.recorder import Recorder
 from convscope.capture.session import TracingSession
-from convscope.cards.card import expected_input
+from convscope.cards.card import InputLayer, expected_input
 from convscope.cards.card_inference import card_of, entering
 from convscope.cards.layer_inputs import misfit
 from convscope.errors import InputError, TraceError
@@ -27,7 +27,14 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
     mismatch = misfit(module, received) if received is not None else ""
     image = next(iter(session.intake.tensors.values()))
     if mismatch:
-        expected = expected_input(card_of(session.subject.model), entering(session.subject.model))
+        layers = entering(session.subject.model)
+        if "channel" in mismatch and received is not None and _inner(received, image, layers):
+            message = (
+                f"the model fails at {path} ({type(module).__name__}), which {mismatch}, whatever the image: the "
+                "layers before it decide that. cs.summary(model), or convscope summary, finds what fits."
+            )
+            return TraceError(message, path, trace)
+        expected = expected_input(card_of(session.subject.model), layers)
         message = (
             f"the model cannot take an input of shape {tuple(image.shape)}: {path or 'the layer'} "
             f"({type(module).__name__}) {mismatch}; {expected}. "
@@ -50,6 +57,13 @@ def failure(session: TracingSession, error: Exception, recorder: Recorder, trace
         return TraceError(message, path, trace)
     failed = f"{recorder.phase} failed" if recorder.phase and not path else f"the model failed {location}"
     return TraceError(f"{failed}: {type(error).__name__}: {_first_line(error)}", path, trace)
+
+
+def _inner(received: Tensor, image: Tensor, layers: list[InputLayer]) -> bool:
+    """Whether the first layer takes the image, and a later one received another number of channels than it has."""
+    if not layers or layers[0].kind != "channels" or min(image.ndim, received.ndim) < 2:
+        return False
+    return layers[0].count == image.shape[1] != received.shape[1]
 
 
 def _calls(session: TracingSession) -> str:

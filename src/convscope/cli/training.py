@@ -328,10 +328,33 @@ def predict(
     """Predict the classes of pictures, including your own."""
     loaded = loading.load(run)
     subject = cs.load_run(run) if is_run(run) and not loading.given else loaded  # a run knows where its data is
-    predictions = cs.predict(subject, *images, data_dir=data_dir)
+    predictions, unreadable = _predict_readable(subject, images, data_dir)
     if as_json:
         show_json([prediction.to_json() for prediction in predictions])
-        return
+    else:
+        _show_predictions(predictions, top)
+    for error in unreadable:
+        remark(f"error: {error}")
+    if unreadable:
+        raise typer.Exit(unreadable[0].exit_status)
+
+
+def _predict_readable(
+    subject: "cs.Run | cs.Module", images: list[str], data_dir: Path | None
+) -> tuple[list["cs.Prediction"], list["cs.ImageError"]]:
+    """The predictions for the images that can be read, and why the others cannot; raises if none can."""
+    predictions, unreadable = list["cs.Prediction"](), list["cs.ImageError"]()
+    for image in images:
+        try:
+            predictions += cs.predict(subject, image, data_dir=data_dir)
+        except cs.ImageError as error:
+            unreadable.append(error)
+    if not predictions:
+        raise unreadable[0]
+    return predictions, unreadable
+
+
+def _show_predictions(predictions: list["cs.Prediction"], top: int) -> None:
     shared = [note for note in predictions[0].notes if all(note in p.notes for p in predictions[1:])]
     for note in shared:
         remark(f"note: {note}")

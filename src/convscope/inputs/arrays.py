@@ -37,8 +37,27 @@ def read_array(path: Path) -> Array:
         return np.array(mapped)
     except ImageError:
         raise
+    except ValueError as error:
+        problem = f"cannot be read as an array: {str(error).rstrip('.')}"
+        if "Python objects" in str(error):
+            problem = "holds Python objects, which may run code; save numbers, such as images.astype(np.float32)"
+        raise ImageError(f"{path} {problem}.") from None
     except Exception as error:  # damaged headers raise whatever they stumble over
         raise ImageError(f"{path} cannot be read as an array: {str(error).rstrip('.')}.") from None
+
+
+def taken(array: Array) -> str:
+    """A note on numbers that are not scaled: their type, their range, and whether some are not finite.
+
+    >>> taken(np.array([0, 255], np.float32))
+    'float32 numbers from 0 to 255, taken as they are'
+    """
+    if array.dtype.kind == "c":
+        return f"{array.dtype} numbers, taken as they are"
+    finite = array[np.isfinite(array)]
+    bounds = f" from {finite.min():.4g} to {finite.max():.4g}" if finite.size else ""
+    wrong = array.size - finite.size
+    return f"{array.dtype} numbers{bounds}, taken as they are" + (f"; not finite: {wrong:,}" if wrong else "")
 
 
 def as_it_is(array: Array, card: Card | None, *, loose: bool = False) -> tuple[Array, tuple[str, ...]]:
@@ -63,7 +82,7 @@ def as_it_is(array: Array, card: Card | None, *, loose: bool = False) -> tuple[A
     form = "any" if card is None else card.form
     if array.dtype == np.uint8 and form != "tokens":
         return array.astype(np.float32) / np.float32(WHITE), ("uint8, divided by 255",)
-    notes = (f"{array.dtype} numbers, taken as they are",)
+    notes = (taken(array),)
     if array.dtype.kind == "c":
         return array, notes
     if array.dtype.kind == "f":

@@ -19,7 +19,7 @@ from convscope.data.dataset import NUMBER, Dataset
 from convscope.data.lazy_images import LazyImages
 from convscope.errors import ImageError, ShapeError, UnknownName, UsageError
 from convscope.images import WHITE, pixels, read_image
-from convscope.inputs.arrays import as_it_is, read_array, side_by_side
+from convscope.inputs.arrays import as_it_is, read_array, side_by_side, taken
 from convscope.preprocess import Preprocess
 from convscope.type_checks import kind_of, takes
 from convscope.typing import Array
@@ -122,15 +122,16 @@ def prepare(
         return Prepared(
             name, ready, side_by_side([ready]), notes=ready_notes if name != "array" or array.dtype == np.uint8 else ()
         )
+    given = (name, array.shape)
     if array.ndim == 4 and len(array) == 1:  # a batch of one
         array = array[0]
     if array.dtype == np.uint8:
-        prepared = _from_pixels(name, _image_shaped(array, expected), expected or Preprocess(), like)
+        prepared = _from_pixels(name, _image_shaped(array, expected, given), expected or Preprocess(), like)
         return prepared if array.max(initial=0) != 1 else replace(prepared, notes=(*prepared.notes, FAINT))
-    ready = _image_shaped(array, expected)
+    ready = _image_shaped(array, expected, given)
     check_input(like, ready)
     ready = ready.astype(np.float32)
-    notes = () if name == "array" else (f"{array.dtype} numbers, taken as they are",)
+    notes = () if name == "array" else (taken(array),)
     return Prepared(name, ready, (expected or Preprocess()).restore(ready), notes=notes)
 
 
@@ -335,13 +336,17 @@ BATCH = re.compile(r"(?P<name>.+):(?P<split>train|test|all)/(?P<first>[0-9]{1,18
 """How a batch is written."""
 
 
-def _image_shaped(array: Array, expected: Preprocess | None = None) -> Array:
-    """(H, W) as (1, H, W); refuses what has its channels last."""
+def _image_shaped(array: Array, expected: Preprocess | None, given: tuple[str, tuple[int, ...]]) -> Array:
+    """(H, W) as (1, H, W); refuses what has its channels last, by the name and shape that it was given with."""
     channel_counts = {1, 3} if expected is None or expected.channels is None else {expected.channels}
     last = {1, 3, 4} if expected is None or expected.channels is None else {expected.channels, 1, 3, 4}
     if array.ndim == 3 and array.shape[0] not in channel_counts | {1, 3} and array.shape[2] in last:
+        name, shape = given
+        subject = "" if name == "array" else f" of {name}"
+        batch, axes = ("N, ", "0, 3, 1, 2") if len(shape) == 4 else ("", "2, 0, 1")
         raise ShapeError(
-            f"an image has the shape (C, H, W), and {array.shape} looks like (H, W, C); give array.transpose(2, 0, 1)."
+            f"an image has the shape ({batch}C, H, W), and {shape}{subject} looks like ({batch}H, W, C); "
+            f"give array.transpose({axes})."
         )
     return array[None] if array.ndim == 2 else array
 

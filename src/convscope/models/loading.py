@@ -17,6 +17,7 @@ from torch import nn
 from convscope.blocks.reading import is_network_file, read_network_file
 from convscope.cards.card import Card, attach
 from convscope.cards.card_inference import card_of, infer_card
+from convscope.cards.unregistered import unregistered_note
 from convscope.data.options import check_bytes
 from convscope.errors import DataWarning, ModelError, RunError, UnknownName, UsageError, WeightsError
 from convscope.models import user_code
@@ -105,7 +106,8 @@ def load_model(
         card = _expecting(card, _preprocess(preprocess, card.preprocess))
     if classes is not None:
         card = replace(card, classes=_classes(classes))
-    attach(model, _settled(model, card, seed))
+    card = _settled(model, card, seed)
+    attach(model, replace(card, notes=(*card.notes, *unregistered_note(model))))
     return evaluate(model)
 
 

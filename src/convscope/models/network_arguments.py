@@ -81,10 +81,9 @@ def check_arguments(callee: str, factory: Callable[..., Any], args: Mapping[str,
                 )
     required = [n for n in keyword_names if parameters[n].default is inspect.Parameter.empty and n not in args]
     if required:
-        raise UsageError(
-            f"{callee} needs {' and '.join(required)}; give args={{{required[0]!r}: ...}} "
-            f"(--model-arg {required[0]}=VALUE)."
-        )
+        python = ", ".join(f"{name!r}: ..." for name in required)
+        options = " ".join(f"--model-arg {name}=VALUE" for name in required)
+        raise UsageError(f"{callee} needs {' and '.join(required)}; give args={{{python}}} ({options}).")
     for problem in unfit(callee, factory, {name: value for name, value in args.items() if isinstance(value, str)}):
         raise UsageError(f"{problem}.")
 

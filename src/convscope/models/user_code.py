@@ -179,10 +179,24 @@ def _module_of_file(path: Path) -> ModuleType:
         sys.modules[name] = module  # dataclasses and type hints look their module up there
         try:
             _call(str(path), lambda: loader.exec_module(module))
-        except ModelError:
+        except ModelError as error:
             del sys.modules[name]
+            if isinstance(error.__cause__, ImportError) and "no known parent package" in str(error.__cause__):
+                raise ModelError(_in_a_package(path, error)) from None
             raise
     return module
+
+
+def _in_a_package(path: Path, error: ModelError) -> str:
+    """What to do about a file that imports its neighbours by `from .name import`, which only works in a package."""
+    package = path.parent
+    folder = package.parent if Path.cwd() == package else Path.cwd()
+    dotted = ".".join(path.with_suffix("").relative_to(folder).parts) if path.is_relative_to(folder) else ""
+    remedy = "import its neighbours without the dot, as in `from name import ...`"
+    if _is_dotted_name(dotted):
+        where = "in the folder above, " if Path.cwd() == package else ""
+        remedy = f"{where}name the network as {dotted}:NAME, or {remedy}"
+    return f"{str(error).rstrip('.')}: a file with relative imports is part of a package; {remedy}."
 
 
 def _module(name: str) -> ModuleType:

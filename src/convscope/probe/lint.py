@@ -39,6 +39,7 @@ CHECKS: Mapping[str, Check] = {
     "dead-layer": training_checks.dead_layer,
     "saturated-layer": training_checks.saturated_layer,
     "unused-parameters": training_checks.unused_parameters,
+    "unregistered-layers": training_checks.unregistered_layers,
     "nothing-changes": training_checks.nothing_changes,
     "missing-zero-grad": training_checks.missing_zero_grad,
     "test-in-training": data_checks.images_in_both,

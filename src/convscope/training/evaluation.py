@@ -382,7 +382,9 @@ def _strange(row: Tensor, classes: int, *, named: bool) -> tuple[str, ...]:
     """Caveats of a prediction."""
     notes = []
     if not torch.isfinite(row).all():
-        notes.append("the model's output has values that are not finite, so this means nothing; check its weights.")
+        notes.append(
+            "the model's output has values that are not finite, so this means nothing; check the weights and the image."
+        )
     if row.shape[1] == 1 and not named:
         notes.append(
             "the model has a single output and no class names that say what it means; it is read as a class number."

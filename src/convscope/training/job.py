@@ -10,6 +10,7 @@ from torch import nn
 
 from convscope.cards.card import attach
 from convscope.cards.card_inference import card_of
+from convscope.cards.unregistered import unregistered_note
 from convscope.data.catalog import entry_of, load_dataset
 from convscope.data.dataset import Dataset, check_trainable, overlap
 from convscope.data.options import check_seed
@@ -124,6 +125,7 @@ def prepare_job(settings: Settings, runtime: Runtime, progress: Progress) -> Tra
         if runtime.device.type == "cpu":
             check_step_memory(model, train.shape, min(recipe.batch_size, len(train)))
         check_fits(model, train, recipe)
+    notes = (*notes, *unregistered_note(model))
     preprocess = replace(train.preprocess, size=train.shape[1:], channels=train.shape[0])
     attach(model, replace(card_of(model), name=name, preprocess=preprocess, classes=train.classes, notes=()))
     if not isinstance(settings.recipe, Recipe) and leaves_one(model, recipe, len(train), runtime.world):

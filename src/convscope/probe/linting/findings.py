@@ -108,6 +108,12 @@ LESSONS: Mapping[str, LintLesson] = {
         "never trained.",
         "Use them in forward, remove them, or freeze them with requires_grad_(False).",
     ),
+    "unregistered-layers": LintLesson(
+        "layers in a plain list or dict",
+        "A module sees layers that are its attributes, and not those in a Python list or dict. Their parameters are "
+        "missing in model.parameters() and in the state dict: they are never trained, saved, or moved to a GPU.",
+        "Put them into nn.ModuleList, nn.ModuleDict or nn.ParameterList.",
+    ),
     "nothing-changes": LintLesson(
         "parameters that the training step does not change",
         "They have a gradient, and the optimizer does not move them: step() is missing, or the optimizer was given "

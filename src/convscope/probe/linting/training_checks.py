@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.cards.unregistered import unregistered
 from convscope.escaping import first_few
 from convscope.probe.linting.evidence import Evidence, LossCall
 from convscope.probe.linting.findings import Finding
@@ -98,6 +99,14 @@ def unused_parameters(evidence: Evidence) -> Iterator[Finding]:
             f"{len(unused)} of {len(evidence.stepped.gradients)} parameters, {numbers:,} numbers, got no gradient"
         )
         yield Finding("unused-parameters", first_few(unused), observation, {"parameters": unused, "numbers": numbers})
+
+
+def unregistered_layers(evidence: Evidence) -> Iterator[Finding]:
+    """Layers in a plain list or dict, whose parameters the optimizer does not get."""
+    names = list(unregistered(evidence.model))
+    if names:
+        observation = f"model.parameters() leaves out parameters of the layers in {first_few(names)}"
+        yield Finding("unregistered-layers", first_few(names), observation, {"attributes": names})
 
 
 def nothing_changes(evidence: Evidence) -> Iterator[Finding]:
