@@ -78,8 +78,13 @@ def test_a_right_function_passes(name: str, operation: str) -> None:
 
 
 def test_what_courses_teach_is_accepted_with_a_remark_unless_strict(convscope: Commands, tmp_path: Path) -> None:
-    for name in ("softmax", "softmax_loss", "pool_backward"):
-        operation = {"softmax_loss": "cross_entropy", "pool_backward": "max_pool2d_backward"}.get(name, name)
+    for name, operation in {
+        "softmax": "softmax",
+        "softmax_of_lists": "softmax",
+        "softmax_loss": "cross_entropy",
+        "cross_entropy_of_lists": "cross_entropy",
+        "pool_backward": "max_pool2d_backward",
+    }.items():
         answer = cs.check(function_of("taught", name), as_=operation)
         assert answer.right, answer.to_text()
         assert answer.notes[-1] == "To refuse this, use --strict, in Python strict=True."

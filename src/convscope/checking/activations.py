@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import LARGE, result, wrong_sign
+from convscope.checking.mistakes import EXP_RAISES, LARGE, result, wrong_sign
 from convscope.checking.operation import (
     PLANES,
     Case,
@@ -250,6 +250,7 @@ SOFTMAX = CheckedOperation(
                 "÷ the sum of such numbers: inf ÷ inf or 0 ÷ 0",
             ],
         ),
+        EXP_RAISES,
         Mistake(
             "along the wrong axis",
             "The sum runs over the images (axis 0): sum over the classes (axis 1).",

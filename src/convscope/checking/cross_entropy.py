@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from convscope.checking.mistakes import LARGE, multiplied, wrong_sign
+from convscope.checking.mistakes import EXP_RAISES, LARGE, multiplied, wrong_sign
 from convscope.checking.operation import (
     Case,
     CaseLimits,
@@ -180,6 +180,7 @@ CROSS_ENTROPY = CheckedOperation(
             except_on=LARGE,
         ),
         Mistake(*OVERFLOWS, instead=_loss_and_gradient(_naive), except_on=LARGE),
+        EXP_RAISES,
         *(
             Mistake(
                 "squared error",

@@ -88,11 +88,17 @@ def _stride_lost(values: Values) -> Results:
 
 
 def _take(shape: Callable[[Values], tuple[int, ...]], *order: int) -> dict[str, Callable[[Array, Values], Array]]:
-    """Convert from another convention: the names of its axes, and their order as (N, C·R·S, P·Q)."""
+    """Convert from another convention: the names of its axes, and their order as (N, C·R·S, P·Q).
+
+    A result whose axes do not part the cells of a window from the windows has mixed them, and stays as it is.
+    """
+    split = min(order[1] + 1, 2)  # of the three axes, how many come before the border between cells and windows
 
     def take(array: Array, values: Values) -> Array:
         sizes = shape(values)
-        return array.reshape(sizes).transpose(order) if array.size == int(np.prod(sizes)) else array
+        border = int(np.prod(sizes[:split]))
+        parted = border in np.cumprod([1, *array.shape])
+        return array.reshape(sizes).transpose(order) if parted and array.size == int(np.prod(sizes)) else array
 
     return {"out": take}
 
@@ -104,6 +110,31 @@ def _n(values: Values) -> int:
 def _cells(values: Values) -> int:
     r, s = pair(values["kernel_size"])
     return int(values["x"].shape[1]) * r * s
+
+
+NOT_MOVED = (
+    "reshaped without moving the axes",
+    "The cells of the windows and the windows are mixed: reshape keeps the order of the numbers, so bring the axes of "
+    "the windows to one side first, by transpose.",
+)
+
+
+def _mixed_rows(values: Values) -> Results:
+    """The windows' axes (N, C, R, S, P, Q), reshaped to (N·P·Q, C·R·S)."""
+    rows = _windows(values).reshape(_n(values), _count(values), _cells(values))
+    return {"out": rows.transpose(0, 2, 1)}
+
+
+def _mixed_columns(values: Values) -> Results:
+    """The windows' axes (N, P, Q, C, R, S), reshaped to (C·R·S, N·P·Q)."""
+    columns = _windows(values).transpose(0, 4, 5, 1, 2, 3).reshape(_cells(values), _n(values), _count(values))
+    return {"out": columns.transpose(1, 0, 2)}
+
+
+def _mixed_images(values: Values) -> Results:
+    """The windows' axes (N, C, R, S, P, Q), reshaped to (C·R·S, N·P·Q): wrong for several images."""
+    columns = _windows(values).reshape(_cells(values), _n(values), _count(values))
+    return {"out": columns.transpose(1, 0, 2)}
 
 
 def _form(name: str, shape: Callable[[Values], tuple[int, ...]], *order: int, **options: Any) -> Form:
@@ -126,6 +157,7 @@ IM2COL = CheckedOperation(
             "by channel, so it must change slowest.",
             instead=_reordered(0, 2, 3, 1, 4, 5),
         ),
+        *(Mistake(*NOT_MOVED, instead=mixed) for mixed in (_mixed_rows, _mixed_columns, _mixed_images)),
         Mistake(
             "window rows and columns swapped",
             "Each window is read column by column: read it row by row.",

@@ -204,6 +204,13 @@ OVERWRITE = (
     "A cell in several windows keeps only the gradient of the last one (= instead of +=): add all of them.",
 )
 LARGE = "logits whose exponential overflows or vanishes"
+EXP_RAISES = Mistake(
+    "exponential overflows",
+    "math.exp(x) raises an OverflowError from about 710 on, and is 0 far below: subtract the row's maximum first; the "
+    "result stays the same.",
+    fails=lambda values: float(np.abs(values["x"]).max()) > 709,
+    except_on=LARGE,
+)
 STRIDE_LOST = "stride ignored", "The windows are taken at (i, j): they begin at (i * stride, j * stride)."
 
 ONE_ROW = Mistake(

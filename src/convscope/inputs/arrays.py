@@ -40,7 +40,8 @@ def read_array(path: Path) -> Array:
     except ValueError as error:
         problem = f"cannot be read as an array: {str(error).rstrip('.')}"
         if "Python objects" in str(error):
-            problem = "holds Python objects, which may run code; save numbers, such as images.astype(np.float32)"
+            remedy = "save numbers, such as images.astype(np.float32)"
+            problem = f"cannot be read as an array: it holds Python objects, which may run code; {remedy}"
         raise ImageError(f"{path} {problem}.") from None
     except Exception as error:  # damaged headers raise whatever they stumble over
         raise ImageError(f"{path} cannot be read as an array: {str(error).rstrip('.')}.") from None

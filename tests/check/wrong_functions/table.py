@@ -100,6 +100,9 @@ UNSEEN = (
     Wrong("unseen", "powers_normalized_by_column", "softmax", "along the wrong axis", 0),
     Wrong("unseen", "one_image_short", "cross_entropy", "last image left out", 0),
     Wrong("unseen", "shifted_in_the_sum_only", "cross_entropy", "maximum not subtracted from the label's logit", 0),
+    Wrong("unseen", "columns_not_transposed", "im2col", "reshaped without moving the axes", 0),
+    Wrong("unseen", "windows_not_transposed", "im2col", "reshaped without moving the axes", 0),
+    Wrong("unseen", "images_not_transposed", "im2col", "reshaped without moving the axes", 0),
     Wrong("unseen", "zeros_left_out", "avg_pool2d", "zeros not counted", 0),
 )
 """Functions whose mistakes had no name when they were written."""

@@ -247,3 +247,28 @@ def one_image_short(logits, labels):
 def shifted_in_the_sum_only(logits, labels):
     shifted = logits - logits.max(axis=1, keepdims=True)
     return (np.log(np.exp(shifted).sum(axis=1)) - logits[np.arange(len(labels)), labels]).mean()
+
+
+def unfolded(x, kh, kw, stride, pad):
+    n, c, h, w = x.shape
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    rows, columns = (h + 2 * pad - kh) // stride + 1, (w + 2 * pad - kw) // stride + 1
+    out = np.zeros((n, c, kh, kw, rows, columns))
+    for i, j in np.ndindex(kh, kw):
+        out[:, :, i, j] = x[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride]
+    return out
+
+
+def columns_not_transposed(x, kh, kw, stride=1, pad=0):
+    out = unfolded(x, kh, kw, stride, pad)
+    return out.reshape(out.shape[0] * out.shape[4] * out.shape[5], -1)
+
+
+def windows_not_transposed(x, kh, kw, stride=1, pad=0):
+    out = unfolded(x, kh, kw, stride, pad)
+    return out.transpose(0, 4, 5, 1, 2, 3).reshape(out.shape[1] * kh * kw, -1)
+
+
+def images_not_transposed(x, kh, kw, stride=1, pad=0):
+    out = unfolded(x, kh, kw, stride, pad)
+    return out.reshape(out.shape[1] * kh * kw, -1)
