@@ -13,6 +13,7 @@ from wrong_functions.table import RIGHT, UNSEEN, WRONG, Wrong
 import convscope as cs
 from checking import learner
 from commands import Commands
+from convscope.checking.im2col import mixed_rows
 from convscope.checking.operation import CheckedOperation, Mistake
 from convscope.checking.operations import OPERATIONS
 
@@ -124,9 +125,16 @@ INVISIBLE = {("linear", "result transposed")}
 """A linear layer of one row at a time is right, whichever way its result of several rows would be turned."""
 
 
+ONLY_IN_ITS_LAYOUT = mixed_rows
+"""As (N, C·R·S, P·Q) it is the correct (N·P·Q, C·R·S) of a case with as many windows as cells in each.
+
+`columns_not_transposed` of the unseen functions makes it in its own layout.
+"""
+
+
 @pytest.mark.parametrize(("operation", "mistake"), list(known_mistakes()))
 def test_each_mistake_is_told_from_the_others(operation: CheckedOperation, mistake: Mistake) -> None:
-    if (operation.name, mistake.cause) in INVISIBLE:
+    if (operation.name, mistake.cause) in INVISIBLE or mistake.instead is ONLY_IN_ITS_LAYOUT:
         return
     if mistake.except_on:
         answer = cs.check(learner(operation, mistake), as_=operation.name)

@@ -119,7 +119,7 @@ NOT_MOVED = (
 )
 
 
-def _mixed_rows(values: Values) -> Results:
+def mixed_rows(values: Values) -> Results:
     """The windows' axes (N, C, R, S, P, Q), reshaped to (N·P·Q, C·R·S)."""
     rows = _windows(values).reshape(_n(values), _count(values), _cells(values))
     return {"out": rows.transpose(0, 2, 1)}
@@ -157,7 +157,7 @@ IM2COL = CheckedOperation(
             "by channel, so it must change slowest.",
             instead=_reordered(0, 2, 3, 1, 4, 5),
         ),
-        *(Mistake(*NOT_MOVED, instead=mixed) for mixed in (_mixed_rows, _mixed_columns, _mixed_images)),
+        *(Mistake(*NOT_MOVED, instead=mixed) for mixed in (mixed_rows, _mixed_columns, _mixed_images)),
         Mistake(
             "window rows and columns swapped",
             "Each window is read column by column: read it row by row.",
