@@ -14,6 +14,7 @@ import convscope as cs
 from asking import opened
 from commands import Commands
 from convscope.errors import ImageError, ShapeError, UsageError
+from convscope.inputs.arrays import taken
 from convscope.server.session.workspace import Workspace
 
 NETS = """
@@ -197,7 +198,7 @@ def test_opacity_is_a_channel_for_a_model_of_four_and_white_for_one_of_three(fol
 def test_arrays_of_files(folder: Path) -> None:
     bands = cs.prepare(folder / "bands.npy", like=nn.Conv2d(5, 2, 3))
     np.testing.assert_array_equal(bands.array, np.load(folder / "bands.npy"))
-    assert bands.notes == ("float32 numbers from 0 to 1, taken as they are",)
+    assert bands.notes == (taken(np.load(folder / "bands.npy")),)
     scaled = cs.load_image(folder / "bytes.npy", like=nn.Conv2d(3, 2, 3))
     np.testing.assert_array_equal(scaled, np.load(folder / "bytes.npy").astype(np.float32) / np.float32(255))
     with pytest.raises(ShapeError, match=r"looks like \(H, W, C\)"):
