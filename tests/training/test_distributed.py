@@ -91,6 +91,7 @@ def together(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Togethe
         (folder / "together.py").write_text(TOGETHER)
         result = torchrun(processes, "together.py", str(trained), cwd=folder)
         assert result.returncode == 0, result.stderr
+        (folder / "stderr.txt").write_text(result.stderr)
         return folder
 
     return done
@@ -139,6 +140,11 @@ def test_batch_norm_is_said_to_differ(together: Together) -> None:
     assert [note for note in alone["notes"] if "BatchNorm" in note] == []
     (message,) = (note for note in first["notes"] if "BatchNorm" in note)
     assert message.startswith("BatchNorm2d sees only each process' share of a batch, so these weights differ")
+
+
+def test_the_layout_of_gradients_is_not_warned_of(together: Together) -> None:
+    """PyTorch's reducer warns of kernels of one channel that are stored channels last, which costs nothing."""
+    assert "Grad strides" not in (together(2) / "stderr.txt").read_text()
 
 
 def test_all_processes_agree_on_the_folder(together: Together) -> None:

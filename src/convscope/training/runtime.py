@@ -4,6 +4,7 @@ One process is plain PyTorch. More (under torchrun) go through Lightning Fabric,
 """
 
 import contextlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,9 @@ class Runtime:
     def backward(self, loss: Tensor, share: float) -> None:
         """Add the gradients of a mean over a share of the batch, weighted by its size."""
         if self.fabric is not None:
-            self.fabric.backward(loss * (share * self.world))
+            with warnings.catch_warnings():  # kernels of one channel have other strides channels last: it costs nothing
+                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+                self.fabric.backward(loss * (share * self.world))
         else:
             torch.autograd.backward(loss if share == 1 else loss * share)
 
