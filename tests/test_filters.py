@@ -121,7 +121,7 @@ def test_names_and_fractions_are_read_too() -> None:
         ),
         ("stripe-5", UnknownName, "no kernel is called 'stripe-5'"),
         ("", UnknownName, "Or type numbers, rows separated by semicolons: '1 0; 0 1'"),
-        ("1 0; 1", UsageError, "rows of 2 and 1 numbers; every row needs as many"),
+        ("1 0; 1", UsageError, "rows of 2 and 1 numbers; every row needs the same number"),
         ("1 2; 3 4; 5", UsageError, "rows of 2, 2 and 1 numbers"),
         ("1 x; 3 4", UsageError, "'x' in the kernel '1 x; 3 4' is not a number"),
         ("1 nan", UsageError, "'nan' in the kernel"),

@@ -154,7 +154,7 @@ def parse_numbers(text: str, what: str = "picture") -> NDArray[np.float64]:
     if len(set(lengths)) > 1:
         raise UsageError(
             f"the {what} {text!r} has rows of {', '.join(map(str, lengths[:-1]))} and {lengths[-1]} numbers; "
-            "every row needs as many."
+            "every row needs the same number."
         )
     return np.array(rows)
 
